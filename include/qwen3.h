@@ -1,0 +1,378 @@
+/* qwen3.h - Qwen3 inference on CPUs and CPU clusters. The whole public interface, without MPI types.
+ *
+ * Model (immutable, shared) and session (mutable: KV cache, positions) are separate. A job is one or
+ * more ranks; calls marked "collective" must be made by every rank of the communicator with the same
+ * arguments. Nothing here prints, exits or aborts: every function that can fail returns a status and
+ * describes the fault in a caller-owned qwen3_error (NULL is allowed where the text is not wanted).
+ * After a failed collective call all ranks hold the same error, that of the lowest failing rank.
+ */
+#ifndef QWEN3_H
+#define QWEN3_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define QWEN3_API __attribute__((visibility("default")))
+#define QWEN3_DEPRECATED(why) __attribute__((deprecated(why)))
+#else
+#define QWEN3_API
+#define QWEN3_DEPRECATED(why)
+#endif
+
+#define QWEN3_VERSION "0.1.0"
+
+/* ---- Status ------------------------------------------------------------------------------------ */
+
+typedef enum qwen3_status {
+    QWEN3_OK = 0,
+    QWEN3_ERR_ARGUMENT,    /* an argument or option is wrong */
+    QWEN3_ERR_IO,          /* a file cannot be opened or read */
+    QWEN3_ERR_FORMAT,      /* a file is not what its format says */
+    QWEN3_ERR_CONFIG,      /* the model's configuration is incomplete or contradictory */
+    QWEN3_ERR_UNSUPPORTED, /* well-formed, but not handled by this build or machine */
+    QWEN3_ERR_MEMORY,      /* not enough memory */
+    QWEN3_ERR_CAPACITY,    /* the KV cache or the sequence table of the session is full */
+    QWEN3_ERR_COMM,        /* message passing failed, or the ranks disagree */
+} qwen3_status;
+
+/* Where and why a call failed. Plain data, owned by the caller; no clean-up. */
+typedef struct qwen3_error {
+    qwen3_status status;
+    int rank;           /* rank that failed, -1 if the fault belongs to no rank */
+    char host[64];      /* its host name, "" if rank is -1 */
+    char message[1024]; /* names the file, tensor or option and what was expected */
+} qwen3_error;
+
+QWEN3_API const char *qwen3_status_name(qwen3_status status);
+
+/* ---- Choices ----------------------------------------------------------------------------------- */
+
+/* How the work is split over ranks. See docs/PARALLEL_STRATEGIES.md. */
+typedef enum qwen3_parallel_strategy {
+    QWEN3_STRATEGY_AUTO = 0,  /* documented rule over length, ranks and phase */
+    QWEN3_STRATEGY_HEAD_WISE, /* ranks share the attention heads (grid 1 x R) */
+    QWEN3_STRATEGY_SEQUENCE,  /* ranks share the positions (grid R x 1) */
+    QWEN3_STRATEGY_HYBRID,    /* S sequence groups x H head groups, R = S * H */
+} qwen3_parallel_strategy;
+
+/* What one rank computes for one tile of queries against keys and values. */
+typedef enum qwen3_attention_algorithm {
+    QWEN3_ATTENTION_AUTO = 0,
+    QWEN3_ATTENTION_STANDARD,       /* explicit score matrix, O(seq^2) memory */
+    QWEN3_ATTENTION_ONLINE_SOFTMAX, /* blockwise, O(seq * block) memory (Dao et al. 2022) */
+} qwen3_attention_algorithm;
+
+/* The attention types of the earlier C++ interface. STREAMING = HEAD_WISE + ONLINE_SOFTMAX,
+ * STANDARD = HEAD_WISE + STANDARD. */
+typedef enum qwen3_mpi_attention_type {
+    QWEN3_MPI_ATTENTION_STANDARD = 0,
+    QWEN3_MPI_ATTENTION_STREAMING,
+} qwen3_mpi_attention_type;
+
+typedef enum qwen3_dtype {
+    QWEN3_DTYPE_F32 = 0,
+    QWEN3_DTYPE_BF16,
+} qwen3_dtype;
+
+/* Instruction-set level of the kernels. */
+typedef enum qwen3_isa {
+    QWEN3_ISA_AUTO = 0, /* the best this CPU has; environment QWEN3_ISA=c|avx2|avx512|avx512_bf16 lowers it */
+    QWEN3_ISA_C,        /* plain C, the specification of every kernel */
+    QWEN3_ISA_AVX2,     /* AVX2 + FMA */
+    QWEN3_ISA_AVX512,   /* AVX-512 F, BW, DQ, VL */
+    QWEN3_ISA_AVX512_BF16,
+} qwen3_isa;
+
+/* Names as on the command line: "headwise", "online_softmax", "bf16", "avx512_bf16", ... */
+QWEN3_API const char *qwen3_strategy_name(qwen3_parallel_strategy strategy);
+QWEN3_API const char *qwen3_algorithm_name(qwen3_attention_algorithm algorithm);
+QWEN3_API const char *qwen3_dtype_name(qwen3_dtype dtype);
+QWEN3_API const char *qwen3_isa_name(qwen3_isa isa);
+/* The inverse; false and *value untouched where the name is unknown. Case-insensitive; '-' = '_';
+ * "head_wise" = "headwise", "online" = "online_softmax". */
+QWEN3_API bool qwen3_strategy_parse(const char *name, qwen3_parallel_strategy *value);
+QWEN3_API bool qwen3_algorithm_parse(const char *name, qwen3_attention_algorithm *value);
+QWEN3_API bool qwen3_dtype_parse(const char *name, qwen3_dtype *value);
+QWEN3_API bool qwen3_isa_parse(const char *name, qwen3_isa *value);
+/* The best level that this CPU has and this build contains. */
+QWEN3_API qwen3_isa qwen3_isa_best(void);
+
+/* ---- Ranks ------------------------------------------------------------------------------------- */
+
+typedef struct qwen3_comm qwen3_comm; /* a group of ranks */
+
+/* Starts message passing (MPI_Init_thread with FUNNELED, where built with MPI and not yet initialised)
+ * and returns the group of all ranks. Fails where a launcher started several copies that are not wired
+ * to each other. Collective. *world is owned by the library until qwen3_finalize. */
+QWEN3_API qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **world, qwen3_error *err);
+/* Ends what qwen3_init started. Collective. */
+QWEN3_API void qwen3_finalize(void);
+/* The group that holds the calling process alone. Owned by the library. Not collective. */
+QWEN3_API qwen3_comm *qwen3_comm_self(void);
+QWEN3_API int qwen3_comm_rank(const qwen3_comm *comm);
+QWEN3_API int qwen3_comm_size(const qwen3_comm *comm);
+/* All ranks agree on an outcome: where any rank passes a failed err, all ranks return that of the
+ * lowest failing rank, in *err too. Collective. err must not be NULL. */
+QWEN3_API qwen3_status qwen3_comm_agree(qwen3_comm *comm, qwen3_error *err);
+QWEN3_API void qwen3_comm_barrier(qwen3_comm *comm);
+/* Element-wise maximum over the ranks, in place on all of them. Collective. */
+QWEN3_API void qwen3_comm_max(qwen3_comm *comm, double *values, size_t n);
+/* Copies bytes from rank 0 to all ranks. Collective. */
+QWEN3_API void qwen3_comm_broadcast(qwen3_comm *comm, void *data, size_t bytes);
+/* Collects `bytes` from every rank on rank 0 (recv [size][bytes], ignored elsewhere). Collective. */
+QWEN3_API void qwen3_comm_gather(qwen3_comm *comm, const void *send, size_t bytes, void *recv);
+
+/* What is communicated, for the counters. */
+typedef enum qwen3_comm_kind {
+    QWEN3_COMM_REDUCE = 0, /* sums of partial linear-layer outputs */
+    QWEN3_COMM_KV,         /* keys and values on their way to queries */
+    QWEN3_COMM_QUERY,      /* queries (and new keys, values) on their way to keys */
+    QWEN3_COMM_PARTIAL,    /* partial attention results on their way back */
+    QWEN3_COMM_LOGITS,     /* hidden states and logits around the output head */
+    QWEN3_COMM_CONTROL,    /* agreement, barriers, set-up */
+    QWEN3_COMM_KINDS,
+} qwen3_comm_kind;
+
+typedef struct qwen3_comm_stats {
+    uint64_t calls[QWEN3_COMM_KINDS];
+    uint64_t bytes[QWEN3_COMM_KINDS]; /* payload sent by this rank to other ranks */
+    double seconds[QWEN3_COMM_KINDS]; /* time this rank spent inside the calls, waiting included */
+} qwen3_comm_stats;
+
+QWEN3_API const char *qwen3_comm_kind_name(qwen3_comm_kind kind);
+
+/* Where this rank runs. */
+typedef struct qwen3_rank_info {
+    char host[64];
+    int node;          /* index of its node among the nodes of the group */
+    int nodes;         /* nodes in the group */
+    int cpus_allowed;  /* logical CPUs this process may run on */
+    int cpus_online;   /* logical CPUs of the node */
+    int cores_allowed; /* physical cores among cpus_allowed */
+    int numa_nodes;
+    char binding[128]; /* allowed CPUs as a list, "0-3,8" */
+    char cpu[128];     /* model name */
+} qwen3_rank_info;
+
+/* Collective. */
+QWEN3_API qwen3_status qwen3_comm_topology(qwen3_comm *comm, qwen3_rank_info *info, qwen3_error *err);
+
+/* ---- Model ------------------------------------------------------------------------------------- */
+
+/* The model's shape, as read from config.json and checked. */
+typedef struct qwen3_config {
+    int64_t vocab_size;
+    int64_t hidden_size;
+    int64_t intermediate_size;
+    int64_t num_layers;
+    int64_t num_heads;    /* query heads */
+    int64_t num_kv_heads; /* divides num_heads */
+    int64_t head_dim;
+    int64_t max_positions;
+    double rms_norm_eps;
+    double rope_theta;
+    /* YaRN; factor 0 = off (Peng et al. 2023) */
+    double yarn_factor, yarn_beta_fast, yarn_beta_slow, yarn_attention_factor;
+    int64_t yarn_original_positions;
+    bool tie_word_embeddings;
+} qwen3_config;
+
+typedef struct qwen3_model_options {
+    qwen3_parallel_strategy strategy;
+    int grid_sequence, grid_heads; /* S and H of HYBRID; 0, 0 = chosen; otherwise S * H = ranks */
+    qwen3_dtype dtype;             /* weights in memory, and the KV cache unless kv_dtype_set */
+    qwen3_isa isa;
+    int threads;             /* per rank; 0 = cores this rank may use, divided among the ranks that share them */
+    uint64_t seed;           /* of synthetic weights */
+    int64_t expected_tokens; /* length the AUTO strategy plans for; 0 = unknown */
+    bool expect_decode;      /* AUTO plans for generation rather than for prefill alone */
+    bool share_weights;      /* ranks of one node that need the same slices keep one copy */
+} qwen3_model_options;
+
+QWEN3_API qwen3_model_options qwen3_model_options_default(void);
+
+typedef struct qwen3_model qwen3_model;
+
+/* Opens `spec`: a directory in the published layout (config.json with model.safetensors, or with
+ * model.safetensors.index.json and its shards), or "synthetic:SIZE" with SIZE one of tiny, 0.6B, 1.7B,
+ * 4B, 8B, 14B, 32B (seeded random weights, the same for any number of ranks). Each rank reads and packs
+ * only what the strategy makes it compute with. Collective over comm, which must outlive the model.
+ * options NULL = defaults. On failure *model is NULL and nothing is kept. */
+QWEN3_API qwen3_status qwen3_model_open(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
+                                        qwen3_model **model, qwen3_error *err);
+/* Collective. NULL is allowed. Sessions of the model must be closed first. */
+QWEN3_API void qwen3_model_close(qwen3_model *model);
+QWEN3_API const qwen3_config *qwen3_model_config(const qwen3_model *model);
+
+/* Reads and checks only the configuration of `spec`. Not collective. */
+QWEN3_API qwen3_status qwen3_config_read(const char *spec, qwen3_config *config, qwen3_error *err);
+
+/* What was decided at opening, on this rank. */
+typedef struct qwen3_plan {
+    qwen3_parallel_strategy strategy; /* never AUTO */
+    int grid_sequence, grid_heads;    /* S, H */
+    int sequence_index, head_index;   /* this rank's place in the grid */
+    qwen3_dtype dtype;
+    qwen3_isa isa;
+    int threads;
+    int64_t first_head, num_heads;       /* query heads of this rank's head group */
+    int64_t first_kv_head, num_kv_heads; /* and the KV heads that they read */
+    uint64_t weight_bytes;               /* packed weights this rank can reach */
+    uint64_t owned_bytes;                /* thereof accounted to this rank: shared copies divided among their users */
+    bool weights_shared;                 /* held in memory shared by the ranks of the node */
+    char reason[256];                    /* why AUTO chose so, or "asked for" */
+} qwen3_plan;
+
+QWEN3_API const qwen3_plan *qwen3_model_plan(const qwen3_model *model);
+
+/* Bytes of the model's weights that one decode step of one token touches in the whole job. */
+QWEN3_API uint64_t qwen3_model_bytes_per_token(const qwen3_model *model);
+
+/* A tensor that the configuration demands. */
+typedef struct qwen3_tensor_info {
+    char name[96];
+    int64_t rows, cols; /* vectors have cols = 1 */
+    bool stored;        /* present in the checkpoint (always true for synthetic models) */
+    char dtype[8];      /* as stored: "BF16", "F32", "F16" */
+} qwen3_tensor_info;
+
+/* Lists the tensors of `spec` after checking the checkpoint's headers; *tensors [*n] is allocated, free
+ * it with free(). Not collective. */
+QWEN3_API qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, size_t *n, qwen3_error *err);
+
+/* Bytes of packed weights on the fullest rank (and, where shared, of one node's copy) for a plan with
+ * `ranks` ranks on one node. Pure arithmetic; nothing is loaded. */
+QWEN3_API uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks,
+                                         qwen3_dtype dtype);
+
+/* ---- Session ----------------------------------------------------------------------------------- */
+
+typedef struct qwen3_session_options {
+    int max_sequences;                   /* sequences that can live at once */
+    int64_t max_tokens;                  /* tokens per sequence that the KV cache holds */
+    qwen3_attention_algorithm algorithm; /* AUTO: ONLINE_SOFTMAX, documented */
+    int q_block_size;                    /* queries per tile; 0 = default */
+    int kv_block_size;                   /* keys per tile; 0 = default; rounded up to whole KV pages */
+    int64_t token_split_min;             /* a step with at least this many rows splits rows over the sequence
+                                            groups, a smaller one splits the weights; 0 = default, 1 = always */
+} qwen3_session_options;
+
+QWEN3_API qwen3_session_options qwen3_session_options_default(void);
+
+typedef struct qwen3_session qwen3_session;
+
+/* Collective. options NULL = defaults. The session keeps a reference to the model. */
+QWEN3_API qwen3_status qwen3_session_open(qwen3_model *model, const qwen3_session_options *options,
+                                          qwen3_session **session, qwen3_error *err);
+QWEN3_API void qwen3_session_close(qwen3_session *session);
+/* Forgets a sequence (all of them with -1) and frees its KV pages. Collective. */
+QWEN3_API qwen3_status qwen3_session_reset(qwen3_session *session, int sequence, qwen3_error *err);
+/* Tokens that the sequence holds. */
+QWEN3_API int64_t qwen3_session_length(const qwen3_session *session, int sequence);
+
+/* A ragged batch: tokens of any number of sequences. Prefill, chunked prefill, decode and mixtures of
+ * them are the same thing. The arrays belong to the caller and are read during the call only. */
+typedef struct qwen3_batch {
+    size_t n_tokens;
+    const int32_t *tokens;    /* [n_tokens] 0 <= id < vocab_size */
+    const int32_t *sequences; /* [n_tokens] 0 <= id < max_sequences; NULL = all of sequence 0 */
+    const int32_t *positions; /* [n_tokens] must continue what the sequence holds; NULL = they do */
+    const uint8_t *logits;    /* [n_tokens] nonzero where logits are wanted; NULL = each sequence's last token */
+} qwen3_batch;
+
+/* One forward pass; appends the batch to the KV cache. Collective. On failure the session holds what
+ * it held before. The logits stay distributed over the ranks until the next call on the session. */
+QWEN3_API qwen3_status qwen3_forward(qwen3_session *session, const qwen3_batch *batch, qwen3_error *err);
+/* Rows of logits that the last forward produced, in batch order. */
+QWEN3_API size_t qwen3_logits_rows(const qwen3_session *session);
+/* Collects all rows [rows, vocab_size] in `logits` on rank 0 (ignored and may be NULL elsewhere). Collective. */
+QWEN3_API qwen3_status qwen3_logits(qwen3_session *session, float *logits, qwen3_error *err);
+/* The token of the largest logit of each row (lowest id at ties), on all ranks. Collective; only one
+ * candidate per rank and row travels. */
+QWEN3_API qwen3_status qwen3_argmax(qwen3_session *session, int32_t *tokens, qwen3_error *err);
+
+typedef struct qwen3_session_info {
+    qwen3_attention_algorithm algorithm; /* never AUTO */
+    uint64_t kv_bytes;                   /* KV cache reserved on this rank */
+    uint64_t kv_bytes_used;              /* thereof holding tokens */
+    uint64_t scratch_bytes;              /* activations and workspaces on this rank */
+    uint64_t score_bytes;                /* thereof for scores: O(seq^2) in STANDARD, O(block) in ONLINE_SOFTMAX */
+    qwen3_comm_stats comm;               /* since the last reset */
+} qwen3_session_info;
+
+QWEN3_API void qwen3_session_get_info(const qwen3_session *session, qwen3_session_info *info);
+QWEN3_API void qwen3_session_reset_stats(qwen3_session *session);
+
+/* ---- Limits of the machine --------------------------------------------------------------------- */
+
+typedef struct qwen3_roofline {
+    double read_bytes_per_second; /* streaming reads of memory, all threads of all ranks together */
+    double f32_flops;             /* multiply-adds of the isa, counted as 2, all threads of all ranks together */
+    double bf16_flops;            /* of BF16 inputs; that of f32 where the isa has no BF16 instruction */
+} qwen3_roofline;
+
+/* Measures the limits with `threads` threads on each rank at once (0 = as for a model). Takes about a
+ * second and 1 GiB per node. Collective. */
+QWEN3_API qwen3_status qwen3_roofline_measure(qwen3_comm *comm, int threads, qwen3_isa isa, qwen3_roofline *out,
+                                              qwen3_error *err);
+
+/* ---- Attention operators ----------------------------------------------------------------------- */
+
+/* Whether the arrays of an operator call are the same whole arrays on all ranks, or this rank's part. */
+typedef enum qwen3_input_layout {
+    QWEN3_INPUT_REPLICATED = 0, /* every rank passes the whole q, k, v and receives the whole output */
+    QWEN3_INPUT_SHARDED,        /* headwise: this rank's heads; sequence: this rank's positions, in rank order */
+} qwen3_input_layout;
+
+/* One attention problem, softmax(scale q k^T + mask) v, all arrays f32 and contiguous in row-major order.
+ *
+ * Shapes (global sizes first, local ones where the layout is SHARDED):
+ *   q, out [batch, heads, q_len, head_dim]     k, v [batch, kv_heads, kv_len, head_dim]
+ * Headwise + SHARDED: heads, kv_heads are this rank's own counts (kv_heads may repeat a KV head that a
+ *   neighbour has too, or be 0 with heads = 0); q_len and kv_len are global.
+ * Sequence + SHARDED: q_len, kv_len are this rank's own counts, 0 allowed; the shards follow each other
+ *   in rank order; global_seq_len is the sum of kv_len over the ranks (0 = do not check).
+ * Query i (global index) has position i + (global kv_len - global q_len); a causal query sees keys with
+ *   key index <= its position.
+ * mask: NULL, or additive, addressed mask[b*mask_stride_batch + h*mask_stride_head + i*mask_stride_query + j]
+ *   with i this call's query index (local where q is), h its head index, and j the GLOBAL key index; a
+ *   stride of 0 broadcasts.
+ *   -INFINITY hides a key. A row that sees no key gives zeros.
+ */
+typedef struct qwen3_attention_args {
+    size_t batch, heads, kv_heads, q_len, kv_len, head_dim;
+    const float *q, *k, *v;
+    float *out; /* caller's, same shape as q, must not overlap the inputs */
+    const float *mask;
+    size_t mask_stride_batch, mask_stride_head, mask_stride_query;
+    bool causal;
+    float scale; /* 0 = 1/sqrt(head_dim) */
+    qwen3_input_layout layout;
+    size_t global_seq_len;
+    int threads;                     /* 0 = default */
+    int q_block_size, kv_block_size; /* 0 = default */
+    qwen3_isa isa;
+} qwen3_attention_args;
+
+QWEN3_API qwen3_attention_args qwen3_attention_args_default(void);
+
+/* The four pairs. Collective over comm. Exact up to f32 rounding for any number of ranks. */
+QWEN3_API qwen3_status qwen3_attention_headwise_standard(const qwen3_attention_args *args, qwen3_comm *comm,
+                                                         qwen3_error *err);
+QWEN3_API qwen3_status qwen3_attention_headwise_online_softmax(const qwen3_attention_args *args, qwen3_comm *comm,
+                                                               qwen3_error *err);
+QWEN3_API qwen3_status qwen3_attention_sequence_standard(const qwen3_attention_args *args, qwen3_comm *comm,
+                                                         qwen3_error *err);
+QWEN3_API qwen3_status qwen3_attention_sequence_online_softmax(const qwen3_attention_args *args, qwen3_comm *comm,
+                                                               qwen3_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,113 @@
+/* attention.h - the seam between strategies and algorithms.
+ *
+ * An algorithm attends a tile of queries to keys at hand and merges the result into running partials; it
+ * does not know that other ranks exist. A strategy brings queries and keys together; it does not know how
+ * a tile is computed.
+ *
+ * A partial, per query row and head, is un-normalised: m = max score, l = sum exp(score - m),
+ * o = sum exp(score - m) v. Two partials over disjoint keys merge to m = max(m1, m2), w_i = exp(m_i - m),
+ * l = w1 l1 + w2 l2, o = w1 o1 + w2 o2 (Milakov & Gimelshein 2018; Dao et al. 2022). No keys seen is
+ * m = -INFINITY, l = 0, o = 0, the identity of merging. At the very end the output is o / l, or 0 where
+ * l = 0.
+ */
+#ifndef QWEN3_ATTENTION_H
+#define QWEN3_ATTENTION_H
+
+#include "base/team.h"
+#include "kernels/kernels.h"
+
+/* Keys and values live in blocks of this many slots. */
+#define KV_BLOCK 64
+
+/* What all calls of one problem share. Query heads come in groups that read the same KV head. */
+typedef struct attention_shape {
+    const kernels *kernels;
+    qwen3_dtype kv_type; /* storage of K and V; queries have the activation type of its gemm kernel */
+    size_t head_dim;
+    size_t kv_heads; /* on this rank */
+    size_t group;    /* query heads per KV head, on this rank */
+    bool causal;
+    int q_block_size;  /* queries (tokens) per tile; > 0 */
+    int kv_block_size; /* keys per tile; > 0, multiple of KV_BLOCK */
+} attention_shape;
+
+/* One KV_BLOCK of one KV head.
+ *   k: packed W[n = KV_BLOCK slots, k = head_dim] of gemm[kv_type]
+ *   v: packed W[n = head_dim, k = KV_BLOCK slots] of gemm[kv_type]
+ * Slots past `count` hold finite numbers. Positions of the filled slots [count], in any order. */
+typedef struct kv_block {
+    const void *k, *v;
+    const int32_t *positions;
+    int32_t count;
+    int32_t min_position, max_position; /* over the filled slots */
+} kv_block;
+
+/* Bytes of the packed K or V of one block and head. */
+size_t kv_block_k_bytes(const attention_shape *shape);
+size_t kv_block_v_bytes(const attention_shape *shape);
+/* Writes the key and the value [head_dim] of one token into slot `slot` of a block. */
+void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, const float *key, const float *value);
+
+/* Elements from one row of q to the next: head_dim rounded up to ACTIVATION_PAD. */
+size_t attention_q_stride(const attention_shape *shape);
+
+/* Queries of one sequence and all keys at hand for them.
+ *   q    [kv_heads, rows, group, q_stride] activation type, already multiplied by the softmax scale
+ *   o    [kv_heads, rows, group, head_dim] f32;  m, l [kv_heads, rows, group]: running partials, in and out
+ *   blocks [kv_heads][n_blocks]: the same slots for every head (count, positions equal across heads)
+ * mask: NULL, or additive; value for (batch-free) query head h = kv_head * group + g, row r and key position p at
+ *   mask[h * mask_stride_head + r * mask_stride_row + p]. */
+typedef struct attention_job {
+    size_t rows;
+    const int32_t *q_positions; /* [rows] */
+    const void *q;
+    float *o, *m, *l;
+    size_t n_blocks;
+    const kv_block *blocks;
+    const float *mask;
+    size_t mask_stride_head, mask_stride_row;
+} attention_job;
+
+/* A tile of work: rows [row0, row0 + rows) of one KV head of a job, against all its blocks. Runs on one
+ * thread. `workspace` has workspace_bytes(shape, rows, n_blocks) bytes, 64-byte aligned. Blocks that no
+ * query of the tile may see are skipped. */
+typedef struct attention_algorithm {
+    const char *name;
+    qwen3_attention_algorithm id;
+    /* Queries of one tile for a job with `rows` queries when `threads` threads share `kv_heads` heads. */
+    size_t (*tile_rows)(const attention_shape *shape, size_t rows, size_t jobs, int threads);
+    size_t (*workspace_bytes)(const attention_shape *shape, size_t tile_rows, size_t n_blocks);
+    void (*run)(const attention_shape *shape, const attention_job *job, size_t kv_head, size_t row0, size_t rows,
+                void *workspace);
+} attention_algorithm;
+
+/* Registered in algorithms.c; NULL for AUTO. */
+const attention_algorithm *attention_algorithm_get(qwen3_attention_algorithm id);
+
+/* All jobs on all threads of the team; a barrier at the end. Where tiles are fewer than threads (one query
+ * against many keys), tiles are split over keys and the partials merged, in an order that depends on the
+ * number of threads only. */
+typedef struct attention_workspace {
+    void *data;
+    size_t bytes;
+    size_t score_bytes; /* thereof scores */
+} attention_workspace;
+
+/* Workspace that attention_run needs for these jobs (only rows and n_blocks of them are read) with `threads`
+ * threads. Score bytes in *score_bytes. */
+size_t attention_workspace_bytes(const attention_shape *shape, const attention_algorithm *algorithm,
+                                 const attention_job *jobs, size_t n_jobs, int threads, size_t *score_bytes);
+void attention_run(team *t, const attention_shape *shape, const attention_algorithm *algorithm,
+                   const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace);
+
+/* ---- Partials (partial.c) ---------------------------------------------------------------------- */
+
+/* n rows of [head_dim]: sets the identity. */
+void partial_clear(size_t n, size_t head_dim, float *o, float *m, float *l);
+/* (o, m, l) = merge of it with (o2, m2, l2). */
+void partial_merge(const kernels *k, size_t n, size_t head_dim, float *o, float *m, float *l, const float *o2,
+                   const float *m2, const float *l2);
+/* o = o / l, rows with l = 0 become 0. */
+void partial_finish(const kernels *k, size_t n, size_t head_dim, float *o, const float *l);
+
+#endif

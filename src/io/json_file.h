@@ -1,0 +1,14 @@
+/* json_file.h - a JSON file read whole (Jansson; duplicate keys are refused). */
+#ifndef QWEN3_IO_JSON_FILE_H
+#define QWEN3_IO_JSON_FILE_H
+
+#include <jansson.h>
+
+#include "base/status.h"
+
+/* *root is owned by the caller (json_decref). The root must be an object. Errors name file and line. */
+qwen3_status json_file_load(const char *path, json_t **root, qwen3_error *err);
+/* The same from memory; `path` is for messages only. */
+qwen3_status json_text_load(const char *path, const char *text, size_t length, json_t **root, qwen3_error *err);
+
+#endif

@@ -1,0 +1,37 @@
+/* safetensors.h - one file in the safetensors format, mapped and checked.
+ * (https://github.com/huggingface/safetensors, "Format": u64 header length, JSON header, data) */
+#ifndef QWEN3_IO_SAFETENSORS_H
+#define QWEN3_IO_SAFETENSORS_H
+
+#include "base/status.h"
+
+typedef enum stored_type { STORED_BF16, STORED_F16, STORED_F32 } stored_type;
+
+const char *stored_type_name(stored_type type);
+size_t stored_type_size(stored_type type);
+
+typedef struct stored_tensor {
+    char *name;
+    stored_type type; /* tensors of other types are listed with supported = false */
+    bool supported;
+    char type_name[8]; /* as written in the file */
+    int rank;
+    int64_t shape[4];
+    const void *data; /* in the mapping; row-major */
+    size_t bytes;
+} stored_tensor;
+
+typedef struct safetensors {
+    char *path;
+    void *map;
+    size_t map_bytes;
+    stored_tensor *tensors;
+    size_t n_tensors;
+} safetensors;
+
+/* Opens, maps and checks: header within the file, valid JSON without duplicate names, offsets within the
+ * data, in order, without overlap or holes, sizes that match shape and type. *file is zeroed on failure. */
+qwen3_status safetensors_open(const char *path, safetensors *file, qwen3_error *err);
+void safetensors_close(safetensors *file);
+
+#endif

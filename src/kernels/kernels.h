@@ -1,0 +1,134 @@
+/* kernels.h - the contract between the mathematics of the model and the instruction sets.
+ *
+ * One `kernels` table per instruction-set level. Plain C (c/) fills every entry and is the specification;
+ * a level above starts from a copy of the level below and overrides entries (kernels.c). Tables are
+ * constant after the first call of kernels_get.
+ *
+ * Types. Weights, keys and values are stored as F32 or BF16 ("storage"). Activations that enter a matrix
+ * product are F32 or BF16 ("activation"): the AVX-512 BF16 level multiplies BF16 by BF16 with f32
+ * accumulation, every other level widens BF16 storage to f32 and keeps f32 activations. Everything else
+ * (residual stream, outputs of products, scores, partial results) is f32.
+ *
+ * BF16 conversion rounds to nearest even; NaN stays NaN.
+ */
+#ifndef QWEN3_KERNELS_H
+#define QWEN3_KERNELS_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "qwen3.h"
+
+typedef uint16_t bf16;
+
+#define DTYPE_COUNT 2
+
+/* Rows of an activation matrix start at multiples of this many elements, and the elements between the
+ * last column and the next multiple are zero: kernels may read (not write) them. */
+#define ACTIVATION_PAD 32
+
+static inline size_t dtype_size(qwen3_dtype type)
+{
+    return type == QWEN3_DTYPE_F32 ? 4 : 2;
+}
+
+static inline float bf16_to_f32(bf16 h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+static inline bf16 f32_to_bf16(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (bf16)((u >> 16) | 0x40); /* NaN, kept quiet */
+    return (bf16)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
+}
+
+/* Matrix product with packed weights: y[r, j] (+)= sum_i x[r, i] W[j, i] over one panel of nr outputs.
+ *
+ * Packed layout of W[n, k] (all levels; only nr differs): panels of nr outputs; within a panel, groups of
+ * kr consecutive i; within a group, the nr outputs; within those, the kr values. Element (j, i) stands at
+ *   panel j / nr, offset ((i / kr) * nr + j % nr) * kr + i % kr.
+ * Outputs past n and values past k are zero. A panel has round_up(k, kr) * nr elements; a range of i that
+ * starts at a multiple of kr is contiguous in it. So one packed copy can be cut along n at multiples of
+ * nr and along k at multiples of kr.
+ */
+typedef struct gemm_kernel {
+    qwen3_dtype storage;
+    qwen3_dtype activation;
+    int mr; /* most rows of x that one call takes */
+    int nr; /* outputs in a panel; divides 64 */
+    int kr; /* values in a group: 1 for F32, 2 for BF16 storage */
+    /* y[rows, nr] f32 with row stride y_stride (elements) gets the product of x[rows, k_groups * kr]
+     * (row stride x_stride elements of the activation type) with the panel at w; 1 <= rows <= mr.
+     * accumulate: adds to y, otherwise y is only written (may hold NaN before). k_groups = 0 gives zeros.
+     * w and x may be unaligned to vectors; no element outside these ranges is read or written. The sum
+     * over i runs in the same order for every `rows`, so a row's result does not depend on its company. */
+    void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
+                 bool accumulate);
+} gemm_kernel;
+
+typedef struct kernels {
+    qwen3_isa isa;
+    const char *name;
+    gemm_kernel gemm[DTYPE_COUNT]; /* by storage type */
+
+    /* y[i] = x[i] * w[i] / sqrt(mean(x^2) + eps), stored as y_type. (Zhang & Sennrich 2019) y may be x
+     * where y_type is F32. The mean is accumulated in f32 lanes or better. */
+    void (*rms_norm)(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type);
+    /* Rotates pairs (x[i], x[i + d/2]) by the angles whose cosines and sines [d/2] are given; in place.
+     * (Su et al. 2021, in the half-split form) */
+    void (*rope)(size_t d, float *x, const float *cosines, const float *sines);
+    /* y[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)). */
+    void (*silu_mul)(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type);
+    /* x += y. */
+    void (*add)(size_t n, float *x, const float *y);
+    /* y[i] = a * x[i], stored as y_type. y may be x where y_type is F32. */
+    void (*scale)(size_t n, float a, const float *x, void *y, qwen3_dtype y_type);
+    /* Largest of s[0..n); -INFINITY for n = 0. s has no NaN. */
+    float (*max)(size_t n, const float *s);
+    /* p[i] = exp(s[i] - m) stored as p_type; returns the f32 sum of the unrounded values. m is finite, s[i] <= m or
+     * so; s[i] = -INFINITY gives exactly 0. Relative error of each value <= 4e-7 (f32). p may be s where
+     * p_type is F32. */
+    float (*exp_sum)(size_t n, const float *s, float m, void *p, qwen3_dtype p_type);
+    /* y[i] = x[i] converted. */
+    void (*to_bf16)(size_t n, const float *x, bf16 *y);
+    void (*to_f32)(size_t n, const bf16 *x, float *y);
+
+    /* For measuring limits. Reads every byte of p[0..bytes) (64-byte aligned, multiple of 1 KiB) and
+     * returns something that depends on it. */
+    uint64_t (*read_memory)(const void *p, size_t bytes);
+    /* Multiply-adds from registers only, of the type that gemm[type] multiplies; returns the number of
+     * floating-point operations done (2 per multiply-add), about 1e6 per iteration of `n`. */
+    uint64_t (*multiply_add)(qwen3_dtype type, size_t n);
+} kernels;
+
+/* The table of a level; AUTO = qwen3_isa_best() lowered by the environment variable QWEN3_ISA. NULL where
+ * this CPU or build lacks the level. Thread-safe. */
+const kernels *kernels_get(qwen3_isa isa);
+
+/* ---- Over whole matrices (gemm.c) -------------------------------------------------------------- */
+
+/* Elements of a packed matrix, padding included. */
+size_t gemm_packed_size(const gemm_kernel *g, size_t n, size_t k);
+
+/* Packs panel `panel` of W[n, k]: src points at row panel * nr, column 0 of a row-major matrix of
+ * src_type (row stride src_stride elements) with min(nr, n - panel * nr) rows. Converts where src_type
+ * differs from g->storage. Returns false where a value read is NaN or infinite (the panel is packed all
+ * the same). */
+bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
+                     size_t src_stride, void *dst_panel);
+
+/* y[m, n1 - n0] (+)= x[m, k1 - k0] W[n0..n1, k0..k1]^T for W[n, k] packed at w; runs on the calling
+ * thread. n0 is a multiple of nr, n1 too or equal to n; k0 a multiple of kr, k1 too or equal to k. Exactly
+ * n1 - n0 columns of each row of y are written. x rows obey ACTIVATION_PAD. */
+void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k, size_t n0,
+          size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate);
+
+#endif

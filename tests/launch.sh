@@ -1,0 +1,22 @@
+#!/bin/sh
+# launch.sh MPIEXEC RANKS PROGRAM [ARGUMENT...]: runs a test program on any number of ranks of this machine,
+# with Open MPI or MPICH, as root or not. MPIEXEC empty: without MPI, RANKS must be 1.
+set -eu
+mpiexec=$1 ranks=$2
+shift 2
+# One thread a rank unless the test says otherwise: the ranks share few cores.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+export OMP_NUM_THREADS
+if [ -z "$mpiexec" ]; then
+    [ "$ranks" = 1 ] || { echo "launch.sh: this build has no MPI; cannot run $ranks ranks" >&2; exit 2; }
+    exec "$@"
+fi
+if "$mpiexec" --version 2>/dev/null | grep -qi 'open.*mpi\|openrte\|prte'; then
+    if [ "$(id -u)" = 0 ]; then
+        OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+        export OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
+    fi
+    # More ranks than cores must not spin while they wait.
+    exec "$mpiexec" --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -n "$ranks" "$@"
+fi
+exec "$mpiexec" -n "$ranks" "$@"
