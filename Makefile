@@ -1,0 +1,88 @@
+# Thin front to CMake.
+#
+#   make            build the library and the programs into build/bin, build/lib
+#   make demo       install what is missing, build, compare all strategies and algorithms on 2 ranks (about 2 minutes)
+#   make check      install what is missing, build, run all tests
+#   make deps       install what is missing (Debian packages: scripts/packages.txt)
+#   make lint       formatting, static analysis, layer rules;  make format  reformats
+#   make clean      removes all build directories
+#
+# Switches; each combination has its own build directory:
+#   MPI=openmpi|mpich|system|none   system: whatever MPI CMake finds first, none: one rank, no MPI   (openmpi)
+#   CC=gcc|clang                                                                                      (gcc)
+#   SANITIZE=address,undefined      any list that -fsanitize= takes                                   (off)
+#   TEST_RANKS="1 2 3"              numbers of ranks that the tests run on                            (1 2 3 4 5 7 8)
+#   CTEST="-R unit"                 more options for ctest
+#   RANKS=2 MODEL=synthetic:0.6B    of the demo
+#   JOBS=N                          parallel build and test jobs                                      (all cores)
+MPI ?= openmpi
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+SANITIZE ?=
+TEST_RANKS ?=
+CTEST ?=
+RANKS ?= 2
+MODEL ?= synthetic:0.6B
+JOBS ?= $(shell nproc)
+
+MPIS := openmpi mpich system none
+ifeq ($(filter $(MPI),$(MPIS)),)
+$(error MPI=$(MPI): expected one of $(MPIS))
+endif
+
+comma := ,
+variant := $(filter-out openmpi gcc,$(MPI) $(notdir $(CC))) $(subst $(comma), ,$(SANITIZE))
+BUILD := $(subst $() ,-,$(strip build $(variant)))
+
+cmake_mpi_openmpi := -DMPI_C_COMPILER=mpicc.openmpi -DMPIEXEC_EXECUTABLE=/usr/bin/mpiexec.openmpi
+cmake_mpi_mpich := -DMPI_C_COMPILER=mpicc.mpich -DMPIEXEC_EXECUTABLE=/usr/bin/mpiexec.mpich
+cmake_mpi_none := -DQWEN3_MPI=OFF
+# The Python that Debian's numpy belongs to, whatever else is first in PATH.
+CMAKE_OPTIONS = -DCMAKE_C_COMPILER=$(CC) -DQWEN3_SANITIZE=$(SANITIZE) $(cmake_mpi_$(MPI)) \
+                $(addprefix -DPython3_EXECUTABLE=,$(wildcard /usr/bin/python3)) \
+                $(if $(TEST_RANKS),"-DQWEN3_TEST_RANKS=$(subst $() ,;,$(strip $(TEST_RANKS)))") $(CMAKE_EXTRA)
+PURPOSES := build test $(filter openmpi mpich,$(MPI)) $(filter clang,$(notdir $(CC)))
+
+# Open MPI and MPICH keep memory until the process ends: leaks are looked for in the build without MPI.
+ifneq ($(SANITIZE),)
+export ASAN_OPTIONS ?= detect_leaks=$(if $(filter none,$(MPI)),1,0)
+endif
+
+.PHONY: build configure demo check deps deps-check lint format clean
+build: configure
+	cmake --build $(BUILD) --parallel $(JOBS)
+
+configure: deps-check
+	cmake -S . -B $(BUILD) $(CMAKE_OPTIONS)
+
+deps:
+	scripts/install_deps.sh $(PURPOSES)
+
+deps-check:
+	@scripts/install_deps.sh --check $(PURPOSES)
+
+# deps first: a recursive make, so that -j cannot reorder them.
+check: deps
+	@$(MAKE) --no-print-directory build
+	ctest --test-dir $(BUILD) --parallel $(JOBS) --output-on-failure --no-tests=error $(CTEST)
+
+demo: deps
+	@$(MAKE) --no-print-directory build
+	tests/launch.sh $(if $(filter none,$(MPI)),"" 1,$$(sed -n 's/^MPIEXEC_EXECUTABLE:[^=]*=//p' $(BUILD)/CMakeCache.txt) $(RANKS)) \
+	    $(BUILD)/bin/benchmark_qwen3 --model $(MODEL) --dtype bf16 --pairs --prompt-len 128 --gen-len 16 --iters 1 --warmup 1
+
+lint:
+	scripts/install_deps.sh $(PURPOSES) lint
+	@$(MAKE) --no-print-directory configure CC=clang
+	scripts/lint.sh $$($(MAKE) --no-print-directory -s build-directory CC=clang)
+
+.PHONY: build-directory
+build-directory:
+	@echo $(BUILD)
+
+format:
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf build build-*
