@@ -69,7 +69,8 @@ typedef struct gemm_kernel {
      * (row stride x_stride elements of the activation type) with the panel at w; 1 <= rows <= mr.
      * accumulate: adds to y, otherwise y is only written (may hold NaN before). k_groups = 0 gives zeros.
      * w and x may be unaligned to vectors; no element outside these ranges is read or written. The sum
-     * over i runs in the same order for every `rows`, so a row's result does not depend on its company. */
+     * over i starts from y or 0 and runs upwards, in the same order for every `rows`: a row's result does
+     * not depend on its company, nor on cutting k into calls that accumulate. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
                  bool accumulate);
 } gemm_kernel;
@@ -94,8 +95,8 @@ typedef struct kernels {
     /* Largest of s[0..n); -INFINITY for n = 0. s has no NaN. */
     float (*max)(size_t n, const float *s);
     /* p[i] = exp(s[i] - m) stored as p_type; returns the f32 sum of the unrounded values. m is finite, s[i] <= m or
-     * so; s[i] = -INFINITY gives exactly 0. Relative error of each value <= 4e-7 (f32). p may be s where
-     * p_type is F32. */
+     * so (at most m + 88); s[i] = -INFINITY gives exactly 0, as does what would be less than FLT_MIN. Relative
+     * error of each value <= 4e-7 (f32). p may be s where p_type is F32. */
     float (*exp_sum)(size_t n, const float *s, float m, void *p, qwen3_dtype p_type);
     /* y[i] = x[i] converted. */
     void (*to_bf16)(size_t n, const float *x, bf16 *y);
@@ -104,13 +105,13 @@ typedef struct kernels {
     /* For measuring limits. Reads every byte of p[0..bytes) (64-byte aligned, multiple of 1 KiB) and
      * returns something that depends on it. */
     uint64_t (*read_memory)(const void *p, size_t bytes);
-    /* Multiply-adds from registers only, of the type that gemm[type] multiplies; returns the number of
+    /* Multiply-adds from registers only, of the kind that gemm[type] is made of; returns the number of
      * floating-point operations done (2 per multiply-add), about 1e6 per iteration of `n`. */
-    uint64_t (*multiply_add)(qwen3_dtype type, size_t n);
+    uint64_t (*multiply_add[DTYPE_COUNT])(size_t n);
 } kernels;
 
 /* The table of a level; AUTO = qwen3_isa_best() lowered by the environment variable QWEN3_ISA. NULL where
- * this CPU or build lacks the level. Thread-safe. */
+ * this CPU or build lacks the level, or where QWEN3_ISA decides and is not the name of a level. Thread-safe. */
 const kernels *kernels_get(qwen3_isa isa);
 
 /* ---- Over whole matrices (gemm.c) -------------------------------------------------------------- */
@@ -120,8 +121,8 @@ size_t gemm_packed_size(const gemm_kernel *g, size_t n, size_t k);
 
 /* Packs panel `panel` of W[n, k]: src points at row panel * nr, column 0 of a row-major matrix of
  * src_type (row stride src_stride elements) with min(nr, n - panel * nr) rows. Converts where src_type
- * differs from g->storage. Returns false where a value read is NaN or infinite (the panel is packed all
- * the same). */
+ * differs from g->storage. Returns false where a value packed is NaN or infinite, in src already or by
+ * conversion (the panel is packed all the same). */
 bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
                      size_t src_stride, void *dst_panel);
 

@@ -1,0 +1,221 @@
+/* kernels_c.c - every kernel in plain C: the specification, and the level of last resort. Loops are
+ * written so that compilers vectorise them for the baseline of the architecture. */
+#include "kernels/exp_constants.h"
+#include "kernels/levels.h"
+
+#define MR 4
+#define NR 16
+
+/* Groups of packed BF16 hold the values of two consecutive i as one 32-bit element. */
+TEMPLATE void load_group(const qwen3_dtype storage, const void *w, size_t group, float value[2][NR])
+{
+    if (storage == QWEN3_DTYPE_F32) {
+        memcpy(value[0], (const float *)w + group * NR, NR * sizeof(float));
+        return;
+    }
+    uint32_t pair[NR];
+    memcpy(pair, (const bf16 *)w + group * 2 * NR, sizeof pair);
+    for (int j = 0; j < NR; j++) {
+        uint32_t low = pair[j] << 16, high = pair[j] & 0xffff0000u;
+        memcpy(&value[0][j], &low, sizeof low);
+        memcpy(&value[1][j], &high, sizeof high);
+    }
+}
+
+TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const float *x, size_t x_stride,
+                        const void *w, float *y, size_t y_stride, bool accumulate)
+{
+    const int kr = storage == QWEN3_DTYPE_F32 ? 1 : 2;
+    float sum[MR][NR] = {0};
+    for (int r = 0; r < rows && accumulate; r++)
+        memcpy(sum[r], y + (size_t)r * y_stride, sizeof sum[r]);
+    for (size_t group = 0; group < k_groups; group++) {
+        float value[2][NR];
+        load_group(storage, w, group, value);
+        for (int i = 0; i < kr; i++) {
+            for (int r = 0; r < rows; r++) {
+                const float xi = x[(size_t)r * x_stride + group * (size_t)kr + (size_t)i];
+                for (int j = 0; j < NR; j++)
+                    sum[r][j] += xi * value[i][j];
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        memcpy(y + (size_t)r * y_stride, sum[r], sizeof sum[r]);
+}
+
+#define DEFINE_TILE(name, storage)                                                                                     \
+    static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
+                     size_t y_stride, bool accumulate)                                                                 \
+    {                                                                                                                  \
+        switch (rows) {                                                                                                \
+        case 1:                                                                                                        \
+            tile_rows(1, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                                  \
+            break;                                                                                                     \
+        case 2:                                                                                                        \
+            tile_rows(2, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                                  \
+            break;                                                                                                     \
+        case 3:                                                                                                        \
+            tile_rows(3, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                                  \
+            break;                                                                                                     \
+        case 4:                                                                                                        \
+            tile_rows(4, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                                  \
+            break;                                                                                                     \
+        }                                                                                                              \
+    }
+
+DEFINE_TILE(tile_f32, QWEN3_DTYPE_F32)
+DEFINE_TILE(tile_bf16, QWEN3_DTYPE_BF16)
+
+static inline void store(void *y, qwen3_dtype y_type, size_t i, float value)
+{
+    if (y_type == QWEN3_DTYPE_F32)
+        ((float *)y)[i] = value;
+    else
+        ((bf16 *)y)[i] = f32_to_bf16(value);
+}
+
+/* See exp_constants.h. NaN stays NaN. */
+static inline float exp_f32(float x)
+{
+    const float clamped = x > EXP_MAX ? EXP_MAX : x;
+    const float rounded = clamped * EXP_LOG2E + EXP_ROUNDER;
+    const float n = rounded - EXP_ROUNDER;
+    const float r = (clamped - n * EXP_LN2_HIGH) - n * EXP_LN2_LOW;
+    const float p = (((EXP_P4 * r + EXP_P3) * r + EXP_P2) * r + EXP_P1) * r + EXP_P0;
+    uint32_t bits;
+    float power;
+    memcpy(&bits, &rounded, sizeof bits);
+    bits = (bits << 23) + 0x3f800000u;
+    memcpy(&power, &bits, sizeof power);
+    return x < EXP_MIN ? 0.0f : power * (1.0f + (r + r * r * p));
+}
+
+static void rms_norm(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type)
+{
+    float sum = 0.0f;
+    {
+        float lane[16] = {0}; /* partial sums that the compiler may keep in vector registers */
+        size_t i = 0;
+        for (; i + 16 <= n; i += 16)
+            for (size_t j = 0; j < 16; j++)
+                lane[j] += x[i + j] * x[i + j];
+        for (; i < n; i++)
+            lane[i % 16] += x[i] * x[i];
+        for (size_t j = 0; j < 16; j++)
+            sum += lane[j];
+    }
+    const float factor = 1.0f / sqrtf(sum / (float)n + eps);
+    for (size_t i = 0; i < n; i++)
+        store(y, y_type, i, x[i] * factor * w[i]);
+}
+
+static void rope(size_t d, float *x, const float *cosines, const float *sines)
+{
+    const size_t half = d / 2;
+    for (size_t i = 0; i < half; i++) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a * cosines[i] - b * sines[i];
+        x[i + half] = b * cosines[i] + a * sines[i];
+    }
+}
+
+/* exp(-|g|) cannot overflow, whichever side of 0 the gate is. */
+static void silu_mul(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float t = exp_f32(-fabsf(gate[i]));
+        const float numerator = gate[i] < 0.0f ? t : 1.0f;
+        store(y, y_type, i, gate[i] * (numerator / (1.0f + t)) * up[i]);
+    }
+}
+
+static void add(size_t n, float *x, const float *y)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] += y[i];
+}
+
+static void scale(size_t n, float a, const float *x, void *y, qwen3_dtype y_type)
+{
+    for (size_t i = 0; i < n; i++)
+        store(y, y_type, i, a * x[i]);
+}
+
+static float max(size_t n, const float *s)
+{
+    float largest = -INFINITY;
+    for (size_t i = 0; i < n; i++)
+        largest = s[i] > largest ? s[i] : largest;
+    return largest;
+}
+
+static float exp_sum(size_t n, const float *s, float m, void *p, qwen3_dtype p_type)
+{
+    float lane[16] = {0};
+    float sum = 0.0f;
+    for (size_t i = 0; i < n; i++) {
+        const float e = exp_f32(s[i] - m);
+        lane[i % 16] += e;
+        store(p, p_type, i, e);
+    }
+    for (size_t j = 0; j < 16; j++)
+        sum += lane[j];
+    return sum;
+}
+
+static void to_bf16(size_t n, const float *x, bf16 *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = f32_to_bf16(x[i]);
+}
+
+static void to_f32(size_t n, const bf16 *x, float *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = bf16_to_f32(x[i]);
+}
+
+static uint64_t read_memory(const void *p, size_t bytes)
+{
+    const uint64_t *x = p;
+    uint64_t lane[8] = {0};
+    for (size_t i = 0; i < bytes / sizeof *x; i += 8)
+        for (size_t j = 0; j < 8; j++)
+            lane[j] ^= x[i + j];
+    return lane[0] ^ lane[1] ^ lane[2] ^ lane[3] ^ lane[4] ^ lane[5] ^ lane[6] ^ lane[7];
+}
+
+/* 32 independent sums hide the latency of the additions. */
+static uint64_t multiply_add(size_t n)
+{
+    const size_t steps = n * 15625;
+    volatile float seed = 0.5f;
+    float sum[32] = {0}, factor[32];
+    for (int j = 0; j < 32; j++)
+        factor[j] = seed;
+    for (size_t i = 0; i < steps; i++)
+        for (int j = 0; j < 32; j++)
+            sum[j] = sum[j] * factor[j] + factor[j];
+    for (int j = 0; j < 32; j++)
+        seed = sum[j];
+    return (uint64_t)steps * 32 * 2;
+}
+
+void kernels_init_c(kernels *k)
+{
+    k->gemm[QWEN3_DTYPE_F32] = (gemm_kernel){QWEN3_DTYPE_F32, QWEN3_DTYPE_F32, MR, NR, 1, tile_f32};
+    k->gemm[QWEN3_DTYPE_BF16] = (gemm_kernel){QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32, MR, NR, 2, tile_bf16};
+    k->rms_norm = rms_norm;
+    k->rope = rope;
+    k->silu_mul = silu_mul;
+    k->add = add;
+    k->scale = scale;
+    k->max = max;
+    k->exp_sum = exp_sum;
+    k->to_bf16 = to_bf16;
+    k->to_f32 = to_f32;
+    k->read_memory = read_memory;
+    k->multiply_add[QWEN3_DTYPE_F32] = multiply_add;
+    k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add;
+}

@@ -1,0 +1,170 @@
+/* gemm.c - packing, and products of whole matrices out of tiles.
+ *
+ * A panel (nr outputs) is cut along k into pieces that stay in the second-level cache while all rows of x
+ * pass by, mr at a time (Goto & van de Geijn 2008; x is small enough here to need no packing).
+ */
+#include "kernels/kernels.h"
+
+/* A quarter of the smallest second-level cache of current server cores. */
+#define PIECE_BYTES ((size_t)256 * 1024)
+/* Groups (32 bits per output each) that are packed at once: of one row two or more cache lines. */
+#define PACK_GROUPS ((size_t)64)
+
+static inline size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline size_t groups_of(const gemm_kernel *g, size_t k)
+{
+    return (k + (size_t)g->kr - 1) / (size_t)g->kr;
+}
+
+static inline size_t panel_size(const gemm_kernel *g, size_t k)
+{
+    return groups_of(g, k) * (size_t)g->kr * (size_t)g->nr;
+}
+
+size_t gemm_packed_size(const gemm_kernel *g, size_t n, size_t k)
+{
+    return (n + (size_t)g->nr - 1) / (size_t)g->nr * panel_size(g, k);
+}
+
+static bool finite_bf16(size_t n, const bf16 *x)
+{
+    unsigned bad = 0;
+    for (size_t i = 0; i < n; i++)
+        bad |= (x[i] & 0x7f80) == 0x7f80;
+    return !bad;
+}
+
+static bool finite_f32(size_t n, const float *x)
+{
+    unsigned bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, &x[i], sizeof u);
+        bad |= (u & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
+/* Part of a row, in the storage type. */
+typedef union packed_row {
+    float f32[PACK_GROUPS];
+    bf16 bf16[2 * PACK_GROUPS];
+    uint32_t group[PACK_GROUPS];
+} packed_row;
+
+/* Columns [col, col + n) of a source row. Returns false where one is not finite. */
+static bool convert_row(qwen3_dtype storage, packed_row *row, const void *src, qwen3_dtype src_type, size_t col,
+                        size_t n)
+{
+    const unsigned char *from = (const unsigned char *)src + col * dtype_size(src_type);
+    if (src_type == storage) {
+        memcpy(row, from, n * dtype_size(storage));
+    } else if (storage == QWEN3_DTYPE_BF16) {
+        for (size_t i = 0; i < n; i++) {
+            float x;
+            memcpy(&x, from + i * sizeof x, sizeof x);
+            row->bf16[i] = f32_to_bf16(x);
+        }
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            bf16 x;
+            memcpy(&x, from + i * sizeof x, sizeof x);
+            row->f32[i] = bf16_to_f32(x);
+        }
+    }
+    return storage == QWEN3_DTYPE_BF16 ? finite_bf16(n, row->bf16) : finite_f32(n, row->f32);
+}
+
+/* In all layouts a group of one output has 32 bits, so packing is a transposition of 32-bit elements, a
+ * few cache lines of every row at a time. */
+bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
+                     size_t src_stride, void *dst_panel)
+{
+    const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
+    const size_t rows = min_size(nr, n - panel * nr), groups = groups_of(g, k);
+    bool finite = true;
+    for (size_t group = 0; group < groups; group += PACK_GROUPS) {
+        const size_t count = min_size(PACK_GROUPS, groups - group);
+        unsigned char *dst = (unsigned char *)dst_panel + group * nr * sizeof(uint32_t);
+        packed_row row = {0};
+        for (size_t j = 0; j < nr; j++) {
+            if (j < rows) {
+                const unsigned char *from = (const unsigned char *)src + j * src_stride * dtype_size(src_type);
+                const size_t col = group * kr;
+                finite &= convert_row(g->storage, &row, from, src_type, col, min_size(count * kr, k - col));
+            } else if (j == rows) {
+                memset(&row, 0, sizeof row);
+            }
+            for (size_t i = 0; i < count; i++)
+                memcpy(dst + (i * nr + j) * sizeof(uint32_t), &row.group[i], sizeof(uint32_t));
+        }
+    }
+    return finite;
+}
+
+/* One problem of the size that a panel piece covers: all rows of x, `cols` <= nr outputs. */
+typedef struct gemm_piece {
+    const void *x;
+    const void *w;
+    size_t k_groups;
+    size_t cols;
+    float *y;
+    bool accumulate;
+} gemm_piece;
+
+/* The last panel of a matrix computes outputs that y has no room for. */
+static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const void *x, size_t x_stride, float *y,
+                      size_t y_stride)
+{
+    _Alignas(64) float whole[8 * 64];
+    const size_t nr = (size_t)g->nr;
+    for (int r = 0; r < rows && p->accumulate; r++) {
+        memcpy(whole + (size_t)r * nr, y + (size_t)r * y_stride, p->cols * sizeof(float));
+        memset(whole + (size_t)r * nr + p->cols, 0, (nr - p->cols) * sizeof(float));
+    }
+    g->tile(rows, p->k_groups, x, x_stride, p->w, whole, nr, p->accumulate);
+    for (int r = 0; r < rows; r++)
+        memcpy(y + (size_t)r * y_stride, whole + (size_t)r * nr, p->cols * sizeof(float));
+}
+
+/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. */
+static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *p)
+{
+    const size_t tiles = (m + (size_t)g->mr - 1) / (size_t)g->mr;
+    for (size_t t = 0; t < tiles; t++) {
+        const size_t row = t * m / tiles;
+        const int rows = (int)((t + 1) * m / tiles - row);
+        const void *x = (const unsigned char *)p->x + row * x_stride * dtype_size(g->activation);
+        float *y = p->y + row * y_stride;
+        if (p->cols == (size_t)g->nr)
+            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate);
+        else
+            tile_edge(g, rows, p, x, x_stride, y, y_stride);
+    }
+}
+
+void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k, size_t n0,
+          size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate)
+{
+    const size_t nr = (size_t)g->nr, w_size = dtype_size(g->storage);
+    const size_t k_piece = PIECE_BYTES / (nr * w_size);
+    for (size_t out = n0; out < n1; out += nr) {
+        const unsigned char *panel = (const unsigned char *)w + out / nr * panel_size(g, k) * w_size;
+        size_t i = k0;
+        do { /* once at least: an empty sum is 0 */
+            const size_t end = min_size(k1, i + k_piece);
+            gemm_piece p = {.x = (const unsigned char *)x + (i - k0) * dtype_size(g->activation),
+                            .w = panel + i * nr * w_size,
+                            .k_groups = groups_of(g, end - i),
+                            .cols = min_size(nr, n - out),
+                            .y = y + (out - n0),
+                            .accumulate = accumulate || i > k0};
+            piece_rows(g, m, x_stride, y_stride, &p);
+            i = end;
+        } while (i < k1);
+    }
+}
