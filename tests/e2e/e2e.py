@@ -1,0 +1,107 @@
+"""What the end-to-end tests share: where things are, running a program on some ranks, counting checks.
+
+Environment (set by ctest): QWEN3_BIN, folder of the programs; QWEN3_LAUNCH, tests/launch.sh;
+QWEN3_MPIEXEC, the launcher of the MPI that was built with, empty without MPI; QWEN3_TEST_RANKS, the numbers
+of ranks to use; QWEN3_TEST_SEED, seed of randomised tests; QWEN3_TEST_FULL=1, every combination.
+"""
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOOLS, DATA = ROOT / "tools", ROOT / "tests" / "data"
+sys.path.insert(0, str(TOOLS))
+
+import make_checkpoint  # noqa: E402,F401  (found through the path above; imported by the tests from here)
+
+BIN = pathlib.Path(os.environ.get("QWEN3_BIN", ROOT / "build" / "bin"))
+LAUNCH = os.environ.get("QWEN3_LAUNCH", str(ROOT / "tests" / "launch.sh"))
+MPIEXEC = os.environ["QWEN3_MPIEXEC"] if "QWEN3_MPIEXEC" in os.environ else shutil.which("mpiexec") or ""
+RANKS = sorted({int(n) for n in re.split(r"[ ,;]+", os.environ.get("QWEN3_TEST_RANKS", "1 2 3")) if n})
+RANKS = RANKS if MPIEXEC else [1]
+FULL = os.environ.get("QWEN3_TEST_FULL") == "1"
+SEED = int(os.environ.get("QWEN3_TEST_SEED", "20240917"))
+
+
+def rng():
+    print(f"seed {SEED} (QWEN3_TEST_SEED)", flush=True)
+    return np.random.RandomState(SEED)
+
+
+@contextlib.contextmanager
+def scratch():
+    with tempfile.TemporaryDirectory(prefix="qwen3-test-") as name:
+        yield pathlib.Path(name)
+
+
+class Checks:
+    """Counts what was checked, prints what failed, and says the result at the end."""
+
+    def __init__(self):
+        self.done = self.failed = 0
+        self.begin = time.monotonic()
+
+    def true(self, what, condition, detail=""):
+        self.done += 1
+        if not condition:
+            self.failed += 1
+            detail = detail.decode(errors="replace") if isinstance(detail, bytes) else str(detail)
+            print(f"FAILED: {what}" + (f"\n    {detail.strip()[-2000:]}" if detail else ""), flush=True)
+        return bool(condition)
+
+    def finish(self):
+        script = pathlib.Path(sys.argv[0]).name
+        print(f"{script}: {self.done} checks, {self.failed} failed, {time.monotonic() - self.begin:.0f} s")
+        return 1 if self.failed or not self.done else 0
+
+
+class Outcome:
+    """How a run ended. code None: it hung and was killed."""
+
+    def __init__(self, command, code, out, err):
+        self.command, self.code, self.out, self.err = command, code, out, err
+
+    @property
+    def ok(self):
+        return self.code == 0
+
+    def __str__(self):
+        return f"$ {' '.join(map(str, self.command))}\nexit status {self.code}\n{self.out[-1000:]}\n{self.err[-1500:]}"
+
+
+def run(ranks, program, *arguments, timeout=60, env=None):
+    """Runs a program of the build (or a path) on `ranks` ranks; kills the whole group on timeout."""
+    program = pathlib.Path(program)
+    command = [LAUNCH, MPIEXEC, str(ranks), str(program if program.is_absolute() else BIN / program)]
+    command += [str(argument) for argument in arguments]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+                                 env={**os.environ, **(env or {})})
+        try:
+            code = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = None
+            os.killpg(child.pid, signal.SIGTERM)  # launchers pass it on to their ranks
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read())
+    return Outcome(command[3:] + [f"({ranks} ranks)"], code, *texts)
+
+
+def relative_l2(value, expected):
+    return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
