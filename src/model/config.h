@@ -6,10 +6,14 @@
 
 #define SYNTHETIC_PREFIX "synthetic:"
 
+/* spec as in qwen3_model_open: one of the two below. *config is zeroed on failure. */
+qwen3_status config_read(const char *spec, qwen3_config *config, qwen3_error *err);
 /* Reads DIR/config.json. A missing key, a value of the wrong kind, heads not divisible by KV heads, an
- * unsupported architecture (anything but Qwen3ForCausalLM), rope type, activation, bias or an active
- * sliding window are errors that name file and key. Accepts rope_parameters as well as rope_theta +
- * rope_scaling (type or rope_type: default, yarn). */
+ * unsupported architecture (anything but Qwen3ForCausalLM), rope type, activation, bias, quantization or an
+ * active sliding window are errors that name file and key. Accepts rope_parameters as well as rope_theta +
+ * rope_scaling (type or rope_type: default, yarn), and both where they agree. With YaRN, max_positions is
+ * the length that it extends to, factor * original_max_position_embeddings, where that is larger than
+ * max_position_embeddings (which users who switch YaRN on leave as it was). */
 qwen3_status config_read_dir(const char *dir, qwen3_config *config, qwen3_error *err);
 /* SIZE of "synthetic:SIZE", case-insensitive. The error lists the sizes. */
 qwen3_status config_synthetic(const char *size, qwen3_config *config, qwen3_error *err);

@@ -1,0 +1,176 @@
+/* memory.c - large buffers straight from the kernel, on huge pages where it grants them, and the question
+ * of how much there is: the smaller of what the machine has and what the control groups of this process
+ * leave. Buffers below one huge page come from the C library. */
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+/* The value of "KEY NUMBER" (or "KEY: NUMBER") in a kernel table, 0 where it is not there. */
+static uint64_t table_value(const char *path, const char *key)
+{
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    char line[256];
+    uint64_t value = 0;
+    size_t length = strlen(key);
+    while (fgets(line, sizeof line, file)) {
+        if (strncmp(line, key, length) == 0 && (line[length] == ' ' || line[length] == ':')) {
+            value = strtoull(line + length + 1, NULL, 10);
+            break;
+        }
+    }
+    fclose(file);
+    return value;
+}
+
+/* A file that holds one number; "max" and a missing file are UINT64_MAX. */
+static uint64_t file_value(const char *path)
+{
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return UINT64_MAX;
+    uint64_t value;
+    if (fscanf(file, "%" SCNu64, &value) != 1)
+        value = UINT64_MAX;
+    fclose(file);
+    return value;
+}
+
+/* The names that the two versions of Linux control groups give to the same four things. */
+typedef struct cgroup_version {
+    const char *mount, *limit, *usage, *active_file, *inactive_file;
+} cgroup_version;
+
+static const cgroup_version cgroup_versions[] = {
+    {"/sys/fs/cgroup", "memory.max", "memory.current", "active_file", "inactive_file"},
+    {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_active_file",
+     "total_inactive_file"},
+};
+
+/* Lowers *total and *available to what one group and its ancestors allow. Page cache is counted as usage
+ * by the group, but given up under pressure. */
+static void cgroup_lower(const cgroup_version *version, const char *group, uint64_t *total, uint64_t *available)
+{
+    char dir[PATH_MAX], path[PATH_MAX + 32];
+    int length = snprintf(dir, sizeof dir, "%s%s", version->mount, strcmp(group, "/") == 0 ? "" : group);
+    if (length < 0 || (size_t)length >= sizeof dir)
+        return;
+    while (strlen(dir) >= strlen(version->mount)) {
+        snprintf(path, sizeof path, "%s/%s", dir, version->limit);
+        uint64_t limit = file_value(path);
+        if (limit != UINT64_MAX) {
+            snprintf(path, sizeof path, "%s/%s", dir, version->usage);
+            uint64_t used = file_value(path);
+            snprintf(path, sizeof path, "%s/memory.stat", dir);
+            uint64_t cache = table_value(path, version->active_file) + table_value(path, version->inactive_file);
+            used = used == UINT64_MAX || used < cache ? 0 : used - cache;
+            uint64_t left = limit > used ? limit - used : 0;
+            *total = limit < *total ? limit : *total;
+            *available = left < *available ? left : *available;
+        }
+        *strrchr(dir, '/') = '\0';
+    }
+}
+
+/* Lines of /proc/self/cgroup: "0::GROUP" in version 2, "N:CONTROLLERS:GROUP" in version 1. */
+static void cgroup_limits(uint64_t *total, uint64_t *available)
+{
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    if (!file)
+        return;
+    char line[PATH_MAX + 128];
+    while (fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = '\0';
+        char *controllers = strchr(line, ':');
+        char *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group)
+            continue;
+        *group++ = '\0';
+        controllers++;
+        if (*controllers == '\0')
+            cgroup_lower(&cgroup_versions[0], group, total, available);
+        else if (strcmp(controllers, "memory") == 0)
+            cgroup_lower(&cgroup_versions[1], group, total, available);
+    }
+    fclose(file);
+}
+
+static void memory_limits(size_t *total, size_t *available)
+{
+    uint64_t all = table_value("/proc/meminfo", "MemTotal") * 1024;
+    uint64_t now = table_value("/proc/meminfo", "MemAvailable") * 1024;
+    cgroup_limits(&all, &now);
+    *total = (size_t)all;
+    *available = (size_t)now;
+}
+
+size_t memory_total(void)
+{
+    size_t total, available;
+    memory_limits(&total, &available);
+    return total;
+}
+
+size_t memory_available(void)
+{
+    size_t total, available;
+    memory_limits(&total, &available);
+    return available;
+}
+
+/* A mapping that starts at a huge page; the surplus on both sides is given back at once. */
+static void *map_huge(size_t bytes)
+{
+    size_t padded = bytes + HUGE_PAGE;
+    unsigned char *base = mmap(NULL, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return NULL;
+    size_t head = round_up((uintptr_t)base, HUGE_PAGE) - (uintptr_t)base;
+    if (head > 0)
+        munmap(base, head);
+    if (HUGE_PAGE - head > 0)
+        munmap(base + head + bytes, HUGE_PAGE - head);
+    madvise(base + head, bytes, MADV_HUGEPAGE); /* advice: ordinary pages serve as well */
+    return base + head;
+}
+
+qwen3_status memory_alloc(void **out, size_t bytes, const char *what, qwen3_error *err)
+{
+    *out = NULL;
+    if (bytes == 0)
+        return QWEN3_OK;
+    if (bytes < HUGE_PAGE) {
+        *out = aligned_alloc(CACHE_LINE, round_up(bytes, CACHE_LINE));
+        if (!*out)
+            return fail(err, QWEN3_ERR_MEMORY, "%s: cannot allocate %zu bytes", what, bytes);
+        memset(*out, 0, bytes);
+        return QWEN3_OK;
+    }
+    size_t available = memory_available();
+    if (bytes > available)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: needs %.1f MiB of memory, only %.1f MiB are available of %.1f MiB",
+                    what, (double)bytes / 1048576, (double)available / 1048576, (double)memory_total() / 1048576);
+    *out = map_huge(round_up(bytes, HUGE_PAGE));
+    if (!*out)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: the system refuses %.1f MiB of memory", what, (double)bytes / 1048576);
+    return QWEN3_OK;
+}
+
+void memory_free(void *p, size_t bytes)
+{
+    if (!p)
+        return;
+    if (bytes < HUGE_PAGE)
+        free(p);
+    else
+        munmap(p, round_up(bytes, HUGE_PAGE));
+}

@@ -1,0 +1,39 @@
+/* json_file.c - JSON through Jansson. */
+#include "io/json_file.h"
+
+#include "io/file.h"
+
+/* The same bound as the header of a safetensors file has. */
+#define JSON_FILE_MAX ((size_t)100 << 20)
+
+qwen3_status json_text_load(const char *path, const char *text, size_t length, json_t **root, qwen3_error *err)
+{
+    json_error_t fault;
+    *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &fault);
+    if (!*root)
+        return fail(err, json_error_code(&fault) == json_error_out_of_memory ? QWEN3_ERR_MEMORY : QWEN3_ERR_FORMAT,
+                    "%s: line %d, column %d: %s", path, fault.line, fault.column, fault.text);
+    if (!json_is_object(*root)) {
+        json_decref(*root);
+        *root = NULL;
+        return fail(err, QWEN3_ERR_FORMAT, "%s: line 1: expected a JSON object", path);
+    }
+    return QWEN3_OK;
+}
+
+qwen3_status json_file_load(const char *path, json_t **root, qwen3_error *err)
+{
+    *root = NULL;
+    void *text;
+    size_t length;
+    qwen3_status status = file_map(path, &text, &length, err);
+    if (status)
+        return status;
+    if (length > JSON_FILE_MAX)
+        status =
+            fail(err, QWEN3_ERR_FORMAT, "%s: has %zu bytes, expected JSON of at most %zu", path, length, JSON_FILE_MAX);
+    else
+        status = json_text_load(path, text, length, root, err);
+    file_unmap(text, length);
+    return status;
+}
