@@ -25,28 +25,47 @@ typedef enum tensor_role {
     TENSOR_ROLES,
 } tensor_role;
 
+#define TENSOR_NAME_MAX 96
+
 /* Name and shape that `config` demands; layer is ignored for roles before TENSOR_INPUT_NORM. Vectors have
- * cols = 1 and are stored with one dimension. name[96]. */
+ * cols = 1 and are stored with one dimension. name[TENSOR_NAME_MAX]. */
 void tensor_describe(const qwen3_config *config, tensor_role role, int64_t layer, char *name, int64_t *rows,
                      int64_t *cols);
+
+bool tensor_is_vector(tensor_role role);
+
+/* Place of a tensor in a table of all of them, and the size of such a table. */
+static inline size_t tensor_index(tensor_role role, int64_t layer)
+{
+    size_t per_layer = role < TENSOR_INPUT_NORM ? 0 : (size_t)layer * (TENSOR_ROLES - TENSOR_INPUT_NORM);
+    return per_layer + (size_t)role;
+}
+
+static inline size_t tensor_count(const qwen3_config *config)
+{
+    return tensor_index(TENSOR_INPUT_NORM, config->num_layers);
+}
 
 typedef struct source source;
 
 /* spec as in qwen3_model_open. Reads and checks config.json and, for a checkpoint, that every tensor the
  * configuration demands is there with its shape and a supported type (TENSOR_LM_HEAD is not demanded,
  * and ignored, where embeddings are tied). Unknown extra tensors are an error only if they are named like
- * a layer beyond num_layers or like a bias or an expert of a known one. Not collective. */
+ * a layer beyond num_layers or like a bias or an expert of a known one. On failure *out is NULL and *config
+ * zeroed. Not collective. */
 qwen3_status source_open(const char *spec, uint64_t seed, source **out, qwen3_config *config, qwen3_error *err);
 void source_close(source *s);
 
 /* A block of rows [row0, row0 + rows) x columns [col0, col0 + cols) of a tensor. *data, *type and *stride
  * (elements) describe it: either in place in the mapped file, or, converted or generated, in `scratch`
- * (of at least rows * cols * 4 bytes). Values of a synthetic tensor are exactly representable in BF16 and
+ * (of at least rows * cols * 4 bytes, aligned to 4). TENSOR_LM_HEAD of a model with tied embeddings is
+ * TENSOR_EMBED. Values of a synthetic tensor are exactly representable in BF16 and
  * depend on (seed, role, layer, row, column) alone. Thread-safe. Not collective. */
 void source_block(const source *s, tensor_role role, int64_t layer, int64_t row0, int64_t rows, int64_t col0,
                   int64_t cols, void *scratch, const void **data, qwen3_dtype *type, size_t *stride);
 
-/* The type name as stored ("BF16", "F32", "F16"); "" where the tensor is not stored. */
+/* The type name as stored ("BF16", "F32", "F16"; "BF16" for synthetic tensors); "" where the tensor is not
+ * stored, as TENSOR_LM_HEAD of a model with tied embeddings. */
 const char *source_stored_type(const source *s, tensor_role role, int64_t layer);
 
 #endif
