@@ -68,17 +68,16 @@ typedef struct attention_job {
     size_t mask_stride_head, mask_stride_row;
 } attention_job;
 
-/* A tile of work: rows [row0, row0 + rows) of one KV head of a job, against all its blocks. Runs on one
- * thread. `workspace` has workspace_bytes(shape, rows, n_blocks) bytes, 64-byte aligned. Blocks that no
- * query of the tile may see are skipped. */
+/* How a tile is computed. A tile is a job of one KV head, cut out of a job by attention_tile (tile.h): some of
+ * its rows against some of its blocks. It runs on one thread; `workspace` has workspace_bytes(shape, rows, n_blocks)
+ * bytes, 64-byte aligned. Blocks that no query of the tile may see are skipped. */
 typedef struct attention_algorithm {
     const char *name;
     qwen3_attention_algorithm id;
     /* Queries of one tile for a job with `rows` queries when `threads` threads share `kv_heads` heads. */
     size_t (*tile_rows)(const attention_shape *shape, size_t rows, size_t jobs, int threads);
     size_t (*workspace_bytes)(const attention_shape *shape, size_t tile_rows, size_t n_blocks);
-    void (*run)(const attention_shape *shape, const attention_job *job, size_t kv_head, size_t row0, size_t rows,
-                void *workspace);
+    void (*run)(const attention_shape *shape, const attention_job *tile, void *workspace);
 } attention_algorithm;
 
 /* Registered in algorithms.c; NULL for AUTO. */
@@ -90,11 +89,12 @@ const attention_algorithm *attention_algorithm_get(qwen3_attention_algorithm id)
 typedef struct attention_workspace {
     void *data;
     size_t bytes;
-    size_t score_bytes; /* thereof scores */
+    size_t score_bytes; /* thereof scores and probabilities */
+    int threads;        /* that it was sized for; attention_run takes no more. 0 = size of the team */
 } attention_workspace;
 
 /* Workspace that attention_run needs for these jobs (only rows and n_blocks of them are read) with `threads`
- * threads. Score bytes in *score_bytes. */
+ * threads, and for jobs of the same rows with fewer blocks. Score bytes in *score_bytes. */
 size_t attention_workspace_bytes(const attention_shape *shape, const attention_algorithm *algorithm,
                                  const attention_job *jobs, size_t n_jobs, int threads, size_t *score_bytes);
 void attention_run(team *t, const attention_shape *shape, const attention_algorithm *algorithm,

@@ -1,0 +1,230 @@
+/* run.c - the tiles of all jobs on the threads of a team.
+ *
+ * A job is cut into tiles of queries and, where tiles would be too few or too uneven for the threads (one query
+ * against a long cache), each tile into parts of its keys. Threads take the pieces one by one, the most expensive
+ * first. The first part of a tile works on the job's own partials, the others on partials in the workspace, which
+ * are merged at the end in the order of the keys. How the work is cut depends on the jobs and the number of
+ * threads planned for, never on timing.
+ */
+#include <stdlib.h>
+
+#include "attention/tile.h"
+#include "base/memory.h"
+
+/* Parts of the whole work per thread that a piece should not exceed, so that the last pieces end together. */
+#define PIECES_PER_THREAD 2
+/* A part of the keys has at least this many blocks: a merge must stay small beside it. */
+#define MIN_PART_BLOCKS 4
+
+/* How one job is cut. */
+typedef struct job_cut {
+    size_t tile_rows, tiles, parts;
+} job_cut;
+
+/* One tile (or part of one) of all KV heads. */
+typedef struct piece {
+    const attention_job *job;
+    size_t row0, rows, block0, n_blocks;
+    size_t cost;         /* blocks x rows that are visible */
+    float *partial;      /* [kv_heads] partials of this part; NULL = the job's own */
+    size_t partial_size; /* floats from one head's partial to the next */
+} piece;
+
+/* What all functions here need to know. */
+typedef struct work {
+    const attention_shape *shape;
+    const attention_algorithm *algorithm;
+    const attention_job *jobs;
+    size_t n_jobs;
+    int threads;
+    size_t cost; /* of all jobs, in rows x blocks of one KV head */
+} work;
+
+static work work_of(const attention_shape *shape, const attention_algorithm *algorithm, const attention_job *jobs,
+                    size_t n_jobs, int threads)
+{
+    work w = {shape, algorithm, jobs, n_jobs, threads, 0};
+    for (size_t j = 0; j < n_jobs; j++)
+        w.cost += jobs[j].rows * jobs[j].n_blocks * shape->kv_heads;
+    return w;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static job_cut cut_job(const work *w, const attention_job *job)
+{
+    job_cut cut = {0, 0, 1};
+    if (job->rows == 0 || w->shape->kv_heads == 0)
+        return cut;
+    cut.tile_rows = w->algorithm->tile_rows(w->shape, job->rows, w->n_jobs, w->threads);
+    cut.tiles = (job->rows + cut.tile_rows - 1) / cut.tile_rows;
+    if (w->threads > 1 && w->cost > 0 && cut.tile_rows <= (size_t)w->shape->q_block_size) {
+        size_t pieces = job->rows * job->n_blocks / cut.tiles * (size_t)w->threads * PIECES_PER_THREAD / w->cost;
+        pieces = smaller(pieces, job->n_blocks / MIN_PART_BLOCKS);
+        cut.parts = pieces ? pieces : 1;
+    }
+    return cut;
+}
+
+/* Floats of the partial of one tile and head: o, m, l. */
+static size_t partial_size(const work *w, size_t tile_rows)
+{
+    return round_up(tile_rows * w->shape->group * (w->shape->head_dim + 2), CACHE_LINE / sizeof(float));
+}
+
+/* The parts of the workspace: piece table | partials | one algorithm workspace per thread. Only thread_bytes depends
+ * on n_blocks, and it grows with it, so that a workspace fits all jobs of the same rows with no more blocks: by the
+ * way they are cut, there are no more than threads * PIECES_PER_THREAD parts beyond one per tile. */
+typedef struct work_layout {
+    size_t tiles, pieces;           /* of one KV head; pieces counts the parts of tiles */
+    size_t partials_at, threads_at; /* offsets in bytes */
+    size_t thread_bytes;
+} work_layout;
+
+static work_layout layout_work(const work *w)
+{
+    work_layout at = {0};
+    size_t largest_partial = 0;
+    const size_t more = w->threads > 1 ? (size_t)w->threads * PIECES_PER_THREAD : 0;
+    for (size_t j = 0; j < w->n_jobs; j++) {
+        job_cut cut = cut_job(w, &w->jobs[j]);
+        at.tiles += cut.tiles;
+        at.pieces += cut.tiles * cut.parts;
+        if (cut.tile_rows <= (size_t)w->shape->q_block_size)
+            largest_partial = larger(largest_partial, partial_size(w, cut.tile_rows));
+        size_t bytes = w->algorithm->workspace_bytes(w->shape, cut.tile_rows, w->jobs[j].n_blocks);
+        at.thread_bytes = larger(at.thread_bytes, bytes);
+    }
+    at.thread_bytes = round_up(at.thread_bytes, CACHE_LINE);
+    at.partials_at = round_up((at.tiles + more) * sizeof(piece), CACHE_LINE);
+    at.threads_at = at.partials_at + more * largest_partial * sizeof(float);
+    return at;
+}
+
+size_t attention_workspace_bytes(const attention_shape *shape, const attention_algorithm *algorithm,
+                                 const attention_job *jobs, size_t n_jobs, int threads, size_t *score_bytes)
+{
+    work w = work_of(shape, algorithm, jobs, n_jobs, threads);
+    work_layout at = layout_work(&w);
+    *score_bytes = at.thread_bytes * (size_t)threads;
+    return at.threads_at + *score_bytes;
+}
+
+static size_t visible_cost(const attention_shape *shape, const attention_job *job, const piece *p)
+{
+    if (!shape->causal)
+        return p->rows * p->n_blocks;
+    int32_t last = INT32_MIN;
+    for (size_t r = p->row0; r < p->row0 + p->rows; r++)
+        last = job->q_positions[r] > last ? job->q_positions[r] : last;
+    size_t visible = 0;
+    for (size_t b = p->block0; b < p->block0 + p->n_blocks; b++)
+        visible += job->blocks[b].min_position <= last;
+    return p->rows * visible;
+}
+
+static int most_expensive_first(const void *a, const void *b)
+{
+    const piece *x = a, *y = b;
+    return (x->cost < y->cost) - (x->cost > y->cost);
+}
+
+/* Fills the piece table. */
+static void list_pieces(const work *w, piece *pieces, float *partials)
+{
+    size_t n = 0;
+    for (size_t j = 0; j < w->n_jobs; j++) {
+        const attention_job *job = &w->jobs[j];
+        job_cut cut = cut_job(w, job);
+        for (size_t tile = 0; tile < cut.tiles; tile++)
+            for (size_t part = 0; part < cut.parts; part++) {
+                piece *p = &pieces[n++];
+                p->job = job;
+                p->row0 = tile * cut.tile_rows;
+                p->rows = smaller(cut.tile_rows, job->rows - p->row0);
+                p->block0 = job->n_blocks * part / cut.parts;
+                p->n_blocks = job->n_blocks * (part + 1) / cut.parts - p->block0;
+                p->partial = NULL;
+                if (part > 0) {
+                    p->partial = partials;
+                    p->partial_size = partial_size(w, cut.tile_rows);
+                    partials += w->shape->kv_heads * p->partial_size;
+                }
+                p->cost = visible_cost(w->shape, job, p);
+            }
+    }
+    qsort(pieces, n, sizeof *pieces, most_expensive_first);
+}
+
+/* One piece of one KV head. */
+static void run_piece(const work *w, const piece *p, size_t kv_head, void *workspace)
+{
+    attention_job tile = attention_tile(w->shape, p->job, kv_head, p->row0, p->rows, p->block0, p->n_blocks);
+    if (p->partial) {
+        size_t queries = p->rows * w->shape->group, dim = w->shape->head_dim;
+        tile.o = p->partial + kv_head * p->partial_size;
+        tile.m = tile.o + queries * dim;
+        tile.l = tile.m + queries;
+        partial_clear(queries, dim, tile.o, tile.m, tile.l);
+    }
+    w->algorithm->run(w->shape, &tile, workspace);
+}
+
+/* Merges the parts of the tiles into the job's partials; tiles and heads are dealt out to the threads. */
+static void merge_parts(const work *w, const team *t, const float *partials)
+{
+    const attention_shape *shape = w->shape;
+    size_t turn = 0;
+    for (size_t j = 0; j < w->n_jobs; j++) {
+        const attention_job *job = &w->jobs[j];
+        job_cut cut = cut_job(w, job);
+        if (cut.parts == 1)
+            continue;
+        size_t size = partial_size(w, cut.tile_rows);
+        for (size_t tile = 0; tile < cut.tiles; tile++, partials += (cut.parts - 1) * shape->kv_heads * size)
+            for (size_t h = 0; h < shape->kv_heads; h++) {
+                if (turn++ % (size_t)t->size != (size_t)t->tid)
+                    continue;
+                size_t row0 = tile * cut.tile_rows, rows = smaller(cut.tile_rows, job->rows - row0);
+                size_t queries = rows * shape->group, dim = shape->head_dim;
+                attention_job own = attention_tile(shape, job, h, row0, rows, 0, 0);
+                for (size_t part = 0; part + 1 < cut.parts; part++) {
+                    const float *o = partials + (part * shape->kv_heads + h) * size;
+                    partial_merge(shape->kernels, queries, dim, own.o, own.m, own.l, o, o + queries * dim,
+                                  o + queries * (dim + 1));
+                }
+            }
+    }
+}
+
+void attention_run(team *t, const attention_shape *shape, const attention_algorithm *algorithm,
+                   const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace)
+{
+    const int threads = workspace->threads ? workspace->threads : t->size;
+    work w = work_of(shape, algorithm, jobs, n_jobs, threads);
+    work_layout at = layout_work(&w);
+    const size_t items = at.pieces * shape->kv_heads;
+    piece *pieces = workspace->data;
+    float *partials = (float *)((char *)workspace->data + at.partials_at);
+    if (t->tid == 0)
+        list_pieces(&w, pieces, partials);
+    team_loop_begin(t);
+    if (t->tid < threads) {
+        void *own = (char *)workspace->data + at.threads_at + at.thread_bytes * (size_t)t->tid;
+        for (size_t i; (i = team_loop_next(t)) < items;)
+            run_piece(&w, &pieces[i / shape->kv_heads], i % shape->kv_heads, own);
+    }
+    team_barrier(t);
+    if (at.pieces > at.tiles) {
+        merge_parts(&w, t, partials);
+        team_barrier(t);
+    }
+}

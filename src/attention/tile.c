@@ -1,0 +1,136 @@
+/* tile.c - scores, softmax and values of one tile of queries. */
+#include "attention/tile.h"
+
+#include "base/memory.h"
+
+attention_job attention_tile(const attention_shape *shape, const attention_job *job, size_t kv_head, size_t row0,
+                             size_t rows, size_t block0, size_t n_blocks)
+{
+    const gemm_kernel *g = &shape->kernels->gemm[shape->kv_type];
+    size_t query = (kv_head * job->rows + row0) * shape->group;
+    attention_job tile = *job;
+    tile.rows = rows;
+    tile.q_positions += row0;
+    tile.q = (const char *)job->q + query * attention_q_stride(shape) * dtype_size(g->activation);
+    tile.o += query * shape->head_dim;
+    tile.m += query;
+    tile.l += query;
+    tile.n_blocks = n_blocks;
+    tile.blocks += kv_head * job->n_blocks + block0;
+    if (job->mask)
+        tile.mask += kv_head * shape->group * job->mask_stride_head + row0 * job->mask_stride_row;
+    return tile;
+}
+
+static int32_t smallest_position(const attention_job *tile)
+{
+    int32_t smallest = INT32_MAX;
+    for (size_t r = 0; r < tile->rows; r++)
+        smallest = tile->q_positions[r] < smallest ? tile->q_positions[r] : smallest;
+    return smallest;
+}
+
+static int32_t largest_position(const attention_job *tile)
+{
+    int32_t largest = INT32_MIN;
+    for (size_t r = 0; r < tile->rows; r++)
+        largest = tile->q_positions[r] > largest ? tile->q_positions[r] : largest;
+    return largest;
+}
+
+size_t tile_visible_blocks(const attention_shape *shape, const attention_job *tile, size_t *next, size_t limit,
+                           const kv_block **blocks)
+{
+    int32_t last = shape->causal ? largest_position(tile) : INT32_MAX;
+    size_t n = 0;
+    for (; *next < tile->n_blocks && n < limit; ++*next) {
+        const kv_block *b = &tile->blocks[*next];
+        if (b->count > 0 && b->min_position <= last)
+            blocks[n++] = b;
+    }
+    return n;
+}
+
+/* The scores of one query row against one block. */
+static void mask_scores(const kv_block *b, bool causal, int32_t position, const float *mask, float *s)
+{
+    if (mask)
+        for (int32_t j = 0; j < b->count; j++)
+            s[j] += mask[b->positions[j]];
+    if (causal && b->max_position > position)
+        for (int32_t j = 0; j < b->count; j++)
+            s[j] = b->positions[j] <= position ? s[j] : -INFINITY;
+    for (int32_t j = b->count; j < KV_BLOCK; j++)
+        s[j] = -INFINITY;
+}
+
+void tile_scores(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+                 float *s, size_t stride)
+{
+    const gemm_kernel *g = &shape->kernels->gemm[shape->kv_type];
+    int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX;
+    for (size_t i = 0; i < n; i++, s += KV_BLOCK) {
+        const kv_block *b = blocks[i];
+        gemm(g, tile->rows * shape->group, tile->q, attention_q_stride(shape), b->k, KV_BLOCK, shape->head_dim, 0,
+             KV_BLOCK, 0, shape->head_dim, s, stride, false);
+        if (b->count == KV_BLOCK && b->max_position <= first && !tile->mask)
+            continue;
+        for (size_t r = 0; r < tile->rows; r++)
+            for (size_t h = 0; h < shape->group; h++) {
+                const float *mask = tile->mask;
+                if (mask)
+                    mask += h * tile->mask_stride_head + r * tile->mask_stride_row;
+                mask_scores(b, shape->causal, tile->q_positions[r], mask, s + (r * shape->group + h) * stride);
+            }
+    }
+}
+
+void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, float *s, void *p, size_t stride)
+{
+    const kernels *k = shape->kernels;
+    const qwen3_dtype p_type = k->gemm[shape->kv_type].activation;
+    const size_t size = dtype_size(p_type), columns = n * KV_BLOCK;
+    char *p_row = p;
+    for (size_t i = 0; i < tile->rows * shape->group; i++, s += stride, p_row += stride * size) {
+        float max = k->max(columns, s);
+        if (max > tile->m[i]) {
+            if (tile->l[i] > 0.0f) {
+                float w = expf(tile->m[i] - max);
+                float *o = tile->o + i * shape->head_dim;
+                tile->l[i] *= w;
+                k->scale(shape->head_dim, w, o, o, QWEN3_DTYPE_F32);
+            }
+            tile->m[i] = max;
+        }
+        /* Where nothing was seen yet there is no finite m to subtract. */
+        if (max == -INFINITY)
+            memset(p_row, 0, columns * size);
+        else
+            tile->l[i] += k->exp_sum(columns, s, tile->m[i], p_row, p_type);
+    }
+}
+
+void tile_values(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+                 const void *p, size_t stride)
+{
+    const gemm_kernel *g = &shape->kernels->gemm[shape->kv_type];
+    const char *p_block = p;
+    for (size_t i = 0; i < n; i++, p_block += KV_BLOCK * dtype_size(g->activation))
+        gemm(g, tile->rows * shape->group, p_block, stride, blocks[i]->v, shape->head_dim, KV_BLOCK, 0, shape->head_dim,
+             0, round_up((size_t)blocks[i]->count, (size_t)g->kr), tile->o, shape->head_dim, true);
+}
+
+size_t tile_workspace_layout(const attention_shape *shape, size_t tile_rows, size_t n_blocks, void *data,
+                             tile_workspace *parts)
+{
+    const qwen3_dtype p_type = shape->kernels->gemm[shape->kv_type].activation;
+    size_t elements = tile_rows * shape->group * n_blocks * KV_BLOCK;
+    size_t scores_at = round_up(n_blocks * sizeof(kv_block *), CACHE_LINE);
+    size_t probabilities_at = scores_at + elements * sizeof(float);
+    if (data) {
+        parts->blocks = data;
+        parts->scores = (float *)((char *)data + scores_at);
+        parts->probabilities = p_type == QWEN3_DTYPE_F32 ? parts->scores : (void *)((char *)data + probabilities_at);
+    }
+    return probabilities_at + (p_type == QWEN3_DTYPE_F32 ? 0 : elements * dtype_size(p_type));
+}

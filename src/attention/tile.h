@@ -1,0 +1,45 @@
+/* tile.h - the steps that the attention algorithms are made of. All work on a tile: a job of one KV head.
+ *
+ * The rows * group queries of a tile that read the same KV head are stacked to one matrix, so that each block of K
+ * and V is read once for all of them. Scores and probabilities are [rows * group, n * KV_BLOCK], block i of the list
+ * in columns [i * KV_BLOCK, (i + 1) * KV_BLOCK).
+ */
+#ifndef QWEN3_ATTENTION_TILE_H
+#define QWEN3_ATTENTION_TILE_H
+
+#include "attention/attention.h"
+
+/* Rows [row0, row0 + rows) of one KV head of `job` against its blocks [block0, block0 + n_blocks), as a job of one
+ * KV head. */
+attention_job attention_tile(const attention_shape *shape, const attention_job *job, size_t kv_head, size_t row0,
+                             size_t rows, size_t block0, size_t n_blocks);
+
+/* Lists, from block *next on, at most `limit` blocks that some query of the tile may see, and moves *next past
+ * them. 0 = no more. */
+size_t tile_visible_blocks(const attention_shape *shape, const attention_job *tile, size_t *next, size_t limit,
+                           const kv_block **blocks);
+
+/* s = q K^T, plus the mask; -INFINITY for keys that a query may not see and for slots that are not filled. */
+void tile_scores(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+                 float *s, size_t stride);
+
+/* Moves the running m and l of the tile on to the scores s, rescales o where m grew, and stores the probabilities
+ * exp(s - m) in the activation type in p (p = s where that is F32; same stride in elements). */
+void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, float *s, void *p, size_t stride);
+
+/* o += p V. */
+void tile_values(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+                 const void *p, size_t stride);
+
+/* Workspace of a tile whose score matrix has room for `n_blocks` blocks at once. */
+typedef struct tile_workspace {
+    const kv_block **blocks; /* [n_blocks] */
+    float *scores;           /* [tile_rows * group, n_blocks * KV_BLOCK] */
+    void *probabilities;     /* the same in the activation type; = scores where that is F32 */
+} tile_workspace;
+
+/* Lays the parts out from `data` on and returns the bytes they take. data NULL = only the bytes. */
+size_t tile_workspace_layout(const attention_shape *shape, size_t tile_rows, size_t n_blocks, void *data,
+                             tile_workspace *parts);
+
+#endif

@@ -1,0 +1,562 @@
+/* Attention algorithms, partials and KV blocks against float64, over every instruction set, storage type, tile and
+ * block size. Errors are held against bounds that follow from the arithmetic:
+ *   score:  (dim + 4) eps sum |q k|, and eps of |score| + |mask|
+ *   output: sum p |v| times (2 x score error + (keys + 16) eps + 2^-8 where probabilities are stored as BF16)
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "attention/attention.h"
+#include "attention/kv_shard.h"
+#include "base/memory.h"
+
+#include <cmocka.h> /* last: it defines a macro fail() */
+
+#define EPS 5.97e-8 /* 2^-24 */
+
+static uint64_t random_state;
+
+static uint64_t next_random(void)
+{
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u; /* splitmix64 */
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static size_t random_below(size_t n)
+{
+    return (size_t)(next_random() % n);
+}
+
+static float random_float(float range)
+{
+    return ((float)(next_random() >> 40) / (float)(1 << 23) - 1.0f) * range;
+}
+
+static void *allocate(size_t bytes)
+{
+    bytes = round_up(bytes ? bytes : 1, CACHE_LINE);
+    void *p = aligned_alloc(CACHE_LINE, bytes);
+    assert_non_null(p);
+    memset(p, 0, bytes);
+    return p;
+}
+
+/* ---- A problem and its float64 answer ---------------------------------------------------------- */
+
+typedef struct problem {
+    attention_shape shape;
+    size_t rows, keys;
+    int32_t *q_positions, *k_positions;
+    float *q, *k, *v;         /* [heads, rows, dim], [kv_heads, keys, dim]; as stored, so rounded where BF16 */
+    float *mask;              /* NULL or [heads, rows, keys] by position */
+    double *expected, *bound; /* [heads, rows, dim] */
+} problem;
+
+static float as_type(float x, qwen3_dtype type)
+{
+    return type == QWEN3_DTYPE_F32 ? x : bf16_to_f32(f32_to_bf16(x));
+}
+
+static float *random_floats(size_t n, float range, qwen3_dtype type)
+{
+    float *x = allocate(n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = as_type(random_float(range), type);
+    return x;
+}
+
+/* Query row r of query head h: the softmax over all keys, in float64. */
+static void solve_row(problem *p, size_t h, size_t r, double *score)
+{
+    const attention_shape *s = &p->shape;
+    const size_t dim = s->head_dim, kv = h / s->group, row = h * p->rows + r;
+    double max = -INFINITY, error = 0, sum = 0;
+    for (size_t j = 0; j < p->keys; j++) {
+        const float *q = p->q + row * dim, *k = p->k + (kv * p->keys + j) * dim;
+        double x = 0, size = 0;
+        for (size_t i = 0; i < dim; i++)
+            x += (double)q[i] * k[i], size += fabs((double)q[i] * k[i]);
+        double mask = p->mask ? p->mask[row * p->keys + (size_t)p->k_positions[j]] : 0;
+        bool visible = !s->causal || p->k_positions[j] <= p->q_positions[r];
+        score[j] = visible ? x + mask : -INFINITY;
+        if (score[j] > -INFINITY)
+            error = fmax(error, ((double)dim + 4) * EPS * size + EPS * (fabs(x) + fabs(mask)));
+        max = fmax(max, score[j]);
+    }
+    for (size_t j = 0; j < p->keys; j++)
+        sum += score[j] = score[j] == -INFINITY ? 0 : exp(score[j] - max);
+    bool p_bf16 = s->kernels->gemm[s->kv_type].activation == QWEN3_DTYPE_BF16;
+    double relative = 2 * error + ((double)p->keys + 16) * EPS + (p_bf16 ? 1.0 / 256 : 0);
+    for (size_t i = 0; i < dim; i++) {
+        double o = 0, size = 0;
+        for (size_t j = 0; j < p->keys && sum > 0; j++) {
+            double term = score[j] / sum * p->v[(kv * p->keys + j) * dim + i];
+            o += term, size += fabs(term);
+        }
+        p->expected[row * dim + i] = o;
+        p->bound[row * dim + i] = relative * size + 1e-30;
+    }
+}
+
+static void problem_solve(problem *p)
+{
+    size_t heads = p->shape.kv_heads * p->shape.group;
+    double *score = allocate(p->keys * sizeof *score);
+    p->expected = allocate(heads * p->rows * p->shape.head_dim * sizeof(double));
+    p->bound = allocate(heads * p->rows * p->shape.head_dim * sizeof(double));
+    for (size_t h = 0; h < heads; h++)
+        for (size_t r = 0; r < p->rows; r++)
+            solve_row(p, h, r, score);
+    free(score);
+}
+
+/* Positions of the keys: all of [0, keys) in ascending, zigzag or random order. Queries are the last ones or sit
+ * anywhere among the keys. */
+static void random_positions(problem *p)
+{
+    p->k_positions = allocate(p->keys * sizeof(int32_t));
+    p->q_positions = allocate(p->rows * sizeof(int32_t));
+    size_t order = random_below(3);
+    for (size_t j = 0; j < p->keys; j++)
+        p->k_positions[j] = (int32_t)(order == 1 ? (j % 2 ? p->keys - 1 - j / 2 : j / 2) : j);
+    for (size_t j = p->keys; order == 2 && j > 1; j--) {
+        size_t other = random_below(j);
+        int32_t swap = p->k_positions[j - 1];
+        p->k_positions[j - 1] = p->k_positions[other];
+        p->k_positions[other] = swap;
+    }
+    bool last = random_below(2) && p->keys >= p->rows;
+    for (size_t r = 0; r < p->rows; r++)
+        p->q_positions[r] = (int32_t)(last ? p->keys - p->rows + r : random_below(p->keys + 1));
+}
+
+/* range: of q and k; scores reach range^2 * sqrt(dim) or so. */
+static problem problem_make(attention_shape shape, size_t rows, size_t keys, bool masked, float range)
+{
+    problem p = {.shape = shape, .rows = rows, .keys = keys};
+    size_t heads = shape.kv_heads * shape.group;
+    random_positions(&p);
+    p.q = random_floats(heads * rows * shape.head_dim, range, shape.kernels->gemm[shape.kv_type].activation);
+    p.k = random_floats(shape.kv_heads * keys * shape.head_dim, range, shape.kv_type);
+    p.v = random_floats(shape.kv_heads * keys * shape.head_dim, 2.0f, shape.kv_type);
+    if (masked) {
+        p.mask = random_floats(heads * rows * keys, 3.0f, QWEN3_DTYPE_F32);
+        for (size_t i = 0; i < heads * rows * keys; i++)
+            if (random_below(4) == 0 || i / keys % 7 == 3) /* and whole rows */
+                p.mask[i] = -INFINITY;
+    }
+    problem_solve(&p);
+    return p;
+}
+
+static void problem_free(problem *p)
+{
+    free(p->q_positions), free(p->k_positions), free(p->q), free(p->k), free(p->v), free(p->mask);
+    free(p->expected), free(p->bound);
+}
+
+/* ---- The same problem for the library ---------------------------------------------------------- */
+
+/* Keys [begin, end) as a shard; ragged: blocks are filled to random counts. */
+static void *make_shard(const problem *p, size_t begin, size_t end, bool ragged)
+{
+    const attention_shape *s = &p->shape;
+    /* A ragged shard has a few blocks more than it needs, and the last ones take what is left. */
+    size_t blocks = (end - begin + KV_BLOCK - 1) / KV_BLOCK, spare = ragged ? 3 : 0;
+    void *shard = allocate(kv_shard_bytes(s, blocks + spare));
+    kv_shard_init(shard, blocks + spare);
+    size_t block = 0;
+    for (size_t j = begin; j < end; j++) {
+        while (kv_shard_slots(shard, block)->count == KV_BLOCK || (spare && random_below(20) == 0))
+            spare -= kv_shard_slots(shard, block++)->count < KV_BLOCK;
+        size_t slot = kv_slots_add(kv_shard_slots(shard, block), p->k_positions[j]);
+        void *page = kv_shard_page(s, shard, block);
+        for (size_t h = 0; h < s->kv_heads; h++) {
+            size_t at = (h * p->keys + j) * s->head_dim;
+            kv_block_store(s, kv_page_k(s, page, h), kv_page_v(s, page, h), slot, p->k + at, p->v + at);
+        }
+    }
+    return shard;
+}
+
+/* The queries in the layout of a job, and its partials. */
+static attention_job make_job(const problem *p, const void *shard)
+{
+    const attention_shape *s = &p->shape;
+    const qwen3_dtype type = s->kernels->gemm[s->kv_type].activation;
+    const size_t stride = attention_q_stride(s), n = s->kv_heads * s->group * p->rows;
+    attention_job job = {.rows = p->rows, .q_positions = p->q_positions, .mask = p->mask};
+    char *q = allocate(n * stride * dtype_size(type));
+    for (size_t h = 0; h < s->kv_heads * s->group; h++)
+        for (size_t r = 0; r < p->rows; r++) {
+            size_t at = ((h / s->group * p->rows + r) * s->group + h % s->group) * stride;
+            s->kernels->scale(s->head_dim, 1.0f, p->q + (h * p->rows + r) * s->head_dim, q + at * dtype_size(type),
+                              type);
+        }
+    job.q = q;
+    job.o = allocate(n * s->head_dim * sizeof(float));
+    job.m = allocate(n * sizeof(float));
+    job.l = allocate(n * sizeof(float));
+    partial_clear(n, s->head_dim, job.o, job.m, job.l);
+    job.mask_stride_head = p->rows * p->keys;
+    job.mask_stride_row = p->keys;
+    job.n_blocks = kv_shard_blocks(shard);
+    kv_block *blocks = allocate(s->kv_heads * job.n_blocks * sizeof *blocks);
+    kv_shard_view(s, shard, 0, job.n_blocks, blocks, job.n_blocks);
+    job.blocks = blocks;
+    return job;
+}
+
+static void free_job(attention_job *job)
+{
+    free((void *)job->q), free(job->o), free(job->m), free(job->l), free((void *)job->blocks);
+}
+
+typedef struct run_arguments {
+    const attention_shape *shape;
+    const attention_algorithm *algorithm;
+    const attention_job *jobs;
+    size_t n_jobs;
+    attention_workspace workspace;
+} run_arguments;
+
+static void run_body(team *t, void *arg)
+{
+    run_arguments *a = arg;
+    attention_run(t, a->shape, a->algorithm, a->jobs, a->n_jobs, &a->workspace);
+}
+
+/* The workspace is made for jobs of the same rows with at least as many blocks, and is full of NaN: nothing may be
+ * read before it is written. */
+static void run_jobs(const attention_shape *shape, qwen3_attention_algorithm id, const attention_job *jobs,
+                     size_t n_jobs, int threads)
+{
+    run_arguments a = {shape, attention_algorithm_get(id), jobs, n_jobs, {.threads = threads}};
+    attention_job larger[8];
+    for (size_t j = 0; j < n_jobs; j++)
+        larger[j] = (attention_job){.rows = jobs[j].rows, .n_blocks = jobs[j].n_blocks + random_below(5)};
+    a.workspace.bytes =
+        attention_workspace_bytes(shape, a.algorithm, larger, n_jobs, threads, &a.workspace.score_bytes);
+    a.workspace.data = allocate(a.workspace.bytes);
+    memset(a.workspace.data, 0xff, a.workspace.bytes);
+    team_run(threads, run_body, &a);
+    free(a.workspace.data);
+}
+
+/* Finishes a copy of the partials and returns the largest error over its bound; NaN where there is one. */
+static double worst_error(const problem *p, const attention_job *job)
+{
+    const attention_shape *s = &p->shape;
+    const size_t dim = s->head_dim, n = s->kv_heads * s->group * p->rows;
+    float *o = allocate(n * dim * sizeof *o);
+    memcpy(o, job->o, n * dim * sizeof *o);
+    partial_finish(s->kernels, n, dim, o, job->l);
+    double worst = 0;
+    for (size_t h = 0; h < s->kv_heads * s->group; h++)
+        for (size_t r = 0; r < p->rows; r++)
+            for (size_t i = 0; i < dim; i++) {
+                size_t at = (h / s->group * p->rows + r) * s->group + h % s->group, e = (h * p->rows + r) * dim + i;
+                double error = fabs(o[at * dim + i] - p->expected[e]) / p->bound[e];
+                worst = error <= worst || isnan(worst) ? worst : error;
+            }
+    free(o);
+    return worst;
+}
+
+static const qwen3_attention_algorithm algorithms[] = {QWEN3_ATTENTION_STANDARD, QWEN3_ATTENTION_ONLINE_SOFTMAX};
+
+/* ---- Partials ---------------------------------------------------------------------------------- */
+
+enum { DIM = 24, ROWS = 9 };
+typedef struct partials {
+    float o[ROWS * DIM], m[ROWS], l[ROWS];
+} partials;
+
+static partials random_partials(void)
+{
+    partials p;
+    partial_clear(ROWS, DIM, p.o, p.m, p.l);
+    for (size_t r = 0; r < ROWS; r++) {
+        if (random_below(4) == 0)
+            continue;
+        p.m[r] = random_float(random_below(2) ? 3.0f : 1e4f);
+        p.l[r] = 1.0f + fabsf(random_float(20.0f));
+        for (size_t i = 0; i < DIM; i++)
+            p.o[r * DIM + i] = random_float(p.l[r]);
+    }
+    return p;
+}
+
+static partials merged(const partials *a, const partials *b)
+{
+    partials p = *a;
+    partial_merge(kernels_get(QWEN3_ISA_AUTO), ROWS, DIM, p.o, p.m, p.l, b->o, b->m, b->l);
+    return p;
+}
+
+static void check_sum(const partials *a, const partials *b, const partials *c, const partials *sum)
+{
+    for (size_t r = 0; r < ROWS; r++) {
+        double m = fmax(fmax(a->m[r], b->m[r]), c->m[r]), w[3] = {0};
+        if (m > -INFINITY)
+            w[0] = exp(a->m[r] - m), w[1] = exp(b->m[r] - m), w[2] = exp(c->m[r] - m);
+        double l = w[0] * a->l[r] + w[1] * b->l[r] + w[2] * c->l[r];
+        assert_true(sum->m[r] == (float)m);
+        assert_true(fabs(sum->l[r] - l) <= 16 * EPS * l);
+        for (size_t i = r * DIM; i < (r + 1) * DIM; i++) {
+            double o = w[0] * a->o[i] + w[1] * b->o[i] + w[2] * c->o[i];
+            assert_true(fabs(sum->o[i] - o) <= 16 * EPS * l);
+        }
+    }
+}
+
+static void test_partials(void **state)
+{
+    (void)state;
+    partials none;
+    partial_clear(ROWS, DIM, none.o, none.m, none.l);
+    for (int round = 0; round < 200; round++) {
+        partials a = random_partials(), b = random_partials(), c = random_partials();
+        partials left = merged(&none, &a), right = merged(&a, &none);
+        assert_memory_equal(&left, &a, sizeof a);
+        assert_memory_equal(&right, &a, sizeof a);
+        partials ab = merged(&a, &b), ba = merged(&b, &a), bc = merged(&b, &c);
+        for (size_t i = 0; i < ROWS * DIM; i++) /* -0 = 0 */
+            assert_true(ab.o[i] == ba.o[i]);
+        assert_memory_equal(ab.m, ba.m, sizeof ab.m);
+        assert_memory_equal(ab.l, ba.l, sizeof ab.l);
+        partials x = merged(&ab, &c), y = merged(&a, &bc);
+        check_sum(&a, &b, &c, &x);
+        check_sum(&a, &b, &c, &y);
+    }
+    partials nothing = merged(&none, &none);
+    assert_memory_equal(&nothing, &none, sizeof none);
+    partial_finish(kernels_get(QWEN3_ISA_AUTO), ROWS, DIM, nothing.o, nothing.l);
+    for (size_t i = 0; i < ROWS * DIM; i++)
+        assert_true(nothing.o[i] == 0.0f);
+}
+
+/* ---- Blocks ------------------------------------------------------------------------------------ */
+
+/* A block filled slot by slot is what the packing of the whole matrices makes. */
+static void check_block(const kernels *k, qwen3_dtype type, size_t dim)
+{
+    attention_shape s = {.kernels = k, .kv_type = type, .head_dim = dim, .kv_heads = 1, .group = 1};
+    const gemm_kernel *g = &k->gemm[type];
+    const size_t k_bytes = kv_block_k_bytes(&s), v_bytes = kv_block_v_bytes(&s), nr = (size_t)g->nr;
+    char *bk = allocate(k_bytes), *bv = allocate(v_bytes), *expected = allocate(k_bytes + v_bytes);
+    float *key = random_floats(KV_BLOCK * dim, 5.0f, QWEN3_DTYPE_F32);
+    float *value = random_floats(KV_BLOCK * dim, 5.0f, QWEN3_DTYPE_F32), *turned = allocate(KV_BLOCK * dim * 4);
+    for (size_t slot = 0; slot < KV_BLOCK; slot++) {
+        kv_block_store(&s, bk, bv, slot, key + slot * dim, value + slot * dim);
+        for (size_t i = 0; i < dim; i++)
+            turned[i * KV_BLOCK + slot] = value[slot * dim + i];
+    }
+    for (size_t n = 0; n < KV_BLOCK; n += nr)
+        gemm_pack_panel(g, KV_BLOCK, dim, n / nr, key + n * dim, QWEN3_DTYPE_F32, dim,
+                        expected + n * round_up(dim, (size_t)g->kr) * dtype_size(type));
+    assert_memory_equal(bk, expected, k_bytes);
+    for (size_t n = 0; n < dim; n += nr)
+        gemm_pack_panel(g, dim, KV_BLOCK, n / nr, turned + n * KV_BLOCK, QWEN3_DTYPE_F32, KV_BLOCK,
+                        expected + n * KV_BLOCK * dtype_size(type));
+    assert_memory_equal(bv, expected, v_bytes);
+    free(bk), free(bv), free(expected), free(key), free(value), free(turned);
+}
+
+static void test_blocks(void **state)
+{
+    (void)state;
+    static const size_t dims[] = {1, 7, 32, 33, 64, 128};
+    for (int isa = QWEN3_ISA_C; isa <= QWEN3_ISA_AVX512_BF16; isa++)
+        for (int type = 0; kernels_get((qwen3_isa)isa) && type < DTYPE_COUNT; type++)
+            for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+                check_block(kernels_get((qwen3_isa)isa), (qwen3_dtype)type, dims[d]);
+}
+
+/* A shard is still the same after it was moved, and says so in its views. */
+static void test_shard(void **state)
+{
+    (void)state;
+    attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .head_dim = 32, .kv_heads = 2, .group = 1};
+    s.q_block_size = s.kv_block_size = KV_BLOCK;
+    problem p = problem_make(s, 3, 150, false, 1.0f);
+    void *shard = make_shard(&p, 0, 150, false);
+    assert_int_equal(kv_shard_blocks(shard), 3);
+    size_t bytes = kv_shard_bytes(&s, 3);
+    char *moved = allocate(bytes);
+    memcpy(moved, shard, bytes);
+    memset(shard, 0xff, bytes);
+    kv_block blocks[2][4];
+    kv_shard_view(&s, moved, 1, 2, blocks[0], 4);
+    for (size_t h = 0; h < 2; h++) {
+        assert_int_equal(blocks[h][0].count, KV_BLOCK);
+        assert_int_equal(blocks[h][1].count, 150 - 2 * KV_BLOCK);
+        int32_t smallest = INT32_MAX, largest = -1;
+        for (int j = 0; j < KV_BLOCK; j++) {
+            int32_t position = blocks[h][0].positions[j];
+            assert_int_equal(position, p.k_positions[KV_BLOCK + j]);
+            smallest = position < smallest ? position : smallest;
+            largest = position > largest ? position : largest;
+        }
+        assert_int_equal(blocks[h][0].min_position, smallest);
+        assert_int_equal(blocks[h][0].max_position, largest);
+        assert_ptr_equal(blocks[h][0].k, kv_page_k(&s, kv_shard_page(&s, moved, 1), h));
+        assert_ptr_equal(blocks[h][1].v, kv_page_v(&s, kv_shard_page(&s, moved, 2), h));
+        assert_true((const char *)blocks[h][1].v + kv_block_v_bytes(&s) <= moved + bytes);
+    }
+    free(shard), free(moved);
+    problem_free(&p);
+}
+
+/* ---- Algorithms -------------------------------------------------------------------------------- */
+
+static attention_shape random_shape(const kernels *k, qwen3_dtype type)
+{
+    static const size_t dims[] = {32, 64, 128, 20, 33, 8};
+    return (attention_shape){.kernels = k,
+                             .kv_type = type,
+                             .head_dim = dims[random_below(6)],
+                             .kv_heads = 1 + random_below(3),
+                             .group = 1 + random_below(5),
+                             .causal = random_below(3) > 0,
+                             .q_block_size = 1 + (int)random_below(40),
+                             .kv_block_size = KV_BLOCK * (1 + (int)random_below(3))};
+}
+
+static void check_case(const kernels *k, qwen3_dtype type, int number)
+{
+    attention_shape s = random_shape(k, type);
+    size_t rows = random_below(5) ? 1 + random_below(50) : 1, keys = random_below(8) ? random_below(330) : 0;
+    /* Scores of some units, of some tens, and of +-1e4 and more. */
+    static const float ranges[] = {1.0f, 2.0f, 60.0f};
+    problem p = problem_make(s, rows, keys, random_below(3) == 0, ranges[random_below(3)]);
+    void *shard = make_shard(&p, 0, keys, random_below(2));
+    int threads = 1 + (int)random_below(3);
+    for (size_t a = 0; a < 2; a++) {
+        attention_job job = make_job(&p, shard), again = make_job(&p, shard);
+        run_jobs(&s, algorithms[a], &job, 1, threads);
+        run_jobs(&s, algorithms[a], &again, 1, threads);
+        double worst = worst_error(&p, &job);
+        if (!(worst <= 1.0))
+            fail_msg("%s %s %s case %d: error is %g times the bound (rows %zu keys %zu dim %zu kv_heads %zu group %zu "
+                     "causal %d mask %d blocks %d %d threads %d)",
+                     k->name, type == QWEN3_DTYPE_F32 ? "f32" : "bf16", attention_algorithm_get(algorithms[a])->name,
+                     number, worst, rows, keys, s.head_dim, s.kv_heads, s.group, s.causal, p.mask != NULL,
+                     s.q_block_size, s.kv_block_size, threads);
+        size_t queries = s.kv_heads * s.group * rows;
+        assert_memory_equal(job.o, again.o, queries * s.head_dim * sizeof(float));
+        assert_memory_equal(job.l, again.l, queries * sizeof(float));
+        for (size_t i = 0; i < queries; i++) /* no key seen is the identity */
+            assert_true((job.l[i] > 0) == (job.m[i] > -INFINITY));
+        free_job(&job), free_job(&again);
+    }
+    free(shard);
+    problem_free(&p);
+}
+
+static void test_random_cases(void **state)
+{
+    (void)state;
+    for (int isa = QWEN3_ISA_C; isa <= QWEN3_ISA_AVX512_BF16; isa++)
+        for (int type = 0; kernels_get((qwen3_isa)isa) && type < DTYPE_COUNT; type++)
+            for (int number = 0; number < 60; number++)
+                check_case(kernels_get((qwen3_isa)isa), (qwen3_dtype)type, number);
+}
+
+/* Keys cut at random into two shards: attended one after the other into the same partials, or each into its own and
+ * merged. Both are the whole. */
+static void test_split_keys(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 40; round++) {
+        attention_shape s = random_shape(kernels_get(QWEN3_ISA_AUTO), (qwen3_dtype)(round % 2));
+        size_t keys = 1 + random_below(300), parts[] = {0, random_below(keys + 1), keys};
+        problem p = problem_make(s, 1 + random_below(20), keys, random_below(2), 2.0f);
+        void *nothing = make_shard(&p, 0, 0, false);
+        attention_job running = make_job(&p, nothing), sum = make_job(&p, nothing);
+        for (int part = 0; part < 2; part++) {
+            void *shard = make_shard(&p, parts[part], parts[part + 1], true);
+            attention_job own = make_job(&p, shard), step = running;
+            step.n_blocks = own.n_blocks;
+            step.blocks = own.blocks;
+            run_jobs(&s, algorithms[random_below(2)], &own, 1, 1);
+            run_jobs(&s, algorithms[random_below(2)], &step, 1, 1);
+            partial_merge(s.kernels, s.kv_heads * s.group * p.rows, s.head_dim, sum.o, sum.m, sum.l, own.o, own.m,
+                          own.l);
+            free_job(&own);
+            free(shard);
+        }
+        assert_true(worst_error(&p, &running) <= 1.0);
+        assert_true(worst_error(&p, &sum) <= 1.0);
+        free_job(&running), free_job(&sum);
+        free(nothing);
+        problem_free(&p);
+    }
+}
+
+/* A batch of sequences of very different length, and more threads than tiles: the keys of the long cache are split
+ * over the threads. */
+static void test_many_jobs(void **state)
+{
+    (void)state;
+    attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .kv_type = QWEN3_DTYPE_F32, .head_dim = 64};
+    s.kv_heads = 1, s.group = 2, s.causal = true, s.q_block_size = 16, s.kv_block_size = 2 * KV_BLOCK;
+    enum { JOBS = 5 };
+    const size_t rows[JOBS] = {1, 5, 0, 1, 40}, keys[JOBS] = {1500, 70, 64, 0, 40};
+    for (size_t a = 0; a < 2; a++)
+        for (int threads = 1; threads <= 5; threads += 2) {
+            problem p[JOBS];
+            void *shards[JOBS];
+            attention_job jobs[JOBS];
+            for (size_t j = 0; j < JOBS; j++) {
+                p[j] = problem_make(s, rows[j], keys[j], false, 1.5f);
+                shards[j] = make_shard(&p[j], 0, keys[j], false);
+                jobs[j] = make_job(&p[j], shards[j]);
+            }
+            run_jobs(&s, algorithms[a], jobs, JOBS, threads);
+            for (size_t j = 0; j < JOBS; j++) {
+                assert_true(worst_error(&p[j], &jobs[j]) <= 1.0);
+                free_job(&jobs[j]);
+                free(shards[j]);
+                problem_free(&p[j]);
+            }
+        }
+}
+
+/* What the algorithms differ in: STANDARD grows with the square of the length, ONLINE_SOFTMAX does not grow. */
+static void test_score_memory(void **state)
+{
+    (void)state;
+    attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .kv_type = QWEN3_DTYPE_F32, .head_dim = 64};
+    s.kv_heads = 4, s.group = 2, s.causal = true, s.q_block_size = 32, s.kv_block_size = KV_BLOCK;
+    size_t bytes[2][2];
+    for (size_t a = 0; a < 2; a++)
+        for (size_t longer = 0; longer < 2; longer++) {
+            attention_job job = {.rows = 1024u << longer, .n_blocks = (1024u << longer) / KV_BLOCK};
+            attention_workspace_bytes(&s, attention_algorithm_get(algorithms[a]), &job, 1, 2, &bytes[a][longer]);
+        }
+    assert_true(bytes[0][0] >= 2 * 2048 * 1024 * sizeof(float)); /* threads x (rows x group) x keys */
+    assert_true(bytes[0][1] > 39 * bytes[0][0] / 10);
+    assert_int_equal(bytes[1][0], bytes[1][1]);
+    assert_true(bytes[1][0] <= 2 * (32 * 2 * KV_BLOCK * sizeof(float) + 2 * CACHE_LINE));
+    assert_null(attention_algorithm_get(QWEN3_ATTENTION_AUTO));
+}
+
+int main(void)
+{
+    const char *seed = getenv("QWEN3_TEST_SEED");
+    random_state = seed ? strtoull(seed, NULL, 0) : 20240607;
+    printf("QWEN3_TEST_SEED=%llu\n", (unsigned long long)random_state);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_partials),     cmocka_unit_test(test_blocks),     cmocka_unit_test(test_shard),
+        cmocka_unit_test(test_random_cases), cmocka_unit_test(test_split_keys), cmocka_unit_test(test_many_jobs),
+        cmocka_unit_test(test_score_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
