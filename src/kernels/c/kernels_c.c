@@ -1,9 +1,8 @@
 /* kernels_c.c - every kernel in plain C: the specification, and the level of last resort. Loops are
  * written so that compilers vectorise them for the baseline of the architecture. */
 #include "kernels/exp_constants.h"
-#include "kernels/levels.h"
+#include "kernels/tile.h"
 
-#define MR 4
 #define NR 16
 
 /* Groups of packed BF16 hold the values of two consecutive i as one 32-bit element. */
@@ -44,28 +43,8 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
         memcpy(y + (size_t)r * y_stride, sum[r], sizeof sum[r]);
 }
 
-#define DEFINE_TILE(name, storage)                                                                                     \
-    static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
-                     size_t y_stride, bool accumulate)                                                                 \
-    {                                                                                                                  \
-        switch (rows) {                                                                                                \
-        case 1:                                                                                                        \
-            tile_rows(1, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                                  \
-            break;                                                                                                     \
-        case 2:                                                                                                        \
-            tile_rows(2, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                                  \
-            break;                                                                                                     \
-        case 3:                                                                                                        \
-            tile_rows(3, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                                  \
-            break;                                                                                                     \
-        case 4:                                                                                                        \
-            tile_rows(4, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                                  \
-            break;                                                                                                     \
-        }                                                                                                              \
-    }
-
-DEFINE_TILE(tile_f32, QWEN3_DTYPE_F32)
-DEFINE_TILE(tile_bf16, QWEN3_DTYPE_BF16)
+DEFINE_TILE(tile_f32, tile_rows, QWEN3_DTYPE_F32)
+DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
 
 static inline void store(void *y, qwen3_dtype y_type, size_t i, float value)
 {

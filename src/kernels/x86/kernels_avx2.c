@@ -1,7 +1,9 @@
-/* kernels_avx2.c - stub of the first landing: inherits everything from the level below. */
-#include "kernels/levels.h"
+/* kernels_avx2.c - the AVX2 + FMA level: 6 x 16 tiles. */
+#include "kernels/x86/vector_avx2.h"
+
+#include "kernels/vector_kernels.h"
 
 void kernels_init_avx2(kernels *k)
 {
-    (void)k;
+    vector_kernels_fill(k);
 }

@@ -1,7 +1,9 @@
-/* kernels_avx512.c - stub of the first landing: inherits everything from the level below. */
-#include "kernels/levels.h"
+/* kernels_avx512.c - the AVX-512 level: 6 x 64 tiles. */
+#include "kernels/x86/vector_avx512.h"
+
+#include "kernels/vector_kernels.h"
 
 void kernels_init_avx512(kernels *k)
 {
-    (void)k;
+    vector_kernels_fill(k);
 }

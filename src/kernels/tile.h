@@ -1,0 +1,39 @@
+/* tile.h - from a tile template to the `tile` entry of a gemm_kernel.
+ *
+ * `rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate)` is inlined once for each
+ * number of rows up to MR = 6, so that its sums live in registers.
+ */
+#ifndef QWEN3_KERNELS_TILE_H
+#define QWEN3_KERNELS_TILE_H
+
+#include "kernels/levels.h"
+
+#define MR 6
+
+/* For loops over what must become registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+#define TILE_CASE(rows_template, storage, rows)                                                                        \
+    case rows:                                                                                                         \
+        rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                               \
+        break;
+
+#define DEFINE_TILE(name, rows_template, storage)                                                                      \
+    static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
+                     size_t y_stride, bool accumulate)                                                                 \
+    {                                                                                                                  \
+        switch (rows) {                                                                                                \
+            TILE_CASE(rows_template, storage, 1)                                                                       \
+            TILE_CASE(rows_template, storage, 2)                                                                       \
+            TILE_CASE(rows_template, storage, 3)                                                                       \
+            TILE_CASE(rows_template, storage, 4)                                                                       \
+            TILE_CASE(rows_template, storage, 5)                                                                       \
+            TILE_CASE(rows_template, storage, 6)                                                                       \
+        }                                                                                                              \
+    }
+
+#endif

@@ -1,0 +1,266 @@
+/* vector_kernels.h - all kernels, written once over the vector operations of a level (x86/vector_avx2.h,
+ * x86/vector_avx512.h), which the including file includes before. Ends in vector_kernels_fill().
+ *
+ * Loops over elements take LANES at a time and at the end the `part` that is left, with masked loads and
+ * stores, so the tail needs no code of its own.
+ */
+#include "kernels/exp_constants.h"
+#include "kernels/tile.h"
+
+#define NR (VECS * LANES)
+
+/* How far ahead of its use a panel is asked for when few rows share it: there memory is the limit. */
+#define PREFETCH_BYTES 2048
+
+TEMPLATE size_t part_of(size_t n, size_t i)
+{
+    return n - i < LANES ? n - i : LANES;
+}
+
+/* ---- Matrix product ---------------------------------------------------------------------------- */
+
+TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const float *x, size_t x_stride,
+                        const void *w, float *y, size_t y_stride, bool accumulate)
+{
+    const int kr = storage == QWEN3_DTYPE_F32 ? 1 : 2;
+    vec sum[MR][VECS];
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int v = 0; v < VECS; v++)
+            sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
+    }
+    const char *group = w;
+    for (size_t g = 0; g < k_groups; g++, group += NR * sizeof(float), x += kr) {
+        UNROLL
+        for (size_t b = 0; b < NR * sizeof(float) && rows <= 2; b += 64)
+            __builtin_prefetch(group + PREFETCH_BYTES + b);
+        UNROLL
+        for (int i = 0; i < kr; i++) {
+            vec weight[VECS];
+            UNROLL
+            for (int v = 0; v < VECS; v++) {
+                const void *p = group + v * LANES * (int)sizeof(float);
+                weight[v] = storage == QWEN3_DTYPE_F32 ? vec_load(p) : vec_pairs(p, i);
+            }
+            UNROLL
+            for (int r = 0; r < rows; r++) {
+                const vec xi = vec_set1(x[(size_t)r * x_stride + (size_t)i]);
+                UNROLL
+                for (int v = 0; v < VECS; v++)
+                    sum[r][v] = vec_fma(xi, weight[v], sum[r][v]);
+            }
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int v = 0; v < VECS; v++)
+            vec_store(y + (size_t)r * y_stride + v * LANES, sum[r][v]);
+    }
+}
+
+DEFINE_TILE(tile_f32, tile_rows, QWEN3_DTYPE_F32)
+DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
+
+/* ---- Element by element ------------------------------------------------------------------------ */
+
+TEMPLATE void store_part(void *y, const qwen3_dtype y_type, size_t i, vec v, size_t n)
+{
+    if (y_type == QWEN3_DTYPE_F32)
+        vec_store_part((float *)y + i, v, n);
+    else
+        vec_store_part_bf16((bf16 *)y + i, v, n);
+}
+
+/* Calls a template with the type of its output as a constant. */
+#define BY_TYPE(type, call, ...)                                                                                       \
+    ((type) == QWEN3_DTYPE_F32 ? call(__VA_ARGS__, QWEN3_DTYPE_F32) : call(__VA_ARGS__, QWEN3_DTYPE_BF16))
+
+/* See exp_constants.h. NaN stays NaN. */
+TEMPLATE vec vec_exp(vec x)
+{
+    const vec clamped = vec_min(vec_set1(EXP_MAX), x);
+    const vec rounded = vec_fma(clamped, vec_set1(EXP_LOG2E), vec_set1(EXP_ROUNDER));
+    const vec n = vec_sub(rounded, vec_set1(EXP_ROUNDER));
+    const vec r = vec_fnma(n, vec_set1(EXP_LN2_LOW), vec_fnma(n, vec_set1(EXP_LN2_HIGH), clamped));
+    vec p = vec_fma(vec_set1(EXP_P4), r, vec_set1(EXP_P3));
+    p = vec_fma(p, r, vec_set1(EXP_P2));
+    p = vec_fma(p, r, vec_set1(EXP_P1));
+    p = vec_fma(p, r, vec_set1(EXP_P0));
+    p = vec_add(vec_set1(1.0f), vec_fma(vec_mul(r, r), p, r));
+    return vec_zero_below(x, vec_set1(EXP_MIN), vec_mul(vec_power_of_2(rounded), p));
+}
+
+TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, void *y, const qwen3_dtype y_type)
+{
+    const vec zero = vec_set1(0.0f);
+    vec squares = zero;
+    for (size_t i = 0; i < n; i += LANES) {
+        const vec v = vec_load_part(x + i, part_of(n, i), zero);
+        squares = vec_fma(v, v, squares);
+    }
+    const vec factor = vec_set1(1.0f / sqrtf(vec_sum(squares) / (float)n + eps));
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t part = part_of(n, i);
+        const vec v = vec_mul(vec_load_part(x + i, part, zero), factor);
+        store_part(y, y_type, i, vec_mul(v, vec_load_part(w + i, part, zero)), part);
+    }
+}
+
+static void rms_norm(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type)
+{
+    BY_TYPE(y_type, rms_norm_as, n, x, w, eps, y);
+}
+
+static void rope(size_t d, float *x, const float *cosines, const float *sines)
+{
+    const size_t half = d / 2;
+    const vec zero = vec_set1(0.0f);
+    for (size_t i = 0; i < half; i += LANES) {
+        const size_t part = part_of(half, i);
+        const vec c = vec_load_part(cosines + i, part, zero), s = vec_load_part(sines + i, part, zero);
+        const vec a = vec_load_part(x + i, part, zero), b = vec_load_part(x + half + i, part, zero);
+        vec_store_part(x + i, vec_fnma(b, s, vec_mul(a, c)), part);
+        vec_store_part(x + half + i, vec_fma(a, s, vec_mul(b, c)), part);
+    }
+}
+
+/* exp(-|g|) cannot overflow, whichever side of 0 the gate is. */
+TEMPLATE void silu_mul_as(size_t n, const float *gate, const float *up, void *y, const qwen3_dtype y_type)
+{
+    const vec zero = vec_set1(0.0f), one = vec_set1(1.0f);
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t part = part_of(n, i);
+        const vec g = vec_load_part(gate + i, part, zero);
+        const vec t = vec_exp(vec_negative_abs(g));
+        const vec sigmoid = vec_div(vec_select_negative(g, t, one), vec_add(one, t));
+        store_part(y, y_type, i, vec_mul(vec_mul(g, sigmoid), vec_load_part(up + i, part, zero)), part);
+    }
+}
+
+static void silu_mul(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type)
+{
+    BY_TYPE(y_type, silu_mul_as, n, gate, up, y);
+}
+
+static void add(size_t n, float *x, const float *y)
+{
+    const vec zero = vec_set1(0.0f);
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t part = part_of(n, i);
+        vec_store_part(x + i, vec_add(vec_load_part(x + i, part, zero), vec_load_part(y + i, part, zero)), part);
+    }
+}
+
+TEMPLATE void scale_as(size_t n, float a, const float *x, void *y, const qwen3_dtype y_type)
+{
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t part = part_of(n, i);
+        store_part(y, y_type, i, vec_mul(vec_set1(a), vec_load_part(x + i, part, vec_set1(0.0f))), part);
+    }
+}
+
+static void scale(size_t n, float a, const float *x, void *y, qwen3_dtype y_type)
+{
+    BY_TYPE(y_type, scale_as, n, a, x, y);
+}
+
+static float max(size_t n, const float *s)
+{
+    const vec lowest = vec_set1(-INFINITY);
+    vec largest = lowest;
+    for (size_t i = 0; i < n; i += LANES)
+        largest = vec_max(largest, vec_load_part(s + i, part_of(n, i), lowest));
+    return vec_largest(largest);
+}
+
+TEMPLATE float exp_sum_as(size_t n, const float *s, float m, void *p, const qwen3_dtype p_type)
+{
+    vec sum = vec_set1(0.0f);
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t part = part_of(n, i);
+        const vec e = vec_exp(vec_sub(vec_load_part(s + i, part, vec_set1(-INFINITY)), vec_set1(m)));
+        sum = vec_add(sum, e);
+        store_part(p, p_type, i, e, part);
+    }
+    return vec_sum(sum);
+}
+
+static float exp_sum(size_t n, const float *s, float m, void *p, qwen3_dtype p_type)
+{
+    return BY_TYPE(p_type, exp_sum_as, n, s, m, p);
+}
+
+static void to_bf16(size_t n, const float *x, bf16 *y)
+{
+    for (size_t i = 0; i < n; i += LANES)
+        vec_store_part_bf16(y + i, vec_load_part(x + i, part_of(n, i), vec_set1(0.0f)), part_of(n, i));
+}
+
+static void to_f32(size_t n, const bf16 *x, float *y)
+{
+    for (size_t i = 0; i < n; i += LANES)
+        vec_store_part(y + i, vec_load_part_bf16(x + i, part_of(n, i)), part_of(n, i));
+}
+
+/* ---- Limits ------------------------------------------------------------------------------------ */
+
+static uint64_t read_memory(const void *p, size_t bytes)
+{
+    const char *x = p;
+    vec seen[8];
+    UNROLL
+    for (int j = 0; j < 8; j++)
+        seen[j] = vec_set1(0.0f);
+    for (const char *end = x + bytes; x < end; x += sizeof seen) {
+        UNROLL
+        for (int j = 0; j < 8; j++) {
+            __builtin_prefetch(x + PREFETCH_BYTES + j * (int)sizeof(vec));
+            seen[j] = vec_xor(seen[j], vec_load((const float *)(x + j * (int)sizeof(vec))));
+        }
+    }
+    UNROLL
+    for (int j = 1; j < 8; j++)
+        seen[0] = vec_xor(seen[0], seen[j]);
+    uint64_t part[sizeof(vec) / sizeof(uint64_t)], all = 0;
+    memcpy(part, &seen[0], sizeof part);
+    for (size_t j = 0; j < sizeof part / sizeof *part; j++)
+        all ^= part[j];
+    return all;
+}
+
+static uint64_t multiply_add(size_t n)
+{
+    const size_t steps = n * (1000000 / (MR * VECS * LANES * 2));
+    const vec factor = vec_opaque(vec_set1(0.5f));
+    vec sum[MR * VECS];
+    for (int j = 0; j < MR * VECS; j++)
+        sum[j] = vec_set1(0.0f);
+    for (size_t i = 0; i < steps; i++) {
+        UNROLL
+        for (int j = 0; j < MR * VECS; j++)
+            sum[j] = vec_fma(factor, factor, sum[j]);
+    }
+    for (int j = 0; j < MR * VECS; j++)
+        sum[j] = vec_opaque(sum[j]);
+    return (uint64_t)steps * MR * VECS * LANES * 2;
+}
+
+TEMPLATE void vector_kernels_fill(kernels *k)
+{
+    k->gemm[QWEN3_DTYPE_F32] = (gemm_kernel){QWEN3_DTYPE_F32, QWEN3_DTYPE_F32, MR, NR, 1, tile_f32};
+    k->gemm[QWEN3_DTYPE_BF16] = (gemm_kernel){QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32, MR, NR, 2, tile_bf16};
+    k->rms_norm = rms_norm;
+    k->rope = rope;
+    k->silu_mul = silu_mul;
+    k->add = add;
+    k->scale = scale;
+    k->max = max;
+    k->exp_sum = exp_sum;
+    k->to_bf16 = to_bf16;
+    k->to_f32 = to_f32;
+    k->read_memory = read_memory;
+    k->multiply_add[QWEN3_DTYPE_F32] = multiply_add;
+    k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add;
+}

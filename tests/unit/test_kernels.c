@@ -1,0 +1,831 @@
+/* test_kernels.c - every kernel of every level that this CPU has, against float64, on data chosen to hurt.
+ *
+ * Arrays stand before or behind an inaccessible page, so that an access outside of them ends the program.
+ * Bounds are those of the arithmetic: u = 2^-24 is the unit roundoff of f32. The seed is printed;
+ * QWEN3_TEST_SEED sets it.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include <float.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernels/kernels.h"
+
+#define U 0x1p-24
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+/* ---- Random numbers ---------------------------------------------------------------------------- */
+
+static uint64_t random_state;
+
+static uint64_t random_bits(void)
+{
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u; /* splitmix64 (Steele et al. 2014) */
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static size_t random_below(size_t n)
+{
+    return (size_t)(random_bits() % n);
+}
+
+static double random_unit(void)
+{
+    return (double)(random_bits() >> 11) * 0x1p-53;
+}
+
+/* Mostly of order 1; now and then zeros of both signs, denormals, the tiny and the huge (squares of which are
+ * still finite). */
+static float random_nasty(void)
+{
+    const float sign = random_bits() & 1 ? 1.0f : -1.0f;
+    switch (random_below(24)) {
+    case 0:
+        return sign * 0.0f;
+    case 1:
+        return sign * (float)(random_unit() * (double)FLT_MIN);
+    case 2:
+        return sign * 1e-30f;
+    case 3:
+        return sign * (float)(1e15 * random_unit());
+    default:
+        return sign * (float)(2.0 * random_unit());
+    }
+}
+
+/* ---- Fenced arrays ----------------------------------------------------------------------------- */
+
+typedef struct fenced {
+    unsigned char *map;
+    size_t map_bytes, bytes;
+    unsigned char *data;
+} fenced;
+
+#define FILLER 0xa5
+
+/* `bytes` bytes that end at a page nobody may touch, or, at_start, that begin behind one. */
+static void *fence(fenced *f, size_t bytes, bool at_start)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t body = (bytes + page - 1) / page * page + page;
+    f->map_bytes = body + 2 * page;
+    f->map = mmap(NULL, f->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(f->map, MAP_FAILED);
+    memset(f->map, FILLER, f->map_bytes);
+    assert_int_equal(mprotect(f->map, page, PROT_NONE), 0);
+    assert_int_equal(mprotect(f->map + page + body, page, PROT_NONE), 0);
+    f->bytes = bytes;
+    f->data = at_start ? f->map + page : f->map + page + body - bytes;
+    return f->data;
+}
+
+/* Checks that what surrounds the array is as it was. */
+static void unfence(fenced *f)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (unsigned char *p = f->map + page; p < f->map + f->map_bytes - page; p++) {
+        if (p == f->data)
+            p += f->bytes;
+        if (p < f->map + f->map_bytes - page && *p != FILLER)
+            fail_msg("byte %td relative to an array of %zu bytes was written", p - f->data, f->bytes);
+    }
+    munmap(f->map, f->map_bytes);
+}
+
+/* ---- Levels ------------------------------------------------------------------------------------ */
+
+#define FOR_EACH_LEVEL(k)                                                                                              \
+    for (qwen3_isa isa_ = QWEN3_ISA_C; isa_ <= qwen3_isa_best(); isa_++)                                               \
+        for (const kernels *k = kernels_get(isa_); k; k = NULL)
+
+static const size_t sizes[] = {0,  1,  2,  3,  7,  8,  9,  15, 16, 17, 31,  32,  33,  47,  48,   63,
+                               64, 65, 66, 67, 79, 80, 81, 95, 96, 97, 127, 128, 129, 255, 1024, 1031};
+
+static void check_close(const char *kernel, const char *level, size_t n, size_t i, double got, double expected,
+                        double tolerance)
+{
+    if (isnan(expected) ? isnan(got) : got == expected || fabs(got - expected) <= tolerance)
+        return;
+    fail_msg("%s %s: n %zu element %zu: got %.9g, expected %.9g within %.3g", level, kernel, n, i, got, expected,
+             tolerance);
+}
+
+static void fill_nasty(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = random_nasty();
+}
+
+/* A kernel's BF16 output must be its F32 output, rounded. */
+static void check_rounded(const char *kernel, const char *level, size_t n, const bf16 *got, const float *exact)
+{
+    for (size_t i = 0; i < n; i++)
+        if (got[i] != f32_to_bf16(exact[i]))
+            fail_msg("%s %s: n %zu element %zu: %04x is not %.9g rounded", level, kernel, n, i, got[i],
+                     (double)exact[i]);
+}
+
+/* ---- Dispatch ---------------------------------------------------------------------------------- */
+
+static void test_names(void **state)
+{
+    (void)state;
+    for (qwen3_isa isa = QWEN3_ISA_AUTO; isa <= QWEN3_ISA_AVX512_BF16; isa++) {
+        qwen3_isa parsed = (qwen3_isa)99;
+        assert_true(qwen3_isa_parse(qwen3_isa_name(isa), &parsed));
+        assert_int_equal(parsed, isa);
+    }
+    qwen3_isa isa = QWEN3_ISA_AVX2;
+    assert_true(qwen3_isa_parse("AVX512-bf16", &isa));
+    assert_int_equal(isa, QWEN3_ISA_AVX512_BF16);
+    static const char *const unknown[] = {"", "avx", "avx22", "avx512_", "sse", "c "};
+    for (size_t i = 0; i < COUNT(unknown); i++)
+        assert_false(qwen3_isa_parse(unknown[i], &isa));
+    assert_false(qwen3_isa_parse(NULL, &isa));
+    assert_int_equal(isa, QWEN3_ISA_AVX512_BF16);
+    assert_string_equal(qwen3_isa_name((qwen3_isa)77), "unknown");
+}
+
+static void test_dispatch(void **state)
+{
+    (void)state;
+    const qwen3_isa best = qwen3_isa_best();
+    const char *old = getenv("QWEN3_ISA");
+    char *saved = old ? strdup(old) : NULL;
+    unsetenv("QWEN3_ISA");
+    assert_int_equal(kernels_get(QWEN3_ISA_AUTO)->isa, best);
+    for (qwen3_isa isa = QWEN3_ISA_C; isa <= QWEN3_ISA_AVX512_BF16; isa++) {
+        const kernels *k = kernels_get(isa);
+        assert_int_equal(k != NULL, isa <= best);
+        if (k)
+            assert_string_equal(k->name, qwen3_isa_name(isa));
+        setenv("QWEN3_ISA", qwen3_isa_name(isa), 1);
+        assert_int_equal(kernels_get(QWEN3_ISA_AUTO)->isa, isa <= best ? isa : best);
+        assert_int_equal(kernels_get(QWEN3_ISA_C)->isa, QWEN3_ISA_C);
+    }
+    setenv("QWEN3_ISA", "", 1);
+    assert_int_equal(kernels_get(QWEN3_ISA_AUTO)->isa, best);
+    setenv("QWEN3_ISA", "avx1024", 1);
+    assert_null(kernels_get(QWEN3_ISA_AUTO));
+    assert_non_null(kernels_get(QWEN3_ISA_C));
+    assert_null(kernels_get((qwen3_isa)99));
+    unsetenv("QWEN3_ISA");
+    if (saved)
+        setenv("QWEN3_ISA", saved, 1);
+    free(saved);
+}
+
+/* ---- Conversions ------------------------------------------------------------------------------- */
+
+/* Independent of f32_to_bf16: the nearer neighbour, the even one where both are as near. */
+static bf16 round_by_distance(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    const bf16 toward_zero = (bf16)(u >> 16), away = (bf16)(toward_zero + 1);
+    const double below = fabs((double)bf16_to_f32(toward_zero));
+    /* The neighbour past the largest finite value counts as 2^128. */
+    const double above = (away & 0x7fff) == 0x7f80 ? 0x1p128 : fabs((double)bf16_to_f32(away));
+    const double at = fabs((double)x);
+    if (at - below != above - at)
+        return at - below < above - at ? toward_zero : away;
+    return toward_zero & 1 ? away : toward_zero;
+}
+
+static void test_round_trip(void **state)
+{
+    (void)state;
+    for (uint32_t h = 0; h < 0x10000; h++) {
+        const float x = bf16_to_f32((bf16)h);
+        const bf16 back = f32_to_bf16(x);
+        assert_int_equal(back, isnan(x) ? h | 0x40 : h);
+    }
+    for (int i = 0; i < 200000; i++) {
+        uint32_t u = (uint32_t)random_bits();
+        if (i % 3 == 0)
+            u = (u & 0xffff0000u) | 0x8000u; /* half way */
+        float x;
+        memcpy(&x, &u, sizeof x);
+        if (isfinite(x))
+            assert_int_equal(f32_to_bf16(x), round_by_distance(x));
+        else if (isnan(x))
+            assert_true(isnan(bf16_to_f32(f32_to_bf16(x))));
+    }
+}
+
+static void test_conversions(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
+            const size_t n = sizes[s / 2];
+            fenced fx, fh, fy;
+            float *x = fence(&fx, n * sizeof(float), s & 1);
+            bf16 *h = fence(&fh, n * sizeof(bf16), s & 1);
+            float *y = fence(&fy, n * sizeof(float), s & 1);
+            for (size_t i = 0; i < n; i++) {
+                uint32_t u = (uint32_t)random_bits();
+                if (random_below(4) == 0)
+                    u |= 0x7f800000u; /* infinities and NaN */
+                if (random_below(4) == 0)
+                    u = (u & 0xffff0000u) | 0x8000u;
+                memcpy(&x[i], &u, sizeof u);
+            }
+            k->to_bf16(n, x, h);
+            k->to_f32(n, h, y);
+            check_rounded("to_bf16", k->name, n, h, x);
+            for (size_t i = 0; i < n; i++) {
+                const float expected = bf16_to_f32(h[i]);
+                assert_memory_equal(&y[i], &expected, sizeof expected);
+            }
+            unfence(&fx);
+            unfence(&fh);
+            unfence(&fy);
+        }
+    }
+}
+
+/* ---- Element by element ------------------------------------------------------------------------ */
+
+static void test_add_scale_max(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
+            const size_t n = sizes[s / 2];
+            fenced fx, fy, fz, fh;
+            float *x = fence(&fx, n * sizeof(float), s & 1), *y = fence(&fy, n * sizeof(float), s & 1);
+            float *z = fence(&fz, n * sizeof(float), s & 1);
+            bf16 *h = fence(&fh, n * sizeof(bf16), s & 1);
+            fill_nasty(x, n);
+            fill_nasty(y, n);
+            float largest = -INFINITY;
+            for (size_t i = 0; i < n; i++)
+                largest = fmaxf(largest, x[i]);
+            assert_true(k->max(n, x) == largest);
+            k->scale(n, 0.37f, x, z, QWEN3_DTYPE_F32);
+            k->scale(n, 0.37f, x, h, QWEN3_DTYPE_BF16);
+            check_rounded("scale", k->name, n, h, z);
+            for (size_t i = 0; i < n; i++)
+                check_close("scale", k->name, n, i, z[i], 0.37f * x[i], 0);
+            k->scale(n, -1.0f, z, z, QWEN3_DTYPE_F32);
+            for (size_t i = 0; i < n; i++)
+                check_close("scale in place", k->name, n, i, z[i], -(0.37f * x[i]), 0);
+            memcpy(z, x, n * sizeof(float));
+            k->add(n, z, y);
+            for (size_t i = 0; i < n; i++)
+                check_close("add", k->name, n, i, z[i], x[i] + y[i], 0);
+            unfence(&fx);
+            unfence(&fy);
+            unfence(&fz);
+            unfence(&fh);
+        }
+        const float all_hidden[3] = {-INFINITY, -INFINITY, -INFINITY};
+        assert_true(k->max(3, all_hidden) == -INFINITY);
+        float last[67]; /* the largest in every place */
+        for (size_t at = 0; at < COUNT(last); at++) {
+            for (size_t i = 0; i < COUNT(last); i++)
+                last[i] = i == at ? -1.0f : -2.0f;
+            assert_true(k->max(COUNT(last), last) == -1.0f);
+        }
+    }
+}
+
+/* The mean is a sum of n squares, each with up to n + 1 roundings; the root halves its error; then division,
+ * root and two products. */
+static void test_rms_norm(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
+            const size_t n = sizes[s / 2];
+            const float eps = 1e-6f;
+            fenced fx, fw, fy, fh;
+            float *x = fence(&fx, n * sizeof(float), s & 1), *w = fence(&fw, n * sizeof(float), s & 1);
+            float *y = fence(&fy, n * sizeof(float), s & 1);
+            bf16 *h = fence(&fh, n * sizeof(bf16), s & 1);
+            fill_nasty(w, n);
+            double squares = 0;
+            for (size_t i = 0; i < n; i++) {
+                x[i] = s % 3 == 0 ? 0.0f : random_nasty();
+                squares += (double)x[i] * (double)x[i];
+            }
+            k->rms_norm(n, x, w, eps, y, QWEN3_DTYPE_F32);
+            k->rms_norm(n, x, w, eps, h, QWEN3_DTYPE_BF16);
+            check_rounded("rms_norm", k->name, n, h, y);
+            for (size_t i = 0; i < n; i++) {
+                const double expected = x[i] / sqrt(squares / (double)n + (double)eps) * (double)w[i];
+                const double tiny = (double)FLT_MIN * (1.0 + fabs((double)w[i]));
+                check_close("rms_norm", k->name, n, i, y[i], expected,
+                            fabs(expected) * (0.5 * (double)n + 6) * U + tiny);
+            }
+            k->rms_norm(n, x, w, eps, x, QWEN3_DTYPE_F32);
+            assert_memory_equal(x, y, n * sizeof(float));
+            unfence(&fx);
+            unfence(&fw);
+            unfence(&fy);
+            unfence(&fh);
+        }
+    }
+}
+
+static void test_rope(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
+            const size_t half = sizes[s / 2];
+            fenced fx, fc, fs;
+            float *x = fence(&fx, 2 * half * sizeof(float), s & 1);
+            float *c = fence(&fc, half * sizeof(float), s & 1), *sn = fence(&fs, half * sizeof(float), s & 1);
+            float *old = malloc(2 * half * sizeof(float) + 1);
+            fill_nasty(x, 2 * half);
+            memcpy(old, x, 2 * half * sizeof(float));
+            for (size_t i = 0; i < half; i++) {
+                const double angle = 6.3 * random_unit();
+                c[i] = (float)cos(angle);
+                sn[i] = (float)sin(angle);
+            }
+            k->rope(2 * half, x, c, sn);
+            for (size_t i = 0; i < half; i++) {
+                const double a = old[i], b = old[i + half];
+                const double ac = a * c[i], as = a * sn[i], bc = b * c[i], bs = b * sn[i];
+                check_close("rope", k->name, half, i, x[i], ac - bs, 2 * U * (fabs(ac) + fabs(bs)) + 1e-44);
+                check_close("rope", k->name, half, i, x[i + half], bc + as, 2 * U * (fabs(bc) + fabs(as)) + 1e-44);
+            }
+            free(old);
+            unfence(&fx);
+            unfence(&fc);
+            unfence(&fs);
+        }
+    }
+}
+
+/* 4e-7 of exp, then an addition, a division and two products. A gate whose exponential is below FLT_MIN may
+ * give 0. */
+static void test_silu_mul(void **state)
+{
+    (void)state;
+    static const float gates[] = {0.0f, -0.0f, 88.0f, -88.0f, -87.3f, -87.4f, 1000.0f, -1000.0f, 1e30f, -1e30f, 1e-40f};
+    FOR_EACH_LEVEL(k)
+    {
+        for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
+            const size_t n = sizes[s / 2];
+            fenced fg, fu, fy, fh;
+            float *g = fence(&fg, n * sizeof(float), s & 1), *up = fence(&fu, n * sizeof(float), s & 1);
+            float *y = fence(&fy, n * sizeof(float), s & 1);
+            bf16 *h = fence(&fh, n * sizeof(bf16), s & 1);
+            fill_nasty(up, n);
+            for (size_t i = 0; i < n; i++)
+                g[i] = random_below(3) ? (float)(200 * random_unit() - 100) : gates[random_below(COUNT(gates))];
+            k->silu_mul(n, g, up, y, QWEN3_DTYPE_F32);
+            k->silu_mul(n, g, up, h, QWEN3_DTYPE_BF16);
+            check_rounded("silu_mul", k->name, n, h, y);
+            for (size_t i = 0; i < n; i++) {
+                const double expected = g[i] / (1.0 + exp(-(double)g[i])) * (double)up[i];
+                const double tiny = 1.01 * (double)FLT_MIN * (1 + fabs((double)g[i])) * (1 + fabs((double)up[i]));
+                check_close("silu_mul", k->name, n, i, y[i], (double)(float)expected, fabs(expected) * 7e-7 + tiny);
+            }
+            unfence(&fg);
+            unfence(&fu);
+            unfence(&fy);
+            unfence(&fh);
+        }
+    }
+}
+
+static void check_exp(const kernels *k, size_t n, const float *s, float m, const float *p, float sum)
+{
+    double expected_sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const float x = s[i] - m;
+        const double expected = exp((double)x);
+        if (x == -INFINITY || expected < (double)FLT_MIN * 0.99999)
+            check_close("exp_sum", k->name, n, i, p[i], 0, 0);
+        else if (expected < (double)FLT_MIN * 1.00001)
+            check_close("exp_sum", k->name, n, i, p[i], 0, 1.0001 * (double)FLT_MIN);
+        else
+            check_close("exp_sum", k->name, n, i, p[i], expected, 4e-7 * expected);
+        assert_int_not_equal(fpclassify(p[i]), FP_SUBNORMAL);
+        expected_sum += (double)p[i];
+    }
+    check_close("exp_sum, the sum,", k->name, n, 0, sum, expected_sum, (double)n * U * expected_sum);
+}
+
+static void test_exp_sum(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (size_t t = 0; t < COUNT(sizes) * 2; t++) {
+            const size_t n = sizes[t / 2];
+            fenced fs, fp, fh;
+            float *s = fence(&fs, n * sizeof(float), t & 1), *p = fence(&fp, n * sizeof(float), t & 1);
+            bf16 *h = fence(&fh, n * sizeof(bf16), t & 1);
+            const float m = (float)(20 * random_unit() - 10);
+            const double width = t % 4 < 2 ? 8 : 100;
+            for (size_t i = 0; i < n; i++) {
+                s[i] = m - (float)(width * random_unit());
+                if (random_below(5) == 0)
+                    s[i] = random_below(2) ? -INFINITY : -1e30f;
+            }
+            const float sum = k->exp_sum(n, s, m, p, QWEN3_DTYPE_F32);
+            check_exp(k, n, s, m, p, sum);
+            assert_true(k->exp_sum(n, s, m, h, QWEN3_DTYPE_BF16) == sum);
+            check_rounded("exp_sum", k->name, n, h, p);
+            assert_true(k->exp_sum(n, s, m, s, QWEN3_DTYPE_F32) == sum);
+            assert_memory_equal(s, p, n * sizeof(float));
+            unfence(&fs);
+            unfence(&fp);
+            unfence(&fh);
+        }
+        static float s[200000], p[200000]; /* the whole range, and a little above m */
+        for (size_t i = 0; i < COUNT(s); i++)
+            s[i] = (float)(4.0 - 100.0 * (double)i / (double)COUNT(s));
+        const float sum = k->exp_sum(COUNT(s), s, 0.0f, p, QWEN3_DTYPE_F32);
+        check_exp(k, COUNT(s), s, 0.0f, p, sum);
+    }
+}
+
+/* What is not a number must not turn into one. */
+static void test_nan(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        float x[20], w[20], y[20];
+        for (size_t at = 0; at < COUNT(x); at++) {
+            for (size_t i = 0; i < COUNT(x); i++) {
+                x[i] = i == at ? NAN : -1.0f;
+                w[i] = 1.0f;
+            }
+            k->silu_mul(COUNT(x), x, w, y, QWEN3_DTYPE_F32);
+            for (size_t i = 0; i < COUNT(x); i++)
+                assert_int_equal(isnan(y[i]), i == at);
+            assert_true(isnan(k->exp_sum(COUNT(x), x, 0.0f, y, QWEN3_DTYPE_F32)));
+            for (size_t i = 0; i < COUNT(x); i++)
+                assert_int_equal(isnan(y[i]), i == at);
+            k->rms_norm(COUNT(x), x, w, 1e-6f, y, QWEN3_DTYPE_F32);
+            for (size_t i = 0; i < COUNT(x); i++)
+                assert_true(isnan(y[i]));
+        }
+    }
+}
+
+/* ---- Matrix products --------------------------------------------------------------------------- */
+
+static float load_as(qwen3_dtype type, const void *p, size_t i)
+{
+    if (type == QWEN3_DTYPE_BF16) {
+        bf16 h;
+        memcpy(&h, (const unsigned char *)p + i * sizeof h, sizeof h);
+        return bf16_to_f32(h);
+    }
+    float x;
+    memcpy(&x, (const unsigned char *)p + i * sizeof x, sizeof x);
+    return x;
+}
+
+static void store_as(qwen3_dtype type, void *p, size_t i, float x)
+{
+    const bf16 h = f32_to_bf16(x);
+    memcpy((unsigned char *)p + i * dtype_size(type), type == QWEN3_DTYPE_BF16 ? (const void *)&h : (const void *)&x,
+           dtype_size(type));
+}
+
+/* y0 + sum_i x_i w_i and a bound on the error of computing it in f32 in any order: each term takes part in
+ * at most k + 1 roundings of its product and of sums. BF16 instructions may take denormals for 0. */
+typedef struct dot {
+    double value, bound;
+} dot;
+
+static dot dot_begin(float y0)
+{
+    return (dot){(double)y0, fabs((double)y0)};
+}
+
+static void dot_add(dot *d, float x, float w, double *flushed)
+{
+    const double product = (double)x * (double)w;
+    d->value += product;
+    d->bound += fabs(product);
+    if (fpclassify(x) == FP_SUBNORMAL || fpclassify(w) == FP_SUBNORMAL)
+        *flushed += fabs(product);
+    *flushed += (double)FLT_MIN;
+}
+
+static double dot_bound(const dot *d, size_t k, double flushed)
+{
+    return 1.001 * (double)(k + 1) * U * d->bound + flushed;
+}
+
+/* Where element (j, i) of W[n, k] stands, as kernels.h says. */
+static size_t packed_index(const gemm_kernel *g, size_t k, size_t j, size_t i)
+{
+    const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
+    const size_t panel = (k + kr - 1) / kr * kr * nr;
+    return j / nr * panel + ((i / kr) * nr + j % nr) * kr + i % kr;
+}
+
+static void check_tile(const kernels *k, const gemm_kernel *g, size_t k_groups, bool accumulate, bool at_start)
+{
+    const size_t nr = (size_t)g->nr, depth = k_groups * (size_t)g->kr, gap = random_below(5);
+    const size_t mr = (size_t)g->mr, x_stride = depth + random_below(3), y_stride = nr + gap;
+    fenced fx, fw;
+    void *x = fence(&fx, (mr ? (mr - 1) * x_stride + depth : 0) * dtype_size(g->activation), at_start);
+    void *w = fence(&fw, depth * nr * dtype_size(g->storage), at_start);
+    for (size_t i = 0; i < fx.bytes / dtype_size(g->activation); i++)
+        store_as(g->activation, x, i, random_nasty());
+    for (size_t i = 0; i < depth * nr; i++)
+        store_as(g->storage, w, i, random_nasty());
+    float *start = malloc(mr * nr * sizeof(float)), *first = malloc(mr * nr * sizeof(float));
+    fill_nasty(start, mr * nr);
+    for (size_t rows = 1; rows <= mr; rows++) {
+        const size_t skip = rows == mr ? 0 : mr - rows; /* other company for the last row each time */
+        fenced fy;
+        float *y = fence(&fy, ((rows - 1) * y_stride + nr) * sizeof(float), at_start);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t j = 0; j < nr; j++)
+                y[r * y_stride + j] = accumulate ? start[(r + skip) * nr + j] : NAN;
+        g->tile((int)rows, k_groups, (unsigned char *)x + skip * x_stride * dtype_size(g->activation), x_stride, w, y,
+                y_stride, accumulate);
+        for (size_t r = 0; r < rows; r++) {
+            for (size_t j = 0; j < nr; j++) {
+                float *got = &y[r * y_stride + j], *before = &first[(r + skip) * nr + j];
+                if (rows == 1 || r == 0) { /* this row has not been seen before */
+                    double flushed = 0;
+                    dot d = dot_begin(accumulate ? start[(r + skip) * nr + j] : 0.0f);
+                    for (size_t i = 0; i < depth; i++)
+                        dot_add(&d, load_as(g->activation, x, (r + skip) * x_stride + i),
+                                load_as(g->storage, w, packed_index(g, depth, j, i)), &flushed);
+                    check_close("tile", k->name, depth, j, *got, d.value, dot_bound(&d, depth, flushed));
+                    *before = *got;
+                } else {
+                    assert_memory_equal(got, before, sizeof *got);
+                }
+            }
+            for (size_t j = nr; j < y_stride && r + 1 < rows; j++) {
+                unsigned char gap_bytes[sizeof(float)];
+                memset(gap_bytes, FILLER, sizeof gap_bytes);
+                assert_memory_equal(&y[r * y_stride + j], gap_bytes, sizeof gap_bytes);
+            }
+        }
+        unfence(&fy);
+    }
+    free(start);
+    free(first);
+    unfence(&fx);
+    unfence(&fw);
+}
+
+static void test_tile(void **state)
+{
+    (void)state;
+    static const size_t depths[] = {0, 1, 2, 3, 7, 16, 33, 130};
+    FOR_EACH_LEVEL(k)
+    {
+        for (int type = 0; type < DTYPE_COUNT; type++) {
+            const gemm_kernel *g = &k->gemm[type];
+            assert_int_equal(g->storage, type);
+            assert_int_equal(64 % g->nr, 0);
+            assert_int_equal(g->kr, type == QWEN3_DTYPE_F32 ? 1 : 2);
+            for (size_t i = 0; i < COUNT(depths) * 4; i++)
+                check_tile(k, g, depths[i / 4], i & 1, i & 2);
+        }
+    }
+}
+
+/* Infinities and NaN reach exactly the outputs that they enter. */
+static void test_tile_not_finite(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (int type = 0; type < DTYPE_COUNT; type++) {
+            const gemm_kernel *g = &k->gemm[type];
+            const size_t nr = (size_t)g->nr, depth = 8;
+            float x[8], y[64];
+            unsigned char w[64 * 8 * sizeof(float)];
+            unsigned char xs[8 * sizeof(float)];
+            for (size_t i = 0; i < depth; i++) {
+                x[i] = 1.0f;
+                store_as(g->activation, xs, i, x[i]);
+            }
+            for (size_t i = 0; i < nr * depth; i++)
+                store_as(g->storage, w, i, 1.0f);
+            store_as(g->storage, w, packed_index(g, depth, 3, 5), NAN);
+            store_as(g->storage, w, packed_index(g, depth, 4, 2), INFINITY);
+            g->tile(1, depth / (size_t)g->kr, xs, depth, w, y, nr, false);
+            for (size_t j = 0; j < nr; j++) {
+                if (j == 3)
+                    assert_true(isnan(y[j]));
+                else
+                    assert_true(y[j] == (j == 4 ? INFINITY : 8.0f));
+            }
+        }
+    }
+}
+
+/* A row-major matrix and its packed copy. */
+typedef struct matrix {
+    size_t n, k, stride;
+    qwen3_dtype type;
+    fenced src, packed;
+} matrix;
+
+static bool matrix_make(matrix *m, const gemm_kernel *g, size_t n, size_t k, qwen3_dtype type, bool at_start)
+{
+    *m = (matrix){.n = n, .k = k, .stride = k + random_below(4), .type = type};
+    unsigned char *src = fence(&m->src, ((n - 1) * m->stride + k) * dtype_size(type), at_start);
+    for (size_t i = 0; i < m->src.bytes / dtype_size(type); i++)
+        store_as(type, src, i, random_nasty());
+    const size_t nr = (size_t)g->nr, size = dtype_size(g->storage);
+    const size_t panel = gemm_packed_size(g, nr, k) * size;
+    unsigned char *packed = fence(&m->packed, gemm_packed_size(g, n, k) * size, at_start);
+    bool finite = true;
+    for (size_t p = 0; p * nr < n; p++)
+        finite &= gemm_pack_panel(g, n, k, p, src + p * nr * m->stride * dtype_size(type), type, m->stride,
+                                  packed + p * panel);
+    return finite;
+}
+
+static void matrix_free(matrix *m)
+{
+    unfence(&m->src);
+    unfence(&m->packed);
+}
+
+/* The value that the packed copy must hold. */
+static float matrix_at(const matrix *m, const gemm_kernel *g, size_t j, size_t i)
+{
+    const float x = load_as(m->type, m->src.data, j * m->stride + i);
+    return g->storage == QWEN3_DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(x)) : x;
+}
+
+static void test_pack(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (int round = 0; round < 40; round++) {
+            const gemm_kernel *g = &k->gemm[round % 2];
+            const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
+            matrix m;
+            assert_true(matrix_make(&m, g, 1 + random_below(150), 1 + random_below(300), (qwen3_dtype)(round / 2 % 2),
+                                    round & 4));
+            const size_t rows = (m.n + nr - 1) / nr * nr, cols = (m.k + kr - 1) / kr * kr;
+            assert_int_equal(gemm_packed_size(g, m.n, m.k), rows * cols);
+            for (size_t j = 0; j < rows; j++) {
+                for (size_t i = 0; i < cols; i++) {
+                    const float expected = j < m.n && i < m.k ? matrix_at(&m, g, j, i) : 0.0f;
+                    const float got = load_as(g->storage, m.packed.data, packed_index(g, m.k, j, i));
+                    assert_memory_equal(&got, &expected, sizeof got);
+                }
+            }
+            /* One bad value anywhere is seen, in its panel only. */
+            static const float bad[] = {NAN, INFINITY, -INFINITY};
+            const size_t at = random_below(m.n), panel = at / nr;
+            store_as(m.type, m.src.data, at * m.stride + random_below(m.k), bad[random_below(COUNT(bad))]);
+            for (size_t p = 0; p * nr < m.n; p++) {
+                const bool finite =
+                    gemm_pack_panel(g, m.n, m.k, p, m.src.data + p * nr * m.stride * dtype_size(m.type), m.type,
+                                    m.stride, m.packed.data + p * nr * cols * dtype_size(g->storage));
+                assert_int_equal(finite, p != panel);
+            }
+            matrix_free(&m);
+        }
+    }
+}
+
+/* x[rows, k] in rows that obey ACTIVATION_PAD, values behind k zero. */
+static unsigned char *make_activation(const gemm_kernel *g, size_t rows, size_t k, size_t stride)
+{
+    unsigned char *x = calloc(rows * stride + 1, dtype_size(g->activation));
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < k; i++)
+            store_as(g->activation, x, r * stride + i, random_nasty());
+    return x;
+}
+
+static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t n, size_t depth)
+{
+    matrix w;
+    assert_true(matrix_make(&w, g, n, depth, (qwen3_dtype)random_below(2), random_below(2)));
+    const size_t stride = (depth + ACTIVATION_PAD - 1) / ACTIVATION_PAD * ACTIVATION_PAD;
+    const size_t y_stride = n + random_below(3), kr = (size_t)g->kr, nr = (size_t)g->nr;
+    unsigned char *x = make_activation(g, m, depth, stride);
+    fenced fy, fz;
+    float *y = fence(&fy, ((m - 1) * y_stride + n) * sizeof(float), false);
+    gemm(g, m, x, stride, w.packed.data, n, depth, 0, n, 0, depth, y, y_stride, false);
+    for (size_t r = 0; r < m; r++) {
+        for (size_t j = 0; j < n; j++) {
+            double flushed = 0;
+            dot d = dot_begin(0.0f);
+            for (size_t i = 0; i < depth; i++)
+                dot_add(&d, load_as(g->activation, x, r * stride + i), matrix_at(&w, g, j, i), &flushed);
+            check_close("gemm", k->name, depth, r * n + j, y[r * y_stride + j], d.value, dot_bound(&d, depth, flushed));
+        }
+    }
+    /* The same out of two parts along n and two along k, the second added to the first: the same bits. */
+    const size_t n_cut = random_below((n + nr - 1) / nr) * nr, k_cut = random_below((depth + kr - 1) / kr) * kr;
+    float *z = fence(&fz, ((m - 1) * y_stride + n) * sizeof(float), true);
+    const size_t n_ends[3] = {0, n_cut, n}, k_ends[3] = {0, k_cut, depth};
+    for (size_t a = 0; a < 2; a++) {
+        for (size_t b = 0; b < 2; b++) {
+            /* The second half's x as the caller has it who owns only these columns. */
+            const size_t k0 = k_ends[b], k1 = k_ends[b + 1];
+            unsigned char *part = calloc(m * stride + 1, dtype_size(g->activation));
+            for (size_t r = 0; r < m; r++)
+                memcpy(part + r * stride * dtype_size(g->activation), x + (r * stride + k0) * dtype_size(g->activation),
+                       (k1 - k0) * dtype_size(g->activation));
+            gemm(g, m, part, stride, w.packed.data, n, depth, n_ends[a], n_ends[a + 1], k0, k1, z + n_ends[a], y_stride,
+                 b > 0);
+            free(part);
+        }
+    }
+    for (size_t r = 0; r < m; r++)
+        assert_memory_equal(z + r * y_stride, y + r * y_stride, n * sizeof(float));
+    /* A row does not depend on its company. */
+    const size_t row = random_below(m);
+    float *alone = malloc(n * sizeof(float));
+    gemm(g, 1, x + row * stride * dtype_size(g->activation), stride, w.packed.data, n, depth, 0, n, 0, depth, alone, n,
+         false);
+    assert_memory_equal(alone, y + row * y_stride, n * sizeof(float));
+    free(alone);
+    free(x);
+    unfence(&fy);
+    unfence(&fz);
+    matrix_free(&w);
+}
+
+static void test_gemm(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (int type = 0; type < DTYPE_COUNT; type++) {
+            const gemm_kernel *g = &k->gemm[type];
+            check_gemm(k, g, 1, 1, 1);
+            check_gemm(k, g, 7, 64, 64);
+            check_gemm(k, g, 2, 70, 4500); /* several pieces along k, and an odd end */
+            check_gemm(k, g, 8, 65, 2049);
+            for (int round = 0; round < 12; round++)
+                check_gemm(k, g, 1 + random_below(20), 1 + random_below(140), 1 + random_below(200));
+            float y[2] = {NAN, 7.0f}, none = 0;
+            gemm(g, 1, &none, 0, &none, 1, 0, 0, 1, 0, 0, y, 1, false); /* an empty sum */
+            assert_true(y[0] == 0.0f && y[1] == 7.0f);
+            gemm(g, 0, &none, 0, &none, 1, 0, 0, 1, 0, 0, y, 1, false); /* no rows */
+        }
+    }
+}
+
+/* ---- Limits ------------------------------------------------------------------------------------ */
+
+static void test_limits(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (int type = 0; type < DTYPE_COUNT; type++) {
+            const uint64_t operations = k->multiply_add[type](3);
+            assert_in_range(operations, 2800000, 3200000);
+        }
+        fenced f;
+        unsigned char *p = fence(&f, 4096, false);
+        const uint64_t before = k->read_memory(p, 4096);
+        for (size_t i = 0; i < 4096; i += 1 + random_below(30)) {
+            p[i] ^= 1;
+            assert_int_not_equal(k->read_memory(p, 4096), before);
+            p[i] ^= 1;
+        }
+        assert_int_equal(k->read_memory(p, 4096), before);
+        unfence(&f);
+    }
+}
+
+int main(void)
+{
+    const char *seed = getenv("QWEN3_TEST_SEED");
+    random_state = seed ? strtoull(seed, NULL, 0) : 20251122;
+    printf("seed %llu, best level %s\n", (unsigned long long)random_state, qwen3_isa_name(qwen3_isa_best()));
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names),       cmocka_unit_test(test_dispatch), cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_conversions), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_add_scale_max),
+        cmocka_unit_test(test_rope),        cmocka_unit_test(test_silu_mul), cmocka_unit_test(test_exp_sum),
+        cmocka_unit_test(test_nan),         cmocka_unit_test(test_tile),     cmocka_unit_test(test_tile_not_finite),
+        cmocka_unit_test(test_pack),        cmocka_unit_test(test_gemm),     cmocka_unit_test(test_limits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
