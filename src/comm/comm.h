@@ -2,9 +2,11 @@
  *
  * All functions but rank/size/stats are collective over the group and are called by thread 0 of each
  * rank. Sums are taken in rank order whatever the arrival order, so the same number of ranks gives the
- * same bits; all ranks get identical bits. Byte counts are payload that leaves this rank for another one.
+ * same bits; all ranks get identical bits. Byte counts are payload that leaves this rank for another one,
+ * counted where it comes from, whichever way the MPI library takes it; groups of one rank count nothing.
  * Sizes are bytes and may exceed 2^31. Functions that return void cannot fail short of a broken machine,
- * in which case they end the job through MPI (a forward pass cannot continue on some ranks only).
+ * in which case they end the job through MPI (a forward pass cannot continue on some ranks only). A rank
+ * that died, or that made another collective call than the others, is found by the MPI library at best.
  */
 #ifndef QWEN3_COMM_H
 #define QWEN3_COMM_H

@@ -12,11 +12,15 @@ typedef struct checkpoint {
     struct checkpoint_index *index; /* name -> tensor */
 } checkpoint;
 
-/* With an index: every file it names is opened (a name with '/' or ".." is refused), every tensor is
- * where weight_map says, and no tensor stands in two files. *c is zeroed on failure. */
+/* Where both exist, model.safetensors is read and the index is not looked at, as the reference
+ * implementation does. With an index: every file it names is opened (a name with '/' or ".." is refused), every tensor
+ * is where weight_map says, none is left out of it, and no tensor stands in two files; metadata.total_size, where it is
+ * given, is the size of all tensors (or, as some tools write, of all files). *c is zeroed on failure. */
 qwen3_status checkpoint_open(const char *dir, checkpoint *c, qwen3_error *err);
 void checkpoint_close(checkpoint *c);
 /* NULL where there is none. */
 const stored_tensor *checkpoint_find(const checkpoint *c, const char *name);
+/* The path of the file that holds a tensor of the checkpoint. */
+const char *checkpoint_path_of(const checkpoint *c, const stored_tensor *tensor);
 
 #endif

@@ -14,10 +14,10 @@ typedef struct stored_tensor {
     char *name;
     stored_type type; /* tensors of other types are listed with supported = false */
     bool supported;
-    char type_name[8]; /* as written in the file */
-    int rank;
+    char type_name[8]; /* as written in the file, cut to 7 characters */
+    int rank;          /* number of dimensions; may exceed what shape holds */
     int64_t shape[4];
-    const void *data; /* in the mapping; row-major */
+    const void *data; /* in the mapping; row-major; aligned to nothing */
     size_t bytes;
 } stored_tensor;
 
@@ -30,7 +30,8 @@ typedef struct safetensors {
 } safetensors;
 
 /* Opens, maps and checks: header within the file, valid JSON without duplicate names, offsets within the
- * data, in order, without overlap or holes, sizes that match shape and type. *file is zeroed on failure. */
+ * data, without overlap or holes, sizes that match shape and type (where the type is one that the format
+ * defines). Tensors are listed in the order of their data. *file is zeroed on failure. */
 qwen3_status safetensors_open(const char *path, safetensors *file, qwen3_error *err);
 void safetensors_close(safetensors *file);
 

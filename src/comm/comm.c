@@ -1,0 +1,267 @@
+/* comm.c - what is the same for all backends: counters, sums in rank order, agreement on failures.
+ *
+ * Sums. A small vector is gathered whole by everyone and summed locally: one exchange, (R - 1) n sent per
+ * rank. A large one is cut into one slice a rank: each rank receives all contributions to its slice, sums
+ * them and the sums are gathered: two exchanges, 2 (R - 1)/R n sent per rank. Both add in rank order,
+ * ((x0 + x1) + x2) + ..., so both give the same bits.
+ */
+#include "comm/comm.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "comm/comm_backend.h"
+
+/* Floats that are summed per pass: bounds the scratch memory and keeps a pass within the caches. */
+#define SUM_BLOCK ((size_t)1 << 20)
+/* Sums whose contributions from all ranks together are at most this long are gathered whole: below it the
+ * latency of a second exchange costs more than the bytes that it saves. */
+#define GATHER_SUM_BYTES ((size_t)64 << 10)
+
+/* ---- Groups ------------------------------------------------------------------------------------ */
+
+qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *parent, comm **out, qwen3_error *err)
+{
+    *out = NULL;
+    comm *c = calloc(1, sizeof *c);
+    if (!c)
+        return fail(err, QWEN3_ERR_MEMORY, "group of %d ranks: out of memory", size);
+    *c = (comm){.backend = backend, .rank = rank, .size = size, .one_node = size == 1};
+    c->stats = parent ? parent->stats : &c->own_stats;
+    c->counts = malloc(2 * (size_t)size * sizeof *c->counts);
+    if (size > 1)
+        c->scratch = malloc((SUM_BLOCK + (size_t)size) * sizeof *c->scratch);
+    if (!c->counts || (size > 1 && !c->scratch)) {
+        free(c->scratch);
+        free(c->counts);
+        free(c);
+        return fail(err, QWEN3_ERR_MEMORY, "group of %d ranks: out of memory", size);
+    }
+    *out = c;
+    return QWEN3_OK;
+}
+
+void comm_free(comm *c)
+{
+    if (!c || c == qwen3_comm_self())
+        return;
+    c->backend->release(c);
+    free(c->scratch);
+    free(c->counts);
+    free(c);
+}
+
+qwen3_status comm_split(comm *c, int color, int key, comm **out, qwen3_error *err)
+{
+    return c->backend->split(c, color, key, out, err);
+}
+
+qwen3_status comm_split_node(comm *c, comm **out, qwen3_error *err)
+{
+    return c->backend->split_node(c, out, err);
+}
+
+int qwen3_comm_rank(const qwen3_comm *c)
+{
+    return c->rank;
+}
+
+int qwen3_comm_size(const qwen3_comm *c)
+{
+    return c->size;
+}
+
+/* ---- Counters ---------------------------------------------------------------------------------- */
+
+const char *qwen3_comm_kind_name(qwen3_comm_kind kind)
+{
+    static const char *const names[QWEN3_COMM_KINDS] = {"reduce", "kv", "query", "partial", "logits", "control"};
+    return (unsigned)kind < QWEN3_COMM_KINDS ? names[kind] : "unknown";
+}
+
+qwen3_comm_stats *comm_stats(comm *c)
+{
+    return c->stats;
+}
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, double start)
+{
+    if (c->size == 1)
+        return;
+    c->stats->calls[kind] += calls;
+    c->stats->bytes[kind] += bytes;
+    c->stats->seconds[kind] += seconds_now() - start;
+}
+
+/* ---- Moving bytes ------------------------------------------------------------------------------ */
+
+void qwen3_comm_barrier(qwen3_comm *c)
+{
+    double start = seconds_now();
+    c->backend->barrier(c);
+    count(c, QWEN3_COMM_CONTROL, 1, 0, start);
+}
+
+void comm_allgather(comm *c, const void *send, void *recv, const size_t *bytes, qwen3_comm_kind kind)
+{
+    double start = seconds_now();
+    c->backend->allgather(c, send, recv, bytes);
+    count(c, kind, 1, bytes[c->rank] * (size_t)(c->size - 1), start);
+}
+
+void comm_alltoall(comm *c, const void *send, const size_t *send_bytes, void *recv, const size_t *recv_bytes,
+                   qwen3_comm_kind kind)
+{
+    double start = seconds_now();
+    c->backend->alltoall(c, send, send_bytes, recv, recv_bytes);
+    size_t sent = 0;
+    for (int r = 0; r < c->size; r++)
+        sent += r == c->rank ? 0 : send_bytes[r];
+    count(c, kind, 1, sent, start);
+}
+
+void comm_gather(comm *c, const void *send, void *recv, const size_t *bytes, qwen3_comm_kind kind)
+{
+    double start = seconds_now();
+    c->backend->gather(c, send, recv, bytes);
+    count(c, kind, 1, c->rank == 0 ? 0 : bytes[c->rank], start);
+}
+
+void comm_broadcast(comm *c, void *data, size_t bytes, int root, qwen3_comm_kind kind)
+{
+    double start = seconds_now();
+    c->backend->broadcast(c, data, bytes, root);
+    count(c, kind, 1, c->rank == root ? bytes * (size_t)(c->size - 1) : 0, start);
+}
+
+void comm_ring_start(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes, qwen3_comm_kind kind)
+{
+    double start = seconds_now();
+    c->ring_kind = kind;
+    c->backend->ring_start(c, send, send_bytes, recv, recv_bytes);
+    count(c, kind, 1, send_bytes, start);
+}
+
+void comm_ring_wait(comm *c)
+{
+    double start = seconds_now();
+    c->backend->ring_wait(c);
+    count(c, c->ring_kind, 0, 0, start);
+}
+
+static size_t *equal_counts(comm *c, size_t bytes)
+{
+    for (int r = 0; r < c->size; r++)
+        c->counts[r] = bytes;
+    return c->counts;
+}
+
+void qwen3_comm_broadcast(qwen3_comm *c, void *data, size_t bytes)
+{
+    comm_broadcast(c, data, bytes, 0, QWEN3_COMM_CONTROL);
+}
+
+void qwen3_comm_gather(qwen3_comm *c, const void *send, size_t bytes, void *recv)
+{
+    comm_gather(c, send, recv, equal_counts(c, bytes), QWEN3_COMM_CONTROL);
+}
+
+/* ---- Reductions -------------------------------------------------------------------------------- */
+
+/* out[i] = ((part[0][i] + part[1][i]) + part[2][i]) + ...; part [ranks][n] */
+static void sum_in_rank_order(float *restrict out, const float *restrict part, int ranks, size_t n)
+{
+    const size_t block = 2048; /* stays in the first-level cache while the ranks are added to it */
+    for (size_t begin = 0; begin < n; begin += block) {
+        size_t len = n - begin < block ? n - begin : block;
+        memcpy(out + begin, part + begin, len * sizeof *out);
+        for (int r = 1; r < ranks; r++) {
+            const float *x = part + (size_t)r * n + begin;
+            for (size_t i = 0; i < len; i++)
+                out[begin + i] += x[i];
+        }
+    }
+}
+
+/* Both return the bytes that this rank sent. */
+static size_t sum_gathered(comm *c, float *x, size_t n)
+{
+    c->backend->allgather(c, x, c->scratch, equal_counts(c, n * sizeof *x));
+    sum_in_rank_order(x, c->scratch, c->size, n);
+    return n * sizeof *x * (size_t)(c->size - 1);
+}
+
+static size_t sum_sliced(comm *c, float *x, size_t n)
+{
+    size_t ranks = (size_t)c->size, rank = (size_t)c->rank;
+    size_t begin = n * rank / ranks, len = n * (rank + 1) / ranks - begin;
+    size_t *slices = c->counts, *own = c->counts + ranks;
+    for (size_t r = 0; r < ranks; r++) {
+        slices[r] = (n * (r + 1) / ranks - n * r / ranks) * sizeof *x;
+        own[r] = len * sizeof *x;
+    }
+    c->backend->alltoall(c, x, slices, c->scratch, own);
+    sum_in_rank_order(x + begin, c->scratch, c->size, len);
+    c->backend->allgather(c, x + begin, x, slices);
+    return (n - len + len * (ranks - 1)) * sizeof *x;
+}
+
+void comm_allreduce(comm *c, float *x, size_t n, qwen3_comm_kind kind)
+{
+    if (c->size == 1)
+        return;
+    double start = seconds_now();
+    size_t sent = 0;
+    for (size_t done = 0, len; done < n; done += len) {
+        len = n - done < SUM_BLOCK ? n - done : SUM_BLOCK;
+        bool small = len * sizeof *x * (size_t)c->size <= GATHER_SUM_BYTES;
+        sent += small ? sum_gathered(c, x + done, len) : sum_sliced(c, x + done, len);
+    }
+    count(c, kind, 1, sent, start);
+}
+
+void qwen3_comm_max(qwen3_comm *c, double *values, size_t n)
+{
+    if (c->size == 1)
+        return;
+    double start = seconds_now();
+    double *all = (double *)c->scratch;
+    size_t room = SUM_BLOCK * sizeof *c->scratch / sizeof *all / (size_t)c->size;
+    for (size_t done = 0, len; done < n; done += len) {
+        len = n - done < room ? n - done : room;
+        c->backend->allgather(c, values + done, all, equal_counts(c, len * sizeof *all));
+        for (size_t i = 0; i < len * (size_t)c->size; i++) {
+            if (i < len || all[i] > values[done + i % len])
+                values[done + i % len] = all[i];
+        }
+    }
+    count(c, QWEN3_COMM_CONTROL, 1, n * sizeof *values * (size_t)(c->size - 1), start);
+}
+
+qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
+{
+    double failed = err->status == QWEN3_OK ? 0 : c->size - c->rank; /* the lowest rank has the largest value */
+    double largest = failed;
+    qwen3_comm_max(c, &largest, 1);
+    if (largest == 0)
+        return QWEN3_OK;
+    /* A fault that was agreed on before, or in a part of the group, keeps the rank that it names. */
+    if (failed == largest && err->rank < 0) {
+        err->rank = c->rank;
+        if (gethostname(err->host, sizeof err->host - 1) != 0)
+            err->host[0] = '\0';
+    }
+    comm_broadcast(c, err, sizeof *err, c->size - (int)largest, QWEN3_COMM_CONTROL);
+    return err->status;
+}

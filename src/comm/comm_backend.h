@@ -1,0 +1,47 @@
+/* comm_backend.h - what a group of ranks is made of, and what a backend provides. Internal to comm/.
+ *
+ * comm.c counts, times and builds the sums and the agreement; a backend only moves bytes. Backends: self.c
+ * (one process, no MPI) and mpi.c. Backends never see the counters.
+ */
+#ifndef QWEN3_COMM_BACKEND_H
+#define QWEN3_COMM_BACKEND_H
+
+#include "comm/comm.h"
+
+typedef struct comm_backend {
+    void (*barrier)(comm *c);
+    /* Arguments as in comm.h. */
+    void (*allgather)(comm *c, const void *send, void *recv, const size_t *bytes);
+    void (*alltoall)(comm *c, const void *send, const size_t *send_bytes, void *recv, const size_t *recv_bytes);
+    void (*gather)(comm *c, const void *send, void *recv, const size_t *bytes);
+    void (*broadcast)(comm *c, void *data, size_t bytes, int root);
+    void (*ring_start)(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes);
+    void (*ring_wait)(comm *c);
+    qwen3_status (*split)(comm *c, int color, int key, comm **out, qwen3_error *err);
+    qwen3_status (*split_node)(comm *c, comm **out, qwen3_error *err);
+    void (*release)(comm *c); /* frees what is behind state; not collective for groups of one rank */
+} comm_backend;
+
+struct qwen3_comm {
+    const comm_backend *backend;
+    int rank, size;
+    bool one_node;              /* all ranks of the group share memory */
+    void *state;                /* the backend's */
+    qwen3_comm_stats *stats;    /* those of the root of the tree of splits */
+    qwen3_comm_stats own_stats; /* used where this group is the root */
+    float *scratch;             /* [SUM_BLOCK + size] contributions that wait to be summed */
+    size_t *counts;             /* [2][size] byte counts of the collective in progress */
+    qwen3_comm_kind ring_kind;  /* of the ring hop in progress */
+};
+
+extern const comm_backend comm_backend_self;
+
+/* A group with everything but backend state; parent NULL makes it the root that owns the counters. Not
+ * collective. Fails with QWEN3_ERR_MEMORY. */
+qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *parent, comm **out, qwen3_error *err);
+
+/* Checks that a process that is alone was started alone: fails with QWEN3_ERR_COMM where the environment
+ * that a launcher made says that it started more copies. Not collective. */
+qwen3_status launcher_check(qwen3_error *err);
+
+#endif

@@ -1,0 +1,65 @@
+/* launcher.c - finds processes that a launcher started together but that do not know of each other: a
+ * build without MPI, or one against another MPI than the launcher's. Each of them would take itself for
+ * the whole job.
+ *
+ * Each launcher tells its processes how many they are by an environment variable. The MPI launchers'
+ * variables are innermost: inside a Slurm step of several tasks `mpirun -n 1` starts a single process
+ * rightfully, so Slurm's is only believed where there is none of those. SLURM_NTASKS is no sign at all: it
+ * belongs to the allocation, and a batch script's own processes see it too; SLURM_STEP_NUM_TASKS is set by
+ * srun for the processes that it starts.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "comm/comm_backend.h"
+
+typedef struct launcher {
+    const char *size_variable, *rank_variable;
+} launcher;
+
+static const launcher mpi_launchers[] = {
+    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"}, /* Open MPI's mpirun */
+    {"PMI_SIZE", "PMI_RANK"},                         /* MPICH, Intel MPI, Cray; srun --mpi=pmi2 */
+    {"MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"},   /* MVAPICH2 */
+    {"PALS_SIZE", "PALS_RANKID"},                     /* HPE PALS */
+};
+static const launcher slurm = {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"};
+
+static int variable_value(const char *name)
+{
+    const char *text = getenv(name);
+    return text ? atoi(text) : -1;
+}
+
+static qwen3_status refuse(const launcher *l, qwen3_error *err)
+{
+#ifdef QWEN3_WITH_MPI
+    const char *advice = "this program was built against another MPI than the launcher belongs to; use the launcher "
+                         "of that MPI (mpirun.openmpi or mpirun.mpich; srun --mpi=...) or rebuild";
+#else
+    const char *advice = "this program was built without MPI; start one copy without a launcher, or rebuild with MPI";
+#endif
+    fail(err, QWEN3_ERR_COMM, "%s=%s: the launcher started %s copies, but each of them is alone: %s", l->size_variable,
+         getenv(l->size_variable), getenv(l->size_variable), advice);
+    if (err) {
+        err->rank = variable_value(l->rank_variable);
+        if (gethostname(err->host, sizeof err->host - 1) != 0)
+            err->host[0] = '\0';
+    }
+    return QWEN3_ERR_COMM;
+}
+
+qwen3_status launcher_check(qwen3_error *err)
+{
+    bool mpi_launcher = false;
+    for (size_t i = 0; i < sizeof mpi_launchers / sizeof *mpi_launchers; i++) {
+        int size = variable_value(mpi_launchers[i].size_variable);
+        if (size > 1)
+            return refuse(&mpi_launchers[i], err);
+        mpi_launcher |= size == 1;
+    }
+    if (!mpi_launcher && variable_value(slurm.size_variable) > 1)
+        return refuse(&slurm, err);
+    return QWEN3_OK;
+}

@@ -1,0 +1,384 @@
+/* mpi.c - the backend over MPI.
+ *
+ * Every group has its own duplicate of a communicator. Calls of MPI take int counts; longer messages are
+ * cut into chunks, which sender and receiver derive from the length that both know. An error of MPI in a
+ * collective that cannot fail (comm.h) ends the job: the other ranks could not go on.
+ */
+#include <limits.h>
+#include <mpi.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "comm/comm_backend.h"
+#include "qwen3_mpi.h"
+
+#define CHUNK ((size_t)1 << 30)
+
+enum { TAG_TRANSFER = 1, TAG_RING = 2 };
+
+typedef struct message {
+    unsigned char *data; /* written only where receive is set */
+    size_t bytes;
+    int peer;
+    bool receive;
+} message;
+
+typedef struct mpi_state {
+    MPI_Comm mpi;
+    int *lengths, *offsets; /* [size] of the MPI_Allgatherv in progress */
+    message *messages;      /* [2 * size] of the transfer in progress */
+    MPI_Request *requests;  /* [2 * size] */
+    message ring[2];        /* what the hop in progress has still to post */
+    MPI_Request ring_requests[2];
+} mpi_state;
+
+static struct {
+    comm *group;
+    bool started; /* qwen3_init called MPI_Init_thread */
+} world;
+
+static const comm_backend comm_backend_mpi;
+
+static void must(comm *c, int code)
+{
+    if (code != MPI_SUCCESS)
+        MPI_Abort(((mpi_state *)c->state)->mpi, EXIT_FAILURE);
+}
+
+/* ---- Groups ------------------------------------------------------------------------------------ */
+
+static void mpi_release(comm *c)
+{
+    mpi_state *s = c->state;
+    if (s->mpi != MPI_COMM_NULL)
+        MPI_Comm_free(&s->mpi);
+    free(s->lengths);
+    free(s->offsets);
+    free(s->messages);
+    free(s->requests);
+    free(s);
+}
+
+static mpi_state *state_create(size_t size)
+{
+    mpi_state *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->mpi = MPI_COMM_NULL;
+    s->lengths = malloc(size * sizeof *s->lengths);
+    s->offsets = malloc(size * sizeof *s->offsets);
+    s->messages = malloc(2 * size * sizeof *s->messages);
+    s->requests = malloc(2 * size * sizeof *s->requests);
+    if (s->lengths && s->offsets && s->messages && s->requests)
+        return s;
+    free(s->lengths);
+    free(s->offsets);
+    free(s->messages);
+    free(s->requests);
+    free(s);
+    return NULL;
+}
+
+static bool shares_memory(MPI_Comm mpi, int size)
+{
+    MPI_Comm node;
+    int ranks = 0;
+    if (MPI_Comm_split_type(mpi, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node) != MPI_SUCCESS)
+        return false;
+    MPI_Comm_size(node, &ranks);
+    MPI_Comm_free(&node);
+    return ranks == size;
+}
+
+/* Makes a group of `mpi`, which it takes over, also on failure. Collective over mpi; a failure of one rank
+ * is a failure of all. */
+static qwen3_status group_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_error *err)
+{
+    int rank, size;
+    qwen3_error local = {0};
+    *out = NULL;
+    MPI_Comm_set_errhandler(mpi, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(mpi, &rank);
+    MPI_Comm_size(mpi, &size);
+    if (size == 1) {
+        MPI_Comm_free(&mpi);
+        return comm_create(&comm_backend_self, 0, 1, parent, out, err);
+    }
+    mpi_state *s = state_create((size_t)size);
+    comm *c = NULL;
+    if (!s)
+        fail(&local, QWEN3_ERR_MEMORY, "group of %d ranks: out of memory", size);
+    else
+        comm_create(&comm_backend_mpi, rank, size, parent, &c, &local);
+    /* qwen3_comm_agree needs a whole group, which this rank may have failed to make. */
+    int made = c != NULL, all_made = 0;
+    int code = MPI_Allreduce(&made, &all_made, 1, MPI_INT, MPI_MIN, mpi);
+    if (code == MPI_SUCCESS && all_made) {
+        s->mpi = mpi;
+        c->state = s;
+        c->one_node = shares_memory(mpi, size);
+        *out = c;
+        return QWEN3_OK;
+    }
+    if (c) {
+        c->state = s;
+        comm_free(c);
+    } else if (s) {
+        mpi_release(&(comm){.state = s});
+    }
+    MPI_Comm_free(&mpi);
+    if (code != MPI_SUCCESS)
+        return fail(err, QWEN3_ERR_COMM, "group of %d ranks: MPI_Allreduce failed", size);
+    return fail(err, QWEN3_ERR_MEMORY, "group of %d ranks: a rank is out of memory", size);
+}
+
+static qwen3_status mpi_split(comm *c, int color, int key, comm **out, qwen3_error *err)
+{
+    mpi_state *s = c->state;
+    MPI_Comm part;
+    qwen3_error local = {0};
+    *out = NULL;
+    if (MPI_Comm_split(s->mpi, color, key, &part) != MPI_SUCCESS)
+        fail(&local, QWEN3_ERR_COMM, "MPI_Comm_split of %d ranks failed", c->size);
+    else
+        group_create(part, c, out, &local);
+    if (qwen3_comm_agree(c, &local) == QWEN3_OK)
+        return QWEN3_OK;
+    comm_free(*out);
+    *out = NULL;
+    if (err)
+        *err = local;
+    return local.status;
+}
+
+static qwen3_status mpi_split_node(comm *c, comm **out, qwen3_error *err)
+{
+    mpi_state *s = c->state;
+    MPI_Comm node;
+    int first = c->rank;
+    *out = NULL;
+    if (MPI_Comm_split_type(s->mpi, MPI_COMM_TYPE_SHARED, c->rank, MPI_INFO_NULL, &node) != MPI_SUCCESS ||
+        MPI_Bcast(&first, 1, MPI_INT, 0, node) != MPI_SUCCESS)
+        must(c, MPI_ERR_OTHER);
+    MPI_Comm_free(&node);
+    return mpi_split(c, first, c->rank, out, err);
+}
+
+qwen3_status qwen3_comm_from_mpi(MPI_Comm mpi, qwen3_comm **out, qwen3_error *err)
+{
+    int provided;
+    MPI_Comm copy;
+    *out = NULL;
+    MPI_Query_thread(&provided);
+    if (provided < MPI_THREAD_FUNNELED)
+        return fail(err, QWEN3_ERR_COMM, "MPI was initialised without thread support; MPI_THREAD_FUNNELED is needed");
+    if (MPI_Comm_dup(mpi, &copy) != MPI_SUCCESS)
+        return fail(err, QWEN3_ERR_COMM, "MPI_Comm_dup failed");
+    return group_create(copy, NULL, out, err);
+}
+
+void qwen3_comm_free(qwen3_comm *c)
+{
+    comm_free(c);
+}
+
+/* ---- Messages ---------------------------------------------------------------------------------- */
+
+/* Posts the next chunk of a message; MPI_REQUEST_NULL where nothing is left. */
+static void post(comm *c, message *m, int tag, MPI_Request *request)
+{
+    mpi_state *s = c->state;
+    int len = (int)(m->bytes < CHUNK ? m->bytes : CHUNK);
+    *request = MPI_REQUEST_NULL;
+    if (len == 0)
+        return;
+    if (m->receive)
+        must(c, MPI_Irecv(m->data, len, MPI_BYTE, m->peer, tag, s->mpi, request));
+    else
+        must(c, MPI_Isend(m->data, len, MPI_BYTE, m->peer, tag, s->mpi, request));
+    m->data += len;
+    m->bytes -= (size_t)len;
+}
+
+/* Moves the first n entries of s->messages. A chunk of a message goes in the round of its number on both
+ * sides, so a rank that has done its rounds waits for nobody. */
+static void transfer(comm *c, int n)
+{
+    mpi_state *s = c->state;
+    for (;;) {
+        bool any = false;
+        for (int i = 0; i < n; i++) {
+            post(c, &s->messages[i], TAG_TRANSFER, &s->requests[i]);
+            any |= s->requests[i] != MPI_REQUEST_NULL;
+        }
+        if (!any)
+            return;
+        must(c, MPI_Waitall(n, s->requests, MPI_STATUSES_IGNORE));
+    }
+}
+
+static message send_to(int peer, const void *data, size_t bytes)
+{
+    return (message){.data = (unsigned char *)(uintptr_t)data, .bytes = bytes, .peer = peer};
+}
+
+static message receive_from(int peer, void *data, size_t bytes)
+{
+    return (message){.data = data, .bytes = bytes, .peer = peer, .receive = true};
+}
+
+static void copy_own(void *to, const void *from, size_t bytes)
+{
+    if (bytes && to != from)
+        memmove(to, from, bytes);
+}
+
+static void mpi_barrier(comm *c)
+{
+    must(c, MPI_Barrier(((mpi_state *)c->state)->mpi));
+}
+
+static void mpi_allgather(comm *c, const void *send, void *recv, const size_t *bytes)
+{
+    mpi_state *s = c->state;
+    unsigned char *to = recv;
+    size_t total = 0;
+    for (int r = 0; r < c->size; r++) {
+        if (r == c->rank)
+            copy_own(to + total, send, bytes[r]);
+        s->lengths[r] = (int)(bytes[r] <= INT_MAX ? bytes[r] : INT_MAX);
+        s->offsets[r] = (int)(total <= INT_MAX ? total : INT_MAX);
+        total += bytes[r];
+    }
+    if (total == 0)
+        return;
+    if (total <= INT_MAX) {
+        must(c, MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_BYTE, recv, s->lengths, s->offsets, MPI_BYTE, s->mpi));
+        return;
+    }
+    int n = 0;
+    for (int r = 0; r < c->size; to += bytes[r], r++) {
+        if (r == c->rank)
+            continue;
+        s->messages[n++] = receive_from(r, to, bytes[r]);
+        s->messages[n++] = send_to(r, send, bytes[c->rank]);
+    }
+    transfer(c, n);
+}
+
+static void mpi_alltoall(comm *c, const void *send, const size_t *send_bytes, void *recv, const size_t *recv_bytes)
+{
+    mpi_state *s = c->state;
+    const unsigned char *from = send;
+    unsigned char *to = recv;
+    int n = 0;
+    for (int r = 0; r < c->size; to += recv_bytes[r], r++) {
+        if (r != c->rank)
+            s->messages[n++] = receive_from(r, to, recv_bytes[r]);
+    }
+    to = recv;
+    for (int r = 0; r < c->size; from += send_bytes[r], to += recv_bytes[r], r++) {
+        if (r == c->rank)
+            copy_own(to, from, send_bytes[r]);
+        else
+            s->messages[n++] = send_to(r, from, send_bytes[r]);
+    }
+    transfer(c, n);
+}
+
+static void mpi_gather(comm *c, const void *send, void *recv, const size_t *bytes)
+{
+    mpi_state *s = c->state;
+    unsigned char *to = recv;
+    int n = 0;
+    if (c->rank != 0) {
+        s->messages[n++] = send_to(0, send, bytes[c->rank]);
+    } else {
+        copy_own(to, send, bytes[0]);
+        to += bytes[0];
+        for (int r = 1; r < c->size; to += bytes[r], r++)
+            s->messages[n++] = receive_from(r, to, bytes[r]);
+    }
+    transfer(c, n);
+}
+
+static void mpi_broadcast(comm *c, void *data, size_t bytes, int root)
+{
+    mpi_state *s = c->state;
+    unsigned char *at = data;
+    for (size_t len; bytes > 0; at += len, bytes -= len) {
+        len = bytes < CHUNK ? bytes : CHUNK;
+        must(c, MPI_Bcast(at, (int)len, MPI_BYTE, root, s->mpi));
+    }
+}
+
+static void mpi_ring_start(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes)
+{
+    mpi_state *s = c->state;
+    s->ring[0] = receive_from((c->rank + c->size - 1) % c->size, recv, recv_bytes);
+    s->ring[1] = send_to((c->rank + 1) % c->size, send, send_bytes);
+    for (int i = 0; i < 2; i++)
+        post(c, &s->ring[i], TAG_RING, &s->ring_requests[i]);
+}
+
+static void mpi_ring_wait(comm *c)
+{
+    mpi_state *s = c->state;
+    while (s->ring_requests[0] != MPI_REQUEST_NULL || s->ring_requests[1] != MPI_REQUEST_NULL) {
+        must(c, MPI_Waitall(2, s->ring_requests, MPI_STATUSES_IGNORE));
+        for (int i = 0; i < 2; i++)
+            post(c, &s->ring[i], TAG_RING, &s->ring_requests[i]);
+    }
+}
+
+static const comm_backend comm_backend_mpi = {
+    .barrier = mpi_barrier,
+    .allgather = mpi_allgather,
+    .alltoall = mpi_alltoall,
+    .gather = mpi_gather,
+    .broadcast = mpi_broadcast,
+    .ring_start = mpi_ring_start,
+    .ring_wait = mpi_ring_wait,
+    .split = mpi_split,
+    .split_node = mpi_split_node,
+    .release = mpi_release,
+};
+
+/* ---- Start and end ----------------------------------------------------------------------------- */
+
+qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **out, qwen3_error *err)
+{
+    int initialised = 0, provided, size;
+    qwen3_status status = QWEN3_OK;
+    error_clear(err);
+    *out = world.group;
+    if (world.group)
+        return QWEN3_OK;
+    MPI_Initialized(&initialised);
+    if (!initialised) {
+        if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+            return fail(err, QWEN3_ERR_COMM, "MPI_Init_thread failed");
+        world.started = true;
+    }
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    if (size == 1)
+        status = launcher_check(err);
+    if (status == QWEN3_OK)
+        status = qwen3_comm_from_mpi(MPI_COMM_WORLD, &world.group, err);
+    if (status != QWEN3_OK)
+        qwen3_finalize();
+    *out = world.group;
+    return status;
+}
+
+void qwen3_finalize(void)
+{
+    int finalised = 0;
+    comm_free(world.group);
+    world.group = NULL;
+    MPI_Finalized(&finalised);
+    if (world.started && !finalised)
+        MPI_Finalize();
+    world.started = false;
+}

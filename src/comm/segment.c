@@ -1,0 +1,149 @@
+/* segment.c - memory that the ranks of a node share.
+ *
+ * Rank 0 makes an anonymous file in memory (memfd_create), the others open it through rank 0's entry in
+ * /proc and all map it. Against MPI_Win_allocate_shared and shm_open: it is not bounded by the size of
+ * /dev/shm (64 MB in many containers, where touching more kills the process), leaves nothing behind when a
+ * job dies, and is the same for every MPI. Pages are backed when first touched, near who touches them.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "base/status.h"
+#include "comm/comm_backend.h"
+
+struct comm_segment {
+    comm *group;
+    void *base;
+    size_t bytes;
+};
+
+/* How the others find rank 0's file; device and inode tell it from another process's of the same number
+ * (ranks in containers of their own see different processes). */
+typedef struct memory_file {
+    pid_t pid;
+    int fd; /* -1: rank 0 has failed */
+    dev_t device;
+    ino_t inode;
+} memory_file;
+
+static qwen3_status create_file(size_t bytes, memory_file *file, qwen3_error *err)
+{
+    struct stat info;
+    if (bytes > memory_available())
+        return fail(err, QWEN3_ERR_MEMORY, "shared segment: %zu bytes wanted, %zu available", bytes,
+                    memory_available());
+    file->fd = memfd_create("qwen3", MFD_CLOEXEC);
+    if (file->fd >= 0 && ftruncate(file->fd, (off_t)bytes) == 0 && fstat(file->fd, &info) == 0) {
+        file->pid = getpid();
+        file->device = info.st_dev;
+        file->inode = info.st_ino;
+        return QWEN3_OK;
+    }
+    fail(err, QWEN3_ERR_MEMORY, "shared segment of %zu bytes: %s", bytes, strerror(errno));
+    if (file->fd >= 0)
+        close(file->fd);
+    file->fd = -1;
+    return QWEN3_ERR_MEMORY;
+}
+
+/* Returns a descriptor of rank 0's file, -1 on failure. */
+static int open_file(const memory_file *file, qwen3_error *err)
+{
+    char path[64];
+    struct stat info;
+    snprintf(path, sizeof path, "/proc/%ld/fd/%d", (long)file->pid, file->fd);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        fail(err, QWEN3_ERR_MEMORY, "shared segment: %s: %s", path, strerror(errno));
+        return -1;
+    }
+    if (fstat(fd, &info) == 0 && info.st_dev == file->device && info.st_ino == file->inode)
+        return fd;
+    fail(err, QWEN3_ERR_MEMORY, "shared segment: %s is not rank 0's file: the ranks see different processes", path);
+    close(fd);
+    return -1;
+}
+
+static qwen3_status map_file(comm_segment *segment, qwen3_error *err)
+{
+    memory_file file = {.fd = -1};
+    int fd = -1;
+    if (segment->group->rank == 0)
+        create_file(segment->bytes, &file, err);
+    comm_broadcast(segment->group, &file, sizeof file, 0, QWEN3_COMM_CONTROL);
+    if (file.fd >= 0)
+        fd = segment->group->rank == 0 ? file.fd : open_file(&file, err);
+    if (fd >= 0) {
+        segment->base = mmap(NULL, segment->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (segment->base == MAP_FAILED) {
+            segment->base = NULL;
+            fail(err, QWEN3_ERR_MEMORY, "shared segment of %zu bytes: %s", segment->bytes, strerror(errno));
+        } else {
+            madvise(segment->base, segment->bytes, MADV_HUGEPAGE);
+        }
+    }
+    qwen3_status status = qwen3_comm_agree(segment->group, err); /* rank 0 keeps its entry in /proc until here */
+    if (fd >= 0)
+        close(fd);
+    if (status != QWEN3_OK && segment->base) {
+        munmap(segment->base, segment->bytes);
+        segment->base = NULL;
+    }
+    return status;
+}
+
+qwen3_status comm_shared_alloc(comm *c, size_t bytes, comm_segment **out, void **base, qwen3_error *err)
+{
+    qwen3_error local = {0};
+    *out = NULL;
+    *base = NULL;
+    comm_segment *segment = calloc(1, sizeof *segment);
+    if (!segment)
+        fail(&local, QWEN3_ERR_MEMORY, "shared segment: out of memory");
+    else if (!c->one_node)
+        fail(&local, QWEN3_ERR_ARGUMENT, "shared segment: the %d ranks of the group are on several nodes", c->size);
+    else
+        *segment = (comm_segment){.group = c, .bytes = bytes};
+    if (qwen3_comm_agree(c, &local) == QWEN3_OK && bytes > 0) {
+        if (c->size == 1)
+            memory_alloc(&segment->base, bytes, "shared segment", &local);
+        else
+            map_file(segment, &local);
+    }
+    if (local.status != QWEN3_OK) {
+        free(segment);
+        if (err)
+            *err = local;
+        return local.status;
+    }
+    *out = segment;
+    *base = segment->base;
+    return QWEN3_OK;
+}
+
+void comm_shared_sync(comm *c, comm_segment *segment)
+{
+    (void)segment;
+    atomic_thread_fence(memory_order_seq_cst);
+    c->backend->barrier(c);
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+void comm_shared_free(comm_segment *segment)
+{
+    if (!segment)
+        return;
+    if (segment->group->size == 1)
+        memory_free(segment->base, segment->bytes);
+    else if (segment->base)
+        munmap(segment->base, segment->bytes);
+    free(segment);
+}

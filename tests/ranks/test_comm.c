@@ -1,0 +1,409 @@
+/* test_comm.c - every collective against what it must give, computed locally: each rank can generate every
+ * rank's contribution from the seed. */
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "comm/comm.h"
+#include "comm/topology.h"
+#include "ranks/check.h"
+
+#define GUARD 64 /* bytes after a received piece that must stay as they were */
+
+static uint64_t seed;
+
+/* Byte `i` of what `rank` contributes to the test number `test`. */
+static unsigned char content(int test, int rank, size_t i)
+{
+    uint64_t state = seed + (uint64_t)test * 1000003 + (uint64_t)rank * 10007 + i / 8;
+    return (unsigned char)(check_random(&state) >> i % 8 * 8);
+}
+
+static unsigned char *filled(int test, int rank, size_t bytes)
+{
+    unsigned char *data = malloc(bytes + GUARD);
+    for (size_t i = 0; i < bytes; i++)
+        data[i] = content(test, rank, i);
+    return data;
+}
+
+static unsigned char *guarded(size_t bytes)
+{
+    unsigned char *data = malloc(bytes + GUARD);
+    memset(data, 0xa5, bytes + GUARD);
+    return data;
+}
+
+static bool guard_intact(const unsigned char *data, size_t bytes)
+{
+    for (size_t i = 0; i < GUARD; i++) {
+        if (data[bytes + i] != 0xa5)
+            return false;
+    }
+    return true;
+}
+
+/* Bytes [skip, skip + n) of the rank's contribution stand at `data`. */
+static bool holds(const unsigned char *data, int test, int rank, size_t skip, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (data[i] != content(test, rank, skip + i))
+            return false;
+    }
+    return true;
+}
+
+/* Sizes of pieces: equal, uneven, empty for some ranks, large for one rank. */
+static size_t piece(int shape, int from, int to)
+{
+    uint64_t state = seed + (uint64_t)(shape * 100 + from * 10 + to);
+    switch (shape) {
+    case 0:
+        return 0;
+    case 1:
+        return 1;
+    case 2:
+        return 4099;
+    case 3:
+        return (size_t)(check_random(&state) % 50000);
+    case 4:
+        return from % 2 ? (size_t)(check_random(&state) % 1000) : 0;
+    default:
+        return from == 0 ? 3000017 : 13;
+    }
+}
+#define SHAPES 6
+
+static void check_sent(comm *c, qwen3_comm_kind kind, uint64_t calls, uint64_t bytes, const char *what)
+{
+    qwen3_comm_stats *stats = comm_stats(c);
+    if (comm_size(c) == 1)
+        calls = bytes = 0;
+    for (int k = 0; k < QWEN3_COMM_KINDS; k++) {
+        check(stats->calls[k] == (k == (int)kind ? calls : 0), "%s: %" PRIu64 " calls of kind %d", what,
+              stats->calls[k], k);
+        check(stats->bytes[k] == (k == (int)kind ? bytes : 0), "%s: %" PRIu64 " bytes of kind %d, expected %" PRIu64,
+              what, stats->bytes[k], k, bytes);
+        check(stats->seconds[k] >= 0 && (k == (int)kind || stats->seconds[k] == 0), "%s: %g s of kind %d", what,
+              stats->seconds[k], k);
+    }
+    *stats = (qwen3_comm_stats){0};
+}
+
+static void test_allgather(comm *c, int shape, bool in_place)
+{
+    int rank = comm_rank(c), size = comm_size(c), test = 10 + shape;
+    size_t bytes[64], total = 0, own = 0;
+    for (int r = 0; r < size; total += bytes[r], r++) {
+        bytes[r] = piece(shape, r, 0);
+        own = r == rank ? total : own;
+    }
+    unsigned char *send = filled(test, rank, bytes[rank]), *recv = guarded(total);
+    if (in_place)
+        memcpy(recv + own, send, bytes[rank]);
+    comm_allgather(c, in_place ? recv + own : send, recv, bytes, QWEN3_COMM_KV);
+    check_sent(c, QWEN3_COMM_KV, 1, bytes[rank] * (size_t)(size - 1), "allgather");
+    for (int r = 0, at = 0; r < size; at += (int)bytes[r], r++)
+        check(holds(recv + at, test, r, 0, bytes[r]), "allgather shape %d: piece of rank %d", shape, r);
+    check(guard_intact(recv, total), "allgather shape %d wrote beyond the end", shape);
+    free(send);
+    free(recv);
+}
+
+static void test_alltoall(comm *c, int shape)
+{
+    int rank = comm_rank(c), size = comm_size(c), test = 20 + shape;
+    size_t send_bytes[64], recv_bytes[64], send_total = 0, recv_total = 0, sent = 0;
+    for (int r = 0; r < size; r++) {
+        send_bytes[r] = piece(shape, rank, r);
+        recv_bytes[r] = piece(shape, r, rank);
+        send_total += send_bytes[r];
+        recv_total += recv_bytes[r];
+        sent += r == rank ? 0 : send_bytes[r];
+    }
+    unsigned char *send = filled(test, rank, send_total), *recv = guarded(recv_total), *at = recv;
+    comm_alltoall(c, send, send_bytes, recv, recv_bytes, QWEN3_COMM_QUERY);
+    check_sent(c, QWEN3_COMM_QUERY, 1, sent, "alltoall");
+    for (int r = 0; r < size; at += recv_bytes[r], r++) {
+        size_t skip = 0;
+        for (int to = 0; to < rank; to++)
+            skip += piece(shape, r, to);
+        check(holds(at, test, r, skip, recv_bytes[r]), "alltoall shape %d: piece of rank %d", shape, r);
+    }
+    check(guard_intact(recv, recv_total), "alltoall shape %d wrote beyond the end", shape);
+    check(holds(send, test, rank, 0, send_total), "alltoall shape %d changed what it sent", shape);
+    free(send);
+    free(recv);
+}
+
+static void test_gather_broadcast(comm *c, int shape)
+{
+    int rank = comm_rank(c), size = comm_size(c), test = 30 + shape;
+    size_t bytes[64], total = 0, at = 0;
+    for (int r = 0; r < size; total += bytes[r], r++)
+        bytes[r] = piece(shape, r, 0);
+    unsigned char *send = filled(test, rank, bytes[rank]), *recv = guarded(total);
+    comm_gather(c, send, rank == 0 ? recv : NULL, bytes, QWEN3_COMM_LOGITS);
+    check_sent(c, QWEN3_COMM_LOGITS, 1, rank == 0 ? 0 : bytes[rank], "gather");
+    for (int r = 0; rank == 0 && r < size; at += bytes[r], r++)
+        check(holds(recv + at, test, r, 0, bytes[r]), "gather shape %d: piece of rank %d", shape, r);
+    check(guard_intact(recv, total), "gather shape %d wrote beyond the end", shape);
+    for (int root = 0; root < size; root++) {
+        size_t n = bytes[0];
+        unsigned char *data = rank == root ? filled(test, root, n) : guarded(n);
+        comm_broadcast(c, data, n, root, QWEN3_COMM_PARTIAL);
+        check_sent(c, QWEN3_COMM_PARTIAL, 1, rank == root ? n * (size_t)(size - 1) : 0, "broadcast");
+        check(holds(data, test, root, 0, n), "broadcast of %zu bytes from rank %d", n, root);
+        check(rank == root || guard_intact(data, n), "broadcast wrote beyond the end");
+        free(data);
+    }
+    free(send);
+    free(recv);
+}
+
+/* Sends every rank's piece round the whole ring, two buffers taking turns; another collective may run
+ * between start and wait. */
+static void test_ring(comm *c, int shape)
+{
+    int rank = comm_rank(c), size = comm_size(c), test = 40 + shape;
+    size_t most = 0, sent = 0;
+    for (int r = 0; r < size; r++)
+        most = piece(shape, r, 0) > most ? piece(shape, r, 0) : most;
+    unsigned char *buffers[2] = {guarded(most), guarded(most)};
+    for (size_t i = 0; i < piece(shape, rank, 0); i++)
+        buffers[0][i] = content(test, rank, i);
+    for (int hop = 1; hop < size; hop++) {
+        int holding = (rank - hop + 1 + size) % size, coming = (rank - hop + size) % size;
+        unsigned char *recv = buffers[hop % 2];
+        comm_ring_start(c, buffers[(hop - 1) % 2], piece(shape, holding, 0), recv, piece(shape, coming, 0),
+                        QWEN3_COMM_KV);
+        qwen3_comm_barrier(c);
+        comm_ring_wait(c);
+        sent += piece(shape, holding, 0);
+        check(holds(recv, test, coming, 0, piece(shape, coming, 0)), "ring shape %d hop %d: piece of rank %d", shape,
+              hop, coming);
+        check(guard_intact(recv, most), "ring wrote beyond the end");
+    }
+    comm_stats(c)->calls[QWEN3_COMM_CONTROL] = 0;
+    comm_stats(c)->seconds[QWEN3_COMM_CONTROL] = 0;
+    check_sent(c, QWEN3_COMM_KV, (uint64_t)(size - 1), sent, "ring");
+    free(buffers[0]);
+    free(buffers[1]);
+}
+
+/* Rank `rank`'s contribution: values of very different size, so that another order gives other bits. */
+static float addend(int rank, size_t i)
+{
+    uint64_t state = seed ^ ((uint64_t)rank << 40) ^ i;
+    float x = check_random_float(&state);
+    return ldexpf(x, (int)(check_random(&state) % 24));
+}
+
+static void test_allreduce(comm *c, size_t n, qwen3_comm_kind kind)
+{
+    int rank = comm_rank(c), size = comm_size(c);
+    float *x = malloc((n + 1) * sizeof *x), *expected = malloc((n + 1) * sizeof *x);
+    size_t wrong = 0;
+    for (size_t i = 0; i < n; i++) {
+        expected[i] = addend(0, i);
+        for (int r = 1; r < size; r++)
+            expected[i] += addend(r, i);
+    }
+    for (int repetition = 0; repetition < 2; repetition++) {
+        for (size_t i = 0; i < n; i++)
+            x[i] = addend(rank, i);
+        x[n] = 42;
+        comm_allreduce(c, x, n, kind);
+        for (size_t i = 0; i < n; i++)
+            wrong += memcmp(&x[i], &expected[i], sizeof *x) != 0;
+        check(wrong == 0, "allreduce of %zu: %zu values are not the sum in rank order", n, wrong);
+        check(x[n] == 42, "allreduce of %zu wrote beyond the end", n);
+    }
+    size_t sent = comm_stats(c)->bytes[kind] / 2, least = n * sizeof *x, slice = n / (size_t)size + 1;
+    /* Every rank sends at least the others' slices and its own sum; at most everything to everyone. */
+    check(size == 1 || sent + 4 * slice >= least - (size_t)0, "allreduce of %zu sent only %zu bytes", n, sent);
+    check(sent <= least * (size_t)(size - 1), "allreduce of %zu sent %zu bytes", n, sent);
+    check(size == 1 || comm_stats(c)->calls[kind] == 2, "allreduce counted %" PRIu64 " calls",
+          comm_stats(c)->calls[kind]);
+    *comm_stats(c) = (qwen3_comm_stats){0};
+    free(x);
+    free(expected);
+}
+
+/* The bytes by the formulas of comm.c: gathered (R - 1) n, sliced n - s + (R - 1) s with slice s. */
+static void test_allreduce_bytes(comm *c)
+{
+    size_t size = (size_t)comm_size(c), rank = (size_t)comm_rank(c), n = 1000003;
+    float *x = calloc(n, sizeof *x);
+    comm_allreduce(c, x, 100, QWEN3_COMM_REDUCE);
+    check_sent(c, QWEN3_COMM_REDUCE, 1, (size - 1) * 400, "small allreduce");
+    comm_allreduce(c, x, n, QWEN3_COMM_REDUCE);
+    size_t slice = n * (rank + 1) / size - n * rank / size;
+    check_sent(c, QWEN3_COMM_REDUCE, 1, 4 * (n - slice + (size - 1) * slice), "large allreduce");
+    free(x);
+}
+
+static void test_public(comm *c)
+{
+    int rank = comm_rank(c), size = comm_size(c);
+    double values[3] = {rank, -rank, rank == size / 2 ? 7e300 : -INFINITY};
+    uint32_t word = rank == 0 ? 0xfeedu : 0, *all = calloc((size_t)size, sizeof *all);
+    qwen3_comm_max(c, values, 3);
+    check(values[0] == size - 1 && values[1] == 0 && values[2] == 7e300, "maximum is %g %g %g", values[0], values[1],
+          values[2]);
+    qwen3_comm_broadcast(c, &word, sizeof word);
+    check(word == 0xfeedu, "broadcast gave %x", word);
+    word = 100 + (uint32_t)rank;
+    qwen3_comm_gather(c, &word, sizeof word, all);
+    for (int r = 0; r < size; r++)
+        check(all[r] == (rank == 0 ? 100 + (uint32_t)r : 0), "gathered %u from rank %d", all[r], r);
+    free(all);
+    check(strcmp(qwen3_comm_kind_name(QWEN3_COMM_KV), "kv") == 0, "name of kind kv");
+    check(qwen3_comm_size(qwen3_comm_self()) == 1 && qwen3_comm_rank(qwen3_comm_self()) == 0, "self group");
+    *comm_stats(c) = (qwen3_comm_stats){0};
+}
+
+static void test_agree(comm *c)
+{
+    int rank = comm_rank(c), size = comm_size(c);
+    char host[64] = {0}, expected[64];
+    gethostname(host, sizeof host - 1);
+    for (int first = 0; first <= size; first++) { /* first == size: nobody fails */
+        qwen3_error err = {0};
+        if (rank >= first && (rank - first) % 2 == 0)
+            fail(&err, rank % 2 ? QWEN3_ERR_IO : QWEN3_ERR_FORMAT, "rank %d says no", rank);
+        qwen3_status status = qwen3_comm_agree(c, &err);
+        qwen3_status wanted = first == size ? QWEN3_OK : first % 2 ? QWEN3_ERR_IO : QWEN3_ERR_FORMAT;
+        check(status == wanted && err.status == wanted, "first failing rank %d: status %d, %d", first, status,
+              err.status);
+        if (first == size)
+            continue;
+        snprintf(expected, sizeof expected, "rank %d says no", first);
+        check(err.rank == first && strcmp(err.host, host) == 0, "first failing rank %d: rank %d on %s", first, err.rank,
+              err.host);
+        check(strcmp(err.message, expected) == 0, "first failing rank %d: message \"%s\"", first, err.message);
+        check(qwen3_comm_agree(c, &err) == wanted && err.rank == first, "an agreed fault changed");
+    }
+    *comm_stats(c) = (qwen3_comm_stats){0};
+}
+
+static void test_segment(comm *c, size_t words)
+{
+    comm *node = NULL;
+    comm_segment *segment = NULL;
+    void *base = NULL;
+    qwen3_error err = {0};
+    check(comm_split_node(c, &node, &err) == QWEN3_OK, "split by node: %s", err.message);
+    if (!node)
+        return;
+    size_t rank = (size_t)comm_rank(node), size = (size_t)comm_size(node), wrong = 0;
+    qwen3_status status = comm_shared_alloc(node, words * 8, &segment, &base, &err);
+    check(status == QWEN3_OK && segment, "shared segment of %zu words: %s", words, err.message);
+    if (status == QWEN3_OK) {
+        volatile uint64_t *at = base;
+        for (size_t i = rank; i < words; i += size)
+            wrong += at[i] != 0;
+        comm_shared_sync(node, segment);
+        for (uint64_t round = 1; round < 4; round++) { /* every word written by another rank in each round */
+            for (size_t i = 0; i < words; i++) {
+                if ((i + round) % size == rank)
+                    at[i] = i * round;
+            }
+            comm_shared_sync(node, segment);
+            for (size_t i = 0; i < words; i++)
+                wrong += at[i] != i * round;
+            comm_shared_sync(node, segment);
+        }
+        check(wrong == 0, "%zu words of the shared segment are wrong", wrong);
+        comm_shared_free(segment);
+    }
+    err = (qwen3_error){0};
+    status = comm_shared_alloc(node, (size_t)1 << 50, &segment, &base, &err);
+    check(status == QWEN3_ERR_MEMORY && err.status == status && !segment && !base, "a segment of 1 PB: status %d",
+          status);
+    comm_free(node);
+    *comm_stats(c) = (qwen3_comm_stats){0};
+}
+
+static void test_topology(comm *c)
+{
+    qwen3_rank_info info;
+    qwen3_error err = {0};
+    qwen3_status status = qwen3_comm_topology(c, &info, &err);
+    check(status == QWEN3_OK, "topology: %s", err.message);
+    check(info.nodes == 1 && info.node == 0, "node %d of %d", info.node, info.nodes);
+    check(info.cpus_allowed >= 1 && info.cpus_allowed <= info.cpus_online, "%d of %d CPUs", info.cpus_allowed,
+          info.cpus_online);
+    check(info.cores_allowed >= 1 && info.cores_allowed <= info.cpus_allowed, "%d cores", info.cores_allowed);
+    check(info.numa_nodes >= 1 && info.binding[0] && info.cpu[0] && info.host[0], "incomplete");
+    unsetenv("OMP_NUM_THREADS");
+    int threads = default_threads(c);
+    check(threads >= 1 && threads <= info.cores_allowed, "%d threads", threads);
+    check(info.cpus_allowed < info.cpus_online || threads == 1 || threads <= info.cores_allowed / comm_size(c),
+          "%d threads on each of %d ranks that share %d cores", threads, comm_size(c), info.cores_allowed);
+    *comm_stats(c) = (qwen3_comm_stats){0};
+}
+
+static void test_group(comm *c)
+{
+    const size_t lengths[] = {0, 1, 2, 3, 7, 64, 1023, 8191, 40001, 1048577, 2500000};
+    *comm_stats(c) = (qwen3_comm_stats){0};
+    for (int shape = 0; shape < SHAPES; shape++) {
+        test_allgather(c, shape, false);
+        test_allgather(c, shape, true);
+        test_alltoall(c, shape);
+        test_gather_broadcast(c, shape);
+        test_ring(c, shape);
+    }
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        test_allreduce(c, lengths[i], i % 2 ? QWEN3_COMM_REDUCE : QWEN3_COMM_PARTIAL);
+    test_allreduce_bytes(c);
+    test_public(c);
+    test_agree(c);
+}
+
+/* Splits into two colours with the order turned round, and again by twos. */
+static void test_split(comm *c)
+{
+    comm *half = NULL, *pair = NULL;
+    qwen3_error err = {0};
+    int rank = comm_rank(c), size = comm_size(c), color = rank % 2;
+    check(comm_split(c, color, -rank, &half, &err) == QWEN3_OK, "split: %s", err.message);
+    if (!half)
+        return;
+    int members = (size + 1 - color) / 2;
+    check(comm_size(half) == members, "split has %d ranks, expected %d", comm_size(half), members);
+    check(comm_rank(half) == members - 1 - rank / 2, "rank %d of the split", comm_rank(half));
+    check(comm_stats(half) == comm_stats(c), "a split counts for itself");
+    test_group(half);
+    check(comm_split(half, comm_rank(half) / 2, rank, &pair, &err) == QWEN3_OK, "split: %s", err.message);
+    if (pair) {
+        check(comm_size(pair) <= 2, "pair of %d ranks", comm_size(pair));
+        test_allreduce(pair, 5000, QWEN3_COMM_REDUCE);
+        comm_free(pair);
+    }
+    comm_free(half);
+    comm_free(NULL);
+}
+
+int main(int argc, char **argv)
+{
+    qwen3_comm *world;
+    qwen3_error err;
+    if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
+        fprintf(stderr, "rank %d on %s: %s: %s\n", err.rank, err.host, qwen3_status_name(err.status), err.message);
+        return EXIT_FAILURE;
+    }
+    seed = check_seed(world, 20250901);
+    test_group(world);
+    test_split(world);
+    test_segment(world, 0);
+    test_segment(world, 1);
+    test_segment(world, 100003);
+    test_topology(world);
+    test_group(qwen3_comm_self());
+    int exit_status = check_report(world);
+    qwen3_finalize();
+    return exit_status;
+}
