@@ -1,0 +1,280 @@
+/* config.json: the published forms, and every way to be incomplete or contradictory. */
+#include "support/temp_files.h"
+
+#include <math.h>
+
+#include "model/config.h"
+
+/* As published for the 0.6B model. */
+static const char published[] =
+    "{\"architectures\":[\"Qwen3ForCausalLM\"],\"attention_bias\":false,\"attention_dropout\":0.0,"
+    "\"bos_token_id\":151643,\"eos_token_id\":151645,\"head_dim\":128,\"hidden_act\":\"silu\",\"hidden_size\":1024,"
+    "\"initializer_range\":0.02,\"intermediate_size\":3072,\"max_position_embeddings\":40960,"
+    "\"max_window_layers\":28,\"model_type\":\"qwen3\",\"num_attention_heads\":16,\"num_hidden_layers\":28,"
+    "\"num_key_value_heads\":8,\"rms_norm_eps\":1e-06,\"rope_scaling\":null,\"rope_theta\":1000000,"
+    "\"sliding_window\":null,\"tie_word_embeddings\":true,\"torch_dtype\":\"bfloat16\",\"use_cache\":true,"
+    "\"use_sliding_window\":false,\"vocab_size\":151936}";
+
+/* Sets the members of `change` (JSON object text) in the published file; a member of value "-" is removed. */
+static qwen3_status read_changed(const temp_dir *dir, const char *change, qwen3_config *config, qwen3_error *err)
+{
+    json_t *root = json_loads(published, 0, NULL), *changes = json_loads(change, 0, NULL);
+    assert_non_null(root);
+    assert_non_null(changes);
+    const char *key;
+    json_t *value;
+    json_object_foreach(changes, key, value)
+    {
+        if (json_is_string(value) && strcmp(json_string_value(value), "-") == 0)
+            json_object_del(root, key);
+        else
+            json_object_set(root, key, value);
+    }
+    write_json(temp_join(dir, "config.json").text, root);
+    json_decref(root);
+    json_decref(changes);
+    error_clear(err);
+    return qwen3_config_read(dir->path, config, err);
+}
+
+static void expect_config(const temp_dir *dir, const char *change, qwen3_config *config)
+{
+    qwen3_error err;
+    if (read_changed(dir, change, config, &err))
+        fail_msg("%s: %s", change, err.message);
+}
+
+static void test_published(void **state)
+{
+    qwen3_config c;
+    expect_config(*state, "{}", &c);
+    assert_int_equal(c.vocab_size, 151936);
+    assert_int_equal(c.hidden_size, 1024);
+    assert_int_equal(c.intermediate_size, 3072);
+    assert_int_equal(c.num_layers, 28);
+    assert_int_equal(c.num_heads, 16);
+    assert_int_equal(c.num_kv_heads, 8);
+    assert_int_equal(c.head_dim, 128);
+    assert_int_equal(c.max_positions, 40960);
+    assert_true(c.rms_norm_eps == 1e-6);
+    assert_true(c.rope_theta == 1e6);
+    assert_true(c.yarn_factor == 0);
+    assert_true(c.tie_word_embeddings);
+}
+
+static void test_accepted_forms(void **state)
+{
+    static const struct {
+        const char *change;
+        double theta, factor;
+    } cases[] = {
+        {"{\"rope_theta\":5000000.0}", 5e6, 0},
+        {"{\"rope_theta\":\"-\",\"rope_parameters\":{\"rope_theta\":5000000,\"rope_type\":\"default\"}}", 5e6, 0},
+        {"{\"rope_theta\":\"-\",\"rope_scaling\":\"-\",\"rope_parameters\":{\"rope_theta\":10000.0}}", 1e4, 0},
+        {"{\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"}}", 1e6, 0},
+        {"{\"rope_scaling\":{\"type\":\"default\"}}", 1e6, 0},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768}}", 1e6, 4},
+        {"{\"rope_scaling\":{\"rope_type\":\"yarn\",\"type\":\"yarn\",\"factor\":4.0,"
+         "\"original_max_position_embeddings\":32768,\"attention_factor\":null}}",
+         1e6, 4},
+        {"{\"rope_theta\":\"-\",\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1e6,\"factor\":2.0,"
+         "\"original_max_position_embeddings\":32768,\"truncate\":true}}",
+         1e6, 2},
+        {"{\"use_sliding_window\":\"-\",\"attention_bias\":\"-\",\"sliding_window\":4096}", 1e6, 0},
+        {"{\"model_type\":\"-\",\"layer_types\":[\"full_attention\",\"full_attention\"]}", 1e6, 0},
+        {"{\"architectures\":\"-\",\"quantization_config\":null}", 1e6, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config c;
+        expect_config(*state, cases[i].change, &c);
+        if (c.rope_theta != cases[i].theta || c.yarn_factor != cases[i].factor)
+            fail_msg("%s: theta %g, factor %g", cases[i].change, c.rope_theta, c.yarn_factor);
+    }
+}
+
+static void test_yarn(void **state)
+{
+    qwen3_config c;
+    expect_config(
+        *state, "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}}", &c);
+    assert_true(c.yarn_beta_fast == 32 && c.yarn_beta_slow == 1);
+    assert_int_equal(c.yarn_original_positions, 32768);
+    assert_true(fabs(c.yarn_attention_factor - 1.1386294361119891) < 1e-15); /* 0.1 ln 4 + 1 */
+    assert_int_equal(c.max_positions, 131072);
+    expect_config(*state,
+                  "{\"max_position_embeddings\":262144,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,"
+                  "\"original_max_position_embeddings\":1000,\"beta_fast\":30,\"beta_slow\":2.5,"
+                  "\"attention_factor\":1.25}}",
+                  &c);
+    assert_true(c.yarn_beta_fast == 30 && c.yarn_beta_slow == 2.5 && c.yarn_attention_factor == 1.25);
+    assert_int_equal(c.max_positions, 262144);
+}
+
+/* Each key that a computation depends on: missing, null, of the wrong kind. */
+static void test_required_keys(void **state)
+{
+    static const struct {
+        const char *key, *wrong;
+    } keys[] = {
+        {"vocab_size", "\"151936\""},        {"vocab_size", "151936.0"},  {"hidden_size", "true"},
+        {"intermediate_size", "[3072]"},     {"num_hidden_layers", "{}"}, {"num_attention_heads", "16.5"},
+        {"num_key_value_heads", "\"8\""},    {"head_dim", "1e2"},         {"max_position_embeddings", "\"x\""},
+        {"rms_norm_eps", "\"1e-6\""},        {"rope_theta", "\"1e6\""},   {"tie_word_embeddings", "1"},
+        {"tie_word_embeddings", "\"true\""}, {"hidden_act", "7"},
+    };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const char *const values[] = {"\"-\"", "null", keys[i].wrong};
+        for (size_t v = 0; v < 3; v++) {
+            char change[128];
+            qwen3_config c;
+            qwen3_error err;
+            snprintf(change, sizeof change, "{\"%s\":%s}", keys[i].key, values[v]);
+            qwen3_status status = read_changed(*state, change, &c, &err);
+            assert_refused(change, status, QWEN3_ERR_CONFIG, &err, keys[i].key, "config.json");
+            assert_int_equal(c.vocab_size, 0);
+        }
+    }
+}
+
+static void test_refused(void **state)
+{
+    static const struct {
+        const char *change;
+        qwen3_status status;
+        const char *word, *word2;
+    } cases[] = {
+        {"{\"architectures\":[\"LlamaForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "LlamaForCausalLM", "Qwen3ForCausalLM"},
+        {"{\"architectures\":[\"Qwen3MoeForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "mixture-of-experts", "not supported"},
+        {"{\"architectures\":\"-\",\"model_type\":\"qwen3_moe\"}", QWEN3_ERR_UNSUPPORTED, "mixture-of-experts", "yet"},
+        {"{\"model_type\":\"llama\"}", QWEN3_ERR_UNSUPPORTED, "model_type", "llama"},
+        {"{\"architectures\":[]}", QWEN3_ERR_UNSUPPORTED, "architectures", "Qwen3ForCausalLM"},
+        {"{\"architectures\":\"Qwen3ForCausalLM\"}", QWEN3_ERR_UNSUPPORTED, "architectures", "[\"Qwen3ForCausalLM\"]"},
+        {"{\"architectures\":\"-\",\"model_type\":\"-\"}", QWEN3_ERR_CONFIG, "architectures", "missing"},
+        {"{\"hidden_act\":\"gelu\"}", QWEN3_ERR_UNSUPPORTED, "hidden_act", "gelu"},
+        {"{\"attention_bias\":true}", QWEN3_ERR_UNSUPPORTED, "attention_bias", "true"},
+        {"{\"use_sliding_window\":true}", QWEN3_ERR_UNSUPPORTED, "use_sliding_window", "true"},
+        {"{\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", QWEN3_ERR_UNSUPPORTED, "layer_types",
+         "sliding_attention"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", QWEN3_ERR_UNSUPPORTED, "quantization_config", "fp8"},
+        {"{\"num_key_value_heads\":5}", QWEN3_ERR_CONFIG, "num_attention_heads", "multiple"},
+        {"{\"num_key_value_heads\":0}", QWEN3_ERR_CONFIG, "num_key_value_heads", "got 0"},
+        {"{\"num_key_value_heads\":32}", QWEN3_ERR_CONFIG, "num_attention_heads", "multiple"},
+        {"{\"num_hidden_layers\":-1}", QWEN3_ERR_CONFIG, "num_hidden_layers", "got -1"},
+        {"{\"vocab_size\":4611686018427387904}", QWEN3_ERR_CONFIG, "vocab_size", "expected 1 to"},
+        {"{\"hidden_size\":0}", QWEN3_ERR_CONFIG, "hidden_size", "got 0"},
+        {"{\"head_dim\":127}", QWEN3_ERR_CONFIG, "head_dim", "even"},
+        {"{\"head_dim\":4096,\"num_attention_heads\":16384}", QWEN3_ERR_CONFIG, "num_attention_heads * head_dim",
+         "at most"},
+        {"{\"rms_norm_eps\":0}", QWEN3_ERR_CONFIG, "rms_norm_eps", "got 0"},
+        {"{\"rms_norm_eps\":-1e-6}", QWEN3_ERR_CONFIG, "rms_norm_eps", "between"},
+        {"{\"rope_theta\":-1}", QWEN3_ERR_CONFIG, "rope_theta", "got -1"},
+        {"{\"rope_theta\":0}", QWEN3_ERR_CONFIG, "rope_theta", "got 0"},
+        {"{\"rope_parameters\":{\"rope_theta\":5e6}}", QWEN3_ERR_CONFIG, "rope_theta", "both"},
+        {"{\"rope_parameters\":7}", QWEN3_ERR_CONFIG, "rope_parameters", "an object"},
+        {"{\"rope_scaling\":\"yarn\"}", QWEN3_ERR_CONFIG, "rope_scaling", "an object"},
+        {"{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", QWEN3_ERR_UNSUPPORTED, "rope_scaling.rope_type",
+         "linear"},
+        {"{\"rope_scaling\":{\"type\":7}}", QWEN3_ERR_UNSUPPORTED, "rope_type", "7"},
+        {"{\"rope_scaling\":{\"factor\":2}}", QWEN3_ERR_CONFIG, "rope_scaling.rope_type", "missing"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"rope_type\":\"default\"}}", QWEN3_ERR_CONFIG, "rope_scaling.type",
+         "same"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"original_max_position_embeddings\":32768}}", QWEN3_ERR_CONFIG,
+         "rope_scaling.factor", "missing"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}", QWEN3_ERR_CONFIG,
+         "rope_scaling.original_max_position_embeddings", "missing"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":0,\"original_max_position_embeddings\":32768}}",
+         QWEN3_ERR_CONFIG, "rope_scaling.factor", "at least 1"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":1e300,\"original_max_position_embeddings\":32768}}",
+         QWEN3_ERR_CONFIG, "factor", "1e6"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":1e6,\"original_max_position_embeddings\":32768}}",
+         QWEN3_ERR_CONFIG, "max_position_embeddings", "expected 1 to"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768,"
+         "\"beta_fast\":1}}",
+         QWEN3_ERR_CONFIG, "beta_fast", "beta_slow"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768,"
+         "\"attention_factor\":-1}}",
+         QWEN3_ERR_CONFIG, "attention_factor", "positive"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768,"
+         "\"mscale\":1}}",
+         QWEN3_ERR_UNSUPPORTED, "rope_scaling.mscale", "attention_factor"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768,"
+         "\"truncate\":false}}",
+         QWEN3_ERR_UNSUPPORTED, "rope_scaling.truncate", "true"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768},"
+         "\"rope_parameters\":{\"rope_theta\":1e6}}",
+         QWEN3_ERR_CONFIG, "rope_parameters", "contradict"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config c;
+        qwen3_error err;
+        qwen3_status status = read_changed(*state, cases[i].change, &c, &err);
+        assert_refused(cases[i].change, status, cases[i].status, &err, cases[i].word, cases[i].word2);
+        assert_non_null(strstr(err.message, "config.json"));
+    }
+}
+
+static void test_bad_files(void **state)
+{
+    temp_dir *dir = *state;
+    temp_path path = temp_join(dir, "config.json");
+    static const struct {
+        const char *text, *word;
+    } cases[] = {
+        {"{\n\n\"a\": }", "line 3"},
+        {"[]", "object"},
+        {"{\"vocab_size\":1,\"vocab_size\":2}", "duplicate"},
+        {"", "empty"},
+        {"{} {}", "line 1"},
+        {"{\"a\":1e999}", "line 1"},
+        {"{\"a\":NaN}", "line 1"},
+    };
+    qwen3_config c;
+    qwen3_error err = {0};
+    assert_refused("missing", qwen3_config_read(dir->path, &c, &err), QWEN3_ERR_IO, &err, path.text, "No such file");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_text(path.text, cases[i].text);
+        assert_refused(cases[i].text, qwen3_config_read(dir->path, &c, &err), QWEN3_ERR_FORMAT, &err, path.text,
+                       cases[i].word);
+    }
+    assert_refused("no directory", qwen3_config_read(path.text, &c, &err), QWEN3_ERR_IO, &err, path.text,
+                   "Not a directory");
+    assert_refused("NULL", qwen3_config_read(NULL, &c, &err), QWEN3_ERR_ARGUMENT, &err, "spec", "NULL");
+    assert_int_equal(qwen3_config_read(path.text, &c, NULL), QWEN3_ERR_IO);
+}
+
+static void test_synthetic(void **state)
+{
+    (void)state;
+    /* parameters, tied matrices counted once, as the model cards round them */
+    static const struct {
+        const char *spec;
+        double billions;
+    } sizes[] = {
+        {"synthetic:0.6B", 0.596}, {"synthetic:1.7b", 1.721}, {"synthetic:4B", 4.022},     {"synthetic:8B", 8.191},
+        {"synthetic:14B", 14.768}, {"synthetic:32B", 32.762}, {"synthetic:TINY", 0.00019},
+    };
+    qwen3_config c;
+    qwen3_error err = {0};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        assert_int_equal(qwen3_config_read(sizes[i].spec, &c, &err), QWEN3_OK);
+        assert_int_equal(config_check(&c, sizes[i].spec, &err), QWEN3_OK);
+        int64_t attention = (c.num_heads + c.num_kv_heads) * c.head_dim * 2;
+        int64_t layer = c.hidden_size * (attention + 3 * c.intermediate_size + 2) + 2 * c.head_dim;
+        int64_t all = c.vocab_size * c.hidden_size * (c.tie_word_embeddings ? 1 : 2) + c.num_layers * layer;
+        if (fabs((double)all / 1e9 - sizes[i].billions) > 0.0006)
+            fail_msg("%s: %.4g billion parameters", sizes[i].spec, (double)all / 1e9);
+    }
+    assert_refused("size", qwen3_config_read("synthetic:7B", &c, &err), QWEN3_ERR_ARGUMENT, &err, "7B", "0.6B");
+    assert_refused("size", qwen3_config_read("synthetic:", &c, &err), QWEN3_ERR_ARGUMENT, &err, "tiny", "32B");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, temp_dir_setup, temp_dir_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_published), TEST(test_accepted_forms), TEST(test_yarn),      TEST(test_required_keys),
+        TEST(test_refused),   TEST(test_bad_files),      TEST(test_synthetic),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,527 @@
+/* Sources of weights: synthetic values are a function of their place alone; a checkpoint's blocks are its
+ * bytes in every type and alignment; tensors that do not fit the configuration are refused. */
+#include "support/temp_files.h"
+
+#include <math.h>
+
+#include "model/config.h"
+#include "model/source.h"
+
+/* Values of a block as f32, whatever its type. */
+static void block_values(const source *s, tensor_role role, int64_t layer, int64_t row0, int64_t rows, int64_t col0,
+                         int64_t cols, float *out)
+{
+    const void *data;
+    qwen3_dtype type;
+    size_t stride;
+    float *scratch = malloc((size_t)(rows * cols) * sizeof *scratch);
+    assert_non_null(scratch);
+    source_block(s, role, layer, row0, rows, col0, cols, scratch, &data, &type, &stride);
+    assert_int_equal((uintptr_t)data % dtype_size(type), 0);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c++) {
+            size_t at = (size_t)r * stride + (size_t)c;
+            out[r * cols + c] =
+                type == QWEN3_DTYPE_BF16 ? bf16_to_f32(((const bf16 *)data)[at]) : ((const float *)data)[at];
+        }
+    free(scratch);
+}
+
+/* Random blocks of a tensor equal the same parts of the whole. */
+static void check_blocks(const source *s, const qwen3_config *config, tensor_role role, int64_t layer, uint64_t *random)
+{
+    char name[TENSOR_NAME_MAX];
+    int64_t rows, cols;
+    tensor_describe(config, role, layer, name, &rows, &cols);
+    float *whole = malloc((size_t)(rows * cols) * sizeof *whole);
+    assert_non_null(whole);
+    block_values(s, role, layer, 0, rows, 0, cols, whole);
+    for (int i = 0; i < 30; i++) {
+        int64_t row0 = (int64_t)(test_random(random) % (uint64_t)rows);
+        int64_t col0 = (int64_t)(test_random(random) % (uint64_t)cols);
+        int64_t n = 1 + (int64_t)(test_random(random) % (uint64_t)(rows - row0));
+        int64_t m = 1 + (int64_t)(test_random(random) % (uint64_t)(cols - col0));
+        n = n > 40 ? 40 : n;
+        m = i % 3 == 0 && m > 3 ? 1 + m % 3 : m; /* narrower than a group of the generator, too */
+        float *part = malloc((size_t)(n * m) * sizeof *part);
+        assert_non_null(part);
+        block_values(s, role, layer, row0, n, col0, m, part);
+        for (int64_t r = 0; r < n; r++)
+            for (int64_t c = 0; c < m; c++)
+                if (part[r * m + c] != whole[(row0 + r) * cols + col0 + c])
+                    fail_msg("%s: value (%d, %d) of the block at (%d, %d) differs from the whole", name, (int)r, (int)c,
+                             (int)row0, (int)col0);
+        free(part);
+    }
+    free(whole);
+}
+
+/* ---- Synthetic --------------------------------------------------------------------------------- */
+
+static source *open_synthetic(const char *spec, uint64_t seed, qwen3_config *config)
+{
+    source *s;
+    qwen3_error err = {0};
+    assert_int_equal(source_open(spec, seed, &s, config, &err), QWEN3_OK);
+    return s;
+}
+
+static void test_synthetic_blocks(void **state)
+{
+    (void)state;
+    qwen3_config config;
+    uint64_t random = test_seed();
+    source *s = open_synthetic("synthetic:tiny", 5, &config);
+    for (tensor_role role = 0; role < TENSOR_ROLES; role++)
+        check_blocks(s, &config, role, 1, &random);
+    source_close(s);
+}
+
+/* Mean, standard deviation, kurtosis and the correlation of neighbours are those that the head of
+ * source_synthetic.c states, within five standard errors. */
+static void test_synthetic_distribution(void **state)
+{
+    (void)state;
+    static const struct {
+        tensor_role role;
+        double mean, deviation; /* the latter times sqrt(cols) where scaled */
+        bool scaled;
+    } cases[] = {{TENSOR_EMBED, 0, 0.05, false},     {TENSOR_LM_HEAD, 0, 0.05, false},
+                 {TENSOR_FINAL_NORM, 1, 0.2, false}, {TENSOR_POST_NORM, 1, 0.2, false},
+                 {TENSOR_Q, 0, 0.7, true},           {TENSOR_O, 0, 0.7, true},
+                 {TENSOR_DOWN, 0, 0.7, true}};
+    qwen3_config config;
+    source *s = open_synthetic("synthetic:8B", 1, &config);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[TENSOR_NAME_MAX];
+        int64_t rows, cols;
+        tensor_describe(&config, cases[i].role, 3, name, &rows, &cols);
+        rows = cols == 1 ? rows : 64;
+        size_t n = (size_t)(rows * cols);
+        float *values = malloc(n * sizeof *values);
+        assert_non_null(values);
+        block_values(s, cases[i].role, 3, 0, rows, 0, cols, values);
+        double sum = 0, square = 0, fourth = 0, neighbour = 0, previous = 0;
+        for (size_t v = 0; v < n; v++) {
+            double x = values[v] - cases[i].mean;
+            sum += x;
+            square += x * x;
+            fourth += x * x * x * x;
+            neighbour += x * previous;
+            previous = x;
+        }
+        double deviation = cases[i].deviation / (cases[i].scaled ? sqrt((double)cols) : 1);
+        double tolerance = 5 / sqrt((double)n), variance = square / (double)n;
+        if (fabs(sum / (double)n) > tolerance * deviation || fabs(sqrt(variance) / deviation - 1) > tolerance ||
+            fabs(fourth / (double)n / (variance * variance) - 2.7) > 4 * tolerance ||
+            fabs(neighbour / square) > tolerance)
+            fail_msg("%s: mean %g, deviation %g, kurtosis %g, correlation %g", name, sum / (double)n, sqrt(variance),
+                     fourth / (double)n / (variance * variance), neighbour / square);
+        free(values);
+    }
+    source_close(s);
+}
+
+/* Any two of (seed, role, layer, row) give unrelated rows; the same place the same values. */
+static void test_synthetic_identity(void **state)
+{
+    (void)state;
+    enum { WIDTH = 64, ROWS = 5 };
+    const struct {
+        uint64_t seed;
+        tensor_role role;
+        int64_t layer, row;
+    } places[ROWS] = {
+        {1, TENSOR_Q, 0, 0}, {2, TENSOR_Q, 0, 0}, {1, TENSOR_K, 0, 0}, {1, TENSOR_Q, 1, 0}, {1, TENSOR_Q, 0, 1}};
+    float rows[ROWS][WIDTH], again[WIDTH];
+    qwen3_config config;
+    for (size_t i = 0; i < ROWS; i++) {
+        source *s = open_synthetic("synthetic:tiny", places[i].seed, &config);
+        block_values(s, places[i].role, places[i].layer, places[i].row, 1, 0, WIDTH, rows[i]);
+        source_close(s);
+        s = open_synthetic("synthetic:tiny", places[i].seed, &config);
+        block_values(s, places[i].role, places[i].layer, places[i].row, 1, 0, WIDTH, again);
+        source_close(s);
+        assert_memory_equal(rows[i], again, sizeof again);
+        for (size_t other = 0; other < i; other++)
+            for (size_t a = 0; a < WIDTH; a++) {
+                /* no row is another one shifted, either */
+                size_t equal = 0;
+                for (size_t b = 0; b + a < WIDTH; b++)
+                    equal += rows[i][b + a] == rows[other][b] && rows[i][b + a] != 0;
+                if (equal > 4)
+                    fail_msg("places %zu and %zu share %zu values at shift %zu", i, other, equal, a);
+            }
+    }
+}
+
+/* Values that must never change: results of other versions are compared with them. */
+static void test_synthetic_golden(void **state)
+{
+    (void)state;
+    static const uint16_t expected[3][5] = {{0xbcc1, 0x3c11, 0xbda1, 0xbbfb, 0xbce6},
+                                            {0xbb9d, 0x3de3, 0xbd01, 0xbd41, 0xbd57},
+                                            {0x3f48, 0x3f99, 0x3fa2, 0x3f2e, 0x3f9f}};
+    const struct {
+        tensor_role role;
+        int64_t layer, row, col;
+    } places[3] = {{TENSOR_EMBED, 0, 511, 59}, {TENSOR_DOWN, 2, 7, 0}, {TENSOR_FINAL_NORM, 0, 3, 0}};
+    qwen3_config config;
+    source *s = open_synthetic("synthetic:tiny", 42, &config);
+    for (size_t i = 0; i < 3; i++) {
+        bf16 scratch[16];
+        const void *data;
+        qwen3_dtype type;
+        size_t stride;
+        bool vector = places[i].role == TENSOR_FINAL_NORM;
+        source_block(s, places[i].role, places[i].layer, places[i].row, vector ? 5 : 1, places[i].col, vector ? 1 : 5,
+                     scratch, &data, &type, &stride);
+        assert_int_equal(type, QWEN3_DTYPE_BF16);
+        for (size_t v = 0; v < 5; v++)
+            if (((const bf16 *)data)[v] != expected[i][v])
+                fail_msg("place %zu, value %zu: got 0x%04x, expected 0x%04x", i, v, ((const bf16 *)data)[v],
+                         expected[i][v]);
+    }
+    source_close(s);
+}
+
+static void test_tied_head(void **state)
+{
+    (void)state;
+    qwen3_config config;
+    float embed[128], head[128];
+    source *s = open_synthetic("synthetic:tiny", 9, &config);
+    block_values(s, TENSOR_EMBED, 0, 3, 2, 0, 64, embed);
+    block_values(s, TENSOR_LM_HEAD, 0, 3, 2, 0, 64, head);
+    assert_memory_equal(embed, head, sizeof embed);
+    assert_string_equal(source_stored_type(s, TENSOR_LM_HEAD, 0), "");
+    assert_string_equal(source_stored_type(s, TENSOR_EMBED, 0), "BF16");
+    source_close(s);
+    s = open_synthetic("synthetic:8B", 9, &config);
+    block_values(s, TENSOR_EMBED, 0, 3, 1, 0, 128, embed);
+    block_values(s, TENSOR_LM_HEAD, 0, 3, 1, 0, 128, head);
+    assert_memory_not_equal(embed, head, sizeof embed);
+    source_close(s);
+}
+
+/* ---- Checkpoints ------------------------------------------------------------------------------- */
+
+#define LAYERS 2
+
+/* A checkpoint in the making: the header, and the data it describes. */
+typedef struct draft {
+    json_t *header;
+    unsigned char *data;
+    size_t bytes;
+} draft;
+
+static void draft_add(draft *d, const char *name, const char *dtype, json_t *shape, const void *data, size_t bytes)
+{
+    d->data = realloc(d->data, d->bytes + bytes + 1);
+    assert_non_null(d->data);
+    memcpy(d->data + d->bytes, data, bytes);
+    json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape, "data_offsets",
+                              (json_int_t)d->bytes, (json_int_t)(d->bytes + bytes));
+    assert_non_null(entry);
+    assert_int_equal(json_object_set_new(d->header, name, entry), 0);
+    d->bytes += bytes;
+}
+
+static json_t *shape_of(int64_t rows, int64_t cols)
+{
+    return cols == 1 ? json_pack("[I]", (json_int_t)rows) : json_pack("[I, I]", (json_int_t)rows, (json_int_t)cols);
+}
+
+/* The inverse of tensor_index. */
+static tensor_role role_at(size_t index, int64_t *layer)
+{
+    const size_t once = TENSOR_INPUT_NORM, per_layer = TENSOR_ROLES - TENSOR_INPUT_NORM;
+    *layer = index < once ? 0 : (int64_t)((index - once) / per_layer);
+    return (tensor_role)(index < once ? index : once + (index - once) % per_layer);
+}
+
+/* Tensors of type i % 3 in turn, with random bits that stand for finite numbers. */
+static draft draft_all(const qwen3_config *config, uint64_t *random)
+{
+    static const char *const types[] = {"BF16", "F32", "F16"};
+    draft d = {json_object(), NULL, 0};
+    for (size_t i = 0; i < tensor_count(config); i++) {
+        int64_t layer, rows, cols;
+        tensor_role role = role_at(i, &layer);
+        char name[TENSOR_NAME_MAX];
+        assert_int_equal(tensor_index(role, layer), i);
+        tensor_describe(config, role, layer, name, &rows, &cols);
+        size_t bytes = (size_t)(rows * cols) * (i % 3 == 1 ? 4 : 2);
+        unsigned char *data = malloc(bytes);
+        assert_non_null(data);
+        for (size_t b = 0; b < bytes; b++)
+            data[b] = (unsigned char)test_random(random) & (b % 2 ? 0xbb : 0xff); /* no exponent of all ones */
+        draft_add(&d, name, types[i % 3], shape_of(rows, cols), data, bytes);
+        free(data);
+    }
+    return d;
+}
+
+static void draft_write(const draft *d, const char *path, size_t spaces)
+{
+    char *header = json_dumps(d->header, 0);
+    assert_non_null(header);
+    char *padded = malloc(strlen(header) + spaces + 1);
+    assert_non_null(padded);
+    sprintf(padded, "%s%*s", header, (int)spaces, "");
+    write_safetensors(path, padded, d->data, d->bytes);
+    free(padded);
+    free(header);
+}
+
+static void draft_free(draft *d)
+{
+    json_decref(d->header);
+    free(d->data);
+}
+
+static qwen3_config small_config(bool tied)
+{
+    return (qwen3_config){.vocab_size = 11,
+                          .hidden_size = 10,
+                          .intermediate_size = 7,
+                          .num_layers = LAYERS,
+                          .num_heads = 3,
+                          .num_kv_heads = 1,
+                          .head_dim = 6,
+                          .tie_word_embeddings = tied};
+}
+
+static void write_config(const temp_dir *dir, const qwen3_config *c)
+{
+    json_t *root = json_pack(
+        "{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:f, s:b}", "architectures", "Qwen3ForCausalLM",
+        "hidden_act", "silu", "vocab_size", (json_int_t)c->vocab_size, "hidden_size", (json_int_t)c->hidden_size,
+        "intermediate_size", (json_int_t)c->intermediate_size, "num_hidden_layers", (json_int_t)c->num_layers,
+        "num_attention_heads", (json_int_t)c->num_heads, "num_key_value_heads", (json_int_t)c->num_kv_heads, "head_dim",
+        (json_int_t)c->head_dim, "max_position_embeddings", 100, "rms_norm_eps", 1e-6, "rope_theta", 1e6,
+        "tie_word_embeddings", c->tie_word_embeddings);
+    assert_non_null(root);
+    write_json(temp_join(dir, "config.json").text, root);
+    json_decref(root);
+}
+
+/* The value of an F16 number, by its definition. */
+static double f16_value(uint16_t h)
+{
+    int exponent = h >> 10 & 31, mantissa = h & 1023;
+    double sign = h & 0x8000 ? -1 : 1;
+    return sign * (exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24));
+}
+
+static double stored_value(const unsigned char *data, size_t type, size_t i)
+{
+    uint16_t half;
+    float single;
+    memcpy(&half, data + 2 * i, sizeof half);
+    if (type == 0)
+        return bf16_to_f32(half);
+    if (type == 2)
+        return f16_value(half);
+    memcpy(&single, data + 4 * i, sizeof single);
+    return single;
+}
+
+/* Every value of every tensor, with the data at every alignment that the header's length can give. */
+static void test_checkpoint_values(void **state)
+{
+    temp_dir *dir = *state;
+    uint64_t random = test_seed();
+    qwen3_config wanted = small_config(false), config;
+    draft d = draft_all(&wanted, &random);
+    write_config(dir, &wanted);
+    for (size_t spaces = 0; spaces < 5; spaces++) {
+        draft_write(&d, temp_join(dir, "model.safetensors").text, spaces);
+        source *s;
+        qwen3_error err = {0};
+        if (source_open(dir->path, 0, &s, &config, &err))
+            fail_msg("%s", err.message);
+        size_t i = 0;
+        const char *name;
+        json_t *entry;
+        json_object_foreach(d.header, name, entry)
+        {
+            int64_t layer, rows, cols;
+            tensor_role role = role_at(i, &layer);
+            char described[TENSOR_NAME_MAX];
+            tensor_describe(&config, role, layer, described, &rows, &cols);
+            assert_string_equal(name, described);
+            assert_string_equal(source_stored_type(s, role, layer), json_string_value(json_object_get(entry, "dtype")));
+            const unsigned char *data =
+                d.data + json_integer_value(json_array_get(json_object_get(entry, "data_offsets"), 0));
+            float values[400];
+            assert_true(rows * cols <= 400);
+            block_values(s, role, layer, 0, rows, 0, cols, values);
+            for (size_t v = 0; v < (size_t)(rows * cols); v++)
+                if ((double)values[v] != stored_value(data, i % 3, v))
+                    fail_msg("%s[%zu]: got %a, expected %a", name, v, (double)values[v], stored_value(data, i % 3, v));
+            check_blocks(s, &config, role, layer, &random);
+            i++;
+        }
+        source_close(s);
+    }
+    draft_free(&d);
+}
+
+/* All 65536 numbers of type F16. */
+static void test_f16(void **state)
+{
+    temp_dir *dir = *state;
+    uint64_t random = test_seed();
+    qwen3_config wanted = small_config(true), config;
+    wanted.vocab_size = 8192;
+    wanted.hidden_size = 8;
+    draft d = draft_all(&wanted, &random);
+    draft whole = {json_object(), NULL, 0};
+    const char *name;
+    json_t *entry;
+    json_object_foreach(d.header, name, entry)
+    {
+        json_t *offsets = json_object_get(entry, "data_offsets");
+        json_int_t begin = json_integer_value(json_array_get(offsets, 0));
+        uint16_t numbers[65536];
+        bool embed = strcmp(name, "model.embed_tokens.weight") == 0;
+        for (size_t i = 0; i < 65536; i++)
+            numbers[i] = (uint16_t)i;
+        draft_add(&whole, name, embed ? "F16" : json_string_value(json_object_get(entry, "dtype")),
+                  json_deep_copy(json_object_get(entry, "shape")), embed ? (void *)numbers : d.data + begin,
+                  embed ? sizeof numbers : (size_t)(json_integer_value(json_array_get(offsets, 1)) - begin));
+    }
+    write_config(dir, &wanted);
+    draft_write(&whole, temp_join(dir, "model.safetensors").text, 0);
+    source *s;
+    qwen3_error err = {0};
+    if (source_open(dir->path, 0, &s, &config, &err))
+        fail_msg("%s", err.message);
+    static float values[65536];
+    block_values(s, TENSOR_EMBED, 0, 0, 8192, 0, 8, values);
+    for (unsigned i = 0; i < 65536; i++) {
+        bool special = (i & 0x7c00) == 0x7c00, nan = special && (i & 1023);
+        double expected = nan ? NAN : special ? (i & 0x8000 ? -INFINITY : INFINITY) : f16_value((uint16_t)i);
+        if (nan ? !isnan(values[i]) : (double)values[i] != expected || !signbit(values[i]) != !(i >> 15))
+            fail_msg("F16 0x%04x: got %a, expected %a", i, (double)values[i], expected);
+    }
+    source_close(s);
+    draft_free(&d);
+    draft_free(&whole);
+}
+
+/* Renames a tensor of a good checkpoint, or adds one of 8 zero bytes, and says what must come of it. */
+static void test_tensor_faults(void **state)
+{
+    static const struct {
+        const char *label, *remove, *add, *dtype, *shape;
+        bool tied;
+        qwen3_status status;
+        const char *word;
+    } cases[] = {
+        {"as it is", NULL, NULL, NULL, NULL, false, QWEN3_OK, ""},
+        {"missing", "model.layers.1.self_attn.k_norm.weight", NULL, NULL, NULL, false, QWEN3_ERR_FORMAT,
+         "model.layers.1.self_attn.k_norm.weight is missing"},
+        {"missing head", "lm_head.weight", NULL, NULL, NULL, false, QWEN3_ERR_FORMAT, "lm_head.weight is missing"},
+        {"missing head, tied", "lm_head.weight", NULL, NULL, NULL, true, QWEN3_OK, ""},
+        {"head of a wrong shape, tied", "lm_head.weight", "lm_head.weight", "F32", "[2]", true, QWEN3_OK, ""},
+        {"wrong shape", "model.norm.weight", "model.norm.weight", "F32", "[2]", false, QWEN3_ERR_FORMAT,
+         "model.norm.weight: got shape [2], config.json demands [10]"},
+        {"matrix for a vector", "model.norm.weight", "model.norm.weight", "F32", "[1,2]", false, QWEN3_ERR_FORMAT,
+         "got shape [1, 2]"},
+        {"vector for a matrix", "lm_head.weight", "lm_head.weight", "F32", "[2]", false, QWEN3_ERR_FORMAT,
+         "config.json demands [11, 10]"},
+        {"five dimensions", "lm_head.weight", "lm_head.weight", "F32", "[1,1,1,1,2]", false, QWEN3_ERR_FORMAT,
+         "got shape [1, 1, 1, 1, ...]"},
+        {"scalar", "model.norm.weight", "model.norm.weight", "F64", "[]", false, QWEN3_ERR_UNSUPPORTED, "F64"},
+        {"unsupported type", "model.norm.weight", "model.norm.weight", "I8", "[8]", false, QWEN3_ERR_UNSUPPORTED,
+         "model.norm.weight: got type I8"},
+        {"unsupported type that nobody needs", NULL, "extra", "I8", "[8]", false, QWEN3_OK, ""},
+        {"rotation table", NULL, "model.layers.0.self_attn.rotary_emb.inv_freq", "F32", "[2]", false, QWEN3_OK, ""},
+        {"bias", NULL, "model.layers.0.self_attn.q_proj.bias", "F32", "[2]", false, QWEN3_ERR_UNSUPPORTED,
+         "model.layers.0.self_attn.q_proj.bias"},
+        {"bias of the head", NULL, "lm_head.bias", "F32", "[2]", false, QWEN3_ERR_UNSUPPORTED, "lm_head.bias"},
+        {"expert", NULL, "model.layers.1.mlp.experts.0.up_proj.weight", "F32", "[2]", false, QWEN3_ERR_UNSUPPORTED,
+         "experts.0"},
+        {"router", NULL, "model.layers.1.mlp.gate.weight", "F32", "[2]", false, QWEN3_ERR_UNSUPPORTED,
+         "mlp.gate.weight"},
+        {"layer too many", NULL, "model.layers.2.mlp.up_proj.weight", "F32", "[2]", false, QWEN3_ERR_FORMAT,
+         "num_hidden_layers = 2"},
+        {"layer beyond 64 bits", NULL, "model.layers.99999999999999999999.x", "F32", "[2]", false, QWEN3_ERR_FORMAT,
+         "num_hidden_layers = 2"},
+    };
+    temp_dir *dir = *state;
+    uint64_t random = test_seed();
+    static const unsigned char zeros[8];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config wanted = small_config(cases[i].tied), config;
+        draft d = draft_all(&wanted, &random);
+        if (cases[i].remove) { /* its bytes stay, under a name that means nothing */
+            json_t *entry = json_incref(json_object_get(d.header, cases[i].remove));
+            json_object_del(d.header, cases[i].remove);
+            json_object_set_new(d.header, "unused", entry);
+        }
+        if (cases[i].add)
+            draft_add(&d, cases[i].add, cases[i].dtype, json_loads(cases[i].shape, 0, NULL), zeros, 8);
+        write_config(dir, &wanted);
+        draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
+        source *s;
+        qwen3_error err = {0};
+        qwen3_status status = source_open(dir->path, 0, &s, &config, &err);
+        assert_refused(cases[i].label, status, cases[i].status, &err, cases[i].word, "");
+        assert_int_equal(s != NULL, status == QWEN3_OK);
+        assert_int_equal(config.vocab_size, status ? 0 : 11);
+        source_close(s);
+        draft_free(&d);
+    }
+}
+
+static void test_tensor_list(void **state)
+{
+    temp_dir *dir = *state;
+    uint64_t random = test_seed();
+    qwen3_error err = {0};
+    qwen3_tensor_info *list;
+    size_t n;
+    for (int tied = 0; tied < 2; tied++) {
+        qwen3_config wanted = small_config(tied);
+        draft d = draft_all(&wanted, &random);
+        write_config(dir, &wanted);
+        draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
+        draft_free(&d);
+        assert_int_equal(qwen3_model_tensors(dir->path, &list, &n, &err), QWEN3_OK);
+        assert_int_equal(n, 3 - tied + 11 * LAYERS);
+        assert_string_equal(list[0].name, "model.embed_tokens.weight");
+        assert_int_equal(list[0].rows, 11);
+        assert_int_equal(list[0].cols, 10);
+        assert_string_equal(list[0].dtype, "BF16");
+        assert_true(list[0].stored);
+        assert_string_equal(list[n - 1].name, "model.layers.1.mlp.down_proj.weight");
+        free(list);
+    }
+    assert_int_equal(qwen3_model_tensors("synthetic:tiny", &list, &n, &err), QWEN3_OK);
+    assert_int_equal(n, 2 + 11 * 3);
+    free(list);
+    assert_int_equal(qwen3_model_tensors("synthetic:none", &list, &n, &err), QWEN3_ERR_ARGUMENT);
+    assert_null(list);
+    assert_int_equal(qwen3_model_tensors(NULL, &list, &n, NULL), QWEN3_ERR_ARGUMENT);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, temp_dir_setup, temp_dir_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_synthetic_blocks),
+        cmocka_unit_test(test_synthetic_distribution),
+        cmocka_unit_test(test_synthetic_identity),
+        cmocka_unit_test(test_synthetic_golden),
+        cmocka_unit_test(test_tied_head),
+        TEST(test_checkpoint_values),
+        TEST(test_f16),
+        TEST(test_tensor_faults),
+        TEST(test_tensor_list),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
