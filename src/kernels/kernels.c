@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "base/status.h"
 #include "kernels/levels.h"
 
 #define LEVELS (QWEN3_ISA_AVX512_BF16 + 1)
@@ -96,4 +97,16 @@ const kernels *kernels_get(qwen3_isa isa)
         return NULL;
     pthread_once(&tables_once, build_tables);
     return &tables[isa];
+}
+
+qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err)
+{
+    *k = kernels_get(isa);
+    if (*k)
+        return QWEN3_OK;
+    if (isa == QWEN3_ISA_AUTO)
+        return fail(err, QWEN3_ERR_ARGUMENT, "environment variable QWEN3_ISA: got \"%s\", expected %s",
+                    getenv("QWEN3_ISA"), "auto, c, avx2, avx512 or avx512_bf16");
+    return fail(err, QWEN3_ERR_UNSUPPORTED, "instruction set: got %s, expected at most %s, the best of this CPU",
+                qwen3_isa_name(isa), qwen3_isa_name(qwen3_isa_best()));
 }

@@ -113,6 +113,8 @@ typedef struct kernels {
 /* The table of a level; AUTO = qwen3_isa_best() lowered by the environment variable QWEN3_ISA. NULL where
  * this CPU or build lacks the level, or where QWEN3_ISA decides and is not the name of a level. Thread-safe. */
 const kernels *kernels_get(qwen3_isa isa);
+/* The same with an error that says why there is none. */
+qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err);
 
 /* ---- Over whole matrices (gemm.c) -------------------------------------------------------------- */
 

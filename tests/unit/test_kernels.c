@@ -175,6 +175,15 @@ static void test_dispatch(void **state)
     assert_int_equal(kernels_get(QWEN3_ISA_AUTO)->isa, best);
     setenv("QWEN3_ISA", "avx1024", 1);
     assert_null(kernels_get(QWEN3_ISA_AUTO));
+    const kernels *chosen = NULL;
+    qwen3_error err = {0};
+    assert_int_equal(kernels_choose(QWEN3_ISA_AUTO, &chosen, &err), QWEN3_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "avx1024"));
+    err = (qwen3_error){0};
+    assert_int_equal(kernels_choose((qwen3_isa)99, &chosen, &err), QWEN3_ERR_UNSUPPORTED);
+    assert_null(chosen);
+    assert_int_equal(kernels_choose(QWEN3_ISA_C, &chosen, NULL), QWEN3_OK);
+    assert_ptr_equal(chosen, kernels_get(QWEN3_ISA_C));
     assert_non_null(kernels_get(QWEN3_ISA_C));
     assert_null(kernels_get((qwen3_isa)99));
     unsetenv("QWEN3_ISA");
