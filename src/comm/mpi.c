@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "comm/comm_backend.h"
+#include "comm/comm_mpi.h"
 #include "qwen3_mpi.h"
 
 #define CHUNK ((size_t)1 << 30)
@@ -381,4 +382,12 @@ void qwen3_finalize(void)
     if (world.started && !finalised)
         MPI_Finalize();
     world.started = false;
+}
+
+bool comm_matches_mpi(const comm *c, MPI_Comm mpi)
+{
+    MPI_Comm mine = c->backend == &comm_backend_mpi ? ((const mpi_state *)c->state)->mpi : MPI_COMM_SELF;
+    int result = MPI_UNEQUAL;
+    MPI_Comm_compare(mine, mpi, &result);
+    return result == MPI_IDENT || result == MPI_CONGRUENT;
 }

@@ -1,0 +1,12 @@
+/* comm_mpi.h - what the rest of the library needs to know of MPI communicators. Only in builds with MPI. */
+#ifndef QWEN3_COMM_MPI_H
+#define QWEN3_COMM_MPI_H
+
+#include <mpi.h>
+
+#include "comm/comm.h"
+
+/* Whether c is a group of the same processes in the same order as mpi. Not collective. */
+bool comm_matches_mpi(const comm *c, MPI_Comm mpi);
+
+#endif

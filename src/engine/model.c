@@ -1,0 +1,239 @@
+/* model.c - opening a model: source, grid, groups, weights. Every local phase ends in an agreement. */
+#include "engine/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+#include "comm/topology.h"
+#include "model/config.h"
+#include "model/rope.h"
+
+qwen3_model_options qwen3_model_options_default(void)
+{
+    return (qwen3_model_options){.dtype = QWEN3_DTYPE_BF16, .seed = 1, .share_weights = true};
+}
+
+const qwen3_config *qwen3_model_config(const qwen3_model *model)
+{
+    return &model->config;
+}
+
+const qwen3_plan *qwen3_model_plan(const qwen3_model *model)
+{
+    return &model->plan;
+}
+
+static uint64_t weights_count(const qwen3_config *c)
+{
+    uint64_t attention = (uint64_t)(2 * c->num_heads + 2 * c->num_kv_heads) * (uint64_t)c->head_dim;
+    uint64_t layer = (attention + 3 * (uint64_t)c->intermediate_size) * (uint64_t)c->hidden_size;
+    return layer * (uint64_t)c->num_layers + (uint64_t)c->vocab_size * (uint64_t)c->hidden_size;
+}
+
+uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
+{
+    return weights_count(&model->config) * dtype_size(model->options.dtype);
+}
+
+/* All ranks must read the same model and choose the same kernels. */
+static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
+{
+    const qwen3_config *c = &m->config;
+    double mine[] = {
+        (double)c->vocab_size, (double)c->hidden_size,  (double)c->intermediate_size,  (double)c->num_layers,
+        (double)c->num_heads,  (double)c->num_kv_heads, (double)c->head_dim,           c->rms_norm_eps,
+        c->rope_theta,         c->yarn_factor,          (double)c->tie_word_embeddings};
+    double first[sizeof mine / sizeof *mine];
+    memcpy(first, mine, sizeof mine);
+    comm_broadcast(m->world, first, sizeof first, 0, QWEN3_COMM_CONTROL);
+    if (memcmp(first, mine, sizeof mine) != 0)
+        fail(err, QWEN3_ERR_CONFIG, "%s: configuration differs from that of rank 0; expected the same files everywhere",
+             m->spec);
+    /* A job over unlike nodes runs at the level that all of them have. */
+    m->kernels = kernels_get(m->options.isa);
+    if (!m->kernels)
+        fail(err, QWEN3_ERR_UNSUPPORTED, "instruction set %s is not available on this CPU (or QWEN3_ISA is unknown)",
+             qwen3_isa_name(m->options.isa));
+    qwen3_status status = qwen3_comm_agree(m->world, err);
+    if (status)
+        return status;
+    double level = -(double)m->kernels->isa;
+    qwen3_comm_max(m->world, &level, 1);
+    m->kernels = kernels_get((qwen3_isa)-level);
+    return QWEN3_OK;
+}
+
+static qwen3_status make_groups(qwen3_model *m, const grid *g, qwen3_error *err)
+{
+    int rank = comm_rank(m->world), s = rank / g->h, h = rank % g->h;
+    qwen3_status status = comm_split(m->world, h, s, &m->sequence_group, err);
+    if (!status)
+        status = comm_split(m->world, s, h, &m->head_group, err);
+    if (!status && m->options.share_weights)
+        status = comm_split_node(m->sequence_group, &m->share_group, err);
+    else if (!status)
+        status = comm_split(m->world, rank, 0, &m->share_group, err);
+    return status;
+}
+
+static void fill_plan(qwen3_model *m, const grid *g)
+{
+    int rank = comm_rank(m->world), s = rank / g->h, h = rank % g->h;
+    int threads = m->options.threads > 0 ? m->options.threads : default_threads(m->world);
+    m->shard = weights_shard(&m->config, m->kernels->gemm[m->options.dtype].nr, g->s, g->h, s, h);
+    m->plan = (qwen3_plan){.strategy = g->strategy,
+                           .grid_sequence = g->s,
+                           .grid_heads = g->h,
+                           .sequence_index = s,
+                           .head_index = h,
+                           .dtype = m->options.dtype,
+                           .isa = m->kernels->isa,
+                           .threads = threads,
+                           .first_head = m->shard.heads.heads.begin,
+                           .num_heads = range_size(m->shard.heads.heads),
+                           .first_kv_head = m->shard.heads.kv_heads.begin,
+                           .num_kv_heads = range_size(m->shard.heads.kv_heads)};
+    snprintf(m->plan.reason, sizeof m->plan.reason, "%s", g->reason);
+}
+
+/* What the ranks of this node are about to allocate together must be there. */
+static qwen3_status check_memory(qwen3_model *m, qwen3_error *err)
+{
+    size_t slice, own;
+    weights_bytes(&m->config, &m->kernels->gemm[m->options.dtype], &m->shard, &slice, &own);
+    comm *node = NULL;
+    qwen3_status status = comm_split_node(m->world, &node, err);
+    if (status)
+        return status;
+    double need = (double)own + (double)slice / comm_size(m->share_group), total = 0;
+    size_t ranks = (size_t)comm_size(node);
+    double *needs = calloc(ranks, sizeof *needs);
+    size_t *bytes = calloc(ranks, sizeof *bytes);
+    if (needs && bytes) {
+        for (size_t i = 0; i < ranks; i++)
+            bytes[i] = sizeof *needs;
+        comm_allgather(node, &need, needs, bytes, QWEN3_COMM_CONTROL);
+        for (size_t i = 0; i < ranks; i++)
+            total += needs[i];
+        if (total > (double)memory_available())
+            status = fail(err, QWEN3_ERR_MEMORY,
+                          "%s: the weights need %.2f GiB on this node (%zu ranks), but %.2f GiB are available", m->spec,
+                          total / (1 << 30), ranks, (double)memory_available() / (1 << 30));
+    } else {
+        status = fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu ranks", ranks);
+    }
+    free(needs);
+    free(bytes);
+    comm_free(node);
+    return status;
+}
+
+static qwen3_status load(qwen3_model *m, qwen3_error *err)
+{
+    check_memory(m, err);
+    qwen3_status status = qwen3_comm_agree(m->world, err);
+    if (status)
+        return status;
+    m->inverse_frequencies = calloc((size_t)m->config.head_dim / 2, sizeof *m->inverse_frequencies);
+    if (m->inverse_frequencies)
+        m->rope_scale = rope_frequencies(&m->config, m->inverse_frequencies);
+    else
+        fail(err, QWEN3_ERR_MEMORY, "no memory for %lld rotation frequencies", (long long)m->config.head_dim / 2);
+    weights_load(&m->weights, m->source, &m->config, &m->kernels->gemm[m->options.dtype], &m->shard, m->share_group,
+                 m->plan.threads, err);
+    m->plan.weights_shared = m->weights.shared;
+    m->plan.weight_bytes = m->weights.slice_bytes + m->weights.own_bytes;
+    size_t sharers = m->weights.shared ? (size_t)comm_size(m->share_group) : 1;
+    m->plan.owned_bytes = m->weights.own_bytes + m->weights.slice_bytes / sharers;
+    return qwen3_comm_agree(m->world, err);
+}
+
+static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_model_options *options, qwen3_error *err)
+{
+    m->options = options ? *options : qwen3_model_options_default();
+    if (m->options.threads < 0)
+        fail(err, QWEN3_ERR_ARGUMENT, "threads %d: expected a positive number, or 0 to choose", m->options.threads);
+    if ((unsigned)m->options.dtype >= DTYPE_COUNT)
+        fail(err, QWEN3_ERR_ARGUMENT, "dtype %d is unknown", (int)m->options.dtype);
+    m->spec = strdup(spec ? spec : "");
+    if (!m->spec)
+        fail(err, QWEN3_ERR_MEMORY, "no memory for the name of the model");
+    if (!err->status)
+        source_open(spec ? spec : "", m->options.seed, &m->source, &m->config, err);
+    qwen3_status status = qwen3_comm_agree(m->world, err);
+    if (!status)
+        status = agree_on_model(m, err);
+    grid g;
+    if (!status) {
+        plan_grid(&m->config, &m->options, comm_size(m->world), &g, err);
+        status = qwen3_comm_agree(m->world, err);
+    }
+    if (!status) {
+        make_groups(m, &g, err);
+        status = qwen3_comm_agree(m->world, err);
+    }
+    if (!status) {
+        fill_plan(m, &g);
+        status = load(m, err);
+    }
+    return status;
+}
+
+qwen3_status qwen3_model_open(qwen3_comm *c, const char *spec, const qwen3_model_options *options, qwen3_model **model,
+                              qwen3_error *err)
+{
+    qwen3_error local = {0};
+    if (!err)
+        err = &local;
+    error_clear(err);
+    *model = NULL;
+    /* Without room for this much nothing can be agreed upon. */
+    qwen3_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for a model");
+    m->world = c;
+    qwen3_status status = open_model(m, spec, options, err);
+    if (status) {
+        qwen3_model_close(m);
+        return status;
+    }
+    *model = m;
+    return QWEN3_OK;
+}
+
+void qwen3_model_close(qwen3_model *m)
+{
+    if (!m)
+        return;
+    qwen3_model_close(m->variant);
+    weights_free(&m->weights);
+    source_close(m->source);
+    comm_free(m->share_group);
+    comm_free(m->head_group);
+    comm_free(m->sequence_group);
+    comm_free(m->variant_comm);
+    free(m->inverse_frequencies);
+    free(m->spec);
+    free(m);
+}
+
+uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks,
+                               qwen3_dtype dtype)
+{
+    qwen3_model_options options = qwen3_model_options_default();
+    options.strategy = strategy;
+    grid g;
+    const kernels *k = kernels_get(QWEN3_ISA_AUTO);
+    if (!k || plan_grid(config, &options, ranks, &g, NULL))
+        return 0;
+    uint64_t most = 0;
+    for (int rank = 0; rank < ranks; rank++) {
+        weight_shard shard = weights_shard(config, k->gemm[dtype].nr, g.s, g.h, rank / g.h, rank % g.h);
+        size_t slice, own;
+        weights_bytes(config, &k->gemm[dtype], &shard, &slice, &own);
+        uint64_t bytes = own + slice / (uint64_t)g.s;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}

@@ -1,0 +1,28 @@
+/* model.h - what an open model holds on one rank. */
+#ifndef QWEN3_ENGINE_MODEL_H
+#define QWEN3_ENGINE_MODEL_H
+
+#include "comm/comm.h"
+#include "engine/plan.h"
+#include "model/weights.h"
+
+struct qwen3_model {
+    char *spec;
+    qwen3_model_options options; /* as given */
+    qwen3_config config;
+    qwen3_plan plan;
+    const kernels *kernels;
+    source *source;
+    weight_shard shard;
+    weights weights;
+    double *inverse_frequencies; /* [head_dim / 2] radians per position */
+    double rope_scale;           /* multiplies cos and sin (YaRN), otherwise 1 */
+    comm *world;                 /* the caller's */
+    comm *sequence_group;        /* ranks with the same heads; rank = s */
+    comm *head_group;            /* ranks with the same positions; rank = h */
+    comm *share_group;           /* ranks of the sequence group on this node */
+    qwen3_model *variant;        /* the same model for another strategy or group (qwen3_forward_mpi_omp), a list */
+    qwen3_comm *variant_comm;    /* owned group of a variant */
+};
+
+#endif

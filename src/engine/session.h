@@ -1,0 +1,107 @@
+/* session.h - the mutable state of generation on one rank. */
+#ifndef QWEN3_ENGINE_SESSION_H
+#define QWEN3_ENGINE_SESSION_H
+
+#include "attention/pass_kv.h"
+#include "attention/pass_q.h"
+#include "engine/model.h"
+#include "engine/step.h"
+
+/* Rows of one work item of the gated product: its two tiles stay in the second-level cache. */
+#define GATED_ROWS 256
+
+/* The parts of the weights that this rank multiplies with in the step at hand: whole slices where rows are
+ * split, 1/S of them where weights are. */
+typedef struct weight_part {
+    range qkv;          /* outputs of the q-k-v matrix; whole heads */
+    range heads;        /* query heads whose attention output enters `o` */
+    range intermediate; /* of this rank's slice */
+} weight_part;
+
+/* Buffers of one step, all in one allocation that grows when needed. n is the rows of this rank, "all" those
+ * of the batch. NULL where the step does not use them. */
+typedef struct step_buffers {
+    float *x;                /* [n, hidden] residual stream */
+    void *normed;            /* [n, hidden] activation */
+    float *qkv;              /* [n, part of qkv] */
+    float *qkv_gathered;     /* [S][n, part of group s]: weights split */
+    float *cosines, *sines;  /* [n, head_dim / 2] */
+    void *q;                 /* by job [kv_heads, rows, group, q_stride] activation */
+    void *q_gathered;        /* the same for all groups: queries travel */
+    float *partials;         /* runs (pass_q.h) by group of rows; one run of all rows otherwise */
+    float *partials_by_head; /* runs by destination, [row, head]: weights split */
+    float *received;         /* [S] runs for this rank's rows or heads */
+    void *attended;          /* [n, part of heads * head_dim] activation */
+    void *gated;             /* [n, part of intermediate] activation */
+    float *sums;             /* [n, hidden] partial outputs of o and down, to be reduced */
+    float *tiles;            /* [threads][2][rows of an item, nr]: gate and up of one panel */
+    void *embed_scratch;     /* [threads][hidden] f32 */
+    void *shards[2];         /* pass_kv */
+    kv_block *own_views;     /* by sequence [kv_heads][pages] */
+    kv_block *shard_views;
+    attention_workspace workspace;
+    float *out_hidden; /* [n_out, hidden] after the final norm, by group of rows */
+    float *out_own;    /* this group's part of it */
+    void *out_act;     /* [n_out, hidden] activation, in the order of the batch */
+    float *logits;     /* [n_out, vocabulary part] */
+} step_buffers;
+
+/* Small tables of one step; grow with the batch. */
+typedef struct step_tables {
+    attention_job *jobs; /* [groups or 1][n_sequences] */
+    size_t *blocks;      /* [S][n_sequences] KV blocks of each group after the step */
+    int32_t *positions;  /* [all] */
+    size_t *out_first;   /* [S + 1] first wanted row of each group among those of all groups */
+    int64_t *out_order;  /* [n_out] place in the batch's order, by group */
+    size_t *bytes[2];    /* [S] */
+    size_t *counts;      /* [S] */
+    size_t jobs_capacity, rows_capacity;
+} step_tables;
+
+struct qwen3_session {
+    qwen3_model *model;
+    qwen3_session_options options;
+    const attention_algorithm *algorithm;
+    attention_shape shape;
+    kv_cache cache;
+    step step;
+    weight_part part;
+    step_tables tables;
+    step_buffers b;
+    void *arena;
+    size_t arena_bytes;
+    bool has_logits;
+    qwen3_comm_stats stats_base; /* counters of the group at the last reset */
+};
+
+/* Columns of q, k and v rows, in elements: q first, then k, then v. */
+static inline size_t session_qkv_size(const qwen3_session *s)
+{
+    return (s->shape.kv_heads * s->shape.group + 2 * s->shape.kv_heads) * s->shape.head_dim;
+}
+static inline size_t session_heads(const qwen3_session *s)
+{
+    return s->shape.kv_heads * s->shape.group;
+}
+/* The part that sequence group g computes in STEP_SPLIT_WEIGHTS. */
+weight_part session_weight_part(const qwen3_session *s, int g);
+/* Row stride of an activation matrix with k columns. */
+static inline size_t activation_stride(size_t k)
+{
+    return (k + ACTIVATION_PAD - 1) / ACTIVATION_PAD * ACTIVATION_PAD;
+}
+
+/* Queries and partials of which rows this rank handles in attention: those of all groups where they travel. */
+static inline bool session_attends_all(const qwen3_session *s)
+{
+    return s->step.mode == STEP_SPLIT_WEIGHTS || s->step.pass_query;
+}
+
+/* buffers.c: tables and buffers for the planned step, before it is committed. */
+qwen3_status session_prepare(qwen3_session *s, qwen3_error *err);
+void session_free_buffers(qwen3_session *s);
+
+/* forward.c: carries the planned and committed step out. */
+void session_run(qwen3_session *s);
+
+#endif

@@ -1,0 +1,69 @@
+/* step.h - what one forward pass is about to do, decided before it does anything: which rows this rank
+ * computes, where their K and V go, whose logits are wanted. Every rank computes the same plan for all
+ * ranks from the same batch, so nothing has to be asked.
+ */
+#ifndef QWEN3_ENGINE_STEP_H
+#define QWEN3_ENGINE_STEP_H
+
+#include "model/kv_cache.h"
+
+/* How a step with several sequence groups divides its work. */
+typedef enum step_mode {
+    STEP_SPLIT_ROWS,    /* each group computes its own rows with whole slices of the weights */
+    STEP_SPLIT_WEIGHTS, /* all groups compute all rows, each with its part of the weights */
+} step_mode;
+
+typedef struct step_row {
+    int32_t token, sequence, position;
+    int32_t owner; /* sequence group that keeps its K and V, and in STEP_SPLIT_ROWS computes it */
+    int32_t index; /* of the sequence among those of the batch */
+    int64_t out;   /* index among the wanted logits, or -1 */
+} step_row;
+
+/* The rows of one sequence among those of one group. */
+typedef struct step_job {
+    int32_t sequence;
+    size_t first, rows; /* in step.rows */
+} step_job;
+
+typedef struct step {
+    step_mode mode;
+    bool pass_query; /* STEP_SPLIT_ROWS: queries travel instead of keys */
+    size_t n_rows, n_out, n_sequences;
+    /* All rows of the batch, ordered by group (one group of all in STEP_SPLIT_WEIGHTS), then sequence, then
+     * position. */
+    step_row *rows;      /* [n_rows] */
+    size_t *group_first; /* [groups + 1] first row of each group in rows */
+    /* Jobs of all groups, every group with one for each sequence of the batch (perhaps with no rows). */
+    step_job *jobs;     /* [groups][n_sequences] */
+    int64_t *new_owned; /* [n_sequences][groups] positions that each group will get */
+    int32_t *sequences; /* [n_sequences] in order of first appearance */
+    kv_slot *slots;     /* [n_rows] */
+    size_t capacity;    /* rows that the arrays have room for */
+    size_t sequence_capacity;
+    int32_t *index_of; /* [max_sequences] sequence -> index in `sequences`, or -1 */
+} step;
+
+qwen3_status step_open(step *s, const kv_cache *cache, qwen3_error *err);
+void step_close(step *s);
+
+/* Checks the batch and fills the plan. Changes nothing but *s. `limits` of token ids from config;
+ * split_min: fewest rows that are split over the groups. */
+qwen3_status step_plan(step *s, const kv_cache *cache, const qwen3_config *config, const qwen3_batch *batch,
+                       int64_t split_min, qwen3_error *err);
+/* Whether carrying it out needs new KV pages on any rank (the same answer on every rank). */
+bool step_must_grow(const step *s, const kv_cache *cache);
+/* Reserves the pages of this rank. */
+qwen3_status step_reserve(const step *s, kv_cache *cache, qwen3_error *err);
+/* Books the positions; cannot fail. */
+void step_commit(step *s, kv_cache *cache);
+
+/* The rows that a rank of `group` computes: [*first, *first + result) of rows. */
+static inline size_t step_rows_of(const step *s, int group, size_t *first)
+{
+    int g = s->mode == STEP_SPLIT_ROWS ? group : 0;
+    *first = s->group_first[g];
+    return s->group_first[g + 1] - s->group_first[g];
+}
+
+#endif

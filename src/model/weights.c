@@ -1,0 +1,359 @@
+/* weights.c - cutting, converting and packing weights.
+ *
+ * Every matrix is a stack of row ranges of tensors (q, k and v make one matrix). Work is handed out panel
+ * by panel over all matrices, to the threads of all ranks that share the copy.
+ */
+#include "model/weights.h"
+
+#include <stdlib.h>
+
+#include "base/memory.h"
+#include "base/team.h"
+
+weight_shard weights_shard(const qwen3_config *config, int nr, int grid_s, int grid_h, int s, int h)
+{
+    /* Panel width as the grain: no panel is cut, and columns of `down` stay multiples of kr. */
+    return (weight_shard){
+        .heads = partition_heads(config->num_heads, config->num_kv_heads, grid_h, h),
+        .intermediate = partition(config->intermediate_size, nr, grid_h, h),
+        .vocabulary = partition(config->vocab_size, nr, (int64_t)grid_s * grid_h, (int64_t)s * grid_h + h),
+    };
+}
+
+/* ---- What is packed where ---------------------------------------------------------------------- */
+
+/* Consecutive rows of a packed matrix that come from one tensor. */
+typedef struct piece {
+    tensor_role role;
+    range rows, cols;
+} piece;
+
+/* A matrix to be packed. */
+typedef struct pack_job {
+    int64_t layer;
+    piece pieces[3];
+    int n_pieces;
+    size_t n, k;
+    size_t first_panel; /* over all jobs of the storage */
+    size_t offset;      /* bytes into the storage */
+    bool own;           /* in `own` rather than `slice` */
+    matrix *out;
+} pack_job;
+
+enum { JOBS_PER_LAYER = 5 };
+
+typedef struct pack_list {
+    pack_job *jobs;
+    size_t n_jobs;
+    size_t bytes, panels;
+} pack_list;
+
+static void list_add(pack_list *list, const gemm_kernel *gemm, matrix *out, int64_t layer, const piece *pieces,
+                     int n_pieces)
+{
+    pack_job job = {.layer = layer, .n_pieces = n_pieces, .out = out};
+    job.k = (size_t)range_size(pieces[0].cols);
+    for (int i = 0; i < n_pieces; i++) {
+        job.pieces[i] = pieces[i];
+        job.n += (size_t)range_size(pieces[i].rows);
+    }
+    job.first_panel = list->panels;
+    job.offset = list->bytes;
+    list->panels += (job.n + (size_t)gemm->nr - 1) / (size_t)gemm->nr;
+    list->bytes += round_up(gemm_packed_size(gemm, job.n, job.k) * dtype_size(gemm->storage), CACHE_LINE);
+    list->jobs[list->n_jobs++] = job;
+}
+
+static range scaled(range r, int64_t factor)
+{
+    return (range){r.begin * factor, r.end * factor};
+}
+
+/* The matrices of the layers. list->jobs has room for JOBS_PER_LAYER * num_layers; layers may be NULL. */
+static void list_layers(pack_list *list, const qwen3_config *c, const gemm_kernel *gemm, const weight_shard *shard,
+                        layer_weights *layers)
+{
+    range all_hidden = {0, c->hidden_size};
+    range q = scaled(shard->heads.heads, c->head_dim), kv = scaled(shard->heads.kv_heads, c->head_dim);
+    range inter = shard->intermediate;
+    for (int64_t i = 0; i < c->num_layers; i++) {
+        layer_weights *l = layers ? &layers[i] : NULL;
+        list_add(list, gemm, l ? &l->qkv : NULL, i,
+                 (piece[]){{TENSOR_Q, q, all_hidden}, {TENSOR_K, kv, all_hidden}, {TENSOR_V, kv, all_hidden}}, 3);
+        list_add(list, gemm, l ? &l->o : NULL, i, &(piece){TENSOR_O, all_hidden, q}, 1);
+        list_add(list, gemm, l ? &l->gate : NULL, i, &(piece){TENSOR_GATE, inter, all_hidden}, 1);
+        list_add(list, gemm, l ? &l->up : NULL, i, &(piece){TENSOR_UP, inter, all_hidden}, 1);
+        list_add(list, gemm, l ? &l->down : NULL, i, &(piece){TENSOR_DOWN, all_hidden, inter}, 1);
+    }
+}
+
+static void list_head(pack_list *list, const qwen3_config *c, const gemm_kernel *gemm, const weight_shard *shard,
+                      matrix *out)
+{
+    tensor_role role = c->tie_word_embeddings ? TENSOR_EMBED : TENSOR_LM_HEAD;
+    list_add(list, gemm, out, 0, &(piece){role, shard->vocabulary, {0, c->hidden_size}}, 1);
+}
+
+/* Bytes of the norm vectors: two of hidden and two of head_dim a layer, one of hidden at the end. */
+static size_t norm_count(const qwen3_config *c)
+{
+    return (size_t)(c->num_layers * 2 * (c->hidden_size + c->head_dim) + c->hidden_size);
+}
+
+void weights_bytes(const qwen3_config *config, const gemm_kernel *gemm, const weight_shard *shard, size_t *slice_bytes,
+                   size_t *own_bytes)
+{
+    /* All layers are alike: count one. */
+    qwen3_config one = *config;
+    one.num_layers = 1;
+    pack_job jobs[JOBS_PER_LAYER];
+    pack_list layers = {.jobs = jobs}, head = {.jobs = jobs};
+    list_layers(&layers, &one, gemm, shard, NULL);
+    list_head(&head, &one, gemm, shard, NULL);
+    *slice_bytes = layers.bytes * (size_t)config->num_layers;
+    *own_bytes = head.bytes + norm_count(config) * sizeof(float);
+}
+
+/* ---- Packing ----------------------------------------------------------------------------------- */
+
+typedef struct packer {
+    const source *src;
+    const gemm_kernel *gemm;
+    const pack_list *list;
+    unsigned char *base;
+    size_t part, parts; /* which share of the panels this rank packs */
+    float *scratch;     /* [threads][2][nr * max k] */
+    size_t scratch_floats;
+    atomic_size_t bad; /* lowest panel with a value that is not finite, + 1; 0 = none */
+} packer;
+
+static const pack_job *job_of_panel(const pack_list *list, size_t panel)
+{
+    size_t lo = 0, hi = list->n_jobs - 1;
+    while (lo < hi) {
+        size_t mid = (lo + hi + 1) / 2;
+        if (list->jobs[mid].first_panel <= panel)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    return &list->jobs[lo];
+}
+
+/* The rows [row, row + rows) of a job's matrix that lie in one tensor: the piece, and how many they are. */
+static const piece *piece_at(const pack_job *job, size_t row, size_t *first, size_t *rows)
+{
+    size_t begin = 0;
+    for (int i = 0; i < job->n_pieces; i++) {
+        size_t size = (size_t)range_size(job->pieces[i].rows);
+        if (row < begin + size) {
+            *first = (size_t)job->pieces[i].rows.begin + row - begin;
+            if (*rows > begin + size - row)
+                *rows = begin + size - row;
+            return &job->pieces[i];
+        }
+        begin += size;
+    }
+    return NULL;
+}
+
+/* Rows that straddle tensors are brought together as f32 rows of length k. */
+static void gather_rows(const packer *p, const pack_job *job, size_t row, size_t rows, float *out, float *scratch)
+{
+    while (rows > 0) {
+        size_t first = 0, n = rows, stride;
+        const piece *part = piece_at(job, row, &first, &n);
+        const void *data;
+        qwen3_dtype type;
+        source_block(p->src, part->role, job->layer, (int64_t)first, (int64_t)n, part->cols.begin,
+                     range_size(part->cols), scratch, &data, &type, &stride);
+        for (size_t r = 0; r < n; r++)
+            for (size_t i = 0; i < job->k; i++)
+                out[r * job->k + i] = type == QWEN3_DTYPE_F32 ? ((const float *)data)[r * stride + i]
+                                                              : bf16_to_f32(((const bf16 *)data)[r * stride + i]);
+        out += n * job->k;
+        row += n;
+        rows -= n;
+    }
+}
+
+static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float *scratch)
+{
+    size_t nr = (size_t)p->gemm->nr, row = panel * nr;
+    size_t rows = job->n - row < nr ? job->n - row : nr;
+    size_t panel_bytes = gemm_packed_size(p->gemm, nr, job->k) * dtype_size(p->gemm->storage);
+    void *dst = p->base + job->offset + panel * panel_bytes;
+    size_t first = 0, n = rows, stride;
+    const piece *part = piece_at(job, row, &first, &n);
+    const void *data;
+    qwen3_dtype type;
+    if (n == rows) {
+        source_block(p->src, part->role, job->layer, (int64_t)first, (int64_t)n, part->cols.begin,
+                     range_size(part->cols), scratch, &data, &type, &stride);
+    } else {
+        gather_rows(p, job, row, rows, scratch, scratch + nr * job->k);
+        data = scratch;
+        type = QWEN3_DTYPE_F32;
+        stride = job->k;
+    }
+    return gemm_pack_panel(p->gemm, job->n, job->k, panel, data, type, stride, dst);
+}
+
+static void pack_body(team *t, void *arg)
+{
+    packer *p = arg;
+    float *scratch = p->scratch + (size_t)t->tid * p->scratch_floats;
+    size_t begin = p->list->panels * p->part / p->parts, end = p->list->panels * (p->part + 1) / p->parts;
+    team_loop_begin(t);
+    for (size_t i; (i = begin + team_loop_next(t)) < end;) {
+        const pack_job *job = job_of_panel(p->list, i);
+        if (pack_panel(p, job, i - job->first_panel, scratch))
+            continue;
+        size_t bad = atomic_load(&p->bad);
+        while ((bad == 0 || i + 1 < bad) && !atomic_compare_exchange_weak(&p->bad, &bad, i + 1))
+            ;
+    }
+}
+
+static qwen3_status pack_all(const source *src, const qwen3_config *config, const gemm_kernel *gemm,
+                             const pack_list *list, void *base, int part, int parts, int threads, qwen3_error *err)
+{
+    size_t max_k = 0;
+    for (size_t i = 0; i < list->n_jobs; i++)
+        max_k = list->jobs[i].k > max_k ? list->jobs[i].k : max_k;
+    packer p = {.src = src, .gemm = gemm, .list = list, .base = base, .part = (size_t)part, .parts = (size_t)parts};
+    p.scratch_floats = round_up(2 * (size_t)gemm->nr * max_k, CACHE_LINE / sizeof(float));
+    size_t scratch_bytes = p.scratch_floats * sizeof(float) * (size_t)threads;
+    void *scratch;
+    qwen3_status status = memory_alloc(&scratch, scratch_bytes, "scratch for packing weights", err);
+    if (status)
+        return status;
+    p.scratch = scratch;
+    team_run(threads, pack_body, &p);
+    memory_free(scratch, scratch_bytes);
+    if (atomic_load(&p.bad)) {
+        size_t panel = atomic_load(&p.bad) - 1, first = 0, rows = 1;
+        const pack_job *job = job_of_panel(list, panel);
+        const piece *part_at = piece_at(job, (panel - job->first_panel) * (size_t)gemm->nr, &first, &rows);
+        char name[96];
+        int64_t n, k;
+        tensor_describe(config, part_at->role, job->layer, name, &n, &k);
+        return fail(err, QWEN3_ERR_FORMAT,
+                    "tensor %s: NaN or infinite value near row %zu of %lld; expected finite weights", name, first,
+                    (long long)n);
+    }
+    for (size_t i = 0; i < list->n_jobs; i++)
+        *list->jobs[i].out =
+            (matrix){list->jobs[i].n, list->jobs[i].k, (const unsigned char *)base + list->jobs[i].offset};
+    return QWEN3_OK;
+}
+
+/* ---- Norm vectors ------------------------------------------------------------------------------ */
+
+static qwen3_status load_norm(const source *src, const qwen3_config *config, tensor_role role, int64_t layer,
+                              void *scratch, float **at, const float **out, qwen3_error *err)
+{
+    char name[96];
+    int64_t n, cols;
+    tensor_describe(config, role, layer, name, &n, &cols);
+    float *v = *at;
+    const void *data;
+    qwen3_dtype type;
+    size_t stride;
+    source_block(src, role, layer, 0, n, 0, 1, scratch, &data, &type, &stride);
+    for (int64_t i = 0; i < n; i++) {
+        size_t at_i = (size_t)i * stride;
+        v[i] = type == QWEN3_DTYPE_F32 ? ((const float *)data)[at_i] : bf16_to_f32(((const bf16 *)data)[at_i]);
+        if (!isfinite(v[i]))
+            return fail(err, QWEN3_ERR_FORMAT, "tensor %s: NaN or infinite value at %lld; expected finite weights",
+                        name, (long long)i);
+    }
+    *out = v;
+    *at = v + n;
+    return QWEN3_OK;
+}
+
+static qwen3_status load_norms(weights *w, const source *src, const qwen3_config *config, float *at, qwen3_error *err)
+{
+    int64_t longest = config->hidden_size > config->head_dim ? config->hidden_size : config->head_dim;
+    void *scratch = malloc((size_t)longest * sizeof(float));
+    if (!scratch)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for a vector of %lld values", (long long)longest);
+    qwen3_status status = load_norm(src, config, TENSOR_FINAL_NORM, 0, scratch, &at, &w->final_norm, err);
+    for (int64_t i = 0; i < config->num_layers && !status; i++) {
+        layer_weights *l = &w->layers[i];
+        const struct {
+            tensor_role role;
+            const float **out;
+        } norms[] = {{TENSOR_INPUT_NORM, &l->input_norm},
+                     {TENSOR_POST_NORM, &l->post_norm},
+                     {TENSOR_Q_NORM, &l->q_norm},
+                     {TENSOR_K_NORM, &l->k_norm}};
+        for (size_t j = 0; j < sizeof norms / sizeof *norms && !status; j++)
+            status = load_norm(src, config, norms[j].role, i, scratch, &at, norms[j].out, err);
+    }
+    free(scratch);
+    return status;
+}
+
+/* ---- Loading ----------------------------------------------------------------------------------- */
+
+/* One shared copy where the node can hold it, otherwise one each. */
+static qwen3_status allocate_slice(weights *w, comm *share, qwen3_error *err)
+{
+    if (comm_size(share) > 1) {
+        qwen3_error ignored = {0};
+        if (comm_shared_alloc(share, w->slice_bytes, &w->segment, &w->slice, &ignored) == QWEN3_OK) {
+            w->shared = true;
+            return QWEN3_OK;
+        }
+        w->segment = NULL;
+    }
+    return memory_alloc(&w->slice, w->slice_bytes, "packed weights", err);
+}
+
+qwen3_status weights_load(weights *w, const source *src, const qwen3_config *config, const gemm_kernel *gemm,
+                          const weight_shard *shard, comm *share, int threads, qwen3_error *err)
+{
+    *w = (weights){.gemm = gemm};
+    weights_bytes(config, gemm, shard, &w->slice_bytes, &w->own_bytes);
+    w->layers = calloc((size_t)config->num_layers, sizeof *w->layers);
+    pack_job head_job;
+    pack_list layers = {.jobs = calloc((size_t)config->num_layers * JOBS_PER_LAYER, sizeof(pack_job))};
+    pack_list head = {.jobs = &head_job};
+    qwen3_status status = QWEN3_OK;
+    if (!w->layers || !layers.jobs)
+        status = fail(err, QWEN3_ERR_MEMORY, "no memory for the table of %lld layers", (long long)config->num_layers);
+    /* The allocation is collective over share: no early return before it. */
+    qwen3_status allocated = allocate_slice(w, share, err);
+    if (!status)
+        status = allocated;
+    if (!status)
+        status = memory_alloc(&w->own, w->own_bytes, "packed output head", err);
+    if (!status) {
+        list_head(&head, config, gemm, shard, &w->head);
+        status = pack_all(src, config, gemm, &head, w->own, 0, 1, threads, err);
+    }
+    if (!status)
+        status = load_norms(w, src, config, (float *)((char *)w->own + head.bytes), err);
+    if (!status) {
+        list_layers(&layers, config, gemm, shard, w->layers);
+        int part = w->shared ? comm_rank(share) : 0, parts = w->shared ? comm_size(share) : 1;
+        status = pack_all(src, config, gemm, &layers, w->slice, part, parts, threads, err);
+    }
+    if (w->shared)
+        comm_shared_sync(share, w->segment);
+    free(layers.jobs);
+    return status;
+}
+
+void weights_free(weights *w)
+{
+    if (w->shared)
+        comm_shared_free(w->segment);
+    else
+        memory_free(w->slice, w->slice_bytes);
+    memory_free(w->own, w->own_bytes);
+    free(w->layers);
+    *w = (weights){0};
+}

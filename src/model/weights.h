@@ -1,0 +1,67 @@
+/* weights.h - the packed weights of one rank.
+ *
+ * A rank of head group h (of H) keeps the rows of q, k, v, gate, up and the columns of o, down that belong
+ * to the group's heads and its part of the intermediate dimension, and its own part (of all R ranks) of the
+ * output head. Ranks of one node with the same head group share one copy where the caller gives a group
+ * to share with. Matrices are packed for the kernels, so that any part of them along both dimensions can
+ * be used: SEQUENCE uses whole slices in steps that split rows, and 1/S of them in steps that split weights.
+ */
+#ifndef QWEN3_MODEL_WEIGHTS_H
+#define QWEN3_MODEL_WEIGHTS_H
+
+#include "comm/comm.h"
+#include "kernels/kernels.h"
+#include "model/partition.h"
+#include "model/source.h"
+
+/* W[n, k] packed for gemm: y[m, n] = x[m, k] W^T. */
+typedef struct matrix {
+    size_t n, k;
+    const void *data;
+} matrix;
+
+typedef struct layer_weights {
+    const float *input_norm, *post_norm; /* [hidden] */
+    const float *q_norm, *k_norm;        /* [head_dim] */
+    matrix qkv;                          /* [(heads + 2 kv_heads) * head_dim, hidden]: q rows, then k, then v */
+    matrix o;                            /* [hidden, heads * head_dim] */
+    matrix gate, up;                     /* [intermediate part, hidden] */
+    matrix down;                         /* [hidden, intermediate part] */
+} layer_weights;
+
+/* What a rank keeps. */
+typedef struct weight_shard {
+    head_shard heads;
+    range intermediate;
+    range vocabulary;
+} weight_shard;
+
+/* The shard of rank (s, h) of a grid S x H. `nr` is the panel width of the kernels. */
+weight_shard weights_shard(const qwen3_config *config, int nr, int grid_s, int grid_h, int s, int h);
+
+typedef struct weights {
+    const gemm_kernel *gemm;
+    layer_weights *layers; /* [num_layers] */
+    const float *final_norm;
+    matrix head; /* [vocabulary part, hidden] */
+    bool shared;
+    size_t slice_bytes; /* of the layers' matrices, shared or not */
+    size_t own_bytes;   /* of the head and the norms, never shared */
+    /* storage */
+    void *own, *slice;
+    comm_segment *segment;
+} weights;
+
+/* Bytes of the two kinds of storage for a shard. */
+void weights_bytes(const qwen3_config *config, const gemm_kernel *gemm, const weight_shard *shard, size_t *slice_bytes,
+                   size_t *own_bytes);
+
+/* Reads, converts and packs; `threads` threads on each rank of `share` (ranks with the same slices on one
+ * node, or a group of one) work together. NaN or infinity in a tensor is an error that names it.
+ * Collective over share; the outcome may differ between ranks, so the caller must agree. */
+qwen3_status weights_load(weights *w, const source *src, const qwen3_config *config, const gemm_kernel *gemm,
+                          const weight_shard *shard, comm *share, int threads, qwen3_error *err);
+/* Collective over the group they were loaded with. Zeroed weights are allowed. */
+void weights_free(weights *w);
+
+#endif

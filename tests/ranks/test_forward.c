@@ -1,0 +1,297 @@
+/* test_forward.c - the model under every strategy, algorithm, weight type and step mode, on the ranks at
+ * hand, against one rank of plain C kernels in f32 (which tests/e2e compares with tools/reference.py).
+ *
+ * Small checkpoints of odd shapes are written by rank 0: grouped heads 5:1, one KV head, sizes that nothing
+ * divides, head_dim 32, 64, 128, tied and not. Each is driven through prefill, chunked prefill, mixtures of
+ * prefill and decode of several sequences, and decode.
+ */
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "kernels/kernels.h"
+#include "model/source.h"
+
+/* ---- Checkpoints ------------------------------------------------------------------------------- */
+
+typedef struct shape {
+    int hidden, inter, layers, heads, kv_heads, head_dim, vocab;
+    bool tied;
+} shape;
+
+static const shape shapes[] = {
+    {40, 101, 2, 5, 1, 32, 331, true},   /* grouped 5:1, one KV head */
+    {64, 160, 2, 6, 3, 64, 257, false},  /* 3 KV heads */
+    {96, 333, 2, 8, 8, 128, 1000, true}, /* no grouping */
+    {33, 70, 3, 14, 7, 32, 97, false},   /* more heads than panels */
+};
+
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static qwen3_config config_of(const shape *s)
+{
+    return (qwen3_config){.vocab_size = s->vocab,
+                          .hidden_size = s->hidden,
+                          .intermediate_size = s->inter,
+                          .num_layers = s->layers,
+                          .num_heads = s->heads,
+                          .num_kv_heads = s->kv_heads,
+                          .head_dim = s->head_dim,
+                          .tie_word_embeddings = s->tied};
+}
+
+typedef struct tensor_list {
+    char name[96];
+    int64_t rows, cols;
+} tensor_list;
+
+static size_t list_tensors(const shape *s, tensor_list *list)
+{
+    qwen3_config c = config_of(s);
+    size_t n = 0;
+    for (int role = TENSOR_EMBED; role < TENSOR_ROLES; role++) {
+        if (role == TENSOR_LM_HEAD && s->tied)
+            continue;
+        for (int i = 0; i < (role < TENSOR_INPUT_NORM ? 1 : s->layers); i++, n++)
+            tensor_describe(&c, (tensor_role)role, i, list[n].name, &list[n].rows, &list[n].cols);
+    }
+    return n;
+}
+
+static void write_config(const char *dir, const shape *s)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    FILE *f = fopen(path, "w");
+    if (!f)
+        return;
+    fprintf(
+        f,
+        "{\"architectures\": [\"Qwen3ForCausalLM\"], \"model_type\": \"qwen3\", \"attention_bias\": false, "
+        "\"hidden_act\": \"silu\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
+        "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d, "
+        "\"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-6, \"rope_theta\": 1000000, \"rope_scaling\": null, "
+        "\"tie_word_embeddings\": %s, \"use_sliding_window\": false, \"torch_dtype\": \"bfloat16\"}\n",
+        s->hidden, s->inter, s->layers, s->heads, s->kv_heads, s->head_dim, s->vocab, s->tied ? "true" : "false");
+    fclose(f);
+}
+
+static void write_tensors(const char *dir, const shape *s, uint64_t seed)
+{
+    tensor_list list[64];
+    size_t n = list_tensors(s, list), offset = 0;
+    char path[512];
+    static char header[1 << 16];
+    size_t length = (size_t)snprintf(header, sizeof header, "{");
+    for (size_t i = 0; i < n; i++) {
+        size_t bytes = (size_t)(list[i].rows * list[i].cols) * 2;
+        char dims[64];
+        if (list[i].cols == 1)
+            snprintf(dims, sizeof dims, "%lld", (long long)list[i].rows);
+        else
+            snprintf(dims, sizeof dims, "%lld,%lld", (long long)list[i].rows, (long long)list[i].cols);
+        length += (size_t)snprintf(header + length, sizeof header - length,
+                                   "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+                                   i ? "," : "", list[i].name, dims, offset, offset + bytes);
+        offset += bytes;
+    }
+    header[length++] = '}';
+    while (length % 8)
+        header[length++] = ' ';
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    FILE *f = fopen(path, "wb");
+    if (!f)
+        return;
+    uint64_t header_bytes = length;
+    fwrite(&header_bytes, sizeof header_bytes, 1, f);
+    fwrite(header, 1, length, f);
+    for (size_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < list[i].rows * list[i].cols; j++) {
+            float u = check_random_float(&seed) * 1.7f;
+            bf16 value = f32_to_bf16(list[i].cols == 1 ? 1.0f + 0.2f * u : 0.8f * u / sqrtf((float)list[i].cols));
+            fwrite(&value, sizeof value, 1, f);
+        }
+    fclose(f);
+}
+
+static void remove_checkpoint(const char *dir)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    unlink(path);
+    rmdir(dir);
+}
+
+/* ---- A scenario: batches that follow each other in one session ---------------------------------- */
+
+enum { SEQUENCES = 3, MAX_STEPS = 8, MAX_ROWS = 256 };
+
+typedef struct scenario {
+    int steps;
+    size_t rows[MAX_STEPS]; /* tokens of each step */
+    int32_t tokens[MAX_STEPS][MAX_ROWS], sequences[MAX_STEPS][MAX_ROWS];
+    uint8_t wanted[MAX_STEPS][MAX_ROWS];
+    size_t total_wanted;
+} scenario;
+
+static void add_tokens(scenario *s, int step, int sequence, int n, int vocab, uint64_t *random)
+{
+    for (int i = 0; i < n; i++) {
+        size_t at = s->rows[step]++;
+        s->tokens[step][at] = (int32_t)(check_random(random) % (uint64_t)vocab);
+        s->sequences[step][at] = sequence;
+        s->wanted[step][at] = i == n - 1 || check_random(random) % 4 == 0;
+        s->total_wanted += s->wanted[step][at];
+    }
+}
+
+/* Prefill of three lengths at once (one longer than a KV page, one shorter than any number of ranks), more of
+ * them (queries few, cache long), a mixture with decode, then decode steps. */
+static void make_scenario(scenario *s, int vocab, uint64_t *random)
+{
+    *s = (scenario){.steps = 6};
+    add_tokens(s, 0, 0, 70 + (int)(check_random(random) % 30), vocab, random);
+    add_tokens(s, 0, 1, 1 + (int)(check_random(random) % 3), vocab, random);
+    add_tokens(s, 0, 2, 19, vocab, random);
+    add_tokens(s, 1, 2, 40, vocab, random);
+    add_tokens(s, 2, 0, 1, vocab, random);
+    add_tokens(s, 2, 1, 33, vocab, random);
+    add_tokens(s, 3, 0, 9, vocab, random);
+    add_tokens(s, 3, 2, 8, vocab, random);
+    for (int i = 0; i < SEQUENCES; i++)
+        add_tokens(s, 4, i, 1, vocab, random);
+    add_tokens(s, 5, 1, 1, vocab, random);
+}
+
+/* Runs a scenario; rank 0 of `group` gets the wanted logits one after the other. */
+static bool run_scenario(qwen3_comm *group, const char *spec, const qwen3_model_options *options,
+                         const qwen3_session_options *session_options, const scenario *s, size_t vocab, float *logits)
+{
+    qwen3_error err = {0};
+    qwen3_model *model = NULL;
+    qwen3_session *session = NULL;
+    qwen3_status status = qwen3_model_open(group, spec, options, &model, &err);
+    if (!status)
+        status = qwen3_session_open(model, session_options, &session, &err);
+    for (int i = 0; i < s->steps && !status; i++) {
+        qwen3_batch batch = {
+            .n_tokens = s->rows[i], .tokens = s->tokens[i], .sequences = s->sequences[i], .logits = s->wanted[i]};
+        status = qwen3_forward(session, &batch, &err);
+        if (!status)
+            status = qwen3_logits(session, logits, &err);
+        if (!status && logits)
+            logits += qwen3_logits_rows(session) * vocab;
+    }
+    check(!status, "%s: %s", qwen3_status_name(status), err.message);
+    qwen3_session_close(session);
+    qwen3_model_close(model);
+    return !status;
+}
+
+static double relative_l2(const float *a, const float *b, size_t n)
+{
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) {
+        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        norm += (double)b[i] * b[i];
+    }
+    return sqrt(difference / norm);
+}
+
+/* ---- Configurations ----------------------------------------------------------------------------- */
+
+typedef struct variant {
+    qwen3_model_options model;
+    qwen3_session_options session;
+    char name[160];
+} variant;
+
+static void check_variant(qwen3_comm *world, const char *spec, const scenario *s, size_t vocab, const float *expected,
+                          variant *v, float *logits)
+{
+    bool root = qwen3_comm_rank(world) == 0;
+    v->session.max_sequences = SEQUENCES;
+    snprintf(v->name, sizeof v->name, "%s grid %dx%d %s %s, %d threads, split from %lld rows",
+             qwen3_strategy_name(v->model.strategy), v->model.grid_sequence, v->model.grid_heads,
+             qwen3_algorithm_name(v->session.algorithm), qwen3_dtype_name(v->model.dtype), v->model.threads,
+             (long long)v->session.token_split_min);
+    if (!run_scenario(world, spec, &v->model, &v->session, s, vocab, logits) || !root)
+        return;
+    double error = relative_l2(logits, expected, s->total_wanted * vocab);
+    double tolerance = v->model.dtype == QWEN3_DTYPE_F32 ? 5e-6 : 1e-2;
+    check(error <= tolerance, "%s: relative L2 %.3g, expected <= %.3g", v->name, error, tolerance);
+}
+
+/* All pairs over the factorisations of the ranks into a grid. */
+static void check_shape(qwen3_comm *world, const shape *model, uint64_t *random)
+{
+    bool root = qwen3_comm_rank(world) == 0;
+    int ranks = qwen3_comm_size(world);
+    char dir[256] = "/tmp/qwen3-test-forward-XXXXXX";
+    uint64_t seed = check_random(random);
+    if (root && mkdtemp(dir)) {
+        write_config(dir, model);
+        write_tensors(dir, model, seed);
+    }
+    qwen3_comm_broadcast(world, dir, sizeof dir);
+    scenario *s = malloc(sizeof *s);
+    make_scenario(s, model->vocab, random);
+    size_t floats = s->total_wanted * (size_t)model->vocab;
+    float *expected = root ? malloc(floats * sizeof(float)) : NULL,
+          *logits = root ? malloc(floats * sizeof(float)) : NULL;
+    if (root) {
+        qwen3_model_options plain = qwen3_model_options_default();
+        qwen3_session_options session = qwen3_session_options_default();
+        plain.dtype = QWEN3_DTYPE_F32;
+        plain.isa = QWEN3_ISA_C;
+        plain.threads = 1;
+        session.max_sequences = SEQUENCES;
+        session.algorithm = QWEN3_ATTENTION_STANDARD;
+        run_scenario(qwen3_comm_self(), dir, &plain, &session, s, (size_t)model->vocab, expected);
+    }
+    for (int h = 1; h <= ranks; h++) {
+        if (ranks % h)
+            continue;
+        for (int bits = 0; bits < 4; bits++) {
+            variant v = {.model = qwen3_model_options_default(), .session = qwen3_session_options_default()};
+            v.model.strategy = h == ranks ? QWEN3_STRATEGY_HEAD_WISE
+                               : h == 1   ? QWEN3_STRATEGY_SEQUENCE
+                                          : QWEN3_STRATEGY_HYBRID;
+            v.model.grid_sequence = ranks / h;
+            v.model.grid_heads = h;
+            v.model.threads = 1 + (int)(check_random(random) % 2);
+            v.model.dtype = bits & 1 ? QWEN3_DTYPE_BF16 : QWEN3_DTYPE_F32;
+            v.model.share_weights = check_random(random) % 4 != 0;
+            v.session.algorithm = bits & 2 ? QWEN3_ATTENTION_STANDARD : QWEN3_ATTENTION_ONLINE_SOFTMAX;
+            v.session.token_split_min = (int64_t[]){0, 1, 1000}[check_random(random) % 3];
+            v.session.q_block_size = (int[]){0, 1, 7}[check_random(random) % 3];
+            v.session.kv_block_size = (int[]){0, 64, 100}[check_random(random) % 3];
+            check_variant(world, dir, s, (size_t)model->vocab, expected, &v, logits);
+        }
+    }
+    if (root)
+        remove_checkpoint(dir);
+    free(expected);
+    free(logits);
+    free(s);
+}
+
+int main(int argc, char **argv)
+{
+    qwen3_comm *world;
+    qwen3_error err = {0};
+    if (qwen3_init(&argc, &argv, &world, &err)) {
+        fprintf(stderr, "%s\n", err.message);
+        return EXIT_FAILURE;
+    }
+    uint64_t random = check_seed(world, 20261122);
+    for (int i = 0; i < SHAPES; i++)
+        check_shape(world, &shapes[i], &random);
+    int status = check_report(world);
+    qwen3_finalize();
+    return status;
+}
