@@ -3,7 +3,6 @@
  * leave. Buffers below one huge page come from the C library. */
 #include "base/memory.h"
 
-#include <inttypes.h>
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -38,11 +37,10 @@ static uint64_t file_value(const char *path)
     FILE *file = fopen(path, "re");
     if (!file)
         return UINT64_MAX;
-    uint64_t value;
-    if (fscanf(file, "%" SCNu64, &value) != 1)
-        value = UINT64_MAX;
+    char line[32], *end = line;
+    uint64_t value = fgets(line, sizeof line, file) ? strtoull(line, &end, 10) : 0;
     fclose(file);
-    return value;
+    return end > line ? value : UINT64_MAX;
 }
 
 /* The names that the two versions of Linux control groups give to the same four things. */

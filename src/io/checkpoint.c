@@ -48,7 +48,7 @@ static qwen3_status build_index(checkpoint *c, qwen3_error *err)
     size_t n = 0;
     for (size_t i = 0; i < c->n_files; i++)
         n += c->files[i].n_tensors;
-    checkpoint_index *index = malloc(sizeof *index + n * sizeof *index->tensors);
+    checkpoint_index *index = malloc(sizeof *index + n * sizeof(const stored_tensor *));
     if (!index)
         return fail_memory(c->dir, err);
     c->index = index;
@@ -56,7 +56,7 @@ static qwen3_status build_index(checkpoint *c, qwen3_error *err)
     for (size_t i = 0; i < c->n_files; i++)
         for (size_t t = 0; t < c->files[i].n_tensors; t++)
             index->tensors[index->n++] = &c->files[i].tensors[t];
-    qsort(index->tensors, n, sizeof *index->tensors, by_name);
+    qsort(index->tensors, n, sizeof(const stored_tensor *), by_name);
     for (size_t i = 1; i < n; i++)
         if (by_name(&index->tensors[i - 1], &index->tensors[i]) == 0)
             return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %.200s: stands in %s too",
@@ -69,7 +69,8 @@ const stored_tensor *checkpoint_find(const checkpoint *c, const char *name)
 {
     stored_tensor key = {.name = (char *)name};
     const stored_tensor *wanted = &key;
-    const stored_tensor **found = bsearch(&wanted, c->index->tensors, c->index->n, sizeof *c->index->tensors, by_name);
+    const stored_tensor **found =
+        bsearch(&wanted, c->index->tensors, c->index->n, sizeof(const stored_tensor *), by_name);
     return found ? *found : NULL;
 }
 

@@ -163,10 +163,11 @@ qwen3_status source_open_checkpoint(const char *dir, const qwen3_config *config,
     if (!s)
         return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for %zu bytes", dir, sizeof *s);
     s->base = (source){&backend, *config};
-    s->tensors = calloc(tensor_count(config), sizeof *s->tensors);
-    qwen3_status status = s->tensors ? checkpoint_open(dir, &s->files, err)
-                                     : fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the tensor table", dir);
-    if (!status)
+    s->tensors = calloc(tensor_count(config), sizeof(const stored_tensor *));
+    qwen3_status status;
+    if (!s->tensors)
+        status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the tensor table", dir);
+    else if (!(status = checkpoint_open(dir, &s->files, err)))
         status = check_tensors(s, err);
     if (status)
         checkpoint_source_close(&s->base);

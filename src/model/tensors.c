@@ -8,7 +8,7 @@ void tensor_describe(const qwen3_config *c, tensor_role role, int64_t layer, cha
 {
     int64_t hidden = c->hidden_size, inter = c->intermediate_size;
     int64_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
-    const struct {
+    const struct shape {
         const char *name;
         int64_t rows, cols;
     } table[TENSOR_ROLES] = {
@@ -27,12 +27,13 @@ void tensor_describe(const qwen3_config *c, tensor_role role, int64_t layer, cha
         [TENSOR_UP] = {"mlp.up_proj.weight", inter, hidden},
         [TENSOR_DOWN] = {"mlp.down_proj.weight", hidden, inter},
     };
+    const struct shape *t = &table[role];
     if (role < TENSOR_INPUT_NORM)
-        snprintf(name, TENSOR_NAME_MAX, "%s", table[role].name);
+        snprintf(name, TENSOR_NAME_MAX, "%s", t->name);
     else
-        snprintf(name, TENSOR_NAME_MAX, "model.layers.%" PRId64 ".%s", layer, table[role].name);
-    *rows = table[role].rows;
-    *cols = table[role].cols;
+        snprintf(name, TENSOR_NAME_MAX, "model.layers.%" PRId64 ".%s", layer, t->name);
+    *rows = t->rows;
+    *cols = t->cols;
 }
 
 bool tensor_is_vector(tensor_role role)
