@@ -24,6 +24,8 @@ TEST_RANKS ?=
 CTEST ?=
 RANKS ?= 2
 MODEL ?= synthetic:0.6B
+# Per rank: the cores divided among the ranks, at least one.
+THREADS ?= $(shell nproc) < $(RANKS) ? 1 : $(shell nproc) / $(RANKS)
 JOBS ?= $(shell nproc)
 
 MPIS := openmpi mpich system none
@@ -69,8 +71,8 @@ check: deps
 
 demo: deps
 	@$(MAKE) --no-print-directory build
-	tests/launch.sh $(if $(filter none,$(MPI)),"" 1,$$(sed -n 's/^MPIEXEC_EXECUTABLE:[^=]*=//p' $(BUILD)/CMakeCache.txt) $(RANKS)) \
-	    $(BUILD)/bin/benchmark_qwen3 --model $(MODEL) --dtype bf16 --pairs --prompt-len 128 --gen-len 16 --iters 1 --warmup 1
+	OMP_NUM_THREADS=$$(($(THREADS))) tests/launch.sh $(if $(filter none,$(MPI)),"" 1,$$(sed -n 's/^MPIEXEC_EXECUTABLE:[^=]*=//p' $(BUILD)/CMakeCache.txt) $(RANKS)) \
+	    $(BUILD)/bin/benchmark_qwen3 --model $(MODEL) --dtype bf16 --pairs --verify --prompt-len 128 --gen-len 16 --iters 1 --warmup 1
 
 lint:
 	scripts/install_deps.sh $(PURPOSES) lint
