@@ -7,7 +7,6 @@
  */
 #include "comm/comm.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -15,6 +14,7 @@
 
 #include "base/status.h"
 #include "comm/comm_backend.h"
+#include "comm/shm.h"
 
 /* Floats that are summed per pass: bounds the scratch memory and keeps a pass within the caches. */
 #define SUM_BLOCK ((size_t)1 << 20)
@@ -23,6 +23,13 @@
 #define GATHER_SUM_BYTES ((size_t)64 << 10)
 
 /* ---- Groups ------------------------------------------------------------------------------------ */
+
+static void free_buffers(comm *c)
+{
+    free(c->scratch);
+    free(c->counts);
+    free(c->parts);
+}
 
 qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *parent, comm **out, qwen3_error *err)
 {
@@ -33,11 +40,11 @@ qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *
     *c = (comm){.backend = backend, .rank = rank, .size = size, .one_node = size == 1};
     c->stats = parent ? parent->stats : &c->own_stats;
     c->counts = malloc(2 * (size_t)size * sizeof *c->counts);
+    c->parts = malloc((size_t)size * sizeof *c->parts);
     if (size > 1)
         c->scratch = malloc((SUM_BLOCK + (size_t)size) * sizeof *c->scratch);
-    if (!c->counts || (size > 1 && !c->scratch)) {
-        free(c->scratch);
-        free(c->counts);
+    if (!c->counts || !c->parts || (size > 1 && !c->scratch)) {
+        free_buffers(c);
         free(c);
         return fail(err, QWEN3_ERR_MEMORY, "group of %d ranks: out of memory", size);
     }
@@ -49,9 +56,9 @@ void comm_free(comm *c)
 {
     if (!c || c == qwen3_comm_self())
         return;
+    shm_detach(c);
     c->backend->release(c);
-    free(c->scratch);
-    free(c->counts);
+    free_buffers(c);
     free(c);
 }
 
@@ -179,26 +186,35 @@ void qwen3_comm_gather(qwen3_comm *c, const void *send, size_t bytes, void *recv
 
 /* ---- Reductions -------------------------------------------------------------------------------- */
 
-/* out[i] = ((part[0][i] + part[1][i]) + part[2][i]) + ...; part [ranks][n] */
-static void sum_in_rank_order(float *restrict out, const float *restrict part, int ranks, size_t n)
+void sum_in_rank_order(float *restrict out, const float *const *parts, int ranks, size_t n)
 {
     const size_t block = 2048; /* stays in the first-level cache while the ranks are added to it */
     for (size_t begin = 0; begin < n; begin += block) {
-        size_t len = n - begin < block ? n - begin : block;
-        memcpy(out + begin, part + begin, len * sizeof *out);
-        for (int r = 1; r < ranks; r++) {
-            const float *x = part + (size_t)r * n + begin;
-            for (size_t i = 0; i < len; i++)
-                out[begin + i] += x[i];
+        size_t end = n - begin < block ? n : begin + block;
+        const float *a = parts[0], *b = parts[1];
+        for (size_t i = begin; i < end; i++)
+            out[i] = a[i] + b[i];
+        for (int r = 2; r < ranks; r++) {
+            const float *x = parts[r];
+            for (size_t i = begin; i < end; i++)
+                out[i] += x[i];
         }
     }
+}
+
+/* x = sum of the contributions of n floats each that stand one after the other in the scratch memory. */
+static void sum_scratch(comm *c, float *x, size_t n)
+{
+    for (int r = 0; r < c->size; r++)
+        c->parts[r] = c->scratch + (size_t)r * n;
+    sum_in_rank_order(x, c->parts, c->size, n);
 }
 
 /* Both return the bytes that this rank sent. */
 static size_t sum_gathered(comm *c, float *x, size_t n)
 {
     c->backend->allgather(c, x, c->scratch, equal_counts(c, n * sizeof *x));
-    sum_in_rank_order(x, c->scratch, c->size, n);
+    sum_scratch(c, x, n);
     return n * sizeof *x * (size_t)(c->size - 1);
 }
 
@@ -212,9 +228,20 @@ static size_t sum_sliced(comm *c, float *x, size_t n)
         own[r] = len * sizeof *x;
     }
     c->backend->alltoall(c, x, slices, c->scratch, own);
-    sum_in_rank_order(x + begin, c->scratch, c->size, len);
+    sum_scratch(c, x + begin, len);
     c->backend->allgather(c, x + begin, x, slices);
     return (n - len + len * (ranks - 1)) * sizeof *x;
+}
+
+size_t sum_by_messages(comm *c, float *x, size_t n)
+{
+    size_t sent = 0;
+    for (size_t done = 0, len; done < n; done += len) {
+        len = n - done < SUM_BLOCK ? n - done : SUM_BLOCK;
+        bool small = len * sizeof *x * (size_t)c->size <= GATHER_SUM_BYTES;
+        sent += small ? sum_gathered(c, x + done, len) : sum_sliced(c, x + done, len);
+    }
+    return sent;
 }
 
 void comm_allreduce(comm *c, float *x, size_t n, qwen3_comm_kind kind)
@@ -222,12 +249,7 @@ void comm_allreduce(comm *c, float *x, size_t n, qwen3_comm_kind kind)
     if (c->size == 1)
         return;
     double start = seconds_now();
-    size_t sent = 0;
-    for (size_t done = 0, len; done < n; done += len) {
-        len = n - done < SUM_BLOCK ? n - done : SUM_BLOCK;
-        bool small = len * sizeof *x * (size_t)c->size <= GATHER_SUM_BYTES;
-        sent += small ? sum_gathered(c, x + done, len) : sum_sliced(c, x + done, len);
-    }
+    size_t sent = c->backend->sum(c, x, n);
     count(c, kind, 1, sent, start);
 }
 

@@ -1,7 +1,8 @@
 /* comm_backend.h - what a group of ranks is made of, and what a backend provides. Internal to comm/.
  *
  * comm.c counts, times and builds the sums and the agreement; a backend only moves bytes. Backends: self.c
- * (one process, no MPI) and mpi.c. Backends never see the counters.
+ * (one process, no MPI) and mpi.c, which leaves what ranks of one node exchange to shm.c. Backends never see the
+ * counters.
  */
 #ifndef QWEN3_COMM_BACKEND_H
 #define QWEN3_COMM_BACKEND_H
@@ -15,6 +16,8 @@ typedef struct comm_backend {
     void (*alltoall)(comm *c, const void *send, const size_t *send_bytes, void *recv, const size_t *recv_bytes);
     void (*gather)(comm *c, const void *send, void *recv, const size_t *bytes);
     void (*broadcast)(comm *c, void *data, size_t bytes, int root);
+    /* x[i] = sum over ranks in rank order; returns the bytes that this rank sent. NULL for one rank. */
+    size_t (*sum)(comm *c, float *x, size_t n);
     void (*ring_start)(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes);
     void (*ring_wait)(comm *c);
     qwen3_status (*split)(comm *c, int color, int key, comm **out, qwen3_error *err);
@@ -31,6 +34,8 @@ struct qwen3_comm {
     qwen3_comm_stats own_stats; /* used where this group is the root */
     float *scratch;             /* [SUM_BLOCK + size] contributions that wait to be summed */
     size_t *counts;             /* [2][size] byte counts of the collective in progress */
+    const float **parts;        /* [size] contributions to the sum in progress */
+    struct shm *shm;            /* shared memory of the group (shm.c), or NULL */
     qwen3_comm_kind ring_kind;  /* of the ring hop in progress */
 };
 
@@ -39,6 +44,12 @@ extern const comm_backend comm_backend_self;
 /* A group with everything but backend state; parent NULL makes it the root that owns the counters. Not
  * collective. Fails with QWEN3_ERR_MEMORY. */
 qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *parent, comm **out, qwen3_error *err);
+
+/* out[i] = ((parts[0][i] + parts[1][i]) + parts[2][i]) + ... for at least two ranks; out overlaps none. */
+void sum_in_rank_order(float *restrict out, const float *const *parts, int ranks, size_t n);
+
+/* The sum of a backend without a better one, made of its allgather and alltoall. */
+size_t sum_by_messages(comm *c, float *x, size_t n);
 
 /* Checks that a process that is alone was started alone: fails with QWEN3_ERR_COMM where the environment
  * that a launcher made says that it started more copies. Not collective. */

@@ -6,15 +6,18 @@
  */
 #include <limits.h>
 #include <mpi.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/status.h"
 #include "comm/comm_backend.h"
 #include "comm/comm_mpi.h"
+#include "comm/shm.h"
 #include "qwen3_mpi.h"
 
 #define CHUNK ((size_t)1 << 30)
+#define POLLS 100 /* of MPI's progress, before a wait gives the CPU away */
 
 enum { TAG_TRANSFER = 1, TAG_RING = 2 };
 
@@ -39,7 +42,7 @@ static struct {
     bool started; /* qwen3_init called MPI_Init_thread */
 } world;
 
-static const comm_backend comm_backend_mpi;
+static const comm_backend comm_backend_mpi, comm_backend_node;
 
 static void must(comm *c, int code)
 {
@@ -119,6 +122,10 @@ static qwen3_status group_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_e
         s->mpi = mpi;
         c->state = s;
         c->one_node = shares_memory(mpi, size);
+        if (c->one_node)
+            shm_attach(c);
+        if (c->shm)
+            c->backend = &comm_backend_node;
         *out = c;
         return QWEN3_OK;
     }
@@ -202,6 +209,25 @@ static void post(comm *c, message *m, int tag, MPI_Request *request)
     m->bytes -= (size_t)len;
 }
 
+/* Waits for the requests, NULL ones left out. The MPI libraries' own waits may poll without ever giving the
+ * CPU away, which costs milliseconds a message where ranks share CPUs. */
+static void complete(comm *c, int n, MPI_Request *requests)
+{
+    for (int polls = 0;; polls++) {
+        int pending = 0;
+        for (int i = 0; i < n; i++) {
+            int done = 1;
+            if (requests[i] != MPI_REQUEST_NULL)
+                must(c, MPI_Test(&requests[i], &done, MPI_STATUS_IGNORE));
+            pending += !done;
+        }
+        if (pending == 0)
+            return;
+        if (polls >= POLLS)
+            sched_yield();
+    }
+}
+
 /* Moves the first n entries of s->messages. A chunk of a message goes in the round of its number on both
  * sides, so a rank that has done its rounds waits for nobody. */
 static void transfer(comm *c, int n)
@@ -215,7 +241,7 @@ static void transfer(comm *c, int n)
         }
         if (!any)
             return;
-        must(c, MPI_Waitall(n, s->requests, MPI_STATUSES_IGNORE));
+        complete(c, n, s->requests);
     }
 }
 
@@ -327,23 +353,31 @@ static void mpi_ring_wait(comm *c)
 {
     mpi_state *s = c->state;
     while (s->ring_requests[0] != MPI_REQUEST_NULL || s->ring_requests[1] != MPI_REQUEST_NULL) {
-        must(c, MPI_Waitall(2, s->ring_requests, MPI_STATUSES_IGNORE));
+        complete(c, 2, s->ring_requests);
         for (int i = 0; i < 2; i++)
             post(c, &s->ring[i], TAG_RING, &s->ring_requests[i]);
     }
 }
 
+/* The two tables differ in what the ranks of one node exchange through shared memory. */
+#define COMMON_ENTRIES                                                                                                 \
+    .alltoall = mpi_alltoall, .gather = mpi_gather, .ring_start = mpi_ring_start, .ring_wait = mpi_ring_wait,          \
+    .split = mpi_split, .split_node = mpi_split_node, .release = mpi_release
+
 static const comm_backend comm_backend_mpi = {
     .barrier = mpi_barrier,
     .allgather = mpi_allgather,
-    .alltoall = mpi_alltoall,
-    .gather = mpi_gather,
     .broadcast = mpi_broadcast,
-    .ring_start = mpi_ring_start,
-    .ring_wait = mpi_ring_wait,
-    .split = mpi_split,
-    .split_node = mpi_split_node,
-    .release = mpi_release,
+    .sum = sum_by_messages,
+    COMMON_ENTRIES,
+};
+
+static const comm_backend comm_backend_node = {
+    .barrier = shm_barrier,
+    .allgather = shm_allgather,
+    .broadcast = shm_broadcast,
+    .sum = shm_sum,
+    COMMON_ENTRIES,
 };
 
 /* ---- Start and end ----------------------------------------------------------------------------- */
@@ -386,7 +420,7 @@ void qwen3_finalize(void)
 
 bool comm_matches_mpi(const comm *c, MPI_Comm mpi)
 {
-    MPI_Comm mine = c->backend == &comm_backend_mpi ? ((const mpi_state *)c->state)->mpi : MPI_COMM_SELF;
+    MPI_Comm mine = c->size > 1 ? ((const mpi_state *)c->state)->mpi : MPI_COMM_SELF;
     int result = MPI_UNEQUAL;
     MPI_Comm_compare(mine, mpi, &result);
     return result == MPI_IDENT || result == MPI_CONGRUENT;

@@ -222,7 +222,7 @@ static void test_allreduce(comm *c, size_t n, qwen3_comm_kind kind)
     }
     size_t sent = comm_stats(c)->bytes[kind] / 2, least = n * sizeof *x, slice = n / (size_t)size + 1;
     /* Every rank sends at least the others' slices and its own sum; at most everything to everyone. */
-    check(size == 1 || sent + 4 * slice >= least - (size_t)0, "allreduce of %zu sent only %zu bytes", n, sent);
+    check(size == 1 || sent + 4 * slice >= least, "allreduce of %zu sent only %zu bytes", n, sent);
     check(sent <= least * (size_t)(size - 1), "allreduce of %zu sent %zu bytes", n, sent);
     check(size == 1 || comm_stats(c)->calls[kind] == 2, "allreduce counted %" PRIu64 " calls",
           comm_stats(c)->calls[kind]);
@@ -231,16 +231,28 @@ static void test_allreduce(comm *c, size_t n, qwen3_comm_kind kind)
     free(expected);
 }
 
-/* The bytes by the formulas of comm.c: gathered (R - 1) n, sliced n - s + (R - 1) s with slice s. */
+/* All ranks together send R (R - 1) n floats where everyone gets everything, and 2 (R - 1) n where each
+ * sums a slice. */
 static void test_allreduce_bytes(comm *c)
 {
-    size_t size = (size_t)comm_size(c), rank = (size_t)comm_rank(c), n = 1000003;
-    float *x = calloc(n, sizeof *x);
-    comm_allreduce(c, x, 100, QWEN3_COMM_REDUCE);
-    check_sent(c, QWEN3_COMM_REDUCE, 1, (size - 1) * 400, "small allreduce");
-    comm_allreduce(c, x, n, QWEN3_COMM_REDUCE);
-    size_t slice = n * (rank + 1) / size - n * rank / size;
-    check_sent(c, QWEN3_COMM_REDUCE, 1, 4 * (n - slice + (size - 1) * slice), "large allreduce");
+    const size_t lengths[] = {100, 1000003};
+    uint64_t size = (uint64_t)comm_size(c), sums[2], *all = calloc(size, sizeof sums);
+    float *x = calloc(lengths[1], sizeof *x);
+    for (int i = 0; i < 2; i++) {
+        comm_allreduce(c, x, lengths[i], QWEN3_COMM_REDUCE);
+        sums[i] = comm_stats(c)->bytes[QWEN3_COMM_REDUCE];
+        check_sent(c, QWEN3_COMM_REDUCE, 1, sums[i], "allreduce");
+    }
+    qwen3_comm_gather(c, sums, sizeof sums, all);
+    *comm_stats(c) = (qwen3_comm_stats){0};
+    for (uint64_t r = 1; r < size && comm_rank(c) == 0; r++) {
+        all[0] += all[2 * r];
+        all[1] += all[2 * r + 1];
+    }
+    check(sums[0] == (size - 1) * lengths[0] * 4, "small allreduce sent %" PRIu64 " bytes", sums[0]);
+    check(comm_rank(c) != 0 || all[1] == 2 * (size - 1) * lengths[1] * 4, "large allreduce sent %" PRIu64 " bytes",
+          all[1]);
+    free(all);
     free(x);
 }
 
