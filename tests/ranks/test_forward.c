@@ -227,8 +227,9 @@ static void check_variant(qwen3_comm *world, const char *spec, const scenario *s
 }
 
 /* All pairs over the factorisations of the ranks into a grid. */
-static void check_shape(qwen3_comm *world, const shape *model, uint64_t *random)
+static void check_shape(qwen3_comm *world, int index, uint64_t *random)
 {
+    const shape *model = &shapes[index];
     bool root = qwen3_comm_rank(world) == 0;
     int ranks = qwen3_comm_size(world);
     char dir[256] = "/tmp/qwen3-test-forward-XXXXXX";
@@ -257,6 +258,9 @@ static void check_shape(qwen3_comm *world, const shape *model, uint64_t *random)
         if (ranks % h)
             continue;
         for (int bits = 0; bits < 4; bits++) {
+            /* Many ranks on few cores are slow: half of the pairs for each shape, all of them over the shapes. */
+            if (ranks > 4 && (bits ^ (bits >> 1) ^ index) & 1)
+                continue;
             variant v = {.model = qwen3_model_options_default(), .session = qwen3_session_options_default()};
             v.model.strategy = h == ranks ? QWEN3_STRATEGY_HEAD_WISE
                                : h == 1   ? QWEN3_STRATEGY_SEQUENCE
@@ -290,7 +294,7 @@ int main(int argc, char **argv)
     }
     uint64_t random = check_seed(world, 20261122);
     for (int i = 0; i < SHAPES; i++)
-        check_shape(world, &shapes[i], &random);
+        check_shape(world, i, &random);
     int status = check_report(world);
     qwen3_finalize();
     return status;
