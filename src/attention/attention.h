@@ -19,6 +19,10 @@
 /* Keys and values live in blocks of this many slots. */
 #define KV_BLOCK 64
 
+/* Tile sizes where the user names none: queries (tokens) and keys. */
+#define ATTENTION_Q_BLOCK 64
+#define ATTENTION_KV_BLOCK 256
+
 /* What all calls of one problem share. Query heads come in groups that read the same KV head. */
 typedef struct attention_shape {
     const kernels *kernels;
