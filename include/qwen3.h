@@ -146,6 +146,8 @@ typedef struct qwen3_comm_stats {
 } qwen3_comm_stats;
 
 QWEN3_API const char *qwen3_comm_kind_name(qwen3_comm_kind kind);
+/* What this rank has communicated in the group, and in the groups split from it, since the group was made. */
+QWEN3_API void qwen3_comm_get_stats(const qwen3_comm *comm, qwen3_comm_stats *stats);
 
 /* Where this rank runs. */
 typedef struct qwen3_rank_info {

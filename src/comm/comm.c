@@ -95,6 +95,11 @@ qwen3_comm_stats *comm_stats(comm *c)
     return c->stats;
 }
 
+void qwen3_comm_get_stats(const qwen3_comm *c, qwen3_comm_stats *stats)
+{
+    *stats = *c->stats;
+}
+
 static double seconds_now(void)
 {
     struct timespec t;
