@@ -1,0 +1,23 @@
+/* checks.h - the two parts of test_parallel_strategies and what they count. */
+#ifndef TEST_PARALLEL_STRATEGIES_CHECKS_H
+#define TEST_PARALLEL_STRATEGIES_CHECKS_H
+
+#include "qwen3.h"
+
+typedef struct check_options {
+    uint64_t seed;
+    int cases;    /* random cases per class */
+    bool verbose; /* a line per case */
+} check_options;
+
+/* Lines of the tables; the same on all ranks. */
+typedef struct tally {
+    int passed, failed;
+} tally;
+
+/* The attention operators against a float64 reference. Collective. */
+void check_operators(qwen3_comm *world, const check_options *options, tally *count);
+/* The model over all ranks against the same model on one rank. Collective. */
+void check_model(qwen3_comm *world, const check_options *options, tally *count);
+
+#endif
