@@ -1,0 +1,113 @@
+/* model_arguments.c - see model_arguments.h. */
+#include "common/model_arguments.h"
+
+#include <string.h>
+
+#include "common/program.h"
+
+#define MAX_THREADS 4096
+#define MAX_BLOCK 65536
+
+model_arguments model_arguments_default(void)
+{
+    return (model_arguments){.model = qwen3_model_options_default(), .session = qwen3_session_options_default()};
+}
+
+option model_spec_option(char **spec)
+{
+    return (option){.name = "model",
+                    .kind = OPTION_TEXT,
+                    .value = spec,
+                    .argument = "DIR|synthetic:SIZE",
+                    .help = "Checkpoint directory, or seeded random weights of size tiny, 0.6B, 1.7B, 4B, 8B, 14B or "
+                            "32B"};
+}
+
+void model_arguments_options(model_arguments *a, option *options)
+{
+    const option table[] = {
+        model_spec_option(&a->spec),
+        {.name = "parallel-strategy",
+         .kind = OPTION_STRATEGY,
+         .value = &a->model.strategy,
+         .help = "How the ranks share the work (default auto)"},
+        {.name = "grid",
+         .kind = OPTION_GRID,
+         .value = a->grid,
+         .help = "S sequence groups x H head groups, for hybrid; S * H = ranks (default: chosen)"},
+        {.name = "attention-algo",
+         .kind = OPTION_ALGORITHM,
+         .value = &a->session.algorithm,
+         .help = "How a rank computes attention (default auto)"},
+        {.name = "dtype",
+         .kind = OPTION_DTYPE,
+         .value = &a->model.dtype,
+         .help = a->model.dtype == QWEN3_DTYPE_F32 ? "Type of weights and KV cache (default f32)"
+                                                   : "Type of weights and KV cache (default bf16)"},
+        {.name = "isa",
+         .kind = OPTION_ISA,
+         .value = &a->model.isa,
+         .help = "Instruction-set level of the kernels (default auto: the best)"},
+        {.name = "threads",
+         .kind = OPTION_INT,
+         .value = &a->model.threads,
+         .min = 1,
+         .max = MAX_THREADS,
+         .help = "Threads of each rank (default: its share of the cores)"},
+        {.name = "q-block-size",
+         .kind = OPTION_INT,
+         .value = &a->session.q_block_size,
+         .min = 1,
+         .max = MAX_BLOCK,
+         .help = "Queries per attention tile (default: chosen)"},
+        {.name = "kv-block-size",
+         .kind = OPTION_INT,
+         .value = &a->session.kv_block_size,
+         .min = 1,
+         .max = MAX_BLOCK,
+         .help = "Keys per attention tile, rounded up to whole KV pages (default: chosen)"},
+        {.name = "token-split-min",
+         .kind = OPTION_INT64,
+         .value = &a->session.token_split_min,
+         .min = 1,
+         .max = INT32_MAX,
+         .help = "Steps with at least N rows split rows, smaller ones weights (default: chosen)"},
+        {.name = "seed",
+         .kind = OPTION_UINT64,
+         .value = &a->model.seed,
+         .help = "Seed of synthetic weights and tokens"},
+    };
+    _Static_assert(sizeof table / sizeof *table == MODEL_OPTIONS, "one entry for each");
+    memcpy(options, table, sizeof table);
+}
+
+/* "1x6, 2x3, 3x2, 6x1" */
+static void list_grids(int ranks, char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int s = 1; s <= ranks && used < size; s++)
+        if (ranks % s == 0)
+            used += (size_t)snprintf(text + used, size - used, "%s%dx%d", used ? ", " : "", s, ranks / s);
+}
+
+qwen3_status model_arguments_check(model_arguments *a, const command_line *line, int ranks, qwen3_error *err)
+{
+    if (!option_given(line, "grid"))
+        return QWEN3_OK;
+    if (!option_given(line, "parallel-strategy"))
+        a->model.strategy = QWEN3_STRATEGY_HYBRID;
+    if (a->model.strategy != QWEN3_STRATEGY_HYBRID)
+        return set_error(err, QWEN3_ERR_ARGUMENT,
+                         "--grid contradicts --parallel-strategy %s: a grid is given for hybrid only",
+                         qwen3_strategy_name(a->model.strategy));
+    if ((int64_t)a->grid[0] * a->grid[1] != ranks) {
+        char grids[256];
+        list_grids(ranks, grids, sizeof grids);
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--grid: got %dx%d (%lld ranks), expected a grid of %d ranks: %s",
+                         a->grid[0], a->grid[1], (long long)a->grid[0] * a->grid[1], ranks, grids);
+    }
+    a->model.grid_sequence = a->grid[0];
+    a->model.grid_heads = a->grid[1];
+    return QWEN3_OK;
+}

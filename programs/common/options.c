@@ -1,0 +1,275 @@
+/* options.c - see options.h. popt splits the command line; each value comes back as text and is read by kind. */
+#include "common/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <popt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/program.h"
+
+/* What popt returns for the options that every table has; those of the table are 1 + index. */
+enum { VALUE_HELP = 1000, VALUE_VERSION };
+
+/* What a value may be, for --help and for errors. */
+static const char *accepted(const option *o, char *buffer, size_t size)
+{
+    switch (o->kind) {
+    case OPTION_INT:
+    case OPTION_INT64:
+        snprintf(buffer, size, "an integer from %" PRId64 " to %" PRId64, o->min, o->max);
+        return buffer;
+    case OPTION_UINT64:
+        return "an integer from 0 to 18446744073709551615";
+    case OPTION_TEXT:
+        return o->argument;
+    case OPTION_CHOICE:
+        return o->choices;
+    case OPTION_STRATEGY:
+        return "auto|headwise|sequence|hybrid";
+    case OPTION_ALGORITHM:
+        return "auto|standard|online_softmax";
+    case OPTION_DTYPE:
+        return "f32|bf16";
+    case OPTION_ISA:
+        return "auto|c|avx2|avx512|avx512_bf16";
+    case OPTION_GRID:
+        return "SxH, two positive integers";
+    case OPTION_FLAG:
+        break;
+    }
+    return "no value";
+}
+
+static const char *argument_name(const option *o)
+{
+    if (o->argument || o->kind == OPTION_FLAG)
+        return o->argument;
+    if (o->kind == OPTION_INT || o->kind == OPTION_INT64 || o->kind == OPTION_UINT64)
+        return "N";
+    return o->kind == OPTION_GRID ? "SxH" : accepted(o, NULL, 0);
+}
+
+/* Decimal digits, with a sign if `min` is negative, and nothing else. */
+static bool read_integer(const char *text, int64_t min, int64_t max, int64_t *value)
+{
+    const char *digits = min < 0 && *text == '-' ? text + 1 : text;
+    char *end;
+    if (!isdigit((unsigned char)*digits))
+        return false;
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    if (errno || *end || number < min || number > max)
+        return false;
+    *value = number;
+    return true;
+}
+
+static bool read_unsigned(const char *text, uint64_t *value)
+{
+    char *end;
+    if (!isdigit((unsigned char)*text))
+        return false;
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (errno || *end)
+        return false;
+    *value = number;
+    return true;
+}
+
+static bool read_choice(const char *text, const char *choices, int *value)
+{
+    size_t length = strlen(text);
+    for (int index = 0;; index++) {
+        size_t span = strcspn(choices, "|");
+        if (span == length && strncasecmp(text, choices, span) == 0) {
+            *value = index;
+            return true;
+        }
+        if (!choices[span])
+            return false;
+        choices += span + 1;
+    }
+}
+
+static bool read_grid(const char *text, int grid[2])
+{
+    char part[16];
+    int64_t s, h;
+    size_t span = strcspn(text, "xX");
+    if (!text[span] || span >= sizeof part)
+        return false;
+    memcpy(part, text, span);
+    part[span] = '\0';
+    if (!read_integer(part, 1, 1 << 20, &s) || !read_integer(text + span + 1, 1, 1 << 20, &h))
+        return false;
+    grid[0] = (int)s;
+    grid[1] = (int)h;
+    return true;
+}
+
+/* Reads `text` into the option's value. */
+static bool read_value(const option *o, const char *text)
+{
+    int64_t number;
+    switch (o->kind) {
+    case OPTION_FLAG:
+        *(bool *)o->value = true;
+        return true;
+    case OPTION_INT:
+        if (!read_integer(text, o->min, o->max, &number))
+            return false;
+        *(int *)o->value = (int)number;
+        return true;
+    case OPTION_INT64:
+        return read_integer(text, o->min, o->max, (int64_t *)o->value);
+    case OPTION_UINT64:
+        return read_unsigned(text, (uint64_t *)o->value);
+    case OPTION_TEXT:
+        if (!*text)
+            return false;
+        free(*(char **)o->value);
+        return (*(char **)o->value = strdup(text)) != NULL;
+    case OPTION_CHOICE:
+        return read_choice(text, o->choices, (int *)o->value);
+    case OPTION_STRATEGY:
+        return qwen3_strategy_parse(text, (qwen3_parallel_strategy *)o->value);
+    case OPTION_ALGORITHM:
+        return qwen3_algorithm_parse(text, (qwen3_attention_algorithm *)o->value);
+    case OPTION_DTYPE:
+        return qwen3_dtype_parse(text, (qwen3_dtype *)o->value);
+    case OPTION_ISA:
+        return qwen3_isa_parse(text, (qwen3_isa *)o->value);
+    case OPTION_GRID:
+        return read_grid(text, (int *)o->value);
+    }
+    return false;
+}
+
+static qwen3_status take_option(option *o, const char *text, qwen3_error *err)
+{
+    char buffer[96];
+    o->given = true;
+    if (read_value(o, text))
+        return QWEN3_OK;
+    return set_error(err, QWEN3_ERR_ARGUMENT, "--%s: got \"%s\", expected %s", o->name, text,
+                     accepted(o, buffer, sizeof buffer));
+}
+
+/* The table in popt's form, with --help and --version. Free with free(). */
+static struct poptOption *popt_table(const command_line *line, qwen3_error *err)
+{
+    struct poptOption *table;
+    size_t n = line->n_options;
+    if (!(table = allocate(n + 3, sizeof *table, "options", err)))
+        return NULL;
+    for (size_t i = 0; i < n; i++) {
+        const option *o = &line->options[i];
+        table[i] = (struct poptOption){.longName = o->name,
+                                       .argInfo = o->kind == OPTION_FLAG ? POPT_ARG_NONE : POPT_ARG_STRING,
+                                       .val = (int)i + 1};
+    }
+    table[n] = (struct poptOption){.longName = "help", .shortName = 'h', .val = VALUE_HELP};
+    table[n + 1] = (struct poptOption){.longName = "version", .shortName = 'V', .val = VALUE_VERSION};
+    return table;
+}
+
+enum { HELP_COLUMN = 32, HELP_WIDTH = 110 };
+
+/* One option: its form on the left, the words of its help in lines on the right. */
+static void print_option(FILE *out, const char *name, const char *argument, const char *help)
+{
+    int column = fprintf(out, "  --%s%s%s", name, argument ? " " : "", argument ? argument : "");
+    bool fresh = true; /* nothing on this line in the right column */
+    while (*help) {
+        int word = (int)strcspn(help, " ");
+        if (column + 1 + word > HELP_WIDTH || (fresh && column >= HELP_COLUMN)) {
+            fputc('\n', out);
+            column = 0;
+            fresh = true;
+        }
+        int gap = fresh ? HELP_COLUMN - column : 1;
+        column += fprintf(out, "%*s%.*s", gap, "", word, help);
+        fresh = false;
+        help += word + (help[word] == ' ');
+    }
+    fputc('\n', out);
+}
+
+static void print_help(const command_line *line, FILE *out)
+{
+    fprintf(out, "Usage: %s [OPTION...]\n%s.\n\n", line->name, line->summary);
+    for (size_t i = 0; i < line->n_options; i++)
+        print_option(out, line->options[i].name, argument_name(&line->options[i]), line->options[i].help);
+    print_option(out, "help", NULL, "Print this help");
+    print_option(out, "version", NULL, "Print the version");
+}
+
+/* Takes the options one by one. */
+static qwen3_status take_options(const command_line *line, poptContext context, FILE *print_to, bool *finished,
+                                 qwen3_error *err)
+{
+    int value;
+    while ((value = poptGetNextOpt(context)) > 0) {
+        if (value == VALUE_HELP || value == VALUE_VERSION) {
+            *finished = true;
+            if (print_to && value == VALUE_VERSION)
+                fprintf(print_to, "%s %s\n", line->name, QWEN3_VERSION);
+            if (print_to && value == VALUE_HELP)
+                print_help(line, print_to);
+            return QWEN3_OK;
+        }
+        char *text = poptGetOptArg(context);
+        qwen3_status status = take_option(&line->options[value - 1], text ? text : "", err);
+        free(text);
+        if (status != QWEN3_OK)
+            return status;
+    }
+    if (value < -1)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "%s: %s (see --help)", poptBadOption(context, 0),
+                         poptStrerror(value));
+    const char *rest = poptGetArg(context);
+    if (rest)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "unexpected argument \"%s\" (see --help)", rest);
+    return QWEN3_OK;
+}
+
+qwen3_status options_parse(const command_line *line, FILE *print_to, bool *finished, qwen3_error *err)
+{
+    *finished = false;
+    struct poptOption *table = popt_table(line, err);
+    if (!table)
+        return err->status;
+    qwen3_status status;
+    poptContext context = poptGetContext(line->name, line->argc, line->argv, table, 0);
+    if (context) {
+        status = take_options(line, context, print_to, finished, err);
+        poptFreeContext(context);
+    } else {
+        status = set_error(err, QWEN3_ERR_MEMORY, "options: out of memory");
+    }
+    free(table);
+    return status;
+}
+
+void options_free(option *options, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (options[i].kind == OPTION_TEXT) {
+            free(*(char **)options[i].value);
+            *(char **)options[i].value = NULL;
+        }
+    }
+}
+
+bool option_given(const command_line *line, const char *name)
+{
+    for (size_t i = 0; i < line->n_options; i++)
+        if (strcmp(line->options[i].name, name) == 0)
+            return line->options[i].given;
+    return false;
+}

@@ -1,0 +1,54 @@
+/* options.h - command lines: a table of options, each with its range, parsed by popt.
+ *
+ * Values are checked here and nowhere else; every refusal names the option, what was given and what is
+ * accepted. --help and --version belong to every table. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stdio.h>
+
+#include "qwen3.h"
+
+typedef enum option_kind {
+    OPTION_FLAG,      /* bool, becomes true */
+    OPTION_INT,       /* int within [min, max] */
+    OPTION_INT64,     /* int64_t within [min, max] */
+    OPTION_UINT64,    /* uint64_t */
+    OPTION_TEXT,      /* char *, not empty, freed by options_free */
+    OPTION_CHOICE,    /* int, index of the name in `choices` */
+    OPTION_STRATEGY,  /* qwen3_parallel_strategy */
+    OPTION_ALGORITHM, /* qwen3_attention_algorithm */
+    OPTION_DTYPE,     /* qwen3_dtype */
+    OPTION_ISA,       /* qwen3_isa */
+    OPTION_GRID,      /* int[2], "SxH" */
+} option_kind;
+
+typedef struct option {
+    const char *name; /* without the dashes */
+    option_kind kind;
+    void *value; /* where it goes; holds the default before */
+    const char *help;
+    const char *argument; /* stands for the value in --help; NULL = by kind */
+    const char *choices;  /* of OPTION_CHOICE: "table|md|csv" */
+    int64_t min, max;     /* of integers */
+    bool given;           /* out: it was on the command line */
+} option;
+
+typedef struct command_line {
+    const char *name;    /* as the user calls it: "qwen3 logits" */
+    const char *summary; /* one line for --help */
+    option *options;
+    size_t n_options;
+    int argc;
+    const char **argv; /* argv[0] is skipped */
+} command_line;
+
+/* Fills in the values. --help or --version: prints to `print_to` (NULL = another rank prints) and sets
+ * *finished. Where it fails, values may have been changed. Either way options_free must follow. */
+qwen3_status options_parse(const command_line *line, FILE *print_to, bool *finished, qwen3_error *err);
+void options_free(option *options, size_t n);
+
+/* Whether the option, which must be in the table, was given. */
+bool option_given(const command_line *line, const char *name);
+
+#endif

@@ -1,0 +1,78 @@
+/* program.c - start and end of a program, and its one error message. */
+#include "common/program.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+qwen3_status set_error(qwen3_error *err, qwen3_status status, const char *format, ...)
+{
+    if (err->status == QWEN3_OK) {
+        va_list args;
+        va_start(args, format);
+        vsnprintf(err->message, sizeof err->message, format, args);
+        va_end(args);
+        err->status = status;
+        err->rank = -1;
+        err->host[0] = '\0';
+    }
+    return status;
+}
+
+void *allocate(size_t n, size_t size, const char *what, qwen3_error *err)
+{
+    void *memory = calloc(n ? n : 1, size);
+    if (!memory)
+        set_error(err, QWEN3_ERR_MEMORY, "%s: cannot allocate %zu x %zu bytes", what, n, size);
+    return memory;
+}
+
+qwen3_status flush_output(FILE *file, const char *name, qwen3_error *err)
+{
+    errno = 0;
+    if (fflush(file) != 0 || ferror(file))
+        return set_error(err, QWEN3_ERR_IO, "%s: cannot write: %s", name, errno ? strerror(errno) : "write error");
+    return QWEN3_OK;
+}
+
+/* The rank and its host are worth a word only where there are several. */
+static void print_error(const qwen3_error *err, int ranks)
+{
+    fflush(stdout);
+    if (err->rank >= 0 && ranks > 1)
+        fprintf(stderr, "qwen3: error: rank %d on %s: %s\n", err->rank, err->host, err->message);
+    else
+        fprintf(stderr, "qwen3: error: %s\n", err->message);
+}
+
+int program_run(int argc, char **argv, program_body body)
+{
+    qwen3_error err = {0};
+    qwen3_comm *world = NULL;
+    int exit_status = EXIT_OK;
+
+    /* A reader that goes away is a failed write, reported like any other. */
+    signal(SIGPIPE, SIG_IGN);
+    if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
+        /* Copies that cannot reach each other: the library says which one this would be, the first speaks. */
+        if (err.rank <= 0)
+            print_error(&err, 1);
+        return EXIT_ERROR;
+    }
+    int rank = qwen3_comm_rank(world), ranks = qwen3_comm_size(world);
+    qwen3_status status = body(world, argc, (const char **)argv, &exit_status, &err);
+    if (status == QWEN3_OK) {
+        if (rank == 0)
+            flush_output(stdout, "standard output", &err);
+        status = qwen3_comm_agree(world, &err);
+    }
+    if (status != QWEN3_OK) {
+        exit_status = EXIT_ERROR;
+        if (rank == 0)
+            print_error(&err, ranks);
+    }
+    qwen3_finalize();
+    return exit_status;
+}

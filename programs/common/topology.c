@@ -1,0 +1,78 @@
+/* topology.c - see topology.h. */
+#include "common/topology.h"
+
+#include <stdlib.h>
+
+#include "common/program.h"
+
+/* Collects a record of `size` bytes of every rank on rank 0; *all is NULL elsewhere, free with free(). */
+static qwen3_status collect(qwen3_comm *world, const void *own, size_t size, void **all, qwen3_error *err)
+{
+    void *memory = NULL;
+    if (qwen3_comm_rank(world) == 0)
+        memory = allocate((size_t)qwen3_comm_size(world), size, "table of ranks", err);
+    qwen3_status status = qwen3_comm_agree(world, err);
+    if (status == QWEN3_OK)
+        qwen3_comm_gather(world, own, size, memory);
+    *all = memory;
+    return status;
+}
+
+static void print_more(int ranks, int max_ranks, FILE *out)
+{
+    if (ranks > max_ranks)
+        fprintf(out, "           ... and %d more (--verbose)\n", ranks - max_ranks);
+}
+
+qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, int *nodes, qwen3_error *err)
+{
+    qwen3_rank_info own, *all;
+    qwen3_status status = qwen3_comm_topology(world, &own, err);
+    if (status != QWEN3_OK)
+        return status;
+    *nodes = own.nodes;
+    void *memory = NULL;
+    status = collect(world, &own, sizeof own, &memory, err);
+    all = memory;
+    if (status == QWEN3_OK && all) {
+        int ranks = qwen3_comm_size(world);
+        fprintf(out, "ranks      %d on %d node%s\n", ranks, own.nodes, own.nodes == 1 ? "" : "s");
+        fprintf(out, "processor  %s, %s\n", own.cpu, qwen3_isa_name(qwen3_isa_best()));
+        for (int r = 0; r < ranks && r < max_ranks; r++)
+            fprintf(out, "rank %-5d %s (node %d), CPUs %s: %d of %d, %d core%s, %d NUMA node%s\n", r, all[r].host,
+                    all[r].node, all[r].binding, all[r].cpus_allowed, all[r].cpus_online, all[r].cores_allowed,
+                    all[r].cores_allowed == 1 ? "" : "s", all[r].numa_nodes, all[r].numa_nodes == 1 ? "" : "s");
+        print_more(ranks, max_ranks, out);
+        fflush(out);
+    }
+    free(memory);
+    return status;
+}
+
+qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ranks, FILE *out, qwen3_error *err)
+{
+    const qwen3_plan *own = qwen3_model_plan(model);
+    void *memory = NULL;
+    qwen3_status status = collect(world, own, sizeof *own, &memory, err);
+    const qwen3_plan *all = memory;
+    if (status == QWEN3_OK && all) {
+        int ranks = qwen3_comm_size(world);
+        fprintf(out, "plan       %s, grid %dx%d, %s, %s kernels, %d thread%s per rank, weights %s (%s)\n",
+                qwen3_strategy_name(own->strategy), own->grid_sequence, own->grid_heads, qwen3_dtype_name(own->dtype),
+                qwen3_isa_name(own->isa), own->threads, own->threads == 1 ? "" : "s",
+                own->weights_shared ? "shared by the node" : "private", own->reason);
+        for (int r = 0; r < ranks && r < max_ranks; r++)
+            fprintf(
+                out,
+                "rank %-5d group %d of %d in sequence, %d of %d in heads: %lld query heads from %lld, %lld KV heads "
+                "from %lld, %d thread%s, weights %.1f MiB\n",
+                r, all[r].sequence_index, all[r].grid_sequence, all[r].head_index, all[r].grid_heads,
+                (long long)all[r].num_heads, (long long)all[r].first_head, (long long)all[r].num_kv_heads,
+                (long long)all[r].first_kv_head, all[r].threads, all[r].threads == 1 ? "" : "s",
+                (double)all[r].owned_bytes / 1048576.0);
+        print_more(ranks, max_ranks, out);
+        fflush(out);
+    }
+    free(memory);
+    return status;
+}
