@@ -1,0 +1,133 @@
+/* info.c - qwen3 info: what a model is and what it needs, without loading it. Rank 0 does it all. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "common/model_arguments.h"
+#include "common/program.h"
+
+typedef struct info_job {
+    char *spec;
+    bool tensors;
+} info_job;
+
+static void print_configuration(const char *spec, const qwen3_config *c)
+{
+    printf("model                %s\n", spec);
+    printf("vocabulary           %" PRId64 "\n", c->vocab_size);
+    printf("hidden size          %" PRId64 "\n", c->hidden_size);
+    printf("intermediate size    %" PRId64 "\n", c->intermediate_size);
+    printf("layers               %" PRId64 "\n", c->num_layers);
+    printf("query heads          %" PRId64 "\n", c->num_heads);
+    printf("KV heads             %" PRId64 "\n", c->num_kv_heads);
+    printf("head dimension       %" PRId64 "\n", c->head_dim);
+    printf("positions            %" PRId64 "\n", c->max_positions);
+    printf("RMS norm epsilon     %g\n", c->rms_norm_eps);
+    printf("rotary theta         %g\n", c->rope_theta);
+    if (c->yarn_factor > 0)
+        printf("YaRN                 factor %g, original positions %" PRId64 ", beta %g to %g, attention factor %g\n",
+               c->yarn_factor, c->yarn_original_positions, c->yarn_beta_slow, c->yarn_beta_fast,
+               c->yarn_attention_factor);
+    printf("tied embeddings      %s\n", c->tie_word_embeddings ? "yes" : "no");
+}
+
+/* Tensors, the types they are stored in, and parameters; a tied output head is not counted twice. */
+static void print_tensors(const qwen3_config *config, const qwen3_tensor_info *tensors, size_t n, bool full)
+{
+    struct {
+        char name[8];
+        size_t tensors;
+    } types[4] = {{"", 0}};
+    size_t n_types = 0, stored = 0;
+    int64_t parameters = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!(config->tie_word_embeddings && strcmp(tensors[i].name, "lm_head.weight") == 0))
+            parameters += tensors[i].rows * tensors[i].cols;
+        if (!tensors[i].stored)
+            continue;
+        size_t t = 0;
+        while (t < n_types && strcmp(types[t].name, tensors[i].dtype) != 0)
+            t++;
+        if (t == n_types && n_types < sizeof types / sizeof *types)
+            memcpy(types[n_types++].name, tensors[i].dtype, sizeof types->name);
+        if (t < n_types)
+            types[t].tensors++;
+        stored++;
+    }
+    printf("parameters           %" PRId64 " (%.2f billion)\n", parameters, (double)parameters / 1e9);
+    printf("tensors              %zu stored", stored);
+    for (size_t t = 0; t < n_types; t++)
+        printf("%s%zu %s", t ? ", " : ": ", types[t].tensors, types[t].name);
+    printf("\n");
+    for (size_t i = 0; full && i < n; i++)
+        printf("  %-60s %8" PRId64 " x %-8" PRId64 " %s\n", tensors[i].name, tensors[i].rows, tensors[i].cols,
+               tensors[i].stored ? tensors[i].dtype : "not stored");
+}
+
+static void print_memory(const qwen3_config *config)
+{
+    static const int ranks[] = {1, 2, 4, 8, 16};
+    static const qwen3_dtype dtypes[] = {QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32};
+    static const qwen3_parallel_strategy strategies[] = {QWEN3_STRATEGY_HEAD_WISE, QWEN3_STRATEGY_SEQUENCE,
+                                                         QWEN3_STRATEGY_HYBRID};
+    enum { RANKS = sizeof ranks / sizeof *ranks };
+
+    printf("\nMiB of weights on the fullest rank, by number of ranks (on one node)\n  %-6s %-10s", "dtype", "strategy");
+    for (int r = 0; r < RANKS; r++)
+        printf(" %9d", ranks[r]);
+    printf("\n");
+    for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++) {
+        for (size_t s = 0; s < sizeof strategies / sizeof *strategies; s++) {
+            printf("  %-6s %-10s", qwen3_dtype_name(dtypes[d]), qwen3_strategy_name(strategies[s]));
+            for (int r = 0; r < RANKS; r++)
+                printf(" %9.1f", (double)qwen3_memory_estimate(config, strategies[s], ranks[r], dtypes[d]) / 1048576.0);
+            printf("\n");
+        }
+    }
+    int64_t kv_values = 2 * config->num_layers * config->num_kv_heads * config->head_dim;
+    printf("KV cache, bytes per token of the whole job: %" PRId64 " in bf16, %" PRId64 " in f32\n", 2 * kv_values,
+           4 * kv_values);
+}
+
+/* On rank 0. */
+static qwen3_status print_info(const info_job *job, qwen3_error *err)
+{
+    qwen3_config config;
+    qwen3_tensor_info *tensors = NULL;
+    size_t n = 0;
+    qwen3_status status = qwen3_config_read(job->spec, &config, err);
+    if (status == QWEN3_OK)
+        status = qwen3_model_tensors(job->spec, &tensors, &n, err);
+    if (status == QWEN3_OK) {
+        print_configuration(job->spec, &config);
+        print_tensors(&config, tensors, n, job->tensors);
+        print_memory(&config);
+        free(tensors);
+    }
+    return status;
+}
+
+qwen3_status command_info(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
+{
+    info_job job = {0};
+    option options[] = {
+        model_spec_option(&job.spec),
+        {.name = "tensors", .kind = OPTION_FLAG, .value = &job.tensors, .help = "List every tensor"},
+    };
+    enum { OPTIONS = sizeof options / sizeof *options };
+    int rank = qwen3_comm_rank(world);
+    command_line line = {"qwen3 info", self->summary, options, OPTIONS, argc, argv};
+    bool finished = false;
+
+    if (options_parse(&line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
+        if (!job.spec)
+            set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected DIR or synthetic:SIZE");
+        else if (rank == 0)
+            print_info(&job, err);
+    }
+    qwen3_status status = qwen3_comm_agree(world, err);
+    options_free(options, OPTIONS);
+    return status;
+}

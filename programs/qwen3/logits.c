@@ -1,0 +1,219 @@
+/* logits.c - qwen3 logits: the logits of given tokens, for comparison with other implementations.
+ *
+ * The first tokens (all of them unless --decode-from says otherwise) are one prefill, the rest goes one by
+ * one through the KV cache. Rank 0 writes [positions, vocab_size] float32, little-endian, as it goes. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "command.h"
+#include "common/model_arguments.h"
+#include "common/program.h"
+#include "token_list.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the output is written as it lies in memory");
+
+typedef struct logits_job {
+    model_arguments arguments;
+    char *tokens_text, *output;
+    bool all;
+    int64_t decode_from; /* tokens of the prefill; 0 = all */
+    int32_t *tokens;     /* [n] */
+    size_t n;
+    uint8_t *wanted; /* [n] */
+    FILE *file;      /* rank 0 */
+    float *rows;     /* rank 0: [rows of the largest step, vocab_size] */
+} logits_job;
+
+/* Own options of the command, besides the model's. */
+enum { OWN_OPTIONS = 4, OPTIONS = MODEL_OPTIONS + OWN_OPTIONS };
+
+static void describe_options(logits_job *job, option *options)
+{
+    const option own[] = {
+        {.name = "tokens",
+         .kind = OPTION_TEXT,
+         .value = &job->tokens_text,
+         .argument = "ID,ID,...|@FILE",
+         .help = "Token ids, or a text file of them (read on rank 0)"},
+        {.name = "all", .kind = OPTION_FLAG, .value = &job->all, .help = "Logits of every position, not only the last"},
+        {.name = "output",
+         .kind = OPTION_TEXT,
+         .value = &job->output,
+         .argument = "FILE|-",
+         .help = "Where the logits go: [positions, vocabulary] raw little-endian float32"},
+        {.name = "decode-from",
+         .kind = OPTION_INT64,
+         .value = &job->decode_from,
+         .min = 1,
+         .max = INT32_MAX,
+         .help = "Prefill the first N tokens, then feed the others one by one"},
+    };
+    _Static_assert(sizeof own / sizeof *own == OWN_OPTIONS, "one entry for each");
+    model_arguments_options(&job->arguments, options);
+    memcpy(options + MODEL_OPTIONS, own, sizeof own);
+}
+
+static qwen3_status check_options(logits_job *job, const command_line *line, int ranks, qwen3_error *err)
+{
+    if (!job->arguments.spec)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected DIR or synthetic:SIZE");
+    if (!job->tokens_text)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--tokens is missing, expected ID,ID,... or @FILE");
+    if (!job->output)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--output is missing, expected FILE or - for standard output");
+    return model_arguments_check(&job->arguments, line, ranks, err);
+}
+
+/* After the tokens are known. */
+static qwen3_status check_length(logits_job *job, const qwen3_config *config, qwen3_error *err)
+{
+    if (job->decode_from > (int64_t)job->n)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--decode-from: got %lld, expected at most the number of tokens, %zu",
+                         (long long)job->decode_from, job->n);
+    if ((int64_t)job->n > config->max_positions)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--tokens: got %zu, expected at most max_position_embeddings, %lld",
+                         job->n, (long long)config->max_positions);
+    for (size_t i = 0; i < job->n; i++)
+        if (job->tokens[i] >= config->vocab_size)
+            return set_error(err, QWEN3_ERR_ARGUMENT, "--tokens: got id %d at index %zu, expected 0 to %lld",
+                             (int)job->tokens[i], i, (long long)config->vocab_size - 1);
+    return QWEN3_OK;
+}
+
+static qwen3_status open_output(logits_job *job, qwen3_error *err)
+{
+    if (strcmp(job->output, "-") == 0)
+        job->file = stdout;
+    else
+        job->file = fopen(job->output, "wb");
+    if (!job->file)
+        return set_error(err, QWEN3_ERR_IO, "--output: cannot open %s: %s", job->output, strerror(errno));
+    return QWEN3_OK;
+}
+
+/* Half a file must not pass for a whole one: where the job failed, a regular file is removed. */
+static qwen3_status close_output(logits_job *job, qwen3_status status, qwen3_error *err)
+{
+    struct stat file_status;
+    if (!job->file || job->file == stdout)
+        return status;
+    bool regular = fstat(fileno(job->file), &file_status) == 0 && S_ISREG(file_status.st_mode);
+    if (fclose(job->file) != 0 && status == QWEN3_OK)
+        status = set_error(err, QWEN3_ERR_IO, "--output: cannot write %s: %s", job->output, strerror(errno));
+    job->file = NULL;
+    if (status != QWEN3_OK && regular)
+        unlink(job->output);
+    return status;
+}
+
+/* One forward pass over tokens [begin, end) and its logits to the output. Collective. */
+static qwen3_status step(logits_job *job, qwen3_comm *world, qwen3_session *session, size_t vocab, size_t begin,
+                         size_t end, qwen3_error *err)
+{
+    qwen3_batch batch = {.n_tokens = end - begin, .tokens = job->tokens + begin, .logits = job->wanted + begin};
+    qwen3_status status = qwen3_forward(session, &batch, err);
+    if (status != QWEN3_OK)
+        return status;
+    size_t rows = qwen3_logits_rows(session);
+    if (rows == 0)
+        return QWEN3_OK;
+    status = qwen3_logits(session, job->rows, err);
+    if (status != QWEN3_OK)
+        return status;
+    if (job->file) {
+        errno = 0;
+        if (fwrite(job->rows, vocab * sizeof *job->rows, rows, job->file) != rows)
+            set_error(err, QWEN3_ERR_IO, "--output: cannot write %s: %s", job->output, strerror(errno));
+        else
+            flush_output(job->file, job->output, err);
+    }
+    return qwen3_comm_agree(world, err);
+}
+
+/* Collective. */
+static qwen3_status run_steps(logits_job *job, qwen3_comm *world, qwen3_model *model, qwen3_error *err)
+{
+    size_t vocab = (size_t)qwen3_model_config(model)->vocab_size;
+    size_t prefill = job->decode_from ? (size_t)job->decode_from : job->n;
+    qwen3_session *session = NULL;
+
+    if (qwen3_comm_rank(world) == 0)
+        job->rows = allocate((job->all ? prefill : 1) * vocab, sizeof *job->rows, "logits", err);
+    qwen3_status status = qwen3_comm_agree(world, err);
+    if (status != QWEN3_OK)
+        return status;
+    status = qwen3_session_open(model, &job->arguments.session, &session, err);
+    if (status != QWEN3_OK)
+        return status;
+    status = step(job, world, session, vocab, 0, prefill, err);
+    for (size_t i = prefill; i < job->n && status == QWEN3_OK; i++)
+        status = step(job, world, session, vocab, i, i + 1, err);
+    qwen3_session_close(session);
+    return status;
+}
+
+/* What must be right before weights are loaded: tokens, configuration, output. Collective. */
+static qwen3_status prepare(logits_job *job, qwen3_comm *world, qwen3_error *err)
+{
+    qwen3_config config;
+    qwen3_status status = token_list_read(world, job->tokens_text, &job->tokens, &job->n, err);
+    if (status != QWEN3_OK)
+        return status;
+    if (qwen3_config_read(job->arguments.spec, &config, err) == QWEN3_OK &&
+        check_length(job, &config, err) == QWEN3_OK && (job->wanted = allocate(job->n, 1, "row mask", err))) {
+        memset(job->wanted, job->all, job->n);
+        job->wanted[job->n - 1] = 1;
+    }
+    status = qwen3_comm_agree(world, err);
+    /* An older file is only given up for a job that can start. */
+    if (status == QWEN3_OK && qwen3_comm_rank(world) == 0)
+        open_output(job, err);
+    return qwen3_comm_agree(world, err);
+}
+
+/* Collective. */
+static qwen3_status run_job(logits_job *job, qwen3_comm *world, qwen3_error *err)
+{
+    qwen3_model *model = NULL;
+    qwen3_status status = prepare(job, world, err);
+    if (status != QWEN3_OK)
+        return status;
+    job->arguments.model.expected_tokens = (int64_t)job->n;
+    job->arguments.model.expect_decode = job->decode_from > 0 && job->decode_from < (int64_t)job->n;
+    job->arguments.session.max_sequences = 1;
+    job->arguments.session.max_tokens = (int64_t)job->n;
+    status = qwen3_model_open(world, job->arguments.spec, &job->arguments.model, &model, err);
+    if (status != QWEN3_OK)
+        return status;
+    status = run_steps(job, world, model, err);
+    qwen3_model_close(model);
+    return status;
+}
+
+qwen3_status command_logits(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
+{
+    logits_job job = {.arguments = model_arguments_default()};
+    option options[OPTIONS];
+    describe_options(&job, options);
+    command_line line = {"qwen3 logits", self->summary, options, OPTIONS, argc, argv};
+    bool finished = false;
+
+    if (options_parse(&line, qwen3_comm_rank(world) == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished)
+        check_options(&job, &line, qwen3_comm_size(world), err);
+    qwen3_status status = qwen3_comm_agree(world, err);
+    if (status == QWEN3_OK && !finished) {
+        status = run_job(&job, world, err);
+        bool agreed = status != QWEN3_OK;
+        close_output(&job, status, err);
+        if (!agreed)
+            status = qwen3_comm_agree(world, err);
+    }
+    free(job.tokens);
+    free(job.wanted);
+    free(job.rows);
+    options_free(options, OPTIONS);
+    return status;
+}
