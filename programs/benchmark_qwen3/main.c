@@ -1,0 +1,213 @@
+/* main.c - benchmark_qwen3: prefill and decode of a Qwen3 model on the ranks at hand.
+ *
+ * The command line becomes a list of configurations (one; two with --compare-kv-cache; every strategy with every
+ * algorithm with --pairs). Each is timed and, with --verify, compared with the reference, which is computed once and
+ * before any model is open, so that the two are not in memory together. Results are printed at the end. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "benchmark.h"
+#include "common/program.h"
+#include "common/topology.h"
+
+/* Lines about ranks without --verbose. */
+#define MAX_RANK_LINES 16
+
+typedef struct configuration {
+    qwen3_parallel_strategy strategy;
+    qwen3_attention_algorithm algorithm;
+    bool kv_cache;
+} configuration;
+
+enum { MAX_CONFIGURATIONS = 6 };
+
+typedef struct benchmark {
+    qwen3_comm *world;
+    benchmark_options o;
+    FILE *notes; /* topology and progress */
+    configuration list[MAX_CONFIGURATIONS];
+    size_t n;
+    workload work;
+    reference ref;
+    benchmark_result results[MAX_CONFIGURATIONS];
+    qwen3_roofline limits;
+    int nodes; /* 0 until the topology is printed */
+} benchmark;
+
+/* A hybrid grid with both sides larger than one exists. */
+static bool has_hybrid(int ranks)
+{
+    for (int s = 2; s * s <= ranks; s++)
+        if (ranks % s == 0)
+            return true;
+    return false;
+}
+
+static void list_configurations(benchmark *b)
+{
+    static const qwen3_parallel_strategy strategies[] = {QWEN3_STRATEGY_HEAD_WISE, QWEN3_STRATEGY_SEQUENCE,
+                                                         QWEN3_STRATEGY_HYBRID};
+    static const qwen3_attention_algorithm algorithms[] = {QWEN3_ATTENTION_STANDARD, QWEN3_ATTENTION_ONLINE_SOFTMAX};
+    const benchmark_options *o = &b->o;
+    b->n = 0;
+    if (!o->pairs) {
+        configuration c = {o->arguments.model.strategy, o->arguments.session.algorithm, o->kv_cache};
+        b->list[b->n++] = c;
+        c.kv_cache = false;
+        if (o->compare_kv_cache)
+            b->list[b->n++] = c;
+        return;
+    }
+    for (size_t s = 0; s < sizeof strategies / sizeof *strategies; s++)
+        for (size_t a = 0; a < sizeof algorithms / sizeof *algorithms; a++)
+            if (strategies[s] != QWEN3_STRATEGY_HYBRID || has_hybrid(qwen3_comm_size(b->world)))
+                b->list[b->n++] = (configuration){strategies[s], algorithms[a], o->kv_cache};
+}
+
+/* Whether the model can be what the command line wants, before anything large is read. Collective. */
+static qwen3_status check_model(benchmark *b, qwen3_error *err)
+{
+    qwen3_config config;
+    const benchmark_options *o = &b->o;
+    int64_t length = o->arguments.session.max_tokens;
+    if (qwen3_config_read(o->spec, &config, err) == QWEN3_OK) {
+        if (length > config.max_positions)
+            set_error(err, QWEN3_ERR_ARGUMENT,
+                      "--prompt-len and --gen-len: got %lld tokens together, expected at most max_position_embeddings, "
+                      "%lld",
+                      (long long)length, (long long)config.max_positions);
+        else
+            workload_make(&b->work, o, config.vocab_size, err);
+    }
+    return qwen3_comm_agree(b->world, err);
+}
+
+/* Limits vary with what else the machine does: they are measured around the benchmark, the larger counts. */
+static qwen3_status measure_limits(benchmark *b, qwen3_error *err)
+{
+    qwen3_roofline limits;
+    const qwen3_model_options *m = &b->o.arguments.model;
+    if (!b->o.roofline)
+        return QWEN3_OK;
+    qwen3_status status = qwen3_roofline_measure(b->world, m->threads, m->isa, &limits, err);
+    if (status == QWEN3_OK)
+        roofline_keep_larger(&b->limits, &limits);
+    return status;
+}
+
+static qwen3_status print_topology(benchmark *b, const qwen3_model *model, qwen3_error *err)
+{
+    int lines = b->o.verbose ? INT32_MAX : MAX_RANK_LINES;
+    if (b->nodes == 0) {
+        qwen3_status status = topology_print(b->world, lines, b->notes, &b->nodes, err);
+        if (status != QWEN3_OK)
+            return status;
+    }
+    return plan_print(b->world, model, lines, b->notes, err);
+}
+
+/* Configurations [first, end) share a strategy and so a model. Collective. */
+static qwen3_status run_group(benchmark *b, size_t first, size_t end, qwen3_error *err)
+{
+    qwen3_model_options model_options = b->o.arguments.model;
+    qwen3_session_options session_options = b->o.arguments.session;
+    qwen3_model *model = NULL;
+
+    model_options.strategy = b->list[first].strategy;
+    qwen3_status status = qwen3_model_open(b->world, b->o.spec, &model_options, &model, err);
+    if (status == QWEN3_OK)
+        status = print_topology(b, model, err);
+    for (size_t i = first; i < end && status == QWEN3_OK; i++) {
+        benchmark_result *r = &b->results[i];
+        session_options.algorithm = b->list[i].algorithm;
+        status = measure(b->world, model, &session_options, &b->o, b->list[i].kv_cache, &b->work, b->notes, r, err);
+        if (status == QWEN3_OK && b->o.verify)
+            status = verify(&b->ref, b->world, model, &session_options, b->list[i].kv_cache, r, err);
+        r->nodes = b->nodes;
+    }
+    qwen3_model_close(model);
+    return status;
+}
+
+/* Collective. */
+static qwen3_status run(benchmark *b, qwen3_error *err)
+{
+    qwen3_status status = check_model(b, err);
+    if (status == QWEN3_OK && b->o.verify)
+        status = reference_make(&b->ref, b->world, &b->o, err);
+    if (status == QWEN3_OK)
+        status = measure_limits(b, err);
+    for (size_t first = 0, end; first < b->n && status == QWEN3_OK; first = end) {
+        for (end = first + 1; end < b->n && b->list[end].strategy == b->list[first].strategy;)
+            end++;
+        status = run_group(b, first, end, err);
+    }
+    return status == QWEN3_OK ? measure_limits(b, err) : status;
+}
+
+/* What needs more than one measurement, on rank 0. */
+static void complete_results(benchmark *b)
+{
+    if (b->o.compare_kv_cache)
+        b->results[0].kv_cache_speedup = b->results[1].decode.ms / b->results[0].decode.ms;
+    for (size_t i = 0; b->o.roofline && i < b->n; i++)
+        roofline_fractions(&b->results[i], &b->limits, b->o.arguments.model.dtype);
+}
+
+/* Prints the results on rank 0; the exit status is the verdict of --verify, on all ranks. Collective. */
+static qwen3_status report(benchmark *b, int *exit_status, qwen3_error *err)
+{
+    if (qwen3_comm_rank(b->world) == 0) {
+        complete_results(b);
+        if (b->o.output == OUTPUT_TABLE)
+            printf("\n");
+        results_print(stdout, (output_format)b->o.output, b->results, b->n, b->o.pairs, err);
+        for (size_t i = 0; i < b->n; i++) {
+            const benchmark_result *r = &b->results[i];
+            if (strcmp(r->verified, "fail") != 0)
+                continue;
+            *exit_status = EXIT_OUT_OF_TOLERANCE;
+            fprintf(stderr, "qwen3: verification failed: %s with %s: relative L2 %.2e exceeds %.0e\n", r->strategy,
+                    r->algorithm, r->relative_l2, r->tolerance);
+        }
+    }
+    qwen3_status status = qwen3_comm_agree(b->world, err);
+    qwen3_comm_broadcast(b->world, exit_status, sizeof *exit_status);
+    return status;
+}
+
+static qwen3_status body(qwen3_comm *world, int argc, const char **argv, int *exit_status, qwen3_error *err)
+{
+    benchmark *b = NULL;
+    bool finished = false, attention_given = false;
+    int rank = qwen3_comm_rank(world);
+
+    if ((b = allocate(1, sizeof *b, "benchmark", err)))
+        benchmark_options_read(&b->o, argc, argv, rank, qwen3_comm_size(world), &finished, &attention_given, err);
+    qwen3_status status = qwen3_comm_agree(world, err);
+    if (status == QWEN3_OK && b && !finished) {
+        if (attention_given && rank == 0)
+            fprintf(stderr, "qwen3: warning: --attention is deprecated; use --parallel-strategy headwise "
+                            "--attention-algo standard|online_softmax\n");
+        b->world = world;
+        b->notes = b->o.output == OUTPUT_TABLE ? stdout : stderr;
+        list_configurations(b);
+        for (size_t i = 0; i < MAX_CONFIGURATIONS; i++)
+            result_clear(&b->results[i]);
+        status = run(b, err);
+        if (status == QWEN3_OK)
+            status = report(b, exit_status, err);
+    }
+    if (b) {
+        reference_free(&b->ref);
+        workload_free(&b->work);
+        benchmark_options_free(&b->o);
+    }
+    free(b);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    return program_run(argc, argv, body);
+}

@@ -1,0 +1,179 @@
+/* options.c - the command line of benchmark_qwen3. */
+#include <string.h>
+
+#include "benchmark.h"
+#include "common/program.h"
+
+#define MAX_TOKENS (1 << 24)
+
+enum { OLD_ATTENTION_STANDARD, OLD_ATTENTION_STREAMING };
+
+/* Options that are read here and leave no trace of their own. */
+typedef struct extra_options {
+    int attention; /* old spelling of strategy and algorithm */
+    int generate;  /* old spelling of --gen-len */
+    bool use_kv_cache, no_kv_cache;
+} extra_options;
+
+enum { OWN_OPTIONS = 17, OPTIONS = MODEL_OPTIONS + OWN_OPTIONS };
+
+static void describe_options(benchmark_options *o, extra_options *extra, option *options)
+{
+    const option own[] = {
+        {.name = "phase",
+         .kind = OPTION_CHOICE,
+         .value = &o->phase,
+         .choices = "prefill|decode|both",
+         .help = "What is reported; decode follows a real prefill (default both)"},
+        {.name = "method",
+         .kind = OPTION_CHOICE,
+         .value = &o->method,
+         .choices = "auto|baseline|avx2|mpi|mpi+avx2",
+         .help = "baseline: one rank, plain C kernels; avx2: one rank, that level; mpi: the ranks at hand, best level; "
+                 "mpi+avx2: the ranks at hand, that level; auto: as mpi (default)"},
+#define INTEGER(option_name, field, least, most, text)                                                                 \
+    {.name = option_name, .kind = OPTION_INT, .value = &(field), .min = least, .max = most, .help = text}
+        INTEGER("batch-size", o->batch, 1, 65536, "Sequences (default 1)"),
+        INTEGER("prompt-len", o->prompt, 1, MAX_TOKENS, "Tokens of each prompt (default 128)"),
+        INTEGER("gen-len", o->generate, 1, MAX_TOKENS, "Decode steps, each one token per sequence (default 32)"),
+        INTEGER("generate", extra->generate, 1, MAX_TOKENS, "Old name of --gen-len"),
+        INTEGER("iters", o->iterations, 1, 1000000, "Measured iterations (default 3)"),
+        INTEGER("warmup", o->warmup, 0, 1000000, "Iterations before them (default 1)"),
+#undef INTEGER
+#define FLAG(option_name, field, text) {.name = option_name, .kind = OPTION_FLAG, .value = &(field), .help = text}
+        FLAG("use-kv-cache", extra->use_kv_cache, "Decode from the KV cache (default)"),
+        FLAG("no-kv-cache", extra->no_kv_cache, "Decode by computing the whole sequence again for every token"),
+        FLAG("compare-kv-cache", o->compare_kv_cache, "Decode both ways and report the speed-up"),
+        FLAG("pairs", o->pairs, "Run every strategy with every algorithm and compare them"),
+        FLAG("verify", o->verify,
+             "Compare logits with one rank of plain C kernels in f32 (at most 64 rows of the prompts and 16 decode "
+             "steps); exit status 1 where the relative L2 exceeds 1e-5 (f32) or 1e-2 (bf16)"),
+        FLAG("roofline", o->roofline, "Measure the limits of the machine and report the fractions reached"),
+        FLAG("verbose", o->verbose, "Report every iteration, and every rank's memory"),
+#undef FLAG
+        {.name = "output",
+         .kind = OPTION_CHOICE,
+         .value = &o->output,
+         .choices = "table|md|csv|json|jsonl",
+         .help = "Form of the results on standard output (default table)"},
+        {.name = "attention",
+         .kind = OPTION_CHOICE,
+         .value = &extra->attention,
+         .choices = "standard|streaming",
+         .help = "Deprecated: headwise with standard or online_softmax"},
+    };
+    _Static_assert(sizeof own / sizeof *own == OWN_OPTIONS, "one entry for each");
+    model_arguments_options(&o->arguments, options);
+    memcpy(options + MODEL_OPTIONS, own, sizeof own);
+}
+
+/* Pairs of options that cannot both be meant. */
+static qwen3_status check_contradictions(const command_line *line, qwen3_error *err)
+{
+    static const char *const pairs[][2] = {
+        {"use-kv-cache", "no-kv-cache"},
+        {"compare-kv-cache", "no-kv-cache"},
+        {"compare-kv-cache", "use-kv-cache"},
+        {"attention", "parallel-strategy"},
+        {"attention", "attention-algo"},
+        {"attention", "grid"},
+        {"pairs", "parallel-strategy"},
+        {"pairs", "attention-algo"},
+        {"pairs", "attention"},
+        {"pairs", "grid"},
+        {"pairs", "compare-kv-cache"},
+        {"generate", "gen-len"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (option_given(line, pairs[i][0]) && option_given(line, pairs[i][1]))
+            return set_error(err, QWEN3_ERR_ARGUMENT, "--%s contradicts --%s: give one of them", pairs[i][0],
+                             pairs[i][1]);
+    return QWEN3_OK;
+}
+
+/* Options that only mean something while decoding. */
+static qwen3_status check_phase(const benchmark_options *o, const command_line *line, qwen3_error *err)
+{
+    static const char *const decode_only[] = {"generate", "no-kv-cache", "compare-kv-cache"};
+    if (o->phase == PHASE_PREFILL)
+        for (size_t i = 0; i < sizeof decode_only / sizeof *decode_only; i++)
+            if (option_given(line, decode_only[i]))
+                return set_error(err, QWEN3_ERR_ARGUMENT,
+                                 "--%s contradicts --phase prefill: expected --phase decode or both", decode_only[i]);
+    return QWEN3_OK;
+}
+
+static qwen3_status apply_method(benchmark_options *o, const command_line *line, int ranks, qwen3_error *err)
+{
+    static const char *const names[] = {"auto", "baseline", "avx2", "mpi", "mpi+avx2"};
+    bool one_rank = o->method == METHOD_BASELINE || o->method == METHOD_AVX2;
+    bool forced = one_rank || o->method == METHOD_MPI_AVX2;
+    if (one_rank && ranks > 1)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--method %s: runs on one rank, started on %d; expected mpi or %s",
+                         names[o->method], ranks, o->method == METHOD_AVX2 ? "mpi+avx2" : "auto");
+    if (forced && option_given(line, "isa"))
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--isa contradicts --method %s, which sets it", names[o->method]);
+    if (forced)
+        o->arguments.model.isa = o->method == METHOD_BASELINE ? QWEN3_ISA_C : QWEN3_ISA_AVX2;
+    return QWEN3_OK;
+}
+
+static qwen3_status check_options(benchmark_options *o, const extra_options *extra, const command_line *line, int ranks,
+                                  qwen3_error *err)
+{
+    qwen3_status status = check_contradictions(line, err);
+    if (status == QWEN3_OK)
+        status = check_phase(o, line, err);
+    if (status == QWEN3_OK)
+        status = apply_method(o, line, ranks, err);
+    if (status == QWEN3_OK)
+        status = model_arguments_check(&o->arguments, line, ranks, err);
+    if (status != QWEN3_OK)
+        return status;
+    if (option_given(line, "generate"))
+        o->generate = extra->generate;
+    if (option_given(line, "attention")) {
+        o->arguments.model.strategy = QWEN3_STRATEGY_HEAD_WISE;
+        o->arguments.session.algorithm =
+            extra->attention == OLD_ATTENTION_STANDARD ? QWEN3_ATTENTION_STANDARD : QWEN3_ATTENTION_ONLINE_SOFTMAX;
+    }
+    o->kv_cache = !extra->no_kv_cache;
+    o->spec = o->arguments.spec ? o->arguments.spec : "synthetic:0.6B";
+    o->arguments.session.max_sequences = o->batch;
+    o->arguments.session.max_tokens = (int64_t)o->prompt + (has_decode(o) ? o->generate : 0);
+    o->arguments.model.expected_tokens = o->arguments.session.max_tokens;
+    o->arguments.model.expect_decode = has_decode(o);
+    return QWEN3_OK;
+}
+
+qwen3_status benchmark_options_read(benchmark_options *o, int argc, const char **argv, int rank, int ranks,
+                                    bool *finished, bool *attention_given, qwen3_error *err)
+{
+    extra_options extra = {0};
+    option options[OPTIONS];
+    *o = (benchmark_options){.arguments = model_arguments_default(),
+                             .phase = PHASE_BOTH,
+                             .batch = 1,
+                             .prompt = 128,
+                             .generate = 32,
+                             .iterations = 3,
+                             .warmup = 1};
+    describe_options(o, &extra, options);
+    command_line line = {"benchmark_qwen3",
+                         "Measure prefill and decode of a Qwen3 model on the ranks at hand",
+                         options,
+                         OPTIONS,
+                         argc,
+                         argv};
+    qwen3_status status = options_parse(&line, rank == 0 ? stdout : NULL, finished, err);
+    if (status == QWEN3_OK && !*finished)
+        status = check_options(o, &extra, &line, ranks, err);
+    *attention_given = option_given(&line, "attention");
+    return status;
+}
+
+void benchmark_options_free(benchmark_options *o)
+{
+    option spec = model_spec_option(&o->arguments.spec);
+    options_free(&spec, 1);
+}
