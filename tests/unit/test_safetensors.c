@@ -182,7 +182,7 @@ static void test_truncated_and_damaged(void **state)
         expect_file("truncated", path.text, QWEN3_ERR_FORMAT, ":");
     }
     uint64_t random = test_seed();
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 1000; i++) {
         unsigned char damaged[sizeof whole];
         memcpy(damaged, whole, bytes);
         for (uint64_t n = 1 + test_random(&random) % 3; n > 0; n--)

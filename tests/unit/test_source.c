@@ -411,7 +411,15 @@ static void test_f16(void **state)
     draft_free(&whole);
 }
 
-/* Renames a tensor of a good checkpoint, or adds one of 8 zero bytes, and says what must come of it. */
+static size_t elements_of(const json_t *shape)
+{
+    size_t n = 1, i;
+    json_t *dimension;
+    json_array_foreach(shape, i, dimension) n *= (size_t)json_integer_value(dimension);
+    return n;
+}
+
+/* Renames a tensor of a good checkpoint, or adds one of zeros, and says what must come of it. */
 static void test_tensor_faults(void **state)
 {
     static const struct {
@@ -430,6 +438,10 @@ static void test_tensor_faults(void **state)
          "model.norm.weight: got shape [2], config.json demands [10]"},
         {"matrix for a vector", "model.norm.weight", "model.norm.weight", "F32", "[1,2]", false, QWEN3_ERR_FORMAT,
          "got shape [1, 2]"},
+        {"column for a vector", "model.norm.weight", "model.norm.weight", "BF16", "[10,1]", false, QWEN3_ERR_FORMAT,
+         "got shape [10, 1], config.json demands [10]"},
+        {"wrong columns", "lm_head.weight", "lm_head.weight", "BF16", "[11,9]", false, QWEN3_ERR_FORMAT,
+         "got shape [11, 9], config.json demands [11, 10]"},
         {"vector for a matrix", "lm_head.weight", "lm_head.weight", "F32", "[2]", false, QWEN3_ERR_FORMAT,
          "config.json demands [11, 10]"},
         {"five dimensions", "lm_head.weight", "lm_head.weight", "F32", "[1,1,1,1,2]", false, QWEN3_ERR_FORMAT,
@@ -453,7 +465,7 @@ static void test_tensor_faults(void **state)
     };
     temp_dir *dir = *state;
     uint64_t random = test_seed();
-    static const unsigned char zeros[8];
+    static const unsigned char zeros[256];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qwen3_config wanted = small_config(cases[i].tied), config;
         draft d = draft_all(&wanted, &random);
@@ -462,8 +474,12 @@ static void test_tensor_faults(void **state)
             json_object_del(d.header, cases[i].remove);
             json_object_set_new(d.header, "unused", entry);
         }
-        if (cases[i].add)
-            draft_add(&d, cases[i].add, cases[i].dtype, json_loads(cases[i].shape, 0, NULL), zeros, 8);
+        if (cases[i].add) {
+            json_t *shape = json_loads(cases[i].shape, 0, NULL);
+            const char *type = cases[i].dtype;
+            size_t size = strstr(type, "64") ? 8 : strcmp(type, "F32") == 0 ? 4 : strcmp(type, "I8") == 0 ? 1 : 2;
+            draft_add(&d, cases[i].add, type, shape, zeros, size * elements_of(shape));
+        }
         write_config(dir, &wanted);
         draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
         source *s;
