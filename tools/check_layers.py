@@ -23,7 +23,7 @@ LAYERS = {
 }
 # Attention without messages: the algorithms and the arithmetic of partials.
 ALGORITHMS = re.compile(r"src/attention/(algorithms|standard|online_softmax|partial|kv_block|run)\w*\.c$")
-USES_MPI = re.compile(r"(src/comm/mpi\w*\.[ch]|src/engine/forward_mpi\.c|include/qwen3_mpi\.h)$")
+USES_MPI = re.compile(r"(src/comm/(mpi\w*\.c|comm_mpi\.h)|src/engine/forward_mpi\.c|include/qwen3_mpi\.h)$")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 

@@ -53,7 +53,7 @@ void comm_ring_wait(comm *c);
  * QWEN3_ERR_MEMORY on all ranks; callers then keep private copies. For size-1 groups it is plain memory.
  * comm_shared_free is collective. Stores become visible to the others by comm_shared_sync. */
 typedef struct comm_segment comm_segment;
-qwen3_status comm_shared_alloc(comm *c, size_t bytes, comm_segment **segment, void **base, qwen3_error *err);
+qwen3_status comm_shared_alloc(comm *c, size_t bytes, comm_segment **out, void **base, qwen3_error *err);
 void comm_shared_sync(comm *c, comm_segment *segment);
 void comm_shared_free(comm_segment *segment);
 
