@@ -90,6 +90,7 @@ bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, con
     for (size_t group = 0; group < groups; group += PACK_GROUPS) {
         const size_t count = min_size(PACK_GROUPS, groups - group);
         unsigned char *dst = (unsigned char *)dst_panel + group * nr * sizeof(uint32_t);
+        const size_t row_share = PACK_GROUPS * sizeof(uint32_t);
         packed_row row = {0};
         for (size_t j = 0; j < nr; j++) {
             if (j < rows) {
@@ -101,6 +102,8 @@ bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, con
             }
             for (size_t i = 0; i < count; i++)
                 memcpy(dst + (i * nr + j) * sizeof(uint32_t), &row.group[i], sizeof(uint32_t));
+            for (size_t b = 0; b < row_share; b += 64)
+                __builtin_prefetch(dst + PACK_GROUPS * nr * sizeof(uint32_t) + j * row_share + b, 1);
         }
     }
     return finite;

@@ -5,46 +5,49 @@
 
 #define NR 16
 
-/* Groups of packed BF16 hold the values of two consecutive i as one 32-bit element. */
-TEMPLATE void load_group(const qwen3_dtype storage, const void *w, size_t group, float value[2][NR])
-{
-    if (storage == QWEN3_DTYPE_F32) {
-        memcpy(value[0], (const float *)w + group * NR, NR * sizeof(float));
-        return;
-    }
-    uint32_t pair[NR];
-    memcpy(pair, (const bf16 *)w + group * 2 * NR, sizeof pair);
-    for (int j = 0; j < NR; j++) {
-        uint32_t low = pair[j] << 16, high = pair[j] & 0xffff0000u;
-        memcpy(&value[0][j], &low, sizeof low);
-        memcpy(&value[1][j], &high, sizeof high);
-    }
-}
+/* Vectors as GNU C has them on every architecture: compilers do not keep an array of sums in registers. */
+typedef float float4 __attribute__((vector_size(16)));
+typedef uint32_t uint4 __attribute__((vector_size(16)));
+#define VECS (NR / 4)
 
-TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const float *x, size_t x_stride,
-                        const void *w, float *y, size_t y_stride, bool accumulate)
+/* Row by row, so that the NR sums of a row fit the registers. Groups of packed BF16 hold the values of two
+ * consecutive i as one 32-bit element, the even i in the low half (little-endian machines). */
+TEMPLATE void tile_as(const qwen3_dtype storage, int rows, size_t k_groups, const float *x, size_t x_stride,
+                      const void *w, float *y, size_t y_stride, bool accumulate)
 {
-    const int kr = storage == QWEN3_DTYPE_F32 ? 1 : 2;
-    float sum[MR][NR] = {0};
-    for (int r = 0; r < rows && accumulate; r++)
-        memcpy(sum[r], y + (size_t)r * y_stride, sizeof sum[r]);
-    for (size_t group = 0; group < k_groups; group++) {
-        float value[2][NR];
-        load_group(storage, w, group, value);
-        for (int i = 0; i < kr; i++) {
-            for (int r = 0; r < rows; r++) {
-                const float xi = x[(size_t)r * x_stride + group * (size_t)kr + (size_t)i];
-                for (int j = 0; j < NR; j++)
-                    sum[r][j] += xi * value[i][j];
+    for (int r = 0; r < rows; r++, x += x_stride, y += y_stride) {
+        float4 sum[VECS] = {0};
+        if (accumulate)
+            memcpy(sum, y, sizeof sum);
+        for (size_t group = 0; group < k_groups; group++) {
+            const unsigned char *values = (const unsigned char *)w + group * NR * sizeof(uint32_t);
+            UNROLL
+            for (int v = 0; v < VECS; v++) {
+                uint4 bits;
+                memcpy(&bits, values + (size_t)v * sizeof bits, sizeof bits);
+                if (storage == QWEN3_DTYPE_F32) {
+                    sum[v] += x[group] * (float4)bits;
+                } else {
+                    sum[v] += x[2 * group] * (float4)(bits << 16);
+                    sum[v] += x[2 * group + 1] * (float4)(bits & 0xffff0000u);
+                }
             }
         }
+        memcpy(y, sum, sizeof sum);
     }
-    for (int r = 0; r < rows; r++)
-        memcpy(y + (size_t)r * y_stride, sum[r], sizeof sum[r]);
 }
 
-DEFINE_TILE(tile_f32, tile_rows, QWEN3_DTYPE_F32)
-DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
+static void tile_f32(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,
+                     size_t y_stride, bool accumulate)
+{
+    tile_as(QWEN3_DTYPE_F32, rows, k_groups, x, x_stride, w, y, y_stride, accumulate);
+}
+
+static void tile_bf16(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,
+                      size_t y_stride, bool accumulate)
+{
+    tile_as(QWEN3_DTYPE_BF16, rows, k_groups, x, x_stride, w, y, y_stride, accumulate);
+}
 
 static inline void store(void *y, qwen3_dtype y_type, size_t i, float value)
 {
