@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "qwen3.h"
+#include "common/error.h"
 
 /* Exit statuses. */
 enum { EXIT_OK = 0, EXIT_OUT_OF_TOLERANCE = 1, EXIT_ERROR = 2 };
@@ -17,10 +17,6 @@ typedef qwen3_status (*program_body)(qwen3_comm *world, int argc, const char **a
 /* Starts the ranks, runs body and ends the ranks. Where it fails, rank 0 prints the one message
  * "qwen3: error: ..." on stderr. Returns the exit status of the process. */
 int program_run(int argc, char **argv, program_body body);
-
-/* Describes a fault in *err, printf-style, and returns `status`. The first fault wins. */
-qwen3_status set_error(qwen3_error *err, qwen3_status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
 
 /* n * size zeroed bytes (at least one), NULL on failure; `what` names them in the error. Free with free(). */
 void *allocate(size_t n, size_t size, const char *what, qwen3_error *err);
