@@ -109,7 +109,8 @@ typedef struct qwen3_comm qwen3_comm; /* a group of ranks */
 
 /* Starts message passing (MPI_Init_thread with FUNNELED, where built with MPI and not yet initialised)
  * and returns the group of all ranks. Fails where a launcher started several copies that are not wired
- * to each other. Collective. *world is owned by the library until qwen3_finalize. */
+ * to each other; err->rank is then the launcher's rank, so that only one copy need print. Collective.
+ * *world is owned by the library until qwen3_finalize. */
 QWEN3_API qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **world, qwen3_error *err);
 /* Ends what qwen3_init started. Collective. */
 QWEN3_API void qwen3_finalize(void);

@@ -72,6 +72,13 @@ qwen3_status comm_split_node(comm *c, comm **out, qwen3_error *err)
     return c->backend->split_node(c, out, err);
 }
 
+void comm_use_messages(comm *c)
+{
+    if (c->shm)
+        c->backend = c->backend->messages;
+    shm_detach(c);
+}
+
 int qwen3_comm_rank(const qwen3_comm *c)
 {
     return c->rank;

@@ -22,7 +22,8 @@ typedef struct comm_backend {
     void (*ring_wait)(comm *c);
     qwen3_status (*split)(comm *c, int color, int key, comm **out, qwen3_error *err);
     qwen3_status (*split_node)(comm *c, comm **out, qwen3_error *err);
-    void (*release)(comm *c); /* frees what is behind state; not collective for groups of one rank */
+    const struct comm_backend *messages; /* set where the above goes through c->shm: the table without it */
+    void (*release)(comm *c);            /* frees what is behind state; not collective for groups of one rank */
 } comm_backend;
 
 struct qwen3_comm {
@@ -50,6 +51,10 @@ void sum_in_rank_order(float *restrict out, const float *const *parts, int ranks
 
 /* The sum of a backend without a better one, made of its allgather and alltoall. */
 size_t sum_by_messages(comm *c, float *x, size_t n);
+
+/* Makes a group exchange by messages what it exchanges through shared memory, as groups of several nodes do:
+ * for tests and comparisons on one node. Collective. */
+void comm_use_messages(comm *c);
 
 /* Checks that a process that is alone was started alone: fails with QWEN3_ERR_COMM where the environment
  * that a launcher made says that it started more copies. Not collective. */

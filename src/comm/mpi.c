@@ -377,6 +377,7 @@ static const comm_backend comm_backend_node = {
     .allgather = shm_allgather,
     .broadcast = shm_broadcast,
     .sum = shm_sum,
+    .messages = &comm_backend_mpi,
     COMMON_ENTRIES,
 };
 

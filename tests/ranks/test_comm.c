@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "base/status.h"
-#include "comm/comm.h"
+#include "comm/comm_backend.h"
 #include "comm/topology.h"
 #include "ranks/check.h"
 
@@ -388,15 +388,27 @@ static void test_split(comm *c)
     check(comm_size(half) == members, "split has %d ranks, expected %d", comm_size(half), members);
     check(comm_rank(half) == members - 1 - rank / 2, "rank %d of the split", comm_rank(half));
     check(comm_stats(half) == comm_stats(c), "a split counts for itself");
-    test_group(half);
     check(comm_split(half, comm_rank(half) / 2, rank, &pair, &err) == QWEN3_OK, "split: %s", err.message);
     if (pair) {
         check(comm_size(pair) <= 2, "pair of %d ranks", comm_size(pair));
-        test_allreduce(pair, 5000, QWEN3_COMM_REDUCE);
+        test_group(pair);
         comm_free(pair);
     }
     comm_free(half);
     comm_free(NULL);
+}
+
+/* The same again by messages, as between nodes. */
+static void test_messages(comm *c)
+{
+    comm *all = NULL;
+    qwen3_error err = {0};
+    check(comm_split(c, 0, comm_size(c) - comm_rank(c), &all, &err) == QWEN3_OK, "split: %s", err.message);
+    if (!all)
+        return;
+    comm_use_messages(all);
+    test_group(all);
+    comm_free(all);
 }
 
 int main(int argc, char **argv)
@@ -409,6 +421,7 @@ int main(int argc, char **argv)
     }
     seed = check_seed(world, 20250901);
     test_group(world);
+    test_messages(world);
     test_split(world);
     test_segment(world, 0);
     test_segment(world, 1);
