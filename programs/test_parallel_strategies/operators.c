@@ -103,7 +103,7 @@ static void run_case(qwen3_comm *world, const problem *p, const struct pair *pai
     copy_box(p->v, p, p->kv_heads, p->kv_len, kv, data + q_size + kv_size);
     float *out = data + q_size + 2 * kv_size;
     a.q = data, a.k = data + q_size, a.v = a.k + kv_size, a.out = out;
-    if (p->mask) {
+    if (p->mask && q.rows > 0) {
         a.mask_stride_query = p->mask_rows == 1 ? 0 : p->kv_len;
         a.mask_stride_head = p->mask_heads == 1 ? 0 : p->mask_rows * p->kv_len;
         a.mask_stride_batch = p->mask_batch == 1 ? 0 : p->mask_heads * p->mask_rows * p->kv_len;

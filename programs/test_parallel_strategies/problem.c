@@ -98,7 +98,11 @@ static void choose_shape(problem *p, shape_class class, uint64_t *state, int num
     if (class == CLASS_FEW_HEADS)
         p->kv_heads = between(state, 1, ranks > 2 ? (size_t)ranks / 2 : 1), group = between(state, 1, 2);
     if (class == CLASS_LENGTHS)
-        p->q_len = number % 2 ? 1 : between(state, 1, 40), p->kv_len = between(state, 1, 200);
+        /* A few queries, which travel to the keys; some with a mask, which cannot; many. */
+        p->q_len = number % 3 == 0   ? between(state, 2, 9)
+                   : number % 3 == 1 ? 1
+                                     : between(state, 10, 40),
+        p->kv_len = between(state, number % 3 == 2 ? 1 : 100, 200);
     if (class == CLASS_LARGE)
         p->scale = 0.125f, p->exact_scores = true;
     if (class == CLASS_MASKED && number % 3 == 1) /* more queries than keys: the first come before all keys */
@@ -106,15 +110,17 @@ static void choose_shape(problem *p, shape_class class, uint64_t *state, int num
     p->heads = p->kv_heads * group;
 }
 
-/* Some classes always have a mask, the fixed shape every other pair of cases, others sometimes. */
+/* Some classes always have a mask, the fixed shape in two of four cases, others sometimes. */
 static void choose_mask(problem *p, shape_class class, uint64_t *state, int number)
 {
     bool wanted = class == CLASS_FIXED ? number % 4 >= 2 : class == CLASS_MASKED || between(state, 0, 3) == 0;
+    if (class == CLASS_LENGTHS)
+        wanted = number % 3 == 1;
     if (!wanted)
         return;
     p->mask_batch = between(state, 0, 1) ? p->batch : 1;
     p->mask_heads = between(state, 0, 1) ? p->heads : 1;
-    p->mask_rows = class == CLASS_MASKED || between(state, 0, 1) ? p->q_len : 1;
+    p->mask_rows = class == CLASS_MASKED || class == CLASS_LENGTHS || between(state, 0, 1) ? p->q_len : 1;
     size_t n = p->mask_batch * p->mask_heads * p->mask_rows * p->kv_len;
     p->mask = random_array(state, n, 3.0f, p->exact_scores);
     for (size_t i = 0; i < n; i++)
