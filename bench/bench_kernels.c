@@ -103,9 +103,9 @@ static void run_pack(team *t, void *arg)
 static void bench_limits(bench *b, int threads)
 {
     double seconds[2][DTYPE_COUNT], read[2];
-    const int team_sizes[2] = {1, threads};
+    const int team_sizes[2] = {1, threads}, measured = threads == 1 ? 1 : 2;
     double operations[DTYPE_COUNT];
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < measured; i++) {
         read[i] = 1e30;
         for (int type = 0; type < DTYPE_COUNT; type++) {
             b->g = &b->k->gemm[type];
@@ -118,7 +118,7 @@ static void bench_limits(bench *b, int threads)
         for (int turn = 0; turn < TURNS; turn++)
             read[i] = fmin(read[i], seconds_of(team_sizes[i], run_read, b));
     }
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < measured; i++)
         printf("  limits, %2d thread%s: %7.1f GFLOP/s f32  %7.1f GFLOP/s bf16  %6.1f GB/s read\n", team_sizes[i],
                team_sizes[i] == 1 ? " " : "s", team_sizes[i] * operations[0] / seconds[i][0] * 1e-9,
                team_sizes[i] * operations[1] / seconds[i][1] * 1e-9, (double)MATRIX_BYTES / read[i] * 1e-9);

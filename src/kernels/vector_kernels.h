@@ -9,7 +9,8 @@
 
 #define NR (VECS * LANES)
 
-/* How far ahead of its use a panel is asked for when few rows share it: there memory is the limit. */
+/* How far ahead of its use a panel is asked for, on levels where PREFETCH_ROWS rows or more keep the core so
+ * busy with one group that it does not look far enough ahead by itself. */
 #define PREFETCH_BYTES 2048
 
 TEMPLATE size_t part_of(size_t n, size_t i)
@@ -33,7 +34,7 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
     const char *group = w;
     for (size_t g = 0; g < k_groups; g++, group += NR * sizeof(float), x += kr) {
         UNROLL
-        for (size_t b = 0; b < NR * sizeof(float) && rows <= 2; b += 64)
+        for (size_t b = 0; b < NR * sizeof(float) && rows >= PREFETCH_ROWS; b += 64)
             __builtin_prefetch(group + PREFETCH_BYTES + b);
         UNROLL
         for (int i = 0; i < kr; i++) {
@@ -216,7 +217,6 @@ static uint64_t read_memory(const void *p, size_t bytes)
     for (const char *end = x + bytes; x < end; x += sizeof seen) {
         UNROLL
         for (int j = 0; j < 8; j++) {
-            __builtin_prefetch(x + PREFETCH_BYTES + j * (int)sizeof(vec));
             seen[j] = vec_xor(seen[j], vec_load((const float *)(x + j * (int)sizeof(vec))));
         }
     }

@@ -10,9 +10,6 @@
 #define VECS 4
 #define NR (VECS * LANES)
 
-/* How far ahead of its use a panel is asked for when few rows share it: there memory is the limit. */
-#define PREFETCH_BYTES 2048
-
 TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
                         const void *w, float *y, size_t y_stride, bool accumulate)
 {
@@ -28,11 +25,8 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
     for (size_t g = 0; g < k_groups; g++, group += 2 * NR, x += 2) {
         __m512bh weight[VECS];
         UNROLL
-        for (int v = 0; v < VECS; v++) {
-            if (rows <= 2)
-                __builtin_prefetch((const char *)(group + v * 2 * LANES) + PREFETCH_BYTES);
+        for (int v = 0; v < VECS; v++)
             weight[v] = (__m512bh)_mm512_loadu_si512(group + v * 2 * LANES);
-        }
         UNROLL
         for (int r = 0; r < rows; r++) {
             int32_t pair;
