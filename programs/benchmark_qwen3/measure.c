@@ -27,13 +27,22 @@ typedef struct measurement {
     bool kv_cache;
     workload *w;
     counters counted;
+    rank_memory memory;                     /* the most that any part needed: the session tells of its last step */
     double *prefill, *first_token, *decode; /* [iterations] ms */
 } measurement;
 
-static void add_counters(const qwen3_session *session, qwen3_comm_stats *sum)
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void add_counters(measurement *m, qwen3_comm_stats *sum)
 {
     qwen3_session_info info;
-    qwen3_session_get_info(session, &info);
+    qwen3_session_get_info(m->session, &info);
+    m->memory.kv = larger(m->memory.kv, info.kv_bytes);
+    m->memory.scratch = larger(m->memory.scratch, info.scratch_bytes);
+    m->memory.scores = larger(m->memory.scores, info.score_bytes);
     for (int kind = 0; kind < QWEN3_COMM_KINDS; kind++) {
         sum->calls[kind] += info.comm.calls[kind];
         sum->bytes[kind] += info.comm.bytes[kind];
@@ -51,7 +60,7 @@ static double start_part(measurement *m)
 static double end_part(measurement *m, double start, qwen3_comm_stats *sum)
 {
     if (sum)
-        add_counters(m->session, sum);
+        add_counters(m, sum);
     qwen3_comm_barrier(m->world);
     return 1e3 * (seconds_now() - start);
 }
@@ -196,22 +205,19 @@ static void fill_memory(benchmark_result *r, const rank_memory *all, int ranks, 
 }
 
 /* Brings counters and memory of all ranks to rank 0 and fills in the result there. Collective. */
-static qwen3_status collect(measurement *m, const qwen3_model *model, FILE *progress, benchmark_result *r,
+static qwen3_status collect(const measurement *m, const qwen3_model *model, FILE *progress, benchmark_result *r,
                             qwen3_error *err)
 {
     int rank = qwen3_comm_rank(m->world), ranks = qwen3_comm_size(m->world);
     counters *all_counters = NULL;
     rank_memory *all_memory = NULL;
-    qwen3_session_info info;
 
-    qwen3_session_get_info(m->session, &info);
-    rank_memory own = {qwen3_model_plan(model)->owned_bytes, info.kv_bytes, info.scratch_bytes, info.score_bytes};
     if (rank == 0 && (all_counters = allocate((size_t)ranks, sizeof *all_counters, "counters", err)))
         all_memory = allocate((size_t)ranks, sizeof *all_memory, "memory", err);
     qwen3_status status = qwen3_comm_agree(m->world, err);
     if (status == QWEN3_OK) {
         qwen3_comm_gather(m->world, &m->counted, sizeof m->counted, all_counters);
-        qwen3_comm_gather(m->world, &own, sizeof own, all_memory);
+        qwen3_comm_gather(m->world, &m->memory, sizeof m->memory, all_memory);
     }
     if (status == QWEN3_OK && all_counters && all_memory) {
         fill_plan(m, model, r);
@@ -232,6 +238,7 @@ qwen3_status measure(qwen3_comm *world, qwen3_model *model, const qwen3_session_
                      qwen3_error *err)
 {
     measurement m = {.world = world, .o = o, .kv_cache = kv_cache, .w = w};
+    m.memory.weights = qwen3_model_plan(model)->owned_bytes;
     size_t n = (size_t)o->iterations;
     double *samples = allocate(3 * n, sizeof *samples, "samples", err);
     qwen3_status status = qwen3_comm_agree(world, err);
