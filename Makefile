@@ -40,9 +40,7 @@ BUILD := $(subst $() ,-,$(strip build $(variant)))
 cmake_mpi_openmpi := -DMPI_C_COMPILER=mpicc.openmpi -DMPIEXEC_EXECUTABLE=/usr/bin/mpiexec.openmpi
 cmake_mpi_mpich := -DMPI_C_COMPILER=mpicc.mpich -DMPIEXEC_EXECUTABLE=/usr/bin/mpiexec.mpich
 cmake_mpi_none := -DQWEN3_MPI=OFF
-# The Python that Debian's numpy belongs to, whatever else is first in PATH.
 CMAKE_OPTIONS = -DCMAKE_C_COMPILER=$(CC) -DQWEN3_SANITIZE=$(SANITIZE) $(cmake_mpi_$(MPI)) \
-                $(addprefix -DPython3_EXECUTABLE=,$(wildcard /usr/bin/python3)) \
                 $(if $(TEST_RANKS),"-DQWEN3_TEST_RANKS=$(subst $() ,;,$(strip $(TEST_RANKS)))") $(CMAKE_EXTRA)
 PURPOSES := build test $(filter openmpi mpich,$(MPI)) $(filter clang,$(notdir $(CC)))
 
@@ -71,7 +69,7 @@ check: deps
 
 demo: deps
 	@$(MAKE) --no-print-directory build
-	OMP_NUM_THREADS=$$(($(THREADS))) tests/launch.sh $(if $(filter none,$(MPI)),"" 1,$$(sed -n 's/^MPIEXEC_EXECUTABLE:[^=]*=//p' $(BUILD)/CMakeCache.txt) $(RANKS)) \
+	OMP_NUM_THREADS=$$(($(THREADS))) tests/launch.sh $(if $(filter none,$(MPI)),none 1,$$(sed -n 's/^MPIEXEC_EXECUTABLE:[^=]*=//p' $(BUILD)/CMakeCache.txt) $(RANKS)) \
 	    $(BUILD)/bin/benchmark_qwen3 --model $(MODEL) --dtype bf16 --pairs --verify --prompt-len 128 --gen-len 16 --iters 1 --warmup 1
 
 lint:

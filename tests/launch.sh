@@ -1,13 +1,13 @@
 #!/bin/sh
 # launch.sh MPIEXEC RANKS PROGRAM [ARGUMENT...]: runs a test program on any number of ranks of this machine,
-# with Open MPI or MPICH, as root or not. MPIEXEC empty: without MPI, RANKS must be 1.
+# with Open MPI or MPICH, as root or not. MPIEXEC "none" or empty: without MPI, RANKS must be 1.
 set -eu
 mpiexec=$1 ranks=$2
 shift 2
 # One thread a rank unless the test says otherwise: the ranks share few cores.
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export OMP_NUM_THREADS
-if [ -z "$mpiexec" ]; then
+if [ "${mpiexec:-none}" = none ]; then
     [ "$ranks" = 1 ] || { echo "launch.sh: this build has no MPI; cannot run $ranks ranks" >&2; exit 2; }
     exec "$@"
 fi
