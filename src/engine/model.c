@@ -51,10 +51,7 @@ static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
         fail(err, QWEN3_ERR_CONFIG, "%s: configuration differs from that of rank 0; expected the same files everywhere",
              m->spec);
     /* A job over unlike nodes runs at the level that all of them have. */
-    m->kernels = kernels_get(m->options.isa);
-    if (!m->kernels)
-        fail(err, QWEN3_ERR_UNSUPPORTED, "instruction set %s is not available on this CPU (or QWEN3_ISA is unknown)",
-             qwen3_isa_name(m->options.isa));
+    kernels_choose(m->options.isa, &m->kernels, err);
     qwen3_status status = qwen3_comm_agree(m->world, err);
     if (status)
         return status;
