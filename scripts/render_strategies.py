@@ -15,28 +15,31 @@ WORDS = {
         "machine": "Measured {date} on {cpu}, {cores} cores, {model} in bf16, commit {commit}; "
                    "{threads}. Other machines will differ: compare rows, not absolute numbers.",
         "threads": "threads per rank: {}",
-        "of": "{} on {} ranks",
+        "of": "{} ({} ranks)",
         "times": ["prompt", "ranks", "strategy", "algorithm", "prefill ms", "± ms", "ms per token", "tokens/s",
                   "decode ms per token", "tokens/s", "total ms", "score memory", "relative L2"],
         "bytes": ["ranks", "strategy", "phase", "reduce", "kv", "query", "partial", "logits", "all"],
         "bytes_note": "Bytes counted in one run of the same benchmark (prompt {prompt}, {gen} tokens generated), all "
                       "ranks together, in KiB per token:",
         "phases": {"prefill": "prefill", "decode": "decode"},
-        "ranks": "{} ranks",
-        "rank": "1 rank",
+        "correctness": ["ranks", "strategy", "algorithm", "input", "cases", "relative L2", "largest difference",
+                        "bytes sent", "result"],
+        "verdict": "Differences are from float64, cases are causal or not and masked or not. All shapes of the program, "
+                   "with uneven and empty shards, odd heads and large scores: {}.",
     },
     "PARALLEL_STRATEGIES.zh-CN.md": {
         "machine": "测量于 {date}，{cpu}，{cores} 核，{model}，bf16，提交 {commit}；{threads}。"
                    "不同机器的结果会不同：请比较各行之间的关系，而不是绝对数值。",
         "threads": "每进程线程数：{}",
-        "of": "{1} 个进程时 {0}",
+        "of": "{}（{} 个进程）",
         "times": ["提示长度", "进程数", "策略", "算法", "prefill ms", "± ms", "ms/token", "tokens/s",
                   "decode ms/token", "tokens/s", "总时间 ms", "分数内存", "相对 L2"],
         "bytes": ["进程数", "策略", "阶段", "reduce", "kv", "query", "partial", "logits", "合计"],
         "bytes_note": "同一次基准测试（提示 {prompt}，生成 {gen} 个 token）中计得的字节数，所有进程合计，单位为每 token KiB：",
         "phases": {"prefill": "prefill", "decode": "decode"},
-        "ranks": "{} 个进程",
-        "rank": "1 个进程",
+        "correctness": ["进程数", "策略", "算法", "输入", "用例数", "相对 L2", "最大差", "发送字节数", "结果"],
+        "verdict": "差异相对于 float64；用例包括因果与非因果、有掩码与无掩码。程序的全部形状"
+                   "（含不均匀和空的分片、特殊的头数、很大的分数）：{}。",
     },
 }
 
@@ -89,12 +92,17 @@ def counted(words, results):
 
 
 def correctness(words, directory):
-    parts = []
-    for path in sorted(directory.glob("correctness-*.txt"), key=lambda p: int(re.findall(r"\d+", p.stem)[0])):
-        ranks = int(re.findall(r"\d+", path.stem)[0])
-        title = words["rank"] if ranks == 1 else words["ranks"].format(ranks)
-        parts.append(f"{title}:\n\n```\n{path.read_text(encoding='utf-8').strip()}\n```")
-    return "\n\n".join(parts)
+    """The rows of the fixed shape, and the verdict over all shapes, that test_parallel_strategies prints."""
+    row = re.compile(r"^(\w+) \+ (\w+) +(replicated|sharded) +64 x 8/4 heads x 64 +(\d+) +(\S+) +(\S+) +\S+ +(\d+)"
+                     r" +(\w+)$")
+    rows, verdicts = [], []
+    for path in sorted(directory.glob("correctness-*.txt"), key=lambda p: int(p.stem.split("-")[1])):
+        ranks, lines = int(path.stem.split("-")[1]), path.read_text(encoding="utf-8").splitlines()
+        verdicts.append(words["of"].format(lines[-1], ranks))
+        for found in filter(None, map(row.match, lines)):
+            rows.append([ranks, *found.group(1, 2, 3, 4, 5, 6, 7, 8)])
+    assert rows or not verdicts, "test_parallel_strategies: no row of the fixed shape found"
+    return table(words["correctness"], rows, 4) + "\n\n" + words["verdict"].format("; ".join(verdicts)) if rows else ""
 
 
 def replace(text, name, content):
