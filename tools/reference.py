@@ -130,7 +130,7 @@ class Config:
                 "original": need("original_max_position_embeddings", rope),
                 "beta_fast": rope.get("beta_fast") or 32.0,
                 "beta_slow": rope.get("beta_slow") or 1.0,
-                "attention_factor": 0.1 * math.log(factor) + 1.0 if attention_factor is None else attention_factor,
+                "attention_factor": attention_factor or 0.1 * math.log(max(factor, 1.0)) + 1.0,
             }
 
 
@@ -160,7 +160,8 @@ def rope_frequencies(config):
 
     low = max(math.floor(pair_that_turns(yarn["beta_fast"])), 0)
     high = min(math.ceil(pair_that_turns(yarn["beta_slow"])), d - 1)
-    ramp = np.clip((np.arange(d // 2) - low) / (high - low if high > low else 0.001), 0.0, 1.0)
+    high += 0.001 if low == high else 0.0
+    ramp = np.clip((np.arange(d // 2) - low) / (high - low), 0.0, 1.0)
     return frequencies * (1.0 - ramp) + frequencies / yarn["factor"] * ramp, yarn["attention_factor"]
 
 
