@@ -27,6 +27,21 @@ size_t qwen3_logits_rows(const qwen3_session *s)
     return s->has_logits ? s->step.n_out : 0;
 }
 
+static qwen3_status fail_not_a_number(size_t row, qwen3_error *err)
+{
+    return fail(err, QWEN3_ERR_FORMAT, "row %zu: a logit is not a number; the weights or the input overflow", row);
+}
+
+/* Embedding rows are read as they are needed, so that a NaN in one is first seen here. */
+static qwen3_status check_numbers(const qwen3_session *s, qwen3_error *err)
+{
+    size_t mine = s->model->weights.head.n;
+    for (size_t i = 0; i < s->step.n_out * mine; i++)
+        if (isnan(s->b.logits[i]))
+            return fail_not_a_number(i / mine, err);
+    return QWEN3_OK;
+}
+
 /* Rows [first, first + rows): parts of all ranks to rank 0, then to their columns. */
 static void collect_rows(const qwen3_session *s, size_t first, size_t rows, float *parts, size_t *bytes, float *logits)
 {
@@ -62,6 +77,7 @@ qwen3_status qwen3_logits(qwen3_session *s, float *logits, qwen3_error *err)
     bool root = comm_rank(m->world) == 0;
     size_t *bytes = malloc((size_t)comm_size(m->world) * sizeof *bytes);
     void *parts = NULL;
+    check_numbers(s, err);
     if (!bytes)
         fail(err, QWEN3_ERR_MEMORY, "no memory for a table of ranks");
     if (root && !logits)
@@ -125,8 +141,7 @@ qwen3_status qwen3_argmax(qwen3_session *s, int32_t *tokens, qwen3_error *err)
         }
         tokens[i] = best.token;
         if (best.token < 0)
-            status =
-                fail(err, QWEN3_ERR_FORMAT, "row %zu: a logit is not a number; the weights or the input overflow", i);
+            status = fail_not_a_number(i, err);
     }
     free(all);
     free(bytes);
