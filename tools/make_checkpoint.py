@@ -177,7 +177,7 @@ def main():
     parser = argparse.ArgumentParser(description="Write a Qwen3 checkpoint with seeded random weights.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("directory")
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="shape to start from; the options below change it")
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="the options below change this shape")
     for name in ("hidden", "inter", "layers", "heads", "kv-heads", "head-dim", "vocab"):
         parser.add_argument(f"--{name}", type=int)
     tie = parser.add_mutually_exclusive_group()

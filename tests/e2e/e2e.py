@@ -19,9 +19,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS, DATA = ROOT / "tools", ROOT / "tests" / "data"
-sys.path.insert(0, str(TOOLS))
-
-import make_checkpoint  # noqa: E402,F401  (found through the path above; imported by the tests from here)
+sys.path.insert(0, str(TOOLS))  # for the tests: import make_checkpoint, reference
 
 BIN = pathlib.Path(os.environ.get("QWEN3_BIN", ROOT / "build" / "bin"))
 LAUNCH = os.environ.get("QWEN3_LAUNCH", str(ROOT / "tests" / "launch.sh"))
@@ -79,13 +77,18 @@ class Outcome:
 
 
 def run(ranks, program, *arguments, timeout=60, env=None):
-    """Runs a program of the build (or a path) on `ranks` ranks; kills the whole group on timeout."""
-    program = pathlib.Path(program)
-    command = [LAUNCH, MPIEXEC, str(ranks), str(program if program.is_absolute() else BIN / program)]
-    command += [str(argument) for argument in arguments]
+    """Runs a program of the build (or a path) on `ranks` ranks; kills the whole group on timeout. One rank is
+    started as users start it: without the launcher."""
+    program = BIN / program  # an absolute path stays what it is
+    if not program.exists():
+        sys.exit(f"{program} is missing: build it, or set QWEN3_BIN")
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, **(env or {})}  # many ranks share few cores
+    command = [str(part) for part in (program, *arguments)]
+    if ranks > 1:
+        command = [LAUNCH, MPIEXEC, str(ranks), *command]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
-                                 env={**os.environ, **(env or {})})
+                                 env=environment)
         try:
             code = child.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -100,7 +103,7 @@ def run(ranks, program, *arguments, timeout=60, env=None):
         for file in (out, err):
             file.seek(0)
             texts.append(file.read())
-    return Outcome(command[3:] + [f"({ranks} ranks)"], code, *texts)
+    return Outcome(command, code, *texts)
 
 
 def relative_l2(value, expected):

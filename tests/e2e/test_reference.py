@@ -13,8 +13,9 @@ import sys
 
 import numpy as np
 
-from e2e import DATA, TOOLS, Checks, make_checkpoint, rng, scratch
+from e2e import DATA, TOOLS, Checks, rng, scratch
 
+import make_checkpoint
 import reference
 
 SMALL = make_checkpoint.Shape(hidden=12, inter=10, layers=2, heads=4, kv_heads=2, head_dim=8, vocab=17, tied=False)
@@ -83,7 +84,8 @@ def naive_attention(q, k, v):
                       for s in range(t + 1)]
             weights = [math.exp(score - max(scores)) for score in scores]
             for i in range(d):
-                out[t, head, i] = math.fsum(weights[s] * v[s][head // group][i] for s in range(t + 1)) / math.fsum(weights)
+                weighted = math.fsum(weight * v[s][head // group][i] for s, weight in enumerate(weights))
+                out[t, head, i] = weighted / math.fsum(weights)
     return out
 
 
@@ -150,7 +152,8 @@ def scalar_forward(directory, tokens):
         rows = [[a + b for a, b in zip(x, times(w["self_attn.o_proj"], y))] for x, y in zip(rows, o)]
         for t, x in enumerate(rows):
             y = norm(x, w["post_attention_layernorm"])
-            gated = [g / (1 + math.exp(-g)) * u for g, u in zip(times(w["mlp.gate_proj"], y), times(w["mlp.up_proj"], y))]
+            gates, ups = times(w["mlp.gate_proj"], y), times(w["mlp.up_proj"], y)
+            gated = [g / (1 + math.exp(-g)) * u for g, u in zip(gates, ups)]
             rows[t] = [a + b for a, b in zip(x, times(w["mlp.down_proj"], gated))]
     return [times(get("lm_head.weight"), norm(x, get("model.norm.weight"))) for x in rows]
 

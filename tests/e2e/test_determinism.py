@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Same ranks, same threads, same input: the same bits, twice, for prefill and decoding."""
+import itertools
+import sys
+
+from e2e import RANKS, Checks, rng, run, scratch
+
+import make_checkpoint
+
+SHAPE = make_checkpoint.Shape(hidden=96, inter=203, layers=2, heads=6, kv_heads=2, head_dim=64, vocab=499)
+SETTINGS = [("headwise", "online_softmax", "bf16"), ("headwise", "standard", "f32"),
+            ("sequence", "online_softmax", "f32"), ("sequence", "standard", "bf16")]
+
+
+def logits(directory, ranks, threads, setting):
+    """(outcome, bytes of the logits of all positions)"""
+    strategy, algorithm, dtype = setting
+    output = directory / "logits.f32"
+    output.unlink(missing_ok=True)
+    outcome = run(ranks, "qwen3", "logits", "--model", directory / "model", "--tokens", f"@{directory / 'ids'}",
+                  "--all", "--decode-from", 196, "--output", output, "--parallel-strategy", strategy,
+                  "--attention-algo", algorithm, "--dtype", dtype, "--threads", threads)
+    return outcome, output.read_bytes() if output.exists() else b""
+
+
+def main():
+    checks, random = Checks(), rng()
+    with scratch() as directory:
+        make_checkpoint.make_checkpoint(directory / "model", SHAPE, "bf16", seed=3)
+        (directory / "ids").write_text(" ".join(map(str, random.randint(0, SHAPE.vocab, 200))))
+        for ranks, threads, setting in itertools.product([n for n in RANKS if n <= 3], (1, 2), SETTINGS):
+            what = f"{ranks} ranks, {threads} threads, {', '.join(setting)}"
+            outcome, first = logits(directory, ranks, threads, setting)
+            if checks.true(f"{what}: runs", outcome.ok and len(first) == 200 * SHAPE.vocab * 4, outcome):
+                outcome, second = logits(directory, ranks, threads, setting)
+                checks.true(f"{what}: the same bits twice", first == second, outcome)
+    return checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

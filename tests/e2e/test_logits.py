@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""qwen3 logits against the float64 reference: odd shapes and files x strategies and grids x algorithms x
+dtypes x ranks x prompt lengths x ways to feed the prompt.
+
+Every (ranks, strategy, grid, algorithm) is run, each with a prompt, a checkpoint and the other factors chosen so
+that every pair of values of two factors meets at least once (seeded greedy cover). QWEN3_TEST_FULL=1 runs the
+cross product of the main factors instead.
+"""
+import dataclasses
+import itertools
+import sys
+from functools import lru_cache
+
+import numpy as np
+
+from e2e import FULL, RANKS, Checks, relative_l2, rng, run, scratch
+
+import make_checkpoint
+import reference
+
+Shape = make_checkpoint.Shape
+YARN = {"factor": 4.0, "original_max_position_embeddings": 64}
+LONGEST = 150  # more than two pages of the KV cache
+TOLERANCE = {"f32": 1e-5, "bf16": 1e-2}
+
+# name: (shape, options of make_checkpoint). Hidden sizes, too, are divisible by little.
+MODELS = {
+    "gqa5-f16": (Shape(hidden=90, inter=101, heads=10, kv_heads=2, head_dim=32, vocab=331), {"dtype": "f16"}),
+    "one-kv-f32": (Shape(hidden=72, inter=101, heads=6, kv_heads=1, head_dim=64, vocab=331, tied=False),
+                   {"dtype": "f32"}),
+    "heads3-shards": (Shape(hidden=96, inter=160, heads=3, kv_heads=3, head_dim=32, vocab=512, tied=False),
+                      {"shards": 5}),
+    "head-dim-128": (Shape(hidden=101, inter=203, layers=2, heads=4, kv_heads=2, head_dim=128, vocab=257),
+                     {"lm_head": True}),
+    "yarn": (Shape(hidden=64, inter=97, heads=8, kv_heads=4, head_dim=64, vocab=199, yarn=YARN), {"dtype": "f32"}),
+    "yarn-new-config": (Shape(hidden=80, inter=67, layers=2, heads=5, kv_heads=1, head_dim=32, vocab=331, theta=5e6,
+                              rope_parameters=True, yarn={**YARN, "beta_fast": 16, "attention_factor": 1.2}),
+                        {"shards": 3}),
+    "heads16": (Shape(hidden=128, inter=320, heads=16, kv_heads=8, head_dim=32, vocab=1000, rope_parameters=True), {}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One run. decode: share of the prompt that is prefilled, None = all of it in one step."""
+
+    ranks: int
+    strategy: str
+    grid: str
+    algorithm: str
+    model: str
+    dtype: str
+    length: int
+    rows: str
+    decode: float
+    threads: int
+    split: int
+
+    def arguments(self):
+        options = ["--attention-algo", self.algorithm, "--dtype", self.dtype, "--threads", self.threads]
+        options += ["--parallel-strategy", self.strategy]
+        options += ["--grid", self.grid] if self.grid else []
+        options += ["--all"] if self.rows == "all" else []
+        options += ["--decode-from", max(1, int(self.length * self.decode))] if self.decode is not None else []
+        options += ["--token-split-min", self.split] if self.split else []
+        return options
+
+
+def layouts():
+    """(ranks, strategy, grid) for every rank count: all factorisations as hybrid, one of them left to the engine."""
+    for ranks in RANKS:
+        for strategy in ("headwise", "sequence", "auto", "hybrid"):
+            yield ranks, strategy, ""
+        for s in range(1, ranks + 1):
+            if ranks % s == 0:
+                yield ranks, "hybrid", f"{s}x{ranks // s}"
+
+
+OTHERS = {
+    "model": list(MODELS),
+    "dtype": ["f32", "bf16"],
+    "length": [1, 3, 20, 64, 65, LONGEST],
+    "rows": ["all", "last"],
+    "decode": [None, 0.5, 0.9],
+    "threads": [1, 2],
+    "split": [0, 1, 10000],
+}
+
+
+def sensible(case):
+    """Decoding by single steps is only worth its time over few steps; one token has nothing to decode."""
+    return case.decode is None or case.length == 20 or (case.decode == 0.9 and case.length > 20)
+
+
+def covering_cases(random):
+    """Each layout with both algorithms; per case the candidate that meets most pairs not met yet."""
+    def pairs(case):
+        values = [(field, getattr(case, field)) for field in ("ranks", "strategy", "algorithm", *OTHERS)]
+        return set(itertools.combinations(values, 2))
+
+    met, cases = set(), []
+    for layout, algorithm in itertools.product(layouts(), ("standard", "online_softmax")):
+        candidates = [Case(*layout, algorithm, *(values[random.randint(len(values))] for values in OTHERS.values()))
+                      for _ in range(150)]
+        best = max(filter(sensible, candidates), key=lambda case: len(pairs(case) - met))
+        met |= pairs(best)
+        cases.append(best)
+    return cases
+
+
+def all_cases():
+    for layout, algorithm, model, dtype, (length, decode), split in itertools.product(
+            layouts(), ("standard", "online_softmax"), MODELS, OTHERS["dtype"],
+            ((1, None), (3, None), (65, None), (LONGEST, None), (20, 0.5), (LONGEST, 0.9)), OTHERS["split"]):
+        yield Case(*layout, algorithm, model, dtype, length, "all", decode, 1, split)
+
+
+class Reference:
+    """Logits of the longest prompt of each model; those of a shorter one are its first rows (causality)."""
+
+    def __init__(self, directory, random):
+        self.directory = directory
+        self.tokens = {}
+        for seed, (name, (shape, options)) in enumerate(MODELS.items()):
+            make_checkpoint.make_checkpoint(directory / name, shape, seed=seed + 1, **options)
+            self.tokens[name] = random.randint(0, shape.vocab, LONGEST)
+
+    @lru_cache(maxsize=None)
+    def logits(self, model, dtype):
+        return reference.forward(self.directory / model, self.tokens[model], bf16_weights=dtype == "bf16")
+
+
+def compare(case, values, expected):
+    """(error text, relative L2): f32 holds its tolerance in every row, bf16 over all rows together."""
+    if values.size != expected.size:
+        return f"{values.size} values, expected {expected.size}", np.inf
+    values = values.reshape(expected.shape).astype(np.float64)
+    if not np.isfinite(values).all():
+        return "not finite", np.inf
+    rows = [relative_l2(value, row) for value, row in zip(values, expected)]
+    error = max(rows) if case.dtype == "f32" else relative_l2(values, expected)
+    worst = int(np.argmax(rows))
+    return (f"relative L2 {error:.2e} (row {worst}: {rows[worst]:.2e})" if error > TOLERANCE[case.dtype] else ""), error
+
+
+def run_case(checks, case, directory, truth, worst):
+    tokens = truth.tokens[case.model][: case.length]
+    output, ids = directory / "logits.f32", directory / "ids"
+    output.unlink(missing_ok=True)
+    text = ",".join(map(str, tokens))
+    if case.length > 20:
+        ids.write_text(text.replace(",", "\n"))
+        text = f"@{ids}"
+    outcome = run(case.ranks, "qwen3", "logits", "--model", directory / case.model, "--tokens", text,
+                  "--output", output, *case.arguments())
+    if not checks.true(case, outcome.ok and output.exists(), outcome):
+        return
+    expected = truth.logits(case.model, case.dtype)[: case.length]
+    message, error = compare(case, np.fromfile(output, "<f4"), expected if case.rows == "all" else expected[-1:])
+    worst[case.dtype] = max(worst[case.dtype], error)
+    checks.true(case, not message, f"{message}\n{outcome}")
+
+
+def main():
+    checks, random = Checks(), rng()
+    with scratch() as directory:
+        truth = Reference(directory, random)
+        cases = list(all_cases()) if FULL else covering_cases(random)
+        print(f"{len(cases)} runs on {RANKS} ranks", flush=True)
+        worst = dict.fromkeys(TOLERANCE, 0.0)
+        for case in cases:
+            run_case(checks, case, directory, truth, worst)
+        print("largest relative L2: " + ", ".join(f"{dtype} {error:.2e}" for dtype, error in worst.items()))
+    return checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
