@@ -1,0 +1,291 @@
+#!/usr/bin/env python3
+"""benchmark_qwen3 and qwen3 as a user meets them: every option acts, every output format can be read, the verdict of
+--verify is the exit status, help and version are printed once, contradictions are refused."""
+import csv
+import dataclasses
+import io
+import json
+import re
+import sys
+
+import numpy as np
+
+from e2e import BIN, RANKS, Checks, relative_l2, run, scratch
+
+import make_checkpoint
+import reference
+
+QUICK = ["--model", "synthetic:tiny", "--prompt-len", 12, "--gen-len", 3, "--iters", 2, "--warmup", 1, "--threads", 1]
+REFUSED = 2  # exit status; 1 is the verdict of --verify
+ERROR = re.compile(r"^qwen3: error: ", re.MULTILINE)
+
+
+def numbers(result):
+    return {key: value for key, value in result.items() if isinstance(value, (int, float))}
+
+
+class Programs:
+    def __init__(self, checks):
+        self.checks = checks
+        self.holds = checks.true
+        self.few = [n for n in RANKS if n <= 3]
+
+    def benchmark(self, ranks, *options, output="json", code=0):
+        """(first result as a dictionary, outcome)"""
+        outcome = run(ranks, "benchmark_qwen3", *QUICK, "--output", output, *options, timeout=120)
+        what = f"benchmark_qwen3 {' '.join(map(str, options))} --output {output} on {ranks}"
+        fits = self.checks.true(f"{what}: exit status {code}", outcome.code == code, outcome)
+        if not fits or output != "json" or code == REFUSED:
+            return {}, outcome
+        try:
+            return json.loads(outcome.out)["results"][0], outcome
+        except (ValueError, KeyError, IndexError) as error:
+            self.checks.true(f"{what}: {error!r}", False, outcome)
+            return {}, outcome
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def check_formats(p):
+    """The same fields in json, jsonl and csv; a table that Markdown accepts; topology apart from the results."""
+    ranks = p.few[-1]
+    result, outcome = p.benchmark(ranks)
+    p.holds("topology and plan go to standard error", re.search(r"(?m)^ranks .*\n(.*\n)*plan ", outcome.err)
+            and outcome.out.startswith("{"), outcome)
+    p.holds("what was asked for is in the result",
+            [result.get(key) for key in ("ranks", "prompt_len", "gen_len", "iters", "batch_size", "threads", "model")]
+            == [ranks, 12, 3, 2, 1, 1, "synthetic:tiny"], result)
+    _, outcome = p.benchmark(ranks, output="jsonl")
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    p.holds("jsonl: one object a line, the same keys", len(lines) == 1 and lines[0].keys() == result.keys(), outcome)
+    _, outcome = p.benchmark(ranks, output="csv")
+    rows = list(csv.DictReader(io.StringIO(outcome.out), strict=True))
+    p.holds("csv: a header and one row, the same keys", len(rows) == 1 and list(rows[0]) == list(result)
+            and None not in rows[0].values() and float(rows[0]["prefill_ms"]) > 0, outcome)
+    _, outcome = p.benchmark(ranks, output="md")
+    table = [cells(line) for line in outcome.out.splitlines()]
+    p.holds("md: a table of equal rows", len(table) > 10 and len(set(map(len, table))) == 1
+            and all(re.fullmatch(":?-{3,}:?", cell) for cell in table[1]), outcome)
+    _, outcome = p.benchmark(ranks, output="table")
+    p.holds("table: topology, plan and results",
+            all(word in outcome.out for word in ("rank", "plan", "strategy", "tokens/s")), outcome)
+
+
+def check_numbers(p):
+    """Rates, times and counts of a result agree with each other."""
+    for ranks in p.few:
+        result, outcome = p.benchmark(ranks, "--batch-size", 2, "--parallel-strategy", "headwise")
+        if not result:
+            continue
+        r = result
+        p.holds("prefill rate is tokens over time", np.isclose(r["prefill_tokens_per_second"] * r["prefill_ms"],
+                                                               1e3 * 2 * 12, rtol=1e-3), r)
+        p.holds("decode rate is tokens over time", np.isclose(r["decode_tokens_per_second"] * r["decode_ms"],
+                                                              1e3 * 2 * 3, rtol=1e-3), r)
+        p.holds("the first token comes after prefill", r["first_token_ms"] >= r["prefill_ms"], r)
+        p.holds("no number is negative or not finite", all(np.isfinite(v) and v >= 0 for v in numbers(r).values()), r)
+        p.holds("memory is reported", r["weight_bytes"] > 0 and r["kv_bytes"] > 0, r)
+        # Two reductions a layer of 24 rows of 64 floats; whatever their algorithm, all ranks send something.
+        p.holds("one rank sends nothing, several do", (r["prefill_reduce_bytes"] > 0) == (ranks > 1)
+                and (r["decode_reduce_bytes"] > 0) == (ranks > 1), r)
+        p.holds("the kinds add up", np.isclose(r["prefill_comm_bytes"], sum(
+            r[f"prefill_{kind}_bytes"] for kind in ("reduce", "kv", "query", "partial", "logits", "control"))), r)
+
+
+def check_phases(p):
+    ranks = p.few[-1]
+    prefill, _ = p.benchmark(ranks, "--phase", "prefill")
+    decode, _ = p.benchmark(ranks, "--phase", "decode")
+    p.holds("prefill alone has no decode numbers", prefill.get("prefill_ms") and prefill.get("decode_ms") is None,
+            prefill)
+    p.holds("decode follows a real prefill", decode.get("decode_ms") and decode.get("first_token_ms"), decode)
+    generated, _ = p.benchmark(ranks, "--phase", "decode", "--gen-len", 3)
+    p.holds("--gen-len", generated.get("gen_len") == 3, generated)
+    outcome = run(ranks, "benchmark_qwen3", *[part for part in QUICK if part not in ("--gen-len", 3)], "--generate", 2,
+                  "--output", "json")
+    p.holds("--generate is the old name of --gen-len",
+            outcome.ok and json.loads(outcome.out)["results"][0]["gen_len"] == 2, outcome)
+
+
+def check_choices(p):
+    """Each choice is visible in the result."""
+    for ranks in p.few:
+        for strategy in ("headwise", "sequence"):
+            for algorithm in ("standard", "online_softmax"):
+                r, _ = p.benchmark(ranks, "--parallel-strategy", strategy, "--attention-algo", algorithm,
+                                   "--dtype", "f32", "--verify")
+                p.holds(f"{strategy}, {algorithm} on {ranks} is verified", r.get("verified") == "pass"
+                        and r["relative_l2"] <= 1e-5 and (r["strategy"], r["algorithm"], r["dtype"])
+                        == (strategy, algorithm, "f32"), r)
+    ranks = p.few[-1]
+    r, _ = p.benchmark(ranks, "--grid", f"{ranks}x1", "--verify", "--dtype", "bf16")
+    p.holds("a grid means hybrid; bf16 is verified", r.get("strategy") == "hybrid" and r["verified"] == "pass"
+            and 0 <= r["relative_l2"] <= 1e-2, r)
+    blocks = ["--q-block-size", 5, "--kv-block-size", 64, "--token-split-min", 1, "--seed", 7, "--verify"]
+    r, _ = p.benchmark(ranks, *blocks)
+    p.holds("block sizes, threshold and seed keep the result right", r.get("verified") == "pass" and r["seed"] == "7",
+            r)
+    for method, isa in (("baseline", "c"), ("avx2", "avx2")):
+        r, _ = p.benchmark(1, "--method", method, "--verify")
+        p.holds(f"--method {method}", r.get("isa") == isa and r["verified"] == "pass", r)
+    r, _ = p.benchmark(ranks, "--method", "mpi+avx2")
+    p.holds("--method mpi+avx2", r.get("isa") == "avx2" and r["ranks"] == ranks, r)
+    r, _ = p.benchmark(ranks, "--method", "mpi")
+    p.holds("--method mpi", r.get("ranks") == ranks, r)
+    _, outcome = p.benchmark(ranks, "--pairs", "--verify", output="jsonl")
+    pairs = {(r["strategy"], r["algorithm"]): r["verified"] for r in map(json.loads, outcome.out.splitlines())}
+    p.holds("--pairs runs and verifies every pair", len(pairs) >= 4 and set(pairs.values()) == {"pass"}, outcome)
+
+
+def check_old_attention(p):
+    for old, new in (("standard", "standard"), ("streaming", "online_softmax")):
+        for ranks in p.few[:2]:
+            r, outcome = p.benchmark(ranks, "--attention", old)
+            p.holds(f"--attention {old} maps", (r.get("strategy"), r.get("algorithm")) == ("headwise", new), r)
+            p.holds(f"--attention {old} warns once", len(re.findall("warning.*--attention", outcome.err)) == 1, outcome)
+
+
+def check_kv_cache(p):
+    ranks = p.few[-1]
+    r, _ = p.benchmark(ranks, "--use-kv-cache", "--verify")
+    p.holds("--use-kv-cache", r.get("kv_cache") == "yes" and r["verified"] == "pass", r)
+    r, _ = p.benchmark(ranks, "--no-kv-cache", "--verify")
+    p.holds("--no-kv-cache gives the same logits", r.get("kv_cache") == "no" and r["verified"] == "pass", r)
+    r, outcome = p.benchmark(ranks, "--compare-kv-cache", "--prompt-len", 64)
+    both = json.loads(outcome.out)["results"] if outcome.ok else []
+    p.holds("--compare-kv-cache runs both and says the speed-up",
+            len(both) == 2 and (both[0].get("kv_cache_speedup") or 0) > 0, outcome)
+
+
+def check_verdict(p, directory):
+    """BF16 destroys this model, which lives from small differences in the embedding; --verify must say so."""
+    shape = make_checkpoint.Shape(layers=1, tied=False)
+    make_checkpoint.make_checkpoint(directory, shape, "f32")
+    path = directory / "model.safetensors"
+    raw, tensors = bytearray(path.read_bytes()), reference.read_safetensors(path)
+    start = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:start])
+    for name, change in (("model.embed_tokens.weight", lambda w: 1 + w),
+                         ("lm_head.weight", lambda w: w - w.mean(axis=1, keepdims=True)),
+                         ("model.norm.weight", np.ones_like),
+                         ("model.layers.0.self_attn.o_proj.weight", np.zeros_like),
+                         ("model.layers.0.mlp.down_proj.weight", np.zeros_like)):
+        begin, end = header[name]["data_offsets"]
+        raw[start + begin : start + end] = change(tensors[name][1].astype(np.float64)).astype("<f4").tobytes()
+    path.write_bytes(raw)
+    options = ["--model", directory, "--verify"]
+    for ranks in p.few[:2]:
+        r, _ = p.benchmark(ranks, *options, "--dtype", "f32")
+        p.holds("f32 holds its tolerance", r.get("verified") == "pass", r)
+        r, outcome = p.benchmark(ranks, *options, "--dtype", "bf16", code=1)
+        p.holds("bf16 does not, and the result says so", r.get("verified") == "fail" and r["relative_l2"] > 1e-2,
+                outcome)
+
+
+def check_once(p):
+    """Help and version are printed by one rank."""
+    for ranks in p.few[:2]:
+        for program in (["benchmark_qwen3"], ["qwen3"], ["qwen3", "logits"], ["qwen3", "info"]):
+            for option, pattern in (("--help", "(?im)^usage"), ("--version", r"\d+\.\d+\.\d+")):
+                outcome = run(ranks, *program, option)
+                once = len(re.findall(pattern, outcome.out)) == 1 and not ERROR.search(outcome.err)
+                p.holds(f"{' '.join(program)} {option} on {ranks}: once, and good", outcome.ok and once, outcome)
+    help_text = run(1, "benchmark_qwen3", "--help").out
+    names = """model phase method parallel-strategy grid attention-algo dtype batch-size prompt-len gen-len generate
+        iters warmup threads q-block-size kv-block-size use-kv-cache no-kv-cache compare-kv-cache verify seed output
+        verbose help version attention roofline pairs""".split()
+    p.holds("--help names every option", all(f"--{name}" in help_text for name in names),
+            [name for name in names if f"--{name}" not in help_text])
+
+
+def check_contradictions(p):
+    refused = [
+        (["--use-kv-cache", "--no-kv-cache"], "kv-cache"), (["--compare-kv-cache", "--no-kv-cache"], "kv-cache"),
+        (["--attention", "streaming", "--parallel-strategy", "sequence"], "--attention"),
+        (["--attention", "streaming", "--attention-algo", "standard"], "--attention"),
+        (["--generate", "3"], "--generate"), (["--phase", "prefill", "--no-kv-cache"], "--no-kv-cache"),
+        (["--grid", "1x1", "--parallel-strategy", "headwise"], "--grid"), (["--grid", "3x5"], "--grid"),
+        (["--pairs", "--parallel-strategy", "headwise"], "--pairs"), (["--method", "avx2", "--isa", "c"], "--isa"),
+    ]
+    many = [(["--method", "baseline"], "--method"), (["--method", "avx2"], "--method")]
+    for options, culprit in refused + (many if p.few[-1] > 1 else []):
+        _, outcome = p.benchmark(p.few[-1] if (options, culprit) in many else 1, *options, code=REFUSED)
+        messages = [line for line in outcome.err.splitlines() if ERROR.match(line)]
+        p.holds(f"{' '.join(options)} is refused by name", len(messages) == 1 and culprit in messages[0]
+                and not outcome.out, outcome)
+
+
+def check_roofline(p):
+    r, _ = p.benchmark(p.few[0], "--roofline", "--prompt-len", 128)
+    p.holds("--roofline measures both limits and the fractions", all((r.get(key) or 0) > 0 for key in (
+        "read_bandwidth", "peak_flops", "prefill_fraction", "decode_fraction")), r)
+
+
+def check_info(p, directory):
+    shape = make_checkpoint.Shape(hidden=48, inter=101, heads=6, kv_heads=3, vocab=331, tied=False)
+    make_checkpoint.make_checkpoint(directory, shape, "f16", shards=3)
+    count = sum(int(np.prod(dims)) for dims, _ in make_checkpoint.tensor_shapes(shape).values())
+    for ranks in p.few[:2]:
+        outcome = run(ranks, "qwen3", "info", "--model", directory, "--tensors")
+        digits = outcome.out.replace(",", "").replace("_", "").replace("'", "")
+        p.holds("qwen3 info counts the parameters", outcome.ok and str(count) in digits, outcome)
+        names = make_checkpoint.tensor_shapes(shape)
+        listed = [len(re.findall(rf"{re.escape(name)}\s", outcome.out)) for name in names]
+        p.holds("qwen3 info lists every tensor once", set(listed) == {1}, outcome)
+    outcome = run(1, "qwen3", "info", "--model", "synthetic:0.6B")
+    p.holds("qwen3 info of a named size", outcome.ok and "151936" in outcome.out and "3072" in outcome.out, outcome)
+
+
+def check_logits(p, directory):
+    """Standard output as output; synthetic weights are the same on any number of ranks, and follow the seed."""
+    shape = dataclasses.replace(make_checkpoint.Shape(), vocab=77)
+    make_checkpoint.make_checkpoint(directory / "model", shape, "bf16")
+    expected = reference.forward(directory / "model", [5, 76, 5], all_positions=False)
+    output = directory / "piped.f32"
+    script = directory / "pipe.sh"
+    script.write_text('#!/bin/sh\nout=$1; shift\n"$@" > "$out.$$"\nstatus=$?\n[ -s "$out.$$" ] && mv "$out.$$" "$out"\n'
+                      "exit $status\n")
+    script.chmod(0o755)
+    for ranks in p.few[:2]:
+        output.unlink(missing_ok=True)
+        outcome = run(ranks, script, output, BIN / "qwen3", "logits", "--model", directory / "model",
+                      "--tokens", "5 76,5", "--output", "-", "--dtype", "f32")
+        logits = np.fromfile(output, "<f4") if output.exists() else np.empty(0)
+        p.holds(f"logits to standard output on {ranks}",
+                outcome.ok and len(logits) == 77 and relative_l2(logits, expected[0]) < 1e-5, outcome)
+    results = {}
+    for ranks, seed in [(n, 1) for n in p.few] + [(1, 2)]:
+        file = directory / f"{ranks}-{seed}.f32"
+        outcome = run(ranks, "qwen3", "logits", "--model", "synthetic:tiny", "--tokens", "1,2,3", "--output", file,
+                      "--seed", seed, "--dtype", "f32", "--parallel-strategy", "headwise")
+        if p.holds(f"synthetic weights, seed {seed} on {ranks}", outcome.ok, outcome):
+            results[ranks, seed] = np.fromfile(file, "<f4")
+    if (1, 1) in results:
+        for (ranks, seed), value in results.items():
+            same = relative_l2(value, results[1, 1]) < 1e-5
+            p.holds(f"synthetic weights follow the seed alone (ranks {ranks}, seed {seed})", same == (seed == 1), value)
+
+
+def main():
+    p = Programs(Checks())
+    check_once(p)
+    check_contradictions(p)
+    check_formats(p)
+    check_numbers(p)
+    check_phases(p)
+    check_choices(p)
+    check_old_attention(p)
+    check_kv_cache(p)
+    with scratch() as directory:
+        check_verdict(p, directory / "verdict")
+        check_info(p, directory / "info")
+        (directory / "logits").mkdir()
+        check_logits(p, directory / "logits")
+    check_roofline(p)
+    return p.checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
