@@ -31,7 +31,7 @@ typedef struct benchmark {
     reference ref;
     benchmark_result results[MAX_CONFIGURATIONS];
     qwen3_roofline limits;
-    int nodes; /* 0 until the topology is printed */
+    int nodes;
 } benchmark;
 
 /* A hybrid grid with both sides larger than one exists. */
@@ -62,6 +62,20 @@ static void list_configurations(benchmark *b)
         for (size_t a = 0; a < sizeof algorithms / sizeof *algorithms; a++)
             if (strategies[s] != QWEN3_STRATEGY_HYBRID || has_hybrid(qwen3_comm_size(b->world)))
                 b->list[b->n++] = (configuration){strategies[s], algorithms[a], o->kv_cache};
+}
+
+static int rank_lines(const benchmark *b)
+{
+    return b->o.verbose ? INT32_MAX : MAX_RANK_LINES;
+}
+
+/* What takes a while is announced, by rank 0. */
+static void announce(const benchmark *b, const char *what, const char *of, const char *with)
+{
+    if (qwen3_comm_rank(b->world) == 0) {
+        fprintf(b->notes, "%-10s %s%s%s\n", what, of, with ? " with " : "", with ? with : "");
+        fflush(b->notes);
+    }
 }
 
 /* Whether the model can be what the command line wants, before anything large is read. Collective. */
@@ -95,17 +109,6 @@ static qwen3_status measure_limits(benchmark *b, qwen3_error *err)
     return status;
 }
 
-static qwen3_status print_topology(benchmark *b, const qwen3_model *model, qwen3_error *err)
-{
-    int lines = b->o.verbose ? INT32_MAX : MAX_RANK_LINES;
-    if (b->nodes == 0) {
-        qwen3_status status = topology_print(b->world, lines, b->notes, &b->nodes, err);
-        if (status != QWEN3_OK)
-            return status;
-    }
-    return plan_print(b->world, model, lines, b->notes, err);
-}
-
 /* Configurations [first, end) share a strategy and so a model. Collective. */
 static qwen3_status run_group(benchmark *b, size_t first, size_t end, qwen3_error *err)
 {
@@ -116,10 +119,13 @@ static qwen3_status run_group(benchmark *b, size_t first, size_t end, qwen3_erro
     model_options.strategy = b->list[first].strategy;
     qwen3_status status = qwen3_model_open(b->world, b->o.spec, &model_options, &model, err);
     if (status == QWEN3_OK)
-        status = print_topology(b, model, err);
+        status = plan_print(b->world, model, rank_lines(b), b->notes, err);
     for (size_t i = first; i < end && status == QWEN3_OK; i++) {
         benchmark_result *r = &b->results[i];
         session_options.algorithm = b->list[i].algorithm;
+        if (b->o.pairs)
+            announce(b, "measuring", qwen3_strategy_name(b->list[i].strategy),
+                     qwen3_algorithm_name(b->list[i].algorithm));
         status = measure(b->world, model, &session_options, &b->o, b->list[i].kv_cache, &b->work, b->notes, r, err);
         if (status == QWEN3_OK && b->o.verify)
             status = verify(&b->ref, b->world, model, &session_options, b->list[i].kv_cache, r, err);
@@ -133,8 +139,12 @@ static qwen3_status run_group(benchmark *b, size_t first, size_t end, qwen3_erro
 static qwen3_status run(benchmark *b, qwen3_error *err)
 {
     qwen3_status status = check_model(b, err);
-    if (status == QWEN3_OK && b->o.verify)
+    if (status == QWEN3_OK)
+        status = topology_print(b->world, rank_lines(b), b->notes, &b->nodes, err);
+    if (status == QWEN3_OK && b->o.verify) {
+        announce(b, "reference", "one rank, plain C kernels, f32", NULL);
         status = reference_make(&b->ref, b->world, &b->o, err);
+    }
     if (status == QWEN3_OK)
         status = measure_limits(b, err);
     for (size_t first = 0, end; first < b->n && status == QWEN3_OK; first = end) {
