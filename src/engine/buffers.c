@@ -13,7 +13,7 @@ static void *carve(arena *a, size_t count, size_t size)
 {
     size_t at = round_up(a->used, CACHE_LINE);
     a->used = at + count * size;
-    return a->base && count ? a->base + at : NULL;
+    return a->base ? a->base + at : NULL;
 }
 
 weight_part session_weight_part(const qwen3_session *s, int g)
@@ -176,6 +176,7 @@ static void lay_out_attention(const qwen3_session *s, arena *a, step_buffers *b,
     b->workspace.bytes = attention_workspace_bytes(&s->shape, s->algorithm, s->tables.jobs, n_jobs,
                                                    s->model->plan.threads, &b->workspace.score_bytes);
     b->workspace.data = carve(a, b->workspace.bytes, 1);
+    b->workspace.threads = s->model->plan.threads;
 }
 
 static void lay_out_head(const qwen3_session *s, arena *a, step_buffers *b)

@@ -7,8 +7,6 @@
 
 enum {
     DEFAULT_MAX_TOKENS = 4096,
-    DEFAULT_Q_BLOCK = 64,
-    DEFAULT_KV_BLOCK = 256,
     MAX_BLOCK = 1 << 20,
     /* A step with fewer rows reads the weights more often than it computes with them: split the weights. */
     DEFAULT_SPLIT_MIN = 16,
@@ -52,14 +50,14 @@ static void apply_options(qwen3_session *s)
         o->algorithm = QWEN3_ATTENTION_ONLINE_SOFTMAX;
     s->algorithm = attention_algorithm_get(o->algorithm);
     int64_t kv_heads = m->plan.num_kv_heads;
-    int keys = o->kv_block_size ? o->kv_block_size : DEFAULT_KV_BLOCK;
+    int keys = o->kv_block_size ? o->kv_block_size : ATTENTION_KV_BLOCK;
     s->shape = (attention_shape){.kernels = m->kernels,
                                  .kv_type = m->options.dtype,
                                  .head_dim = (size_t)m->config.head_dim,
                                  .kv_heads = (size_t)kv_heads,
                                  .group = kv_heads ? (size_t)(m->plan.num_heads / kv_heads) : 1,
                                  .causal = true,
-                                 .q_block_size = o->q_block_size ? o->q_block_size : DEFAULT_Q_BLOCK,
+                                 .q_block_size = o->q_block_size ? o->q_block_size : ATTENTION_Q_BLOCK,
                                  .kv_block_size = (int)round_up((size_t)keys, KV_BLOCK)};
 }
 

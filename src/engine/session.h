@@ -19,7 +19,7 @@ typedef struct weight_part {
 } weight_part;
 
 /* Buffers of one step, all in one allocation that grows when needed. n is the rows of this rank, "all" those
- * of the batch. NULL where the step does not use them. */
+ * of the batch. Empty where the step does not use them. */
 typedef struct step_buffers {
     float *x;                /* [n, hidden] residual stream */
     void *normed;            /* [n, hidden] activation */
