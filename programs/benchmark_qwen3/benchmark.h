@@ -38,7 +38,7 @@ typedef struct benchmark_options {
     bool verify, roofline, verbose;
 } benchmark_options;
 
-/* Reads and checks the command line; *finished after --help and --version, *streaming_warning where the old
+/* Reads and checks the command line; *finished after --help and --version, *attention_given where the old
  * --attention was used. To be followed by benchmark_options_free. */
 qwen3_status benchmark_options_read(benchmark_options *o, int argc, const char **argv, int rank, int ranks,
                                     bool *finished, bool *attention_given, qwen3_error *err);
