@@ -150,7 +150,7 @@ static void lay_out_attention(const qwen3_session *s, arena *a, step_buffers *b,
 {
     const step *p = &s->step;
     size_t heads = session_heads(s), head_dim = s->shape.head_dim, q_bytes = attention_q_stride(&s->shape) * heads;
-    size_t act = dtype_size(s->shape.kernels->gemm[s->shape.kv_type].activation);
+    size_t act = dtype_size(session_q_type(s));
     size_t groups = (size_t)s->cache.groups;
     bool all = session_attends_all(s);
     size_t attends = all ? p->n_rows : n;
@@ -182,7 +182,7 @@ static void lay_out_attention(const qwen3_session *s, arena *a, step_buffers *b,
 static void lay_out_head(const qwen3_session *s, arena *a, step_buffers *b)
 {
     size_t hidden = (size_t)s->model->config.hidden_size, n_out = s->step.n_out;
-    size_t act = dtype_size(s->model->weights.gemm->activation);
+    size_t act = session_act_size(s);
     b->out_hidden = carve(a, n_out * hidden, sizeof(float));
     b->out_own = carve(a, n_out * hidden, sizeof(float));
     b->out_act = carve(a, n_out * activation_stride(hidden), act);

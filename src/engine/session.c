@@ -130,6 +130,35 @@ int64_t qwen3_session_length(const qwen3_session *s, int sequence)
     return sequence >= 0 && sequence < s->options.max_sequences ? s->cache.sequences[sequence].length : 0;
 }
 
+/* Weights are checked when they are packed. An embedding matrix of its own is not packed but read row by row, so
+ * its rows are checked when they are used. */
+static qwen3_status check_embeddings(const qwen3_session *s, qwen3_error *err)
+{
+    const qwen3_config *c = &s->model->config;
+    if (c->tie_word_embeddings)
+        return QWEN3_OK;
+    float *scratch = malloc((size_t)c->hidden_size * sizeof *scratch);
+    if (!scratch)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for a row of %lld values", (long long)c->hidden_size);
+    size_t first, n = session_rows(s, &first), stride;
+    bool finite = true;
+    for (size_t i = first; i < first + n && finite; i++) {
+        const void *data;
+        qwen3_dtype type;
+        source_block(s->model->source, TENSOR_EMBED, 0, s->step.rows[i].token, 1, 0, c->hidden_size, scratch, &data,
+                     &type, &stride);
+        for (int64_t j = 0; j < c->hidden_size; j++)
+            finite &= isfinite(type == QWEN3_DTYPE_F32 ? ((const float *)data)[j]
+                                                       : bf16_to_f32(((const bf16 *)data)[j])) != 0;
+        if (!finite)
+            fail(err, QWEN3_ERR_FORMAT,
+                 "tensor model.embed_tokens.weight: NaN or infinite value in row %d; expected finite weights",
+                 s->step.rows[i].token);
+    }
+    free(scratch);
+    return err->status;
+}
+
 qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_error *err)
 {
     qwen3_error local = {0};
@@ -140,6 +169,8 @@ qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_err
     qwen3_status status = step_plan(&s->step, &s->cache, &s->model->config, batch, s->options.token_split_min, err);
     if (!status)
         status = step_reserve(&s->step, &s->cache, err);
+    if (!status)
+        status = check_embeddings(s, err);
     if (!status)
         session_prepare(s, err);
     /* One rank out of memory must not leave the others waiting in the middle of a layer. */

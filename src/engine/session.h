@@ -97,6 +97,26 @@ static inline bool session_attends_all(const qwen3_session *s)
     return s->step.mode == STEP_SPLIT_WEIGHTS || s->step.pass_query;
 }
 
+/* The rows that this rank computes: [*first, *first + result) of step.rows. */
+static inline size_t session_rows(const qwen3_session *s, size_t *first)
+{
+    return step_rows_of(&s->step, s->cache.group, first);
+}
+/* What activations that enter products with weights are stored as. */
+static inline qwen3_dtype session_act_type(const qwen3_session *s)
+{
+    return s->model->weights.gemm->activation;
+}
+static inline size_t session_act_size(const qwen3_session *s)
+{
+    return dtype_size(session_act_type(s));
+}
+/* The same for queries. */
+static inline qwen3_dtype session_q_type(const qwen3_session *s)
+{
+    return s->shape.kernels->gemm[s->shape.kv_type].activation;
+}
+
 /* buffers.c: tables and buffers for the planned step, before it is committed. */
 qwen3_status session_prepare(qwen3_session *s, qwen3_error *err);
 void session_free_buffers(qwen3_session *s);

@@ -1,0 +1,261 @@
+/* attend.c - queries, keys and values of one layer: into their places, together, and back to rows.
+ *
+ * The movement is the strategy's: nothing moves (one sequence group), keys travel (pass_kv), queries travel
+ * (pass_q), or all ranks have all queries and partials of heads travel (weights split).
+ */
+#include "engine/attend.h"
+#include "attention/pass_kv.h"
+#include "attention/pass_q.h"
+
+/* Head `unit` of row i among q, k, v heads: in this rank's part, or in what was gathered from all groups. */
+static float *qkv_head(const qwen3_session *s, size_t i, size_t unit)
+{
+    size_t column = unit * s->shape.head_dim, first;
+    if (s->step.mode == STEP_SPLIT_ROWS)
+        return s->b.qkv + i * session_qkv_size(s) + column;
+    size_t n = session_rows(s, &first);
+    for (int g = 0;; g++) {
+        range part = session_weight_part(s, g).qkv;
+        if ((int64_t)column < part.end)
+            return s->b.qkv_gathered + n * (size_t)part.begin + i * (size_t)range_size(part) + column -
+                   (size_t)part.begin;
+    }
+}
+
+/* Norm and rotation of one head of q or k, in place. */
+static void rotate_head(const qwen3_session *s, const layer_weights *w, size_t i, size_t unit, float *head)
+{
+    const kernels *k = s->model->kernels;
+    size_t heads = session_heads(s), d = s->shape.head_dim;
+    if (unit >= heads + s->shape.kv_heads)
+        return;
+    k->rms_norm(d, head, unit < heads ? w->q_norm : w->k_norm, (float)s->model->config.rms_norm_eps, head,
+                QWEN3_DTYPE_F32);
+    k->rope(d, head, s->b.cosines + i * (d / 2), s->b.sines + i * (d / 2));
+}
+
+/* A rotated q head goes to the queries, a k head and its v into the cache. */
+static void place_head(const qwen3_session *s, int64_t layer, size_t i, size_t unit)
+{
+    const attention_shape *shape = &s->shape;
+    size_t first, heads = session_heads(s);
+    session_rows(s, &first);
+    const step_row *row = &s->step.rows[first + i];
+    if (unit < heads) {
+        int group = s->step.mode == STEP_SPLIT_ROWS ? s->cache.group : 0;
+        const step_job *job = &s->step.jobs[(size_t)group * s->step.n_sequences + (size_t)row->index];
+        size_t r = first + i - job->first, kv_head = unit / shape->group, member = unit % shape->group;
+        size_t place = (job->first - first) * heads + (kv_head * job->rows + r) * shape->group + member;
+        qwen3_dtype type = shape->kernels->gemm[shape->kv_type].activation;
+        float scale = 1.0f / sqrtf((float)shape->head_dim);
+        s->model->kernels->scale(shape->head_dim, scale, qkv_head(s, i, unit),
+                                 (char *)s->b.q + place * attention_q_stride(shape) * dtype_size(type), type);
+        return;
+    }
+    const kv_slot *slot = &s->step.slots[first + i];
+    if (!slot->page)
+        return;
+    void *page = kv_cache_layer(&s->cache, slot->page, layer);
+    size_t kv_head = unit - heads;
+    kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slot->slot,
+                   qkv_head(s, i, unit), qkv_head(s, i, unit + shape->kv_heads));
+}
+
+/* q, k, v of this rank's rows -> queries, cache. No barrier at the end. */
+static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
+{
+    size_t first, n = session_rows(s, &first), d = s->shape.head_dim, begin, end;
+    size_t units = session_heads(s) + s->shape.kv_heads;
+    bool split_weights = s->step.mode == STEP_SPLIT_WEIGHTS;
+    if (split_weights) {
+        size_t first_unit = (size_t)s->part.qkv.begin / d, mine = (size_t)range_size(s->part.qkv) / d;
+        team_part(t, n * mine, 1, &begin, &end);
+        for (size_t u = begin; u < end; u++)
+            rotate_head(s, w, u / mine, first_unit + u % mine, s->b.qkv + u * d);
+        team_barrier(t);
+        if (t->tid == 0) {
+            for (int g = 0; g < s->cache.groups; g++)
+                s->tables.bytes[0][g] = n * (size_t)range_size(session_weight_part(s, g).qkv) * sizeof(float);
+            comm_allgather(s->model->sequence_group, s->b.qkv, s->b.qkv_gathered, s->tables.bytes[0], QWEN3_COMM_QUERY);
+        }
+        team_barrier(t);
+    }
+    team_part(t, n * units, 1, &begin, &end);
+    for (size_t u = begin; u < end; u++) {
+        if (!split_weights)
+            rotate_head(s, w, u / units, u % units, qkv_head(s, u / units, u % units));
+        place_head(s, layer, u / units, u % units);
+    }
+}
+
+/* The jobs of this layer: their queries, partials and the keys that are here. On one thread. */
+static size_t make_jobs(qwen3_session *s, int64_t layer)
+{
+    const step *p = &s->step;
+    size_t heads = session_heads(s), d = s->shape.head_dim, stride = attention_q_stride(&s->shape);
+    size_t q_size = dtype_size(session_q_type(s));
+    bool own_only = p->mode == STEP_SPLIT_ROWS && !p->pass_query;
+    int first_group = own_only ? s->cache.group : 0, end_group = p->pass_query ? s->cache.groups : first_group + 1;
+    const char *q = p->pass_query ? s->b.q_gathered : s->b.q;
+    float *run = s->b.partials;
+    size_t n_jobs = 0, base = p->group_first[first_group];
+    for (int g = first_group; g < end_group; g++) {
+        size_t group_first = p->group_first[g], rows = p->group_first[g + 1] - group_first;
+        partial_run parts = partial_at(run, rows * heads, d);
+        kv_block *views = s->b.own_views;
+        for (size_t j = 0; j < p->n_sequences; j++) {
+            const step_job *job = &p->jobs[(size_t)g * p->n_sequences + j];
+            size_t blocks = kv_cache_pages(&s->cache, job->sequence, s->cache.group), at = job->first - group_first;
+            if (g == first_group)
+                kv_cache_view(&s->cache, job->sequence, layer, views);
+            s->tables.jobs[n_jobs++] = (attention_job){.rows = job->rows,
+                                                       .q_positions = s->tables.positions + job->first,
+                                                       .q = q + (job->first - base) * heads * stride * q_size,
+                                                       .o = parts.o + at * heads * d,
+                                                       .m = parts.m + at * heads,
+                                                       .l = parts.l + at * heads,
+                                                       .n_blocks = blocks,
+                                                       .blocks = views};
+            views += s->shape.kv_heads * blocks;
+        }
+        run += partial_floats(rows * heads, d);
+    }
+    return n_jobs;
+}
+
+static void clear_partials(team *t, const qwen3_session *s, size_t n_jobs)
+{
+    size_t d = s->shape.head_dim;
+    for (size_t j = 0; j < n_jobs; j++) {
+        const attention_job *job = &s->tables.jobs[j];
+        size_t begin, end;
+        team_part(t, job->rows * session_heads(s), 1, &begin, &end);
+        partial_clear(end - begin, d, job->o + begin * d, job->m + begin, job->l + begin);
+    }
+}
+
+/* Keys travel: the pages of the batch's sequences are copied into a shard that goes round. */
+static void attend_pass_kv(team *t, qwen3_session *s, int64_t layer)
+{
+    pass_kv p = {.group = s->model->sequence_group,
+                 .shape = &s->shape,
+                 .algorithm = s->algorithm,
+                 .workspace = &s->b.workspace,
+                 .blocks = s->tables.blocks,
+                 .n_jobs = s->step.n_sequences,
+                 .buffers = {s->b.shards[0], s->b.shards[1]},
+                 .views = s->b.shard_views};
+    size_t total = 0, at = 0, begin, end;
+    for (size_t j = 0; j < p.n_jobs; j++)
+        total += kv_cache_pages(&s->cache, s->step.sequences[j], s->cache.group);
+    if (t->tid == 0)
+        kv_shard_init(p.buffers[0], total);
+    team_barrier(t);
+    for (size_t j = 0; j < p.n_jobs; j++) {
+        const kv_sequence *sequence = &s->cache.sequences[s->step.sequences[j]];
+        size_t pages = kv_cache_pages(&s->cache, s->step.sequences[j], s->cache.group);
+        team_part(t, pages, 1, &begin, &end);
+        for (size_t i = begin; i < end; i++) {
+            *kv_shard_slots(p.buffers[0], at + i) = sequence->pages[i]->slots;
+            memcpy(kv_shard_page(&s->shape, p.buffers[0], at + i), kv_cache_layer(&s->cache, sequence->pages[i], layer),
+                   kv_page_bytes(&s->shape));
+        }
+        at += pages;
+    }
+    team_barrier(t);
+    pass_kv_run(t, &p, s->tables.jobs);
+}
+
+/* Queries of rows travel; partials of rows come back. */
+static void attend_pass_query(team *t, qwen3_session *s, size_t n_jobs)
+{
+    const step *p = &s->step;
+    size_t heads = session_heads(s), q_bytes = heads * attention_q_stride(&s->shape) * dtype_size(session_q_type(s));
+    if (t->tid == 0) {
+        for (int g = 0; g < s->cache.groups; g++) {
+            size_t rows = p->group_first[g + 1] - p->group_first[g];
+            s->tables.bytes[0][g] = rows * q_bytes;
+            s->tables.counts[g] = rows * heads;
+        }
+        comm_allgather(s->model->sequence_group, s->b.q, s->b.q_gathered, s->tables.bytes[0], QWEN3_COMM_QUERY);
+    }
+    team_barrier(t);
+    attention_run(t, &s->shape, s->algorithm, s->tables.jobs, n_jobs, &s->b.workspace);
+    pass_q_return(t, s->model->sequence_group, s->model->kernels, s->shape.head_dim, s->b.partials, s->tables.counts,
+                  s->b.received, s->tables.bytes[0], s->tables.bytes[1]);
+}
+
+/* All ranks have all queries; the partials of each rank's heads go to it, rows by heads. */
+static void attend_split_heads(team *t, qwen3_session *s, size_t n_jobs)
+{
+    size_t d = s->shape.head_dim, n = s->step.n_rows, begin, end;
+    attention_run(t, &s->shape, s->algorithm, s->tables.jobs, n_jobs, &s->b.workspace);
+    float *run = s->b.partials_by_head;
+    for (int g = 0; g < s->cache.groups; g++) {
+        range part = session_weight_part(s, g).heads;
+        size_t size = (size_t)range_size(part), pairs = n * size;
+        partial_run to = partial_at(run, pairs, d);
+        team_part(t, pairs, 1, &begin, &end);
+        for (size_t u = begin; u < end; u++) {
+            size_t row = u / size, head = (size_t)part.begin + u % size;
+            const attention_job *job = &s->tables.jobs[s->step.rows[row].index];
+            size_t r = row - s->step.jobs[s->step.rows[row].index].first;
+            size_t at = (head / s->shape.group * job->rows + r) * s->shape.group + head % s->shape.group;
+            memcpy(to.o + u * d, job->o + at * d, d * sizeof(float));
+            to.m[u] = job->m[at];
+            to.l[u] = job->l[at];
+        }
+        if (t->tid == 0)
+            s->tables.counts[g] = pairs;
+        run += partial_floats(pairs, d);
+    }
+    team_barrier(t);
+    pass_q_return(t, s->model->sequence_group, s->model->kernels, d, s->b.partials_by_head, s->tables.counts,
+                  s->b.received, s->tables.bytes[0], s->tables.bytes[1]);
+}
+
+/* attended[row, head] = o / l. From partials by job [kv_heads, rows, group] or by [row, head]. No barrier at the end.
+ */
+static void collect_attended(team *t, const qwen3_session *s)
+{
+    size_t first, n = session_rows(s, &first), d = s->shape.head_dim, heads = (size_t)range_size(s->part.heads), begin,
+                  end;
+    size_t stride = activation_stride(heads * d), group = s->shape.group;
+    bool by_row = s->step.mode == STEP_SPLIT_WEIGHTS;
+    partial_run run = partial_at(session_attends_all(s) ? s->b.received : s->b.partials, n * heads, d);
+    team_part(t, n * heads, 1, &begin, &end);
+    for (size_t u = begin; u < end; u++) {
+        size_t i = u / heads, head = u % heads, at = u;
+        if (!by_row) {
+            const step_job *job =
+                &s->step.jobs[(size_t)s->cache.group * s->step.n_sequences + (size_t)s->step.rows[first + i].index];
+            size_t r = first + i - job->first;
+            at = (job->first - first) * heads + (head / group * job->rows + r) * group + head % group;
+        }
+        float inverse = run.l[at] > 0 ? 1.0f / run.l[at] : 0.0f;
+        s->model->kernels->scale(d, inverse, run.o + at * d,
+                                 (char *)s->b.attended + (i * stride + head * d) * session_act_size(s),
+                                 session_act_type(s));
+    }
+}
+
+void attend(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
+{
+    size_t n_jobs = s->step.pass_query ? (size_t)s->cache.groups * s->step.n_sequences : s->step.n_sequences;
+    if (t->tid == 0)
+        make_jobs(s, layer);
+    team_barrier(t);
+    place_heads(t, s, w, layer);
+    clear_partials(t, s, n_jobs);
+    team_barrier(t);
+    if (s->step.mode == STEP_SPLIT_WEIGHTS)
+        attend_split_heads(t, s, n_jobs);
+    else if (s->step.pass_query)
+        attend_pass_query(t, s, n_jobs);
+    else if (s->cache.groups > 1)
+        attend_pass_kv(t, s, layer);
+    else
+        attention_run(t, &s->shape, s->algorithm, s->tables.jobs, n_jobs, &s->b.workspace);
+    collect_attended(t, s);
+    team_barrier(t);
+}

@@ -1,0 +1,71 @@
+/* linear.c - products of few rows are bound by reading weights: each thread reads one contiguous piece of them.
+ * Products of many rows are bound by arithmetic: items of one panel and some rows are taken one by one. */
+#include "engine/linear.h"
+
+/* Up to this many rows a product is bound by reading its weights: each thread reads one contiguous piece. */
+#define FEW_ROWS 16
+/* Rows that share one pass over a panel; their activations stay in the last-level cache. */
+#define ROWS_PER_ITEM 512
+
+/* Work items of a product with `panels` panels and m rows: rows are cut so that every thread finds several. */
+static size_t rows_per_item(const team *t, size_t m, size_t panels, size_t mr, size_t most)
+{
+    size_t chunks = panels ? ((size_t)t->size * 4 + panels - 1) / panels : 1;
+    size_t rows = (m + chunks - 1) / chunks;
+    rows = (rows + mr - 1) / mr * mr;
+    return rows < most ? rows : most / mr * mr;
+}
+
+void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, size_t m, const void *x, size_t x_stride,
+            float *y, size_t y_stride, bool accumulate)
+{
+    size_t nr = (size_t)g->nr, n0 = (size_t)n.begin, n1 = (size_t)n.end, k0 = (size_t)k.begin, k1 = (size_t)k.end;
+    size_t panels = (n1 - n0 + nr - 1) / nr;
+    if (m == 0 || panels == 0)
+        return;
+    if (m <= FEW_ROWS) {
+        size_t begin, end;
+        team_part(t, n1 - n0, nr, &begin, &end);
+        if (begin < end)
+            gemm(g, m, x, x_stride, w->data, w->n, w->k, n0 + begin, n0 + end, k0, k1, y + begin, y_stride, accumulate);
+        return;
+    }
+    size_t rows = rows_per_item(t, m, panels, (size_t)g->mr, ROWS_PER_ITEM), chunks = (m + rows - 1) / rows;
+    team_loop_begin(t);
+    for (size_t i; (i = team_loop_next(t)) < chunks * panels;) {
+        size_t row = i / panels * rows, column = i % panels * nr;
+        size_t m_item = m - row < rows ? m - row : rows;
+        size_t end = n0 + column + nr < n1 ? n0 + column + nr : n1;
+        gemm(g, m_item, (const char *)x + row * x_stride * dtype_size(g->activation), x_stride, w->data, w->n, w->k,
+             n0 + column, end, k0, k1, y + row * y_stride + column, y_stride, accumulate);
+    }
+}
+
+void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range n, size_t m)
+{
+    const gemm_kernel *g = s->model->weights.gemm;
+    size_t nr = (size_t)g->nr, panels = ((size_t)range_size(n) + nr - 1) / nr;
+    size_t x_stride = activation_stride(w->gate.k), y_stride = activation_stride((size_t)range_size(n));
+    if (m == 0 || panels == 0)
+        return;
+    bool few = m <= FEW_ROWS;
+    size_t rows = few ? m : rows_per_item(t, m, panels, (size_t)g->mr, GATED_ROWS), chunks = (m + rows - 1) / rows;
+    size_t item = 0, end = chunks * panels;
+    if (few)
+        team_part(t, panels, 1, &item, &end);
+    else
+        team_loop_begin(t);
+    float *gate = s->b.tiles + (size_t)t->tid * 2 * GATED_ROWS * nr, *up = gate + GATED_ROWS * nr;
+    for (size_t i; (i = few ? item++ : team_loop_next(t)) < end;) {
+        size_t row = i / panels * rows, column = i % panels * nr, n0 = (size_t)n.begin + column;
+        size_t n1 = n0 + nr < (size_t)n.end ? n0 + nr : (size_t)n.end;
+        size_t m_item = m - row < rows ? m - row : rows;
+        const char *x = (const char *)s->b.normed + row * x_stride * session_act_size(s);
+        gemm(g, m_item, x, x_stride, w->gate.data, w->gate.n, w->gate.k, n0, n1, 0, w->gate.k, gate, nr, false);
+        gemm(g, m_item, x, x_stride, w->up.data, w->up.n, w->up.k, n0, n1, 0, w->up.k, up, nr, false);
+        char *y = (char *)s->b.gated + (row * y_stride + column) * session_act_size(s);
+        for (size_t r = 0; r < m_item; r++)
+            s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + r * y_stride * session_act_size(s),
+                                        session_act_type(s));
+    }
+}
