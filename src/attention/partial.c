@@ -3,6 +3,8 @@
 
 void partial_clear(size_t n, size_t head_dim, float *o, float *m, float *l)
 {
+    if (n == 0) /* a rank without rows has no arrays either, and memset wants one */
+        return;
     memset(o, 0, n * head_dim * sizeof *o);
     memset(l, 0, n * sizeof *l);
     for (size_t i = 0; i < n; i++)
