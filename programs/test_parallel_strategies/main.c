@@ -1,69 +1,48 @@
 /* test_parallel_strategies - every parallel strategy x attention algorithm, over the ranks it is started with,
  * against a reference. Prints tables on rank 0; the exit status is 1 on every rank when anything is wrong.
  */
-#include <popt.h>
-#include <stdio.h>
-#include <stdlib.h>
-
+#include "common/options.h"
+#include "common/program.h"
 #include "test_parallel_strategies/checks.h"
 
-enum { USAGE = 2 };
-
-/* Returns 0, or the exit status to leave with. Every rank parses the same command line. */
-static int parse(int argc, char **argv, bool speak, check_options *options, bool *help)
+static qwen3_status body(qwen3_comm *world, int argc, const char **argv, int *exit_status, qwen3_error *err)
 {
-    long long seed = 1;
-    int cases = 3, verbose = 0, show_help = 0, status = 0;
-    const struct poptOption table[] = {
-        {"seed", 's', POPT_ARG_LONGLONG, &seed, 0, "Seed of the random cases (default 1)", "N"},
-        {"cases", 'n', POPT_ARG_INT, &cases, 0, "Random cases per shape class (default 3)", "N"},
-        {"verbose", 'v', POPT_ARG_NONE, &verbose, 0, "Print every case", NULL},
-        {"help", 'h', POPT_ARG_NONE, &show_help, 0, "Show this help", NULL},
-        POPT_TABLEEND,
+    check_options options = {.seed = 1, .cases = 3};
+    option table[] = {
+        {.name = "seed", .kind = OPTION_UINT64, .value = &options.seed, .help = "Seed of the random cases (default 1)"},
+        {.name = "cases",
+         .kind = OPTION_INT,
+         .value = &options.cases,
+         .max = 100000,
+         .help = "Random cases per shape class (default 3)"},
+        {.name = "verbose", .kind = OPTION_FLAG, .value = &options.verbose, .help = "Print every case"},
     };
-    poptContext context = poptGetContext(NULL, argc, (const char **)argv, table, 0);
-    int code = poptGetNextOpt(context);
-    if (code < -1) {
-        if (speak)
-            fprintf(stderr, "test_parallel_strategies: %s: %s\n", poptBadOption(context, 0), poptStrerror(code));
-        status = USAGE;
-    } else if (poptPeekArg(context) || cases < 0 || cases > 100000) {
-        if (speak)
-            fprintf(stderr, "test_parallel_strategies: %s\n",
-                    poptPeekArg(context) ? "takes no arguments, only options" : "--cases: expected 0 to 100000");
-        status = USAGE;
-    } else if (show_help && speak) {
-        poptPrintHelp(context, stdout, 0);
-    }
-    poptFreeContext(context);
-    *help = show_help;
-    *options = (check_options){(uint64_t)seed, cases, verbose};
-    return status;
+    const size_t n = sizeof table / sizeof *table;
+    command_line line = {"test_parallel_strategies",
+                         "Check every parallel strategy and attention algorithm on the ranks at hand",
+                         table,
+                         n,
+                         argc,
+                         argv};
+    bool speak = qwen3_comm_rank(world) == 0, finished = false;
+    options_parse(&line, speak ? stdout : NULL, &finished, err);
+    qwen3_status status = qwen3_comm_agree(world, err);
+    options_free(table, n);
+    if (status != QWEN3_OK || finished)
+        return status;
+    tally count = {0};
+    if (speak)
+        printf("%d ranks, seed %llu, isa %s\n", qwen3_comm_size(world), (unsigned long long)options.seed,
+               qwen3_isa_name(qwen3_isa_best()));
+    check_operators(world, &options, &count);
+    check_model(world, &options, &count);
+    if (speak)
+        printf("%d passed, %d failed\n", count.passed, count.failed);
+    *exit_status = count.failed > 0 || count.passed == 0 ? EXIT_OUT_OF_TOLERANCE : EXIT_OK;
+    return QWEN3_OK;
 }
 
 int main(int argc, char **argv)
 {
-    qwen3_comm *world;
-    qwen3_error err;
-    check_options options;
-    tally count = {0};
-    bool help;
-    if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
-        fprintf(stderr, "test_parallel_strategies: %s\n", err.message);
-        return EXIT_FAILURE;
-    }
-    bool speak = qwen3_comm_rank(world) == 0;
-    int status = parse(argc, argv, speak, &options, &help);
-    if (status == 0 && !help) {
-        if (speak)
-            printf("%d ranks, seed %llu, isa %s\n", qwen3_comm_size(world), (unsigned long long)options.seed,
-                   qwen3_isa_name(qwen3_isa_best()));
-        check_operators(world, &options, &count);
-        check_model(world, &options, &count);
-        if (speak)
-            printf("%d passed, %d failed\n", count.passed, count.failed);
-        status = count.failed > 0 || count.passed == 0 ? EXIT_FAILURE : EXIT_SUCCESS;
-    }
-    qwen3_finalize();
-    return status;
+    return program_run(argc, argv, body);
 }
