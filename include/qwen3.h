@@ -82,10 +82,12 @@ typedef enum qwen3_dtype {
 
 /* Instruction-set level of the kernels. */
 typedef enum qwen3_isa {
-    QWEN3_ISA_AUTO = 0, /* the best this CPU has; environment QWEN3_ISA=c|avx2|avx512|avx512_bf16 lowers it */
-    QWEN3_ISA_C,        /* plain C, the specification of every kernel */
-    QWEN3_ISA_AVX2,     /* AVX2 + FMA */
-    QWEN3_ISA_AVX512,   /* AVX-512 F, BW, DQ, VL */
+    QWEN3_ISA_AUTO =
+        0,            /* the best this CPU has, except that a model of at most 64 MiB of weights keeps
+                         activations, keys and values in f32; environment QWEN3_ISA=c|avx2|avx512|avx512_bf16 lowers it */
+    QWEN3_ISA_C,      /* plain C, the specification of every kernel */
+    QWEN3_ISA_AVX2,   /* AVX2 + FMA */
+    QWEN3_ISA_AVX512, /* AVX-512 F, BW, DQ, VL */
     QWEN3_ISA_AVX512_BF16,
 } qwen3_isa;
 
@@ -189,7 +191,7 @@ typedef struct qwen3_config {
 typedef struct qwen3_model_options {
     qwen3_parallel_strategy strategy;
     int grid_sequence, grid_heads; /* S and H of HYBRID; 0, 0 = chosen; otherwise S * H = ranks */
-    qwen3_dtype dtype;             /* weights in memory, and the KV cache unless kv_dtype_set */
+    qwen3_dtype dtype;             /* of the weights in memory, and of the KV cache (see QWEN3_ISA_AUTO) */
     qwen3_isa isa;
     int threads;             /* per rank; 0 = cores this rank may use, divided among the ranks that share them */
     uint64_t seed;           /* of synthetic weights */
@@ -221,7 +223,7 @@ typedef struct qwen3_plan {
     qwen3_parallel_strategy strategy; /* never AUTO */
     int grid_sequence, grid_heads;    /* S, H */
     int sequence_index, head_index;   /* this rank's place in the grid */
-    qwen3_dtype dtype;
+    qwen3_dtype dtype, kv_dtype;      /* of weights, of keys and values */
     qwen3_isa isa;
     int threads;
     int64_t first_head, num_heads;       /* query heads of this rank's head group */

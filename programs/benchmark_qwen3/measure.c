@@ -184,7 +184,7 @@ static void fill_plan(const measurement *m, const qwen3_model *model, benchmark_
     r->prefill_flops = has_prefill(o) ? prefill_flops(config, o->batch, o->prompt) : NAN;
     r->decode_bytes = has_decode(o) && m->kv_cache
                           ? (double)qwen3_model_bytes_per_token(model) +
-                                decode_kv_bytes(config, plan->dtype, o->batch, o->prompt, o->generate)
+                                decode_kv_bytes(config, plan->kv_dtype, o->batch, o->prompt, o->generate)
                           : NAN;
 }
 

@@ -36,6 +36,23 @@ uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
     return weights_count(&model->config) * dtype_size(model->options.dtype);
 }
 
+/* A model of at most this many bytes of weights lives in the caches. Rounding its activations, keys and values to BF16
+ * would save microseconds and cost accuracy. */
+#define SMALL_MODEL_BYTES ((uint64_t)64 << 20)
+
+/* Sets kernels and KV type. With AUTO a small model gets the best level that keeps activations in f32, and keeps keys
+ * and values in f32. */
+static void choose_precision(qwen3_model *m, const kernels *best)
+{
+    m->kernels = best;
+    m->plan.kv_dtype = m->options.dtype;
+    if (m->options.isa != QWEN3_ISA_AUTO || qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES)
+        return;
+    while (m->kernels->gemm[m->options.dtype].activation != QWEN3_DTYPE_F32)
+        m->kernels = kernels_get((qwen3_isa)(m->kernels->isa - 1));
+    m->plan.kv_dtype = QWEN3_DTYPE_F32;
+}
+
 /* All ranks must read the same model and choose the same kernels. */
 static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
 {
@@ -57,7 +74,7 @@ static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
         return status;
     double level = -(double)m->kernels->isa;
     qwen3_comm_max(m->world, &level, 1);
-    m->kernels = kernels_get((qwen3_isa)-level);
+    choose_precision(m, kernels_get((qwen3_isa)-level));
     return QWEN3_OK;
 }
 
@@ -85,6 +102,7 @@ static void fill_plan(qwen3_model *m, const grid *g)
                            .sequence_index = s,
                            .head_index = h,
                            .dtype = m->options.dtype,
+                           .kv_dtype = m->plan.kv_dtype,
                            .isa = m->kernels->isa,
                            .threads = threads,
                            .first_head = m->shard.heads.heads.begin,

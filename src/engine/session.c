@@ -52,7 +52,7 @@ static void apply_options(qwen3_session *s)
     int64_t kv_heads = m->plan.num_kv_heads;
     int keys = o->kv_block_size ? o->kv_block_size : ATTENTION_KV_BLOCK;
     s->shape = (attention_shape){.kernels = m->kernels,
-                                 .kv_type = m->options.dtype,
+                                 .kv_type = m->plan.kv_dtype,
                                  .head_dim = (size_t)m->config.head_dim,
                                  .kv_heads = (size_t)kv_heads,
                                  .group = kv_heads ? (size_t)(m->plan.num_heads / kv_heads) : 1,

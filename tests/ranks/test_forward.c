@@ -215,14 +215,14 @@ static void check_variant(qwen3_comm *world, const char *spec, const scenario *s
 {
     bool root = qwen3_comm_rank(world) == 0;
     v->session.max_sequences = SEQUENCES;
-    snprintf(v->name, sizeof v->name, "%s grid %dx%d %s %s, %d threads, split from %lld rows",
+    snprintf(v->name, sizeof v->name, "%s grid %dx%d %s %s %s, %d threads, split from %lld rows",
              qwen3_strategy_name(v->model.strategy), v->model.grid_sequence, v->model.grid_heads,
-             qwen3_algorithm_name(v->session.algorithm), qwen3_dtype_name(v->model.dtype), v->model.threads,
-             (long long)v->session.token_split_min);
+             qwen3_algorithm_name(v->session.algorithm), qwen3_dtype_name(v->model.dtype), qwen3_isa_name(v->model.isa),
+             v->model.threads, (long long)v->session.token_split_min);
     if (!run_scenario(world, spec, &v->model, &v->session, s, vocab, logits) || !root)
         return;
     double error = relative_l2(logits, expected, s->total_wanted * vocab);
-    double tolerance = v->model.dtype == QWEN3_DTYPE_F32 ? 5e-6 : 1e-2;
+    double tolerance = v->model.dtype == QWEN3_DTYPE_F32 ? 5e-6 : v->model.isa == QWEN3_ISA_AUTO ? 5e-6 : 1e-2;
     check(error <= tolerance, "%s: relative L2 %.3g, expected <= %.3g", v->name, error, tolerance);
 }
 
@@ -269,6 +269,8 @@ static void check_shape(qwen3_comm *world, int index, uint64_t *random)
             v.model.grid_heads = h;
             v.model.threads = 1 + (int)(check_random(random) % 2);
             v.model.dtype = bits & 1 ? QWEN3_DTYPE_BF16 : QWEN3_DTYPE_F32;
+            /* AUTO keeps all but the weights of small models in f32: ask for what large ones get, too. */
+            v.model.isa = check_random(random) % 4 ? qwen3_isa_best() : QWEN3_ISA_AUTO;
             v.model.share_weights = check_random(random) % 4 != 0;
             v.session.algorithm = bits & 2 ? QWEN3_ATTENTION_STANDARD : QWEN3_ATTENTION_ONLINE_SOFTMAX;
             v.session.token_split_min = (int64_t[]){0, 1, 1000}[check_random(random) % 3];
