@@ -393,6 +393,8 @@ qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **out, qwen3_error *
         return QWEN3_OK;
     MPI_Initialized(&initialised);
     if (!initialised) {
+        /* Started without a launcher, Open MPI would start a daemon to be able to spawn more processes. */
+        setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
         if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
             return fail(err, QWEN3_ERR_COMM, "MPI_Init_thread failed");
         world.started = true;
