@@ -216,6 +216,7 @@ void attention_run(team *t, const attention_shape *shape, const attention_algori
     float *partials = (float *)((char *)workspace->data + at.partials_at);
     if (t->tid == 0)
         list_pieces(&w, pieces, partials);
+    team_barrier(t);
     team_loop_begin(t);
     if (t->tid < threads) {
         void *own = (char *)workspace->data + at.threads_at + at.thread_bytes * (size_t)t->tid;

@@ -46,26 +46,18 @@ void team_part(const team *t, size_t n, size_t grain, size_t *begin, size_t *end
     *end = e < n ? e : n;
 }
 
-void team_loop_begin(team *t)
-{
-    team_barrier(t); /* nobody still takes items of the loop before */
-    if (t->tid == 0)
-        atomic_store_explicit(&t->shared->next, 0, memory_order_relaxed);
-    team_barrier(t);
-}
-
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg)
 {
     team_shared shared = {.size = threads};
     if (threads == 1) {
-        team t = {&shared, 0, 1};
+        team t = {&shared, 0, 1, 0};
         body(&t, arg);
         return;
     }
 #pragma omp parallel num_threads(threads)
     {
         /* The run-time may grant fewer threads than asked for. */
-        team t = {&shared, omp_get_thread_num(), omp_get_num_threads()};
+        team t = {&shared, omp_get_thread_num(), omp_get_num_threads(), 0};
         body(&t, arg);
     }
 }

@@ -13,7 +13,10 @@
 /* Shared by the threads of a team; lives as long as the region. Zero-initialise, then set size. */
 typedef struct team_shared {
     int size;
-    _Alignas(64) atomic_size_t next; /* next work item of the dynamic loop in progress */
+    /* Next work item of a dynamic loop; loops take turns with the counters. */
+    struct {
+        _Alignas(64) atomic_size_t item;
+    } next[4];
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_uint phase;
 } team_shared;
@@ -23,6 +26,7 @@ typedef struct team {
     team_shared *shared;
     int tid;
     int size;
+    unsigned loop; /* dynamic loops begun */
 } team;
 
 /* All threads wait for each other. */
@@ -34,12 +38,18 @@ void team_part(const team *t, size_t n, size_t grain, size_t *begin, size_t *end
 /* Runs body(t, arg) on `threads` threads as one parallel region. */
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg);
 
-/* A loop whose items are taken one by one: all threads call team_loop_begin (a barrier), then
- * team_loop_next until it returns >= n. The next barrier ends the loop. */
-void team_loop_begin(team *t);
+/* A loop whose items are taken one by one: all threads call team_loop_begin, then team_loop_next until it returns
+ * >= n. It needs a barrier before, if it reads what other threads wrote, and one after, before the next loop begins:
+ * the counter of the loop after the next is set to zero in every loop, when nobody uses it any more or yet. */
+static inline void team_loop_begin(team *t)
+{
+    t->loop++;
+    if (t->tid == 0)
+        atomic_store_explicit(&t->shared->next[(t->loop + 2) % 4].item, 0, memory_order_relaxed);
+}
 static inline size_t team_loop_next(team *t)
 {
-    return atomic_fetch_add_explicit(&t->shared->next, 1, memory_order_relaxed);
+    return atomic_fetch_add_explicit(&t->shared->next[t->loop % 4].item, 1, memory_order_relaxed);
 }
 
 #endif

@@ -4,12 +4,12 @@
 
 #include "engine/session.h"
 
-/* y[m, n] (+)= x[m, k] W[n, k]^T for ranges n, k of W. Called by all threads; no barrier at the end. */
+/* y[m, n] (+)= x[m, k] W[n, k]^T for ranges n, k of W. Called by all threads between barriers. */
 void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, size_t m, const void *x, size_t x_stride,
             float *y, size_t y_stride, bool accumulate);
 
 /* b.gated = silu(b.normed Wgate^T) * (b.normed Wup^T) for outputs n and m rows, panel by panel so that neither product
- * is ever stored whole. Called by all threads; no barrier at the end. */
+ * is ever stored whole. Called by all threads between barriers. */
 void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range n, size_t m);
 
 #endif
