@@ -24,6 +24,14 @@ void error_clear(qwen3_error *err)
         memset(err, 0, sizeof *err);
 }
 
+qwen3_error *error_begin(qwen3_error *err, qwen3_error *local)
+{
+    if (!err)
+        err = local;
+    error_clear(err);
+    return err;
+}
+
 const char *qwen3_status_name(qwen3_status status)
 {
     static const char *const names[] = {

@@ -10,4 +10,7 @@ qwen3_status fail(qwen3_error *err, qwen3_status status, const char *format, ...
 
 void error_clear(qwen3_error *err);
 
+/* The error that a public function works with, cleared: the caller's, or `local` where the caller wants none. */
+qwen3_error *error_begin(qwen3_error *err, qwen3_error *local);
+
 #endif

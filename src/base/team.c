@@ -3,20 +3,11 @@
 #include <omp.h>
 #include <sched.h>
 
-#include "base/memory.h"
+#include "base/spin.h"
 
 /* Spins this often before giving the CPU away: long enough for the spread between threads of one step,
  * short enough not to steal a CPU where there are more threads than CPUs. */
 #define SPINS 4000
-
-static inline void cpu_relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 void team_barrier(team *t)
 {

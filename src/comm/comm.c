@@ -9,9 +9,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "comm/comm_backend.h"
 #include "comm/shm.h"
@@ -105,13 +105,6 @@ qwen3_comm_stats *comm_stats(comm *c)
 void qwen3_comm_get_stats(const qwen3_comm *c, qwen3_comm_stats *stats)
 {
     *stats = *c->stats;
-}
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static void count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, double start)

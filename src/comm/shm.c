@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/spin.h"
 #include "base/status.h"
 
 /* Half of a slot: contributions; the other half: sums, or the table of sizes of an all-to-all. */
@@ -62,15 +63,6 @@ void shm_detach(comm *c)
     comm_shared_free(c->shm->segment);
     free(c->shm);
     c->shm = NULL;
-}
-
-static inline void cpu_relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
 }
 
 /* The slot of `rank` for the synchronisation of that number. */

@@ -76,10 +76,8 @@ qwen3_status qwen3_forward_mpi_omp(const int32_t *input_ids, size_t batch, size_
                                    MPI_Comm mpi, qwen3_parallel_strategy strategy, qwen3_attention_algorithm algorithm,
                                    float *logits, qwen3_error *err)
 {
-    qwen3_error local = {0};
-    if (!err)
-        err = &local;
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
     if (!model || !input_ids || batch == 0 || batch > INT32_MAX || seq_len == 0)
         return fail(err, QWEN3_ERR_ARGUMENT, "model, input_ids, batch %zu or seq_len %zu: expected none to be empty",
                     batch, seq_len);

@@ -64,10 +64,8 @@ static void collect_rows(const qwen3_session *s, size_t first, size_t rows, floa
 
 qwen3_status qwen3_logits(qwen3_session *s, float *logits, qwen3_error *err)
 {
-    qwen3_error local = {0};
-    if (!err)
-        err = &local;
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
     if (no_logits(s, err))
         return err->status;
     const qwen3_model *m = s->model;
@@ -112,10 +110,8 @@ static candidate best_of(const float *row, range columns)
 
 qwen3_status qwen3_argmax(qwen3_session *s, int32_t *tokens, qwen3_error *err)
 {
-    qwen3_error local = {0};
-    if (!err)
-        err = &local;
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
     if (no_logits(s, err))
         return err->status;
     const qwen3_model *m = s->model;

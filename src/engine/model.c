@@ -198,10 +198,8 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
 qwen3_status qwen3_model_open(qwen3_comm *c, const char *spec, const qwen3_model_options *options, qwen3_model **model,
                               qwen3_error *err)
 {
-    qwen3_error local = {0};
-    if (!err)
-        err = &local;
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
     *model = NULL;
     /* Without room for this much nothing can be agreed upon. */
     qwen3_model *m = calloc(1, sizeof *m);

@@ -5,8 +5,8 @@
  * several passes counts.
  */
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/team.h"
 #include "comm/topology.h"
@@ -29,13 +29,6 @@ typedef struct measurement {
     double work;   /* of this rank in the last pass; set by its thread 0 */
     double *slots; /* [1 + ranks] seconds of the slowest, then the work of each rank */
 } measurement;
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Each thread fills what it reads later, so that the pages are near it. */
 static void fill_pass(team *t, void *arg)

@@ -81,10 +81,8 @@ static qwen3_status open_session(qwen3_session *s, const qwen3_session_options *
 qwen3_status qwen3_session_open(qwen3_model *model, const qwen3_session_options *options, qwen3_session **session,
                                 qwen3_error *err)
 {
-    qwen3_error local = {0};
-    if (!err)
-        err = &local;
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
     *session = NULL;
     qwen3_session *s = calloc(1, sizeof *s);
     if (s) {
@@ -161,10 +159,8 @@ static qwen3_status check_embeddings(const qwen3_session *s, qwen3_error *err)
 
 qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_error *err)
 {
-    qwen3_error local = {0};
-    if (!err)
-        err = &local;
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
     s->has_logits = false;
     qwen3_status status = step_plan(&s->step, &s->cache, &s->model->config, batch, s->options.token_split_min, err);
     if (!status)
