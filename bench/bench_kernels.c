@@ -21,7 +21,7 @@
 #define MAX_OUTPUTS 6144
 #define VECTOR 4096
 
-static const char *const type_names[DTYPE_COUNT] = {"f32", "bf16"};
+static const char *const type_names[DTYPE_COUNT] = {"f32", "bf16", "q8", "q4"};
 
 typedef struct bench {
     const kernels *k;
@@ -55,7 +55,7 @@ static void race(int threads, bench *b, body *limit, body *subject, double *limi
 
 static size_t matrix_bytes(const bench *b)
 {
-    return gemm_packed_size(b->g, b->outputs, b->depth) * dtype_size(b->g->storage);
+    return gemm_packed_bytes(b->g, b->outputs, b->depth);
 }
 
 /* ---- What threads do --------------------------------------------------------------------------- */
@@ -90,7 +90,7 @@ static void run_gemm(team *t, void *arg)
 static void run_pack(team *t, void *arg)
 {
     const bench *b = arg;
-    const size_t nr = (size_t)b->g->nr, panel = gemm_packed_size(b->g, nr, b->depth) * dtype_size(b->g->storage);
+    const size_t nr = (size_t)b->g->nr, panel = gemm_packed_bytes(b->g, nr, b->depth);
     size_t begin, end;
     team_part(t, b->outputs / nr, 1, &begin, &end);
     for (size_t p = begin; p < end; p++)
@@ -143,12 +143,19 @@ static void bench_prefill(bench *b, qwen3_dtype type, int threads)
     }
 }
 
+/* Outputs of a matrix of the type that fills MATRIX_BYTES, but at most `most`. */
+static size_t outputs_of(const gemm_kernel *g, size_t depth, size_t most)
+{
+    const size_t outputs = MATRIX_BYTES / depth * (size_t)g->kr / (size_t)g->group_bytes / 64 * 64;
+    return outputs < most ? outputs : most;
+}
+
 static void bench_decode(bench *b, qwen3_dtype type, int threads)
 {
     static const size_t rows[] = {1, 2, 4, 8};
     b->g = &b->k->gemm[type];
     b->depth = 1024;
-    b->outputs = MATRIX_BYTES / b->depth / dtype_size(type);
+    b->outputs = outputs_of(b->g, b->depth, MAX_ROWS * MAX_OUTPUTS / 8);
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         b->rows = rows[r];
         double limit, time;
@@ -164,7 +171,7 @@ static void bench_packing(bench *b, qwen3_dtype type, int threads)
 {
     b->g = &b->k->gemm[type];
     b->depth = 1024;
-    b->outputs = MATRIX_BYTES / b->depth / dtype_size(type) / 64 * 64;
+    b->outputs = outputs_of(b->g, b->depth, type < ELEMENT_TYPES ? MATRIX_BYTES / b->depth / 2 : 64 * 64);
     double limit, time;
     race(threads, b, run_read, run_pack, &limit, &time);
     const double bytes = (double)b->outputs * (double)b->depth * sizeof(bf16);

@@ -78,6 +78,8 @@ typedef enum qwen3_mpi_attention_type {
 typedef enum qwen3_dtype {
     QWEN3_DTYPE_F32 = 0,
     QWEN3_DTYPE_BF16,
+    QWEN3_DTYPE_Q8, /* weights only: 8 bits each and a scale for every 32 along the input, 8.5 bits a weight */
+    QWEN3_DTYPE_Q4, /* weights only: 4 bits each and a scale for every 32 along the input, 4.5 bits a weight */
 } qwen3_dtype;
 
 /* Instruction-set level of the kernels. */

@@ -42,8 +42,9 @@ void model_arguments_options(model_arguments *a, option *options)
         {.name = "dtype",
          .kind = OPTION_DTYPE,
          .value = &a->model.dtype,
-         .help = a->model.dtype == QWEN3_DTYPE_F32 ? "Type of weights and KV cache (default f32)"
-                                                   : "Type of weights and KV cache (default bf16)"},
+         .help = a->model.dtype == QWEN3_DTYPE_F32
+                     ? "Type of weights; q8, q4: quantised as they are loaded, KV cache in bf16 (default f32)"
+                     : "Type of weights; q8, q4: quantised as they are loaded, KV cache in bf16 (default bf16)"},
         {.name = "isa",
          .kind = OPTION_ISA,
          .value = &a->model.isa,

@@ -33,7 +33,7 @@ static const char *accepted(const option *o, char *buffer, size_t size)
     case OPTION_ALGORITHM:
         return "auto|standard|online_softmax";
     case OPTION_DTYPE:
-        return "f32|bf16";
+        return "f32|bf16|q8|q4";
     case OPTION_ISA:
         return "auto|c|avx2|avx512|avx512_bf16";
     case OPTION_GRID:

@@ -69,7 +69,7 @@ static void print_tensors(const qwen3_config *config, const qwen3_tensor_info *t
 static void print_memory(const qwen3_config *config)
 {
     static const int ranks[] = {1, 2, 4, 8, 16};
-    static const qwen3_dtype dtypes[] = {QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32};
+    static const qwen3_dtype dtypes[] = {QWEN3_DTYPE_F32, QWEN3_DTYPE_BF16, QWEN3_DTYPE_Q8, QWEN3_DTYPE_Q4};
     static const qwen3_parallel_strategy strategies[] = {QWEN3_STRATEGY_HEAD_WISE, QWEN3_STRATEGY_SEQUENCE,
                                                          QWEN3_STRATEGY_HYBRID};
     enum { RANKS = sizeof ranks / sizeof *ranks };

@@ -26,7 +26,7 @@
 /* What all calls of one problem share. Query heads come in groups that read the same KV head. */
 typedef struct attention_shape {
     const kernels *kernels;
-    qwen3_dtype kv_type; /* storage of K and V; queries have the activation type of its gemm kernel */
+    qwen3_dtype kv_type; /* storage of K and V, F32 or BF16; queries have the activation type of its gemm kernel */
     size_t head_dim;
     size_t kv_heads; /* on this rank */
     size_t group;    /* query heads per KV head, on this rank */

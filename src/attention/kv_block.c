@@ -10,14 +10,12 @@
 
 size_t kv_block_k_bytes(const attention_shape *shape)
 {
-    return gemm_packed_size(&shape->kernels->gemm[shape->kv_type], KV_BLOCK, shape->head_dim) *
-           dtype_size(shape->kv_type);
+    return gemm_packed_bytes(&shape->kernels->gemm[shape->kv_type], KV_BLOCK, shape->head_dim);
 }
 
 size_t kv_block_v_bytes(const attention_shape *shape)
 {
-    return gemm_packed_size(&shape->kernels->gemm[shape->kv_type], shape->head_dim, KV_BLOCK) *
-           dtype_size(shape->kv_type);
+    return gemm_packed_bytes(&shape->kernels->gemm[shape->kv_type], shape->head_dim, KV_BLOCK);
 }
 
 size_t attention_q_stride(const attention_shape *shape)

@@ -25,7 +25,8 @@ weight_part session_weight_part(const qwen3_session *s, int g)
         whole += nr;
     return (weight_part){.qkv = partition((int64_t)session_qkv_size(s), whole, groups, g),
                          .heads = partition(heads, 1, groups, g),
-                         .intermediate = partition(range_size(s->model->shard.intermediate), nr, groups, g)};
+                         .intermediate = partition(range_size(s->model->shard.intermediate),
+                                                   gemm_grain(s->model->weights.gemm), groups, g)};
 }
 
 /* KV blocks of a sequence of the step that a group holds once the step is committed. */

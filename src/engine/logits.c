@@ -17,7 +17,7 @@ static qwen3_status no_logits(const qwen3_session *s, qwen3_error *err)
 static range vocabulary_of(const qwen3_model *m, int rank)
 {
     const qwen3_plan *p = &m->plan;
-    return weights_shard(&m->config, m->weights.gemm->nr, p->grid_sequence, p->grid_heads, rank / p->grid_heads,
+    return weights_shard(&m->config, gemm_grain(m->weights.gemm), p->grid_sequence, p->grid_heads, rank / p->grid_heads,
                          rank % p->grid_heads)
         .vocabulary;
 }

@@ -33,7 +33,8 @@ static uint64_t weights_count(const qwen3_config *c)
 
 uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
 {
-    return weights_count(&model->config) * dtype_size(model->options.dtype);
+    const gemm_kernel *g = &model->kernels->gemm[model->options.dtype];
+    return weights_count(&model->config) * (uint64_t)g->group_bytes / (uint64_t)g->kr;
 }
 
 /* A model of at most this many bytes of weights lives in the caches. Rounding its activations, keys and values to BF16
@@ -45,7 +46,7 @@ uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
 static void choose_precision(qwen3_model *m, const kernels *best)
 {
     m->kernels = best;
-    m->plan.kv_dtype = m->options.dtype;
+    m->plan.kv_dtype = m->options.dtype < ELEMENT_TYPES ? m->options.dtype : QWEN3_DTYPE_BF16;
     if (m->options.isa != QWEN3_ISA_AUTO || qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES)
         return;
     while (m->kernels->gemm[m->options.dtype].activation != QWEN3_DTYPE_F32)
@@ -69,6 +70,11 @@ static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
              m->spec);
     /* A job over unlike nodes runs at the level that all of them have. */
     kernels_choose(m->options.isa, &m->kernels, err);
+    /* Ranks split `o` between heads: a group of its columns must not lie in two of them. */
+    if (m->kernels && c->head_dim % m->kernels->gemm[m->options.dtype].kr != 0)
+        fail(err, QWEN3_ERR_UNSUPPORTED, "dtype %s: %s has head_dim %lld, expected a multiple of %d",
+             qwen3_dtype_name(m->options.dtype), m->spec, (long long)c->head_dim,
+             m->kernels->gemm[m->options.dtype].kr);
     qwen3_status status = qwen3_comm_agree(m->world, err);
     if (status)
         return status;
@@ -95,7 +101,7 @@ static void fill_plan(qwen3_model *m, const grid *g)
 {
     int rank = comm_rank(m->world), s = rank / g->h, h = rank % g->h;
     int threads = m->options.threads > 0 ? m->options.threads : default_threads(m->world);
-    m->shard = weights_shard(&m->config, m->kernels->gemm[m->options.dtype].nr, g->s, g->h, s, h);
+    m->shard = weights_shard(&m->config, gemm_grain(&m->kernels->gemm[m->options.dtype]), g->s, g->h, s, h);
     m->plan = (qwen3_plan){.strategy = g->strategy,
                            .grid_sequence = g->s,
                            .grid_heads = g->h,
@@ -242,7 +248,7 @@ uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strate
         return 0;
     uint64_t most = 0;
     for (int rank = 0; rank < ranks; rank++) {
-        weight_shard shard = weights_shard(config, k->gemm[dtype].nr, g.s, g.h, rank / g.h, rank % g.h);
+        weight_shard shard = weights_shard(config, gemm_grain(&k->gemm[dtype]), g.s, g.h, rank / g.h, rank % g.h);
         size_t slice, own;
         weights_bytes(config, &k->gemm[dtype], &shard, &slice, &own);
         uint64_t bytes = own + slice / (uint64_t)g.s;

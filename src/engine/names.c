@@ -17,7 +17,8 @@ static const name_entry algorithms[] = {{"auto", QWEN3_ATTENTION_AUTO},
                                         {"online_softmax", QWEN3_ATTENTION_ONLINE_SOFTMAX},
                                         {"online", QWEN3_ATTENTION_ONLINE_SOFTMAX},
                                         {NULL, 0}};
-static const name_entry dtypes[] = {{"f32", QWEN3_DTYPE_F32}, {"bf16", QWEN3_DTYPE_BF16}, {NULL, 0}};
+static const name_entry dtypes[] = {
+    {"f32", QWEN3_DTYPE_F32}, {"bf16", QWEN3_DTYPE_BF16}, {"q8", QWEN3_DTYPE_Q8}, {"q4", QWEN3_DTYPE_Q4}, {NULL, 0}};
 
 static const char *name_of(const name_entry *table, int value)
 {

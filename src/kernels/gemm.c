@@ -1,12 +1,15 @@
 /* gemm.c - packing, and products of whole matrices out of tiles.
  *
  * A panel (nr outputs) is cut along k into pieces that stay in the second-level cache while all rows of x
- * pass by, mr at a time (Goto & van de Geijn 2008; x is small enough here to need no packing).
+ * pass by, mr at a time (Goto & van de Geijn 2008; x is small enough here to need no packing). Pieces of
+ * quantised panels are expanded for the rows to share, unless these are few and a tile takes them as they are.
  */
-#include "kernels/kernels.h"
+#include "kernels/blocks.h"
 
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
+/* Of a piece that is expanded, on the stack of the calling thread. */
+#define EXPANDED_BYTES ((size_t)64 * 1024)
 /* Groups (32 bits per output each) that are packed at once: of one row two or more cache lines. */
 #define PACK_GROUPS ((size_t)64)
 
@@ -20,14 +23,14 @@ static inline size_t groups_of(const gemm_kernel *g, size_t k)
     return (k + (size_t)g->kr - 1) / (size_t)g->kr;
 }
 
-static inline size_t panel_size(const gemm_kernel *g, size_t k)
+static inline size_t panel_bytes(const gemm_kernel *g, size_t k)
 {
-    return groups_of(g, k) * (size_t)g->kr * (size_t)g->nr;
+    return groups_of(g, k) * (size_t)g->group_bytes * (size_t)g->nr;
 }
 
-size_t gemm_packed_size(const gemm_kernel *g, size_t n, size_t k)
+size_t gemm_packed_bytes(const gemm_kernel *g, size_t n, size_t k)
 {
-    return (n + (size_t)g->nr - 1) / (size_t)g->nr * panel_size(g, k);
+    return (n + (size_t)g->nr - 1) / (size_t)g->nr * panel_bytes(g, k);
 }
 
 static bool finite_bf16(size_t n, const bf16 *x)
@@ -79,10 +82,10 @@ static bool convert_row(qwen3_dtype storage, packed_row *row, const void *src, q
     return storage == QWEN3_DTYPE_BF16 ? finite_bf16(n, row->bf16) : finite_f32(n, row->f32);
 }
 
-/* In all layouts a group of one output has 32 bits, so packing is a transposition of 32-bit elements, a
- * few cache lines of every row at a time. */
-bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
-                     size_t src_stride, void *dst_panel)
+/* A group of one F32 or BF16 output has 32 bits, so packing is a transposition of 32-bit elements, a few cache
+ * lines of every row at a time. */
+static bool pack_elements(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
+                          size_t src_stride, void *dst_panel)
 {
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
     const size_t rows = min_size(nr, n - panel * nr), groups = groups_of(g, k);
@@ -107,6 +110,13 @@ bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, con
         }
     }
     return finite;
+}
+
+bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
+                     size_t src_stride, void *dst_panel)
+{
+    const bool elements = g->storage < ELEMENT_TYPES;
+    return (elements ? pack_elements : blocks_pack_panel)(g, n, k, panel, src, src_type, src_stride, dst_panel);
 }
 
 /* One problem of the size that a panel piece covers: all rows of x, `cols` <= nr outputs. */
@@ -150,23 +160,39 @@ static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y
     }
 }
 
+static void expanded_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, size_t k,
+                          const gemm_piece *piece)
+{
+    _Alignas(64) unsigned char panel[EXPANDED_BYTES];
+    gemm_piece expanded = *piece;
+    g->expand(piece->k_groups, piece->w, panel);
+    expanded.w = panel;
+    expanded.k_groups = groups_of(g->expanded, k);
+    piece_rows(g->expanded, m, x_stride, y_stride, &expanded);
+}
+
 void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k, size_t n0,
           size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate)
 {
-    const size_t nr = (size_t)g->nr, w_size = dtype_size(g->storage);
-    const size_t k_piece = PIECE_BYTES / (nr * w_size);
+    const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
+    const bool expand = g->expand && (!g->tile || m > (size_t)g->mr);
+    const size_t k_piece = expand ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
+                                  : PIECE_BYTES / group_bytes * (size_t)g->kr;
     for (size_t out = n0; out < n1; out += nr) {
-        const unsigned char *panel = (const unsigned char *)w + out / nr * panel_size(g, k) * w_size;
+        const unsigned char *panel = (const unsigned char *)w + out / nr * panel_bytes(g, k);
         size_t i = k0;
         do { /* once at least: an empty sum is 0 */
             const size_t end = min_size(k1, i + k_piece);
             gemm_piece p = {.x = (const unsigned char *)x + (i - k0) * dtype_size(g->activation),
-                            .w = panel + i * nr * w_size,
+                            .w = panel + i / (size_t)g->kr * group_bytes,
                             .k_groups = groups_of(g, end - i),
                             .cols = min_size(nr, n - out),
                             .y = y + (out - n0),
                             .accumulate = accumulate || i > k0};
-            piece_rows(g, m, x_stride, y_stride, &p);
+            if (expand)
+                expanded_rows(g, m, x_stride, y_stride, end - i, &p);
+            else
+                piece_rows(g, m, x_stride, y_stride, &p);
             i = end;
         } while (i < k1);
     }

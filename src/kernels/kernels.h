@@ -4,10 +4,11 @@
  * a level above starts from a copy of the level below and overrides entries (kernels.c). Tables are
  * constant after the first call of kernels_get.
  *
- * Types. Weights, keys and values are stored as F32 or BF16 ("storage"). Activations that enter a matrix
- * product are F32 or BF16 ("activation"): the AVX-512 BF16 level multiplies BF16 by BF16 with f32
- * accumulation, every other level widens BF16 storage to f32 and keeps f32 activations. Everything else
- * (residual stream, outputs of products, scores, partial results) is f32.
+ * Types. Weights are stored as F32, BF16, or in quantised blocks Q8, Q4 (blocks.h), keys and values as F32 or
+ * BF16 ("storage"). Activations that enter a matrix product are F32 or BF16 ("activation"): the AVX-512 BF16
+ * level multiplies all but F32 storage as BF16 by BF16 with f32 accumulation, every other level widens storage
+ * to f32 and keeps f32 activations. Everything else (residual stream, outputs of products, scores, partial
+ * results) is f32.
  *
  * BF16 conversion rounds to nearest even; NaN stays NaN.
  */
@@ -22,12 +23,14 @@
 
 typedef uint16_t bf16;
 
-#define DTYPE_COUNT 2
+#define DTYPE_COUNT 4
+#define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone; what keys, values and activations can be */
 
 /* Rows of an activation matrix start at multiples of this many elements, and the elements between the
  * last column and the next multiple are zero: kernels may read (not write) them. */
 #define ACTIVATION_PAD 32
 
+/* Bytes of one value of an element type. */
 static inline size_t dtype_size(qwen3_dtype type)
 {
     return type == QWEN3_DTYPE_F32 ? 4 : 2;
@@ -53,27 +56,41 @@ static inline bf16 f32_to_bf16(float f)
 /* Matrix product with packed weights: y[r, j] (+)= sum_i x[r, i] W[j, i] over one panel of nr outputs.
  *
  * Packed layout of W[n, k] (all levels; only nr differs): panels of nr outputs; within a panel, groups of
- * kr consecutive i; within a group, the nr outputs; within those, the kr values. Element (j, i) stands at
+ * kr consecutive i. A group of F32 or BF16 holds the nr outputs, and within those the kr values: element
+ * (j, i) stands at
  *   panel j / nr, offset ((i / kr) * nr + j % nr) * kr + i % kr.
- * Outputs past n and values past k are zero. A panel has round_up(k, kr) * nr elements; a range of i that
- * starts at a multiple of kr is contiguous in it. So one packed copy can be cut along n at multiples of
- * nr and along k at multiples of kr.
+ * A group of Q8 or Q4 holds one block of each of the nr outputs (blocks.h). Outputs past n and values past k are
+ * zero. A panel has ceil(k / kr) groups of nr * group_bytes bytes; a range of i that starts at a multiple of kr is
+ * contiguous in it. So one packed copy can be cut along n at multiples of nr and along k at multiples of kr.
  */
 typedef struct gemm_kernel {
     qwen3_dtype storage;
     qwen3_dtype activation;
-    int mr; /* most rows of x that one call takes */
-    int nr; /* outputs in a panel; divides 64 */
-    int kr; /* values in a group: 1 for F32, 2 for BF16 storage */
+    int mr;          /* most rows of x that one call takes */
+    int nr;          /* outputs in a panel; divides 64 */
+    int kr;          /* values in a group: 1 for F32, 2 for BF16, 32 for Q8 and Q4 storage */
+    int group_bytes; /* of one output: 4 for F32 and BF16, 34 for Q8, 18 for Q4 */
     /* y[rows, nr] f32 with row stride y_stride (elements) gets the product of x[rows, k_groups * kr]
      * (row stride x_stride elements of the activation type) with the panel at w; 1 <= rows <= mr.
      * accumulate: adds to y, otherwise y is only written (may hold NaN before). k_groups = 0 gives zeros.
      * w and x may be unaligned to vectors; no element outside these ranges is read or written. The sum
      * over i starts from y or 0 and runs upwards, in the same order for every `rows`: a row's result does
-     * not depend on its company, nor on cutting k into calls that accumulate. */
+     * not depend on its company, nor on cutting k into calls that accumulate.
+     * NULL for Q8 and Q4 where the level has none: gemm always expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
                  bool accumulate);
+    /* Q8, Q4: writes k_groups groups of a panel as a panel of the kernel `expanded`, of the same activation and nr:
+     * scale * value, exact in F32, rounded in BF16. */
+    void (*expand)(size_t k_groups, const void *w, void *panel);
+    const struct gemm_kernel *expanded;
 } gemm_kernel;
+
+/* Where a dimension may be cut so that the matrix can be cut along it whether it is n or k: nr and kr are powers
+ * of 2. */
+static inline int gemm_grain(const gemm_kernel *g)
+{
+    return g->nr > g->kr ? g->nr : g->kr;
+}
 
 typedef struct kernels {
     qwen3_isa isa;
@@ -118,19 +135,21 @@ qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err);
 
 /* ---- Over whole matrices (gemm.c) -------------------------------------------------------------- */
 
-/* Elements of a packed matrix, padding included. */
-size_t gemm_packed_size(const gemm_kernel *g, size_t n, size_t k);
+/* Bytes of a packed matrix, padding included. */
+size_t gemm_packed_bytes(const gemm_kernel *g, size_t n, size_t k);
 
 /* Packs panel `panel` of W[n, k]: src points at row panel * nr, column 0 of a row-major matrix of
- * src_type (row stride src_stride elements) with min(nr, n - panel * nr) rows. Converts where src_type
- * differs from g->storage. Returns false where a value packed is NaN or infinite, in src already or by
- * conversion (the panel is packed all the same). */
+ * src_type, F32 or BF16 (row stride src_stride elements), with min(nr, n - panel * nr) rows. Converts or quantises
+ * where src_type differs from g->storage; a block depends on its 32 values alone. Returns false where a value packed is
+ * NaN or infinite, in src already or by conversion (the panel is packed all the same). */
 bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
                      size_t src_stride, void *dst_panel);
 
 /* y[m, n1 - n0] (+)= x[m, k1 - k0] W[n0..n1, k0..k1]^T for W[n, k] packed at w; runs on the calling
  * thread. n0 is a multiple of nr, n1 too or equal to n; k0 a multiple of kr, k1 too or equal to k. Exactly
- * n1 - n0 columns of each row of y are written. x rows obey ACTIVATION_PAD. */
+ * n1 - n0 columns of each row of y are written. x rows obey ACTIVATION_PAD.
+ * A row's result does not depend on m, but for Q8 and Q4 with a tile of BF16 activations: up to mr rows are
+ * multiplied with the unrounded weights, more rows with weights that were expanded once for all of them. */
 void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k, size_t n0,
           size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate);
 

@@ -10,6 +10,12 @@
 
 #define MR 6
 
+/* Entries of the table; MR and NR are those of the level. */
+#define GEMM_ELEMENTS(storage, activation, kr, tile)                                                                   \
+    ((gemm_kernel){storage, activation, MR, NR, kr, sizeof(uint32_t), tile, NULL, NULL})
+#define GEMM_BLOCKS(storage, block_bytes, tile, expand, expanded)                                                      \
+    ((gemm_kernel){storage, (expanded)->activation, MR, NR, BLOCK, block_bytes, tile, expand, expanded})
+
 /* For loops over what must become registers. */
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")

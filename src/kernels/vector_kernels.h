@@ -4,6 +4,7 @@
  * Loops over elements take LANES at a time and at the end the `part` that is left, with masked loads and
  * stores, so the tail needs no code of its own.
  */
+#include "kernels/blocks.h"
 #include "kernels/exp_constants.h"
 #include "kernels/tile.h"
 
@@ -63,6 +64,40 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
 
 DEFINE_TILE(tile_f32, tile_rows, QWEN3_DTYPE_F32)
 DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
+
+/* Blocks to a panel of F32. */
+TEMPLATE void expand_as(const qwen3_dtype storage, size_t k_groups, const void *w, float *panel)
+{
+    const size_t step = storage == QWEN3_DTYPE_Q8 ? 2 : 8, width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
+    const vec_levels levels = vec_levels_load(q4_values);
+    const unsigned char *group = w;
+    for (size_t g = 0; g < k_groups; g++, group += NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES)) {
+        const unsigned char *q = group + NR * sizeof(bf16);
+        for (size_t i = 0; i < BLOCK; i += step, q += NR * width, panel += step * NR) {
+            UNROLL
+            for (size_t v = 0; v < VECS; v++) {
+                const vec scales = vec_load_part_bf16((const bf16 *)group + v * LANES, LANES);
+                UNROLL
+                for (size_t e = 0; e < step; e++) {
+                    const unsigned char *at = q + v * LANES * width;
+                    const vec values = storage == QWEN3_DTYPE_Q8 ? vec_byte_pairs(at, e & 1)
+                                                                 : vec_look_up(levels, at, (int)q4_shift(e));
+                    vec_store(panel + e * NR + v * LANES, vec_mul(scales, values));
+                }
+            }
+        }
+    }
+}
+
+static void expand_q8(size_t k_groups, const void *w, void *panel)
+{
+    expand_as(QWEN3_DTYPE_Q8, k_groups, w, panel);
+}
+
+static void expand_q4(size_t k_groups, const void *w, void *panel)
+{
+    expand_as(QWEN3_DTYPE_Q4, k_groups, w, panel);
+}
 
 /* ---- Element by element ------------------------------------------------------------------------ */
 
@@ -249,8 +284,10 @@ static uint64_t multiply_add(size_t n)
 
 TEMPLATE void vector_kernels_fill(kernels *k)
 {
-    k->gemm[QWEN3_DTYPE_F32] = (gemm_kernel){QWEN3_DTYPE_F32, QWEN3_DTYPE_F32, MR, NR, 1, tile_f32};
-    k->gemm[QWEN3_DTYPE_BF16] = (gemm_kernel){QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32, MR, NR, 2, tile_bf16};
+    k->gemm[QWEN3_DTYPE_F32] = GEMM_ELEMENTS(QWEN3_DTYPE_F32, QWEN3_DTYPE_F32, 1, tile_f32);
+    k->gemm[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32, 2, tile_bf16);
+    k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, NULL, expand_q8, &k->gemm[QWEN3_DTYPE_F32]);
+    k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, NULL, expand_q4, &k->gemm[QWEN3_DTYPE_F32]);
     k->rms_norm = rms_norm;
     k->rope = rope;
     k->silu_mul = silu_mul;
@@ -261,6 +298,6 @@ TEMPLATE void vector_kernels_fill(kernels *k)
     k->to_bf16 = to_bf16;
     k->to_f32 = to_f32;
     k->read_memory = read_memory;
-    k->multiply_add[QWEN3_DTYPE_F32] = multiply_add;
-    k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add;
+    for (int type = 0; type < DTYPE_COUNT; type++)
+        k->multiply_add[type] = multiply_add;
 }

@@ -10,13 +10,13 @@
 #include "base/memory.h"
 #include "base/team.h"
 
-weight_shard weights_shard(const qwen3_config *config, int nr, int grid_s, int grid_h, int s, int h)
+weight_shard weights_shard(const qwen3_config *config, int grain, int grid_s, int grid_h, int s, int h)
 {
-    /* Panel width as the grain: no panel is cut, and columns of `down` stay multiples of kr. */
+    /* No panel is cut, nor a group of columns of `down`. */
     return (weight_shard){
         .heads = partition_heads(config->num_heads, config->num_kv_heads, grid_h, h),
-        .intermediate = partition(config->intermediate_size, nr, grid_h, h),
-        .vocabulary = partition(config->vocab_size, nr, (int64_t)grid_s * grid_h, (int64_t)s * grid_h + h),
+        .intermediate = partition(config->intermediate_size, grain, grid_h, h),
+        .vocabulary = partition(config->vocab_size, grain, (int64_t)grid_s * grid_h, (int64_t)s * grid_h + h),
     };
 }
 
@@ -60,7 +60,7 @@ static void list_add(pack_list *list, const gemm_kernel *gemm, matrix *out, int6
     job.first_panel = list->panels;
     job.offset = list->bytes;
     list->panels += (job.n + (size_t)gemm->nr - 1) / (size_t)gemm->nr;
-    list->bytes += round_up(gemm_packed_size(gemm, job.n, job.k) * dtype_size(gemm->storage), CACHE_LINE);
+    list->bytes += round_up(gemm_packed_bytes(gemm, job.n, job.k), CACHE_LINE);
     list->jobs[list->n_jobs++] = job;
 }
 
@@ -181,7 +181,7 @@ static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float
 {
     size_t nr = (size_t)p->gemm->nr, row = panel * nr;
     size_t rows = job->n - row < nr ? job->n - row : nr;
-    size_t panel_bytes = gemm_packed_size(p->gemm, nr, job->k) * dtype_size(p->gemm->storage);
+    size_t panel_bytes = gemm_packed_bytes(p->gemm, nr, job->k);
     void *dst = p->base + job->offset + panel * panel_bytes;
     size_t first = 0, n = rows, stride;
     const piece *part = piece_at(job, row, &first, &n);

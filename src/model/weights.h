@@ -36,8 +36,8 @@ typedef struct weight_shard {
     range vocabulary;
 } weight_shard;
 
-/* The shard of rank (s, h) of a grid S x H. `nr` is the panel width of the kernels. */
-weight_shard weights_shard(const qwen3_config *config, int nr, int grid_s, int grid_h, int s, int h);
+/* The shard of rank (s, h) of a grid S x H. `grain`: gemm_grain of the kernel. */
+weight_shard weights_shard(const qwen3_config *config, int grain, int grid_s, int grid_h, int s, int h);
 
 typedef struct weights {
     const gemm_kernel *gemm;

@@ -374,7 +374,7 @@ static void test_blocks(void **state)
     (void)state;
     static const size_t dims[] = {1, 7, 32, 33, 64, 128};
     for (int isa = QWEN3_ISA_C; isa <= QWEN3_ISA_AVX512_BF16; isa++)
-        for (int type = 0; kernels_get((qwen3_isa)isa) && type < DTYPE_COUNT; type++)
+        for (int type = 0; kernels_get((qwen3_isa)isa) && type < ELEMENT_TYPES; type++)
             for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
                 check_block(kernels_get((qwen3_isa)isa), (qwen3_dtype)type, dims[d]);
 }
@@ -464,7 +464,7 @@ static void test_random_cases(void **state)
 {
     (void)state;
     for (int isa = QWEN3_ISA_C; isa <= QWEN3_ISA_AVX512_BF16; isa++)
-        for (int type = 0; kernels_get((qwen3_isa)isa) && type < DTYPE_COUNT; type++)
+        for (int type = 0; kernels_get((qwen3_isa)isa) && type < ELEMENT_TYPES; type++)
             for (int number = 0; number < 60; number++)
                 check_case(kernels_get((qwen3_isa)isa), (qwen3_dtype)type, number);
 }

@@ -1,5 +1,6 @@
 /* kernels_c.c - every kernel in plain C: the specification, and the level of last resort. Loops are
  * written so that compilers vectorise them for the baseline of the architecture. */
+#include "kernels/blocks.h"
 #include "kernels/exp_constants.h"
 #include "kernels/tile.h"
 
@@ -47,6 +48,41 @@ static void tile_bf16(int rows, size_t k_groups, const void *x, size_t x_stride,
                       size_t y_stride, bool accumulate)
 {
     tile_as(QWEN3_DTYPE_BF16, rows, k_groups, x, x_stride, w, y, y_stride, accumulate);
+}
+
+/* Blocks to a panel of F32. */
+static void expand_q8(size_t k_groups, const void *w, void *panel)
+{
+    const unsigned char *group = w;
+    float *out = panel;
+    for (size_t g = 0; g < k_groups; g++, group += NR * Q8_BLOCK_BYTES) {
+        for (size_t i = 0; i < BLOCK; i++, out += NR) {
+            for (size_t j = 0; j < NR; j++) {
+                bf16 scale;
+                int8_t q;
+                memcpy(&scale, group + j * sizeof scale, sizeof scale);
+                memcpy(&q, group + q8_offset(NR, i) + 2 * j, sizeof q);
+                out[j] = bf16_to_f32(scale) * (float)q;
+            }
+        }
+    }
+}
+
+static void expand_q4(size_t k_groups, const void *w, void *panel)
+{
+    const unsigned char *group = w;
+    float *out = panel;
+    for (size_t g = 0; g < k_groups; g++, group += NR * Q4_BLOCK_BYTES) {
+        for (size_t i = 0; i < BLOCK; i++, out += NR) {
+            for (size_t j = 0; j < NR; j++) {
+                bf16 scale;
+                uint32_t codes;
+                memcpy(&scale, group + j * sizeof scale, sizeof scale);
+                memcpy(&codes, group + q4_offset(NR, i) + 4 * j, sizeof codes);
+                out[j] = bf16_to_f32(scale) * (float)q4_values[codes >> q4_shift(i) & 15];
+            }
+        }
+    }
 }
 
 static inline void store(void *y, qwen3_dtype y_type, size_t i, float value)
@@ -186,8 +222,10 @@ static uint64_t multiply_add(size_t n)
 
 void kernels_init_c(kernels *k)
 {
-    k->gemm[QWEN3_DTYPE_F32] = (gemm_kernel){QWEN3_DTYPE_F32, QWEN3_DTYPE_F32, MR, NR, 1, tile_f32};
-    k->gemm[QWEN3_DTYPE_BF16] = (gemm_kernel){QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32, MR, NR, 2, tile_bf16};
+    k->gemm[QWEN3_DTYPE_F32] = GEMM_ELEMENTS(QWEN3_DTYPE_F32, QWEN3_DTYPE_F32, 1, tile_f32);
+    k->gemm[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32, 2, tile_bf16);
+    k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, NULL, expand_q8, &k->gemm[QWEN3_DTYPE_F32]);
+    k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, NULL, expand_q4, &k->gemm[QWEN3_DTYPE_F32]);
     k->rms_norm = rms_norm;
     k->rope = rope;
     k->silu_mul = silu_mul;
@@ -198,6 +236,6 @@ void kernels_init_c(kernels *k)
     k->to_bf16 = to_bf16;
     k->to_f32 = to_f32;
     k->read_memory = read_memory;
-    k->multiply_add[QWEN3_DTYPE_F32] = multiply_add;
-    k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add;
+    for (int type = 0; type < DTYPE_COUNT; type++)
+        k->multiply_add[type] = multiply_add;
 }

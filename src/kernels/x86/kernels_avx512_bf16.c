@@ -2,12 +2,11 @@
  *
  * The instruction adds two products per lane, treats denormal inputs as 0 and flushes denormal sums.
  */
-#include <immintrin.h>
+#include "kernels/x86/vector_avx512.h"
 
+#include "kernels/blocks.h"
 #include "kernels/tile.h"
 
-#define LANES 16
-#define VECS 4
 #define NR (VECS * LANES)
 
 TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
@@ -47,6 +46,133 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
 
 DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
 
+/* ---- Blocks ------------------------------------------------------------------------------------ */
+
+/* The q of 32 signed bytes or of the codes at bits `shift` of 32 16-bit elements, which are the 16 pairs of as many
+ * outputs, as BF16. Index bit 4 of the look-up belongs to the next code: the table is there twice. */
+TEMPLATE __m512bh pairs_of_bytes(const void *p)
+{
+    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p + 1)));
+    return _mm512_cvtne2ps_pbh(high, low);
+}
+
+TEMPLATE __m512bh pairs_of_codes(__m512i table, __m512i codes, const int shift)
+{
+    return (__m512bh)_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, (unsigned)shift), table);
+}
+
+TEMPLATE __m512i levels_twice(void)
+{
+    const vec levels = vec_levels_load(q4_values);
+    return (__m512i)_mm512_cvtne2ps_pbh(levels, levels);
+}
+
+/* sum += x * weight for the pairs of x that start at column `column`. */
+TEMPLATE void add_pairs(const int rows, const int v, const bf16 *x, size_t x_stride, size_t column, __m512bh weight,
+                        __m512 sum[MR][VECS])
+{
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        int32_t pair;
+        memcpy(&pair, x + (size_t)r * x_stride + column, sizeof pair);
+        sum[r][v] = _mm512_dpbf16_ps(sum[r][v], (__m512bh)_mm512_set1_epi32(pair), weight);
+    }
+}
+
+/* The 32 terms of a block are summed without its scale: q is exact in BF16, scale * q is not. */
+TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
+                          const void *w, float *y, size_t y_stride, bool accumulate)
+{
+    const __m512i table = levels_twice();
+    const unsigned char *group = w;
+    __m512 sum[MR][VECS];
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int v = 0; v < VECS; v++)
+            sum[r][v] = accumulate ? _mm512_loadu_ps(y + (size_t)r * y_stride + v * LANES) : _mm512_setzero_ps();
+    }
+    for (size_t g = 0; g < k_groups; g++, x += BLOCK) {
+        const unsigned char *q = group + NR * sizeof(bf16);
+        __m512 block[MR][VECS];
+        UNROLL
+        for (int i = 0; i < rows * VECS; i++)
+            block[i / VECS][i % VECS] = _mm512_setzero_ps();
+        const size_t step = storage == QWEN3_DTYPE_Q8 ? 2 : 8, width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
+        for (size_t i = 0; i < BLOCK; i += step, q += NR * width) {
+            UNROLL
+            for (int v = 0; v < VECS; v++) {
+                const unsigned char *at = q + (size_t)v * LANES * width;
+                const __m512i codes = storage == QWEN3_DTYPE_Q8 ? table : _mm512_loadu_si512(at);
+                UNROLL
+                for (size_t e = 0; e < step; e += 2)
+                    add_pairs(rows, v, x, x_stride, i + e,
+                              storage == QWEN3_DTYPE_Q8 ? pairs_of_bytes(at)
+                                                        : pairs_of_codes(table, codes, (int)q4_shift(e)),
+                              block);
+            }
+        }
+        UNROLL
+        for (int v = 0; v < VECS; v++) {
+            const vec scales = vec_load_part_bf16((const bf16 *)group + v * LANES, LANES);
+            UNROLL
+            for (int r = 0; r < rows; r++)
+                sum[r][v] = _mm512_fmadd_ps(scales, block[r][v], sum[r][v]);
+        }
+        group = q;
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int v = 0; v < VECS; v++)
+            _mm512_storeu_ps(y + (size_t)r * y_stride + v * LANES, sum[r][v]);
+    }
+}
+
+DEFINE_TILE(tile_q8, tile_blocks, QWEN3_DTYPE_Q8)
+DEFINE_TILE(tile_q4, tile_blocks, QWEN3_DTYPE_Q4)
+
+/* Blocks to a panel of BF16. The even and the odd values of 16 outputs are computed apart and interleaved. */
+TEMPLATE void expand_as(const qwen3_dtype storage, size_t k_groups, const void *w, bf16 *panel)
+{
+    static const uint16_t interleave[2 * LANES] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                   8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i order = _mm512_loadu_si512(interleave);
+    const vec_levels levels = vec_levels_load(q4_values);
+    const size_t step = storage == QWEN3_DTYPE_Q8 ? 2 : 8, width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
+    const unsigned char *group = w;
+    for (size_t g = 0; g < k_groups; g++) {
+        const unsigned char *q = group + NR * sizeof(bf16);
+        for (size_t i = 0; i < BLOCK; i += step, q += NR * width, panel += step * NR) {
+            UNROLL
+            for (int v = 0; v < VECS; v++) {
+                const unsigned char *at = q + (size_t)v * LANES * width;
+                const vec scales = vec_load_part_bf16((const bf16 *)group + v * LANES, LANES);
+                UNROLL
+                for (size_t e = 0; e < step; e += 2) {
+                    const bool bytes = storage == QWEN3_DTYPE_Q8;
+                    const vec even = bytes ? vec_byte_pairs(at, 0) : vec_look_up(levels, at, (int)q4_shift(e));
+                    const vec odd = bytes ? vec_byte_pairs(at, 1) : vec_look_up(levels, at, (int)q4_shift(e + 1));
+                    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(vec_mul(scales, odd), vec_mul(scales, even));
+                    _mm512_storeu_si512(panel + e * NR + (size_t)v * 2 * LANES, _mm512_permutexvar_epi16(order, both));
+                }
+            }
+        }
+        group = q;
+    }
+}
+
+static void expand_q8(size_t k_groups, const void *w, void *panel)
+{
+    expand_as(QWEN3_DTYPE_Q8, k_groups, w, panel);
+}
+
+static void expand_q4(size_t k_groups, const void *w, void *panel)
+{
+    expand_as(QWEN3_DTYPE_Q4, k_groups, w, panel);
+}
+
 static uint64_t multiply_add_bf16(size_t n)
 {
     const size_t steps = n * (1000000 / (MR * NR * 4));
@@ -67,6 +193,10 @@ static uint64_t multiply_add_bf16(size_t n)
 
 void kernels_init_avx512_bf16(kernels *k)
 {
-    k->gemm[QWEN3_DTYPE_BF16] = (gemm_kernel){QWEN3_DTYPE_BF16, QWEN3_DTYPE_BF16, MR, NR, 2, tile_bf16};
-    k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add_bf16;
+    const gemm_kernel *expanded = &k->gemm[QWEN3_DTYPE_BF16];
+    k->gemm[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_BF16, 2, tile_bf16);
+    k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, tile_q8, expand_q8, expanded);
+    k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, tile_q4, expand_q4, expanded);
+    for (int type = QWEN3_DTYPE_BF16; type < DTYPE_COUNT; type++)
+        k->multiply_add[type] = multiply_add_bf16;
 }

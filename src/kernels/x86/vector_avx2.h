@@ -88,6 +88,33 @@ TEMPLATE vec vec_pairs(const bf16 *p, int odd)
                                    : _mm256_slli_epi32(u, 16));
 }
 
+/* The even or the odd ones of 2 * LANES signed bytes. */
+TEMPLATE vec vec_byte_pairs(const void *p, int odd)
+{
+    const __m256i u = _mm256_cvtepi16_epi32(_mm_loadu_si128(p));
+    return _mm256_cvtepi32_ps(odd ? _mm256_srai_epi32(u, 8) : _mm256_srai_epi32(_mm256_slli_epi32(u, 24), 24));
+}
+
+/* A table of 16 signed bytes as f32. */
+typedef struct vec_levels {
+    vec low, high;
+} vec_levels;
+
+TEMPLATE vec_levels vec_levels_load(const int8_t *table)
+{
+    const __m128i u = _mm_loadu_si128((const __m128i *)table);
+    return (vec_levels){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(u)),
+                        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(u, 8)))};
+}
+
+/* The entries of LANES 4-bit indices, which stand at bit `shift` of 32-bit elements. */
+TEMPLATE vec vec_look_up(vec_levels t, const void *p, int shift)
+{
+    const __m256i index = _mm256_srli_epi32(_mm256_loadu_si256(p), shift);
+    const vec in_high = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.low, index), _mm256_permutevar8x32_ps(t.high, index), in_high);
+}
+
 TEMPLATE vec vec_add(vec a, vec b)
 {
     return _mm256_add_ps(a, b);

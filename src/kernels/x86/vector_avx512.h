@@ -66,6 +66,24 @@ TEMPLATE vec vec_pairs(const bf16 *p, int odd)
                                    : _mm512_slli_epi32(u, 16));
 }
 
+TEMPLATE vec vec_byte_pairs(const void *p, int odd)
+{
+    const __m512i u = _mm512_cvtepi16_epi32(_mm256_loadu_si256(p));
+    return _mm512_cvtepi32_ps(odd ? _mm512_srai_epi32(u, 8) : _mm512_srai_epi32(_mm512_slli_epi32(u, 24), 24));
+}
+
+typedef vec vec_levels;
+
+TEMPLATE vec_levels vec_levels_load(const int8_t *table)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)table)));
+}
+
+TEMPLATE vec vec_look_up(vec_levels t, const void *p, int shift)
+{
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_loadu_si512(p), (unsigned)shift), t);
+}
+
 TEMPLATE vec vec_add(vec a, vec b)
 {
     return _mm512_add_ps(a, b);
