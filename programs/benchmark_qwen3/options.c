@@ -47,7 +47,7 @@ static void describe_options(benchmark_options *o, extra_options *extra, option 
         FLAG("pairs", o->pairs, "Run every strategy with every algorithm and compare them"),
         FLAG("verify", o->verify,
              "Compare logits with one rank of plain C kernels in f32 (at most 64 rows of the prompts and 16 decode "
-             "steps); exit status 1 where the relative L2 exceeds 1e-5 (f32) or 1e-2 (bf16)"),
+             "steps); exit status 1 where the relative L2 exceeds 1e-5 (f32), 1e-2 (bf16), 5e-2 (q8) or 0.5 (q4)"),
         FLAG("roofline", o->roofline, "Measure the limits of the machine and report the fractions reached"),
         FLAG("verbose", o->verbose, "Report every iteration, and every rank's memory"),
 #undef FLAG

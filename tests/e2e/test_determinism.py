@@ -9,7 +9,8 @@ import make_checkpoint
 
 SHAPE = make_checkpoint.Shape(hidden=96, inter=203, layers=2, heads=6, kv_heads=2, head_dim=64, vocab=499)
 SETTINGS = [("headwise", "online_softmax", "bf16"), ("headwise", "standard", "f32"),
-            ("sequence", "online_softmax", "f32"), ("sequence", "standard", "bf16")]
+            ("sequence", "online_softmax", "f32"), ("sequence", "standard", "bf16"),
+            ("headwise", "online_softmax", "q4"), ("sequence", "online_softmax", "q8")]
 
 
 def logits(directory, ranks, threads, setting):

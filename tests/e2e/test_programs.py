@@ -123,6 +123,10 @@ def check_choices(p):
     r, _ = p.benchmark(ranks, "--grid", f"{ranks}x1", "--verify", "--dtype", "bf16")
     p.holds("a grid means hybrid; bf16 is verified", r.get("strategy") == "hybrid" and r["verified"] == "pass"
             and 0 <= r["relative_l2"] <= 1e-2, r)
+    for dtype, least, most in (("q8", 1e-3, 5e-2), ("q4", 5e-2, 0.5)):
+        r, _ = p.benchmark(ranks, "--dtype", dtype, "--verify")
+        p.holds(f"{dtype} is verified, and is not something better", r.get("verified") == "pass"
+                and r["dtype"] == dtype and least <= r["relative_l2"] <= most, r)
     blocks = ["--q-block-size", 5, "--kv-block-size", 64, "--token-split-min", 1, "--seed", 7, "--verify"]
     r, _ = p.benchmark(ranks, *blocks)
     p.holds("block sizes, threshold and seed keep the result right", r.get("verified") == "pass" and r["seed"] == "7",

@@ -293,7 +293,8 @@ static void check_shape(qwen3_comm *world, int index, uint64_t *random)
             /* Every type meets every grid and algorithm over the shapes. */
             v.model.dtype = (qwen3_dtype)(2 * (bits & 1) + (((index >> 1) + h + (bits >> 1)) & 1));
             /* AUTO keeps all but the weights of small models in f32: ask for what large ones get, too. */
-            v.model.isa = check_random(random) % 4 ? qwen3_isa_best() : QWEN3_ISA_AUTO;
+            v.model.isa = (qwen3_isa[]){qwen3_isa_best(), qwen3_isa_best(), QWEN3_ISA_C,
+                                        QWEN3_ISA_AUTO}[check_random(random) % 4];
             v.model.share_weights = check_random(random) % 4 != 0;
             v.session.algorithm = bits & 2 ? QWEN3_ATTENTION_STANDARD : QWEN3_ATTENTION_ONLINE_SOFTMAX;
             v.session.token_split_min = (int64_t[]){0, 1, 1000}[check_random(random) % 3];
