@@ -60,7 +60,7 @@ static void nearest_levels(const int8_t *q, int8_t *levels, uint8_t *codes)
     memset(codes, 0, BLOCK);
     for (size_t c = 0; c + 1 < sizeof q4_values; c++) {
         const int8_t step = (int8_t)(q4_values[c + 1] - q4_values[c]);
-        const int8_t middle = (int8_t)((q4_values[c + 1] + q4_values[c]) >> 1);
+        const int8_t middle = (int8_t)((q4_values[c + 1] + q4_values[c] + 256) / 2 - 128); /* rounded down */
         for (size_t i = 0; i < BLOCK; i++) {
             const int8_t above = q[i] > middle ? -1 : 0; /* all bits */
             levels[i] = (int8_t)(levels[i] + (above & step));

@@ -5,6 +5,7 @@ cannot see what the others see, copies that a foreign launcher started.
 Every case must end within a minute, with an exit status that is not 0 on any rank, nothing on standard output,
 and exactly one message, on standard error, that names the culprit.
 """
+import dataclasses
 import json
 import os
 import re
@@ -365,9 +366,13 @@ def check_checkpoints(runner, ranks):
 def check_options(runner, ranks):
     empty = runner.directory / "empty"
     empty.write_text(" \n")
+    small_heads = runner.directory / "small-heads"
+    make_checkpoint.make_checkpoint(small_heads, dataclasses.replace(SHAPE, head_dim=16), "bf16")
     commands = [(what, runner.logits(**options), culprit) for what, options, culprit in OPTIONS]
     commands += [("token file is empty", runner.logits(**{"--tokens": f"@{empty}"}), "tokens|empty"),
                  ("unknown subcommand", ["qwen3", "lodgings"], "lodgings"),
+                 ("blocks of q8 would lie in two heads",
+                  runner.logits(**{"--model": small_heads, "--dtype": "q8"}), "q8.*head_dim 16.*32"),
                  ("argument too many", runner.logits() + ["surplus"], "surplus")]
     commands += [(what, benchmark("synthetic:tiny", *options), culprit) for what, options, culprit in BENCHMARK]
     for number, (what, command, culprit) in enumerate(commands):
