@@ -1,5 +1,6 @@
-/* linear.c - items of one panel of the weights and some rows are taken one by one, so that a thread that is slowed
- * down holds up nobody. Few rows stay together, because the product is bound by reading the weights once. */
+/* linear.c - products of few rows are bound by reading weights: each thread reads one contiguous piece of them, which
+ * keeps the hardware's prefetching going (handing out single panels was 15 % slower). Products of many rows are bound
+ * by arithmetic: items of one panel and some rows are taken one by one. */
 #include "engine/linear.h"
 
 /* Up to this many rows a product is bound by reading its weights. */
@@ -10,8 +11,6 @@
 /* Work items of a product with `panels` panels and m rows: rows are cut so that every thread finds several. */
 static size_t rows_per_item(const team *t, size_t m, size_t panels, size_t mr, size_t most)
 {
-    if (m <= FEW_ROWS)
-        return m;
     size_t chunks = ((size_t)t->size * 4 + panels - 1) / panels;
     size_t rows = (m + chunks - 1) / chunks;
     rows = (rows + mr - 1) / mr * mr;
@@ -25,6 +24,13 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
     size_t panels = (n1 - n0 + nr - 1) / nr;
     if (m == 0 || panels == 0)
         return;
+    if (m <= FEW_ROWS) {
+        size_t begin, end;
+        team_part(t, n1 - n0, nr, &begin, &end);
+        if (begin < end)
+            gemm(g, m, x, x_stride, w->data, w->n, w->k, n0 + begin, n0 + end, k0, k1, y + begin, y_stride, accumulate);
+        return;
+    }
     size_t rows = rows_per_item(t, m, panels, (size_t)g->mr, ROWS_PER_ITEM), chunks = (m + rows - 1) / rows;
     team_loop_begin(t);
     for (size_t i; (i = team_loop_next(t)) < chunks * panels;) {
@@ -43,10 +49,15 @@ void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range
     size_t x_stride = activation_stride(w->gate.k), y_stride = activation_stride((size_t)range_size(n));
     if (m == 0 || panels == 0)
         return;
-    size_t rows = rows_per_item(t, m, panels, (size_t)g->mr, GATED_ROWS), chunks = (m + rows - 1) / rows;
+    const bool few = m <= FEW_ROWS;
+    size_t rows = few ? m : rows_per_item(t, m, panels, (size_t)g->mr, GATED_ROWS), chunks = (m + rows - 1) / rows;
+    size_t item = 0, end = chunks * panels;
+    if (few)
+        team_part(t, panels, 1, &item, &end);
+    else
+        team_loop_begin(t);
     float *gate = s->b.tiles + (size_t)t->tid * 2 * GATED_ROWS * nr, *up = gate + GATED_ROWS * nr;
-    team_loop_begin(t);
-    for (size_t i; (i = team_loop_next(t)) < chunks * panels;) {
+    for (size_t i; (i = few ? item++ : team_loop_next(t)) < end;) {
         size_t row = i / panels * rows, column = i % panels * nr, n0 = (size_t)n.begin + column;
         size_t n1 = n0 + nr < (size_t)n.end ? n0 + nr : (size_t)n.end;
         size_t m_item = m - row < rows ? m - row : rows;
