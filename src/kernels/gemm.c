@@ -8,6 +8,8 @@
 
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
+/* Rows that pay for expanding a piece, where a tile can do without: more than this many tiles of them. */
+#define DIRECT_TILES 2
 /* Of a piece that is expanded, on the stack of the calling thread. */
 #define EXPANDED_BYTES ((size_t)64 * 1024)
 /* Groups (32 bits per output each) that are packed at once: of one row two or more cache lines. */
@@ -175,7 +177,7 @@ void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const 
           size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate)
 {
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
-    const bool expand = g->expand && (!g->tile || m > (size_t)g->mr);
+    const bool expand = g->expand && (!g->tile || m > DIRECT_TILES * (size_t)g->mr);
     const size_t k_piece = expand ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
                                   : PIECE_BYTES / group_bytes * (size_t)g->kr;
     for (size_t out = n0; out < n1; out += nr) {

@@ -148,7 +148,7 @@ bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, con
 /* y[m, n1 - n0] (+)= x[m, k1 - k0] W[n0..n1, k0..k1]^T for W[n, k] packed at w; runs on the calling
  * thread. n0 is a multiple of nr, n1 too or equal to n; k0 a multiple of kr, k1 too or equal to k. Exactly
  * n1 - n0 columns of each row of y are written. x rows obey ACTIVATION_PAD.
- * A row's result does not depend on m, but for Q8 and Q4 with a tile of BF16 activations: up to mr rows are
+ * A row's result does not depend on m, but for Q8 and Q4 with a tile of BF16 activations: up to 2 mr rows are
  * multiplied with the unrounded weights, more rows with weights that were expanded once for all of them. */
 void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k, size_t n0,
           size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate);

@@ -9,6 +9,7 @@
  * Everything is a function of the 32 values, computed in one order on every machine.
  */
 #include "kernels/blocks.h"
+#include "kernels/tile.h"
 
 /* A block of nothing but smaller values becomes 0: its scale must have a finite inverse. */
 #define LEAST_MAGNITUDE 0x1p-100f
@@ -18,7 +19,7 @@ const int8_t q4_values[16] = {-127, -101, -80, -63, -48, -35, -23, -11, 0, 11, 2
 #define Q4_ZERO 8 /* the code of 0 */
 
 /* What the largest magnitude is mapped to in the candidates, in units of the levels. */
-static const float q4_targets[] = {100, 110, 120, 130, 140};
+static const float q4_targets[] = {100, 110, 120, 130};
 
 static float largest_magnitude(const float *x)
 {
@@ -33,15 +34,17 @@ static float largest_magnitude(const float *x)
 /* q[i] = a x[i] rounded to the nearest integer in -127..127. Adding 1.5 * 2^23 leaves the integer in the low bits. */
 static void round_block(const float *x, float a, int8_t *q)
 {
+    float scaled[BLOCK];
+    uint32_t bits[BLOCK];
     for (size_t i = 0; i < BLOCK; i++) {
-        float scaled = a * x[i];
-        scaled = scaled > 127.0f ? 127.0f : scaled;
-        scaled = scaled < -127.0f ? -127.0f : scaled;
-        scaled += 12582912.0f;
-        uint32_t bits;
-        memcpy(&bits, &scaled, sizeof bits);
-        q[i] = (int8_t)(uint8_t)bits;
+        scaled[i] = a * x[i];
+        scaled[i] = scaled[i] > 127.0f ? 127.0f : scaled[i];
+        scaled[i] = scaled[i] < -127.0f ? -127.0f : scaled[i];
+        scaled[i] += 12582912.0f;
     }
+    memcpy(bits, scaled, sizeof bits);
+    for (size_t i = 0; i < BLOCK; i++)
+        q[i] = (int8_t)(uint8_t)bits[i];
 }
 
 bool q8_quantise(const float *x, bf16 *scale, int8_t *q)
@@ -53,20 +56,46 @@ bool q8_quantise(const float *x, bf16 *scale, int8_t *q)
     return isfinite(127.0f * s);
 }
 
+/* Bytes as GNU C has vectors on every architecture. */
+typedef int8_t byte16 __attribute__((vector_size(16)));
+
 /* levels[i] = the level nearest to q[i], codes[i] its code. */
 static void nearest_levels(const int8_t *q, int8_t *levels, uint8_t *codes)
 {
-    memset(levels, q4_values[0], BLOCK);
-    memset(codes, 0, BLOCK);
-    for (size_t c = 0; c + 1 < sizeof q4_values; c++) {
-        const int8_t step = (int8_t)(q4_values[c + 1] - q4_values[c]);
-        const int8_t middle = (int8_t)((q4_values[c + 1] + q4_values[c] + 256) / 2 - 128); /* rounded down */
-        for (size_t i = 0; i < BLOCK; i++) {
-            const int8_t above = q[i] > middle ? -1 : 0; /* all bits */
-            levels[i] = (int8_t)(levels[i] + (above & step));
-            codes[i] = (uint8_t)(codes[i] - above);
+    for (size_t i = 0; i < BLOCK; i += sizeof(byte16)) {
+        byte16 from, level = (byte16){0} + q4_values[0], code = {0};
+        memcpy(&from, q + i, sizeof from);
+        UNROLL
+        for (size_t c = 0; c + 1 < sizeof q4_values; c++) {
+            const int8_t step = (int8_t)(q4_values[c + 1] - q4_values[c]);
+            const int8_t middle = (int8_t)((q4_values[c + 1] + q4_values[c] + 256) / 2 - 128); /* rounded down */
+            const byte16 above = (byte16)(from > middle);                                      /* all bits or none */
+            level += above & step;
+            code -= above;
         }
+        memcpy(levels + i, &level, sizeof level);
+        memcpy(codes + i, &code, sizeof code);
     }
+}
+
+/* <x, levels>, added in one order on every machine. */
+static float product_of(const float *x, const int8_t *levels)
+{
+    float product[BLOCK];
+    for (size_t i = 0; i < BLOCK; i++)
+        product[i] = x[i] * (float)levels[i];
+    for (size_t half = BLOCK / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            product[i] += product[i + half];
+    return product[0];
+}
+
+static int32_t square_of(const int8_t *levels)
+{
+    int32_t sum = 0;
+    for (size_t i = 0; i < BLOCK; i++)
+        sum += levels[i] * levels[i];
+    return sum;
 }
 
 bool q4_quantise(const float *x, bf16 *scale, uint8_t *codes)
@@ -85,15 +114,7 @@ bool q4_quantise(const float *x, bf16 *scale, uint8_t *codes)
     for (size_t c = 0; c < 2 * sizeof q4_targets / sizeof *q4_targets; c++) {
         round_block(unit, c & 1 ? -q4_targets[c / 2] : q4_targets[c / 2], q);
         nearest_levels(q, levels, codes);
-        float lane[4] = {0};
-        int32_t squares = 0;
-        for (size_t i = 0; i < BLOCK; i += 4) {
-            for (size_t j = 0; j < 4; j++) {
-                lane[j] += unit[i + j] * (float)levels[i + j];
-                squares += levels[i + j] * levels[i + j];
-            }
-        }
-        const float product = (lane[0] + lane[1]) + (lane[2] + lane[3]), fit = product / (float)squares;
+        const float product = product_of(unit, levels), fit = product / (float)square_of(levels);
         if (fit * product > best) {
             best = fit * product;
             best_scale = fit;

@@ -932,7 +932,7 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     float *y = fence(&fy, ((m - 1) * y_stride + n) * sizeof(float), false);
     gemm(g, m, x, stride, w.packed.data, n, depth, 0, n, 0, depth, y, y_stride, false);
     /* Many rows are multiplied with expanded weights. */
-    const bool rounded = g->tile && g->expand && m > (size_t)g->mr;
+    const bool rounded = g->tile && g->expand && m > 2 * (size_t)g->mr;
     for (size_t r = 0; r < m; r++) {
         for (size_t j = 0; j < n; j++) {
             double flushed = 0;
@@ -965,7 +965,7 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     for (size_t r = 0; r < m; r++)
         assert_memory_equal(z + r * y_stride, y + r * y_stride, n * sizeof(float));
     /* A row does not depend on its company, as long as both are few or both are many. */
-    const size_t row = random_below(m), company = rounded ? 1 + (size_t)g->mr : 1;
+    const size_t row = random_below(m), company = rounded ? 1 + 2 * (size_t)g->mr : 1;
     const size_t first = row + company <= m ? row : m - company;
     float *alone = malloc(company * n * sizeof(float));
     gemm(g, company, x + first * stride * dtype_size(g->activation), stride, w.packed.data, n, depth, 0, n, 0, depth,
