@@ -290,7 +290,8 @@ int main(int argc, char **argv)
     bench b = {.matrix = matrix, .other = other, .x = x, .y = y};
     for (qwen3_isa isa = QWEN3_ISA_C; argc == 1 && isa <= qwen3_isa_best(); isa++) {
         b.k = kernels_get(isa);
-        bench_level(&b, threads);
+        if (b.k)
+            bench_level(&b, threads);
     }
     for (int i = 1; i < argc; i++) {
         qwen3_isa isa;

@@ -84,13 +84,14 @@ typedef enum qwen3_dtype {
 
 /* Instruction-set level of the kernels. */
 typedef enum qwen3_isa {
-    QWEN3_ISA_AUTO =
-        0,            /* the best this CPU has, except that a model of at most 64 MiB of weights keeps
-                         activations, keys and values in f32; environment QWEN3_ISA=c|avx2|avx512|avx512_bf16 lowers it */
-    QWEN3_ISA_C,      /* plain C, the specification of every kernel */
-    QWEN3_ISA_AVX2,   /* AVX2 + FMA */
-    QWEN3_ISA_AVX512, /* AVX-512 F, BW, DQ, VL */
-    QWEN3_ISA_AVX512_BF16,
+    QWEN3_ISA_AUTO = 0,    /* the best this CPU has, except that a model of at most 64 MiB of weights keeps
+                              activations, keys and values in f32; environment QWEN3_ISA=c|avx2|... lowers it */
+    QWEN3_ISA_C,           /* plain C, the specification of every kernel */
+    QWEN3_ISA_AVX2,        /* x86-64: AVX2 + FMA */
+    QWEN3_ISA_AVX512,      /* x86-64: AVX-512 F, BW, DQ, VL */
+    QWEN3_ISA_AVX512_BF16, /* x86-64: these and AVX-512 BF16 */
+    QWEN3_ISA_NEON,        /* 64-bit Arm: Advanced SIMD */
+    QWEN3_ISA_NEON_BF16,   /* 64-bit Arm: the same with BF16 instructions (Armv8.6) */
 } qwen3_isa;
 
 /* Names as on the command line: "headwise", "online_softmax", "bf16", "avx512_bf16", ... */

@@ -132,17 +132,17 @@ static operator_arguments arguments_of(const operator_call *op, qwen3_parallel_s
                                 .scale = a->scale};
 }
 
-/* Blocks that travel are packed for one instruction set: the lowest of the ranks. */
+/* Blocks that travel are packed for one instruction set: the best that all ranks have. */
 static void set_shape(operator_call *op)
 {
     const qwen3_attention_args *a = op->args;
-    uint64_t isa = op->ranks[0].isa;
+    qwen3_isa isa = (qwen3_isa)op->ranks[0].isa;
     for (int r = 1; r < comm_size(op->comm); r++)
-        isa = op->ranks[r].isa < isa ? op->ranks[r].isa : isa;
+        isa = kernels_common(isa, (qwen3_isa)op->ranks[r].isa);
     op->threads = a->threads ? a->threads : omp_get_max_threads();
     op->scale = a->scale != 0.0f ? a->scale : 1.0f / sqrtf((float)a->head_dim);
     op->shape = (attention_shape){
-        .kernels = kernels_get((qwen3_isa)isa),
+        .kernels = kernels_get(isa),
         .kv_type = QWEN3_DTYPE_F32,
         .head_dim = a->head_dim,
         .causal = a->causal,

@@ -50,7 +50,7 @@ static void choose_precision(qwen3_model *m, const kernels *best)
     if (m->options.isa != QWEN3_ISA_AUTO || qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES)
         return;
     while (m->kernels->gemm[m->options.dtype].activation != QWEN3_DTYPE_F32)
-        m->kernels = kernels_get((qwen3_isa)(m->kernels->isa - 1));
+        m->kernels = m->kernels->below;
     m->plan.kv_dtype = QWEN3_DTYPE_F32;
 }
 
@@ -78,9 +78,9 @@ static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
     qwen3_status status = qwen3_comm_agree(m->world, err);
     if (status)
         return status;
-    double level = -(double)m->kernels->isa;
-    qwen3_comm_max(m->world, &level, 1);
-    choose_precision(m, kernels_get((qwen3_isa)-level));
+    double levels[2] = {-(double)m->kernels->isa, (double)m->kernels->isa}; /* lowest and highest */
+    qwen3_comm_max(m->world, levels, 2);
+    choose_precision(m, kernels_get(kernels_common((qwen3_isa)-levels[0], (qwen3_isa)levels[1])));
     return QWEN3_OK;
 }
 

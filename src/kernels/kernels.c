@@ -5,19 +5,36 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 #include "base/status.h"
 #include "kernels/levels.h"
 
-#define LEVELS (QWEN3_ISA_AVX512_BF16 + 1)
+static const char *const isa_names[ISA_COUNT] = {
+    [QWEN3_ISA_AUTO] = "auto",
+    [QWEN3_ISA_C] = "c",
+    [QWEN3_ISA_AVX2] = "avx2",
+    [QWEN3_ISA_AVX512] = "avx512",
+    [QWEN3_ISA_AVX512_BF16] = "avx512_bf16",
+    [QWEN3_ISA_NEON] = "neon",
+    [QWEN3_ISA_NEON_BF16] = "neon_bf16",
+};
 
-static const char *const isa_names[LEVELS] = {"auto", "c", "avx2", "avx512", "avx512_bf16"};
+/* The level that each is built on: smaller than itself, so that all chains end at plain C. */
+static const qwen3_isa below[ISA_COUNT] = {
+    [QWEN3_ISA_AVX2] = QWEN3_ISA_C, [QWEN3_ISA_AVX512] = QWEN3_ISA_AVX2,    [QWEN3_ISA_AVX512_BF16] = QWEN3_ISA_AVX512,
+    [QWEN3_ISA_NEON] = QWEN3_ISA_C, [QWEN3_ISA_NEON_BF16] = QWEN3_ISA_NEON,
+};
 
-static kernels tables[LEVELS];
+/* Those that this CPU has are filled; the others stay without a name. */
+static kernels tables[ISA_COUNT];
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
 
 const char *qwen3_isa_name(qwen3_isa isa)
 {
-    return (size_t)isa < LEVELS ? isa_names[isa] : "unknown";
+    return (size_t)isa < ISA_COUNT ? isa_names[isa] : "unknown";
 }
 
 static bool same_name(const char *a, const char *b)
@@ -32,7 +49,7 @@ static bool same_name(const char *a, const char *b)
 
 bool qwen3_isa_parse(const char *name, qwen3_isa *value)
 {
-    for (int i = 0; name && i < LEVELS; i++) {
+    for (int i = 0; name && i < ISA_COUNT; i++) {
         if (same_name(name, isa_names[i])) {
             *value = (qwen3_isa)i;
             return true;
@@ -41,62 +58,98 @@ bool qwen3_isa_parse(const char *name, qwen3_isa *value)
     return false;
 }
 
-/* The compiler's run-time library asks CPUID for the instructions and XGETBV for whether the operating
- * system saves the registers. */
+/* Whether this CPU has the instructions that a level adds to those of the level below. */
+static bool cpu_has(qwen3_isa isa)
+{
+    switch (isa) {
+#if defined(__x86_64__)
+    /* The compiler's run-time library asks CPUID for the instructions and XGETBV for whether the operating
+     * system saves the registers. */
+    case QWEN3_ISA_AVX2:
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case QWEN3_ISA_AVX512:
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    case QWEN3_ISA_AVX512_BF16:
+        return __builtin_cpu_supports("avx512bf16");
+#elif defined(__aarch64__)
+    case QWEN3_ISA_NEON:
+        return true; /* the calling convention needs it */
+    case QWEN3_ISA_NEON_BF16:
+        return getauxval(AT_HWCAP2) & HWCAP2_BF16;
+#endif
+    default:
+        return false;
+    }
+}
+
 qwen3_isa qwen3_isa_best(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
-        return QWEN3_ISA_C;
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
-        return QWEN3_ISA_AVX2;
-    return __builtin_cpu_supports("avx512bf16") ? QWEN3_ISA_AVX512_BF16 : QWEN3_ISA_AVX512;
-#else
-    return QWEN3_ISA_C;
 #endif
+    qwen3_isa best = QWEN3_ISA_C;
+    for (qwen3_isa isa = best + 1; isa < ISA_COUNT; isa++)
+        if (below[isa] == best && cpu_has(isa))
+            best = isa;
+    return best;
+}
+
+qwen3_isa kernels_common(qwen3_isa a, qwen3_isa b)
+{
+    while (a != b) {
+        if (a > b)
+            a = below[a];
+        else
+            b = below[b];
+    }
+    return a;
 }
 
 static void build_tables(void)
 {
-    static void (*const init[LEVELS])(kernels *) = {
+    static void (*const init[ISA_COUNT])(kernels *) = {
         [QWEN3_ISA_C] = kernels_init_c,
 #if defined(__x86_64__)
         [QWEN3_ISA_AVX2] = kernels_init_avx2,
         [QWEN3_ISA_AVX512] = kernels_init_avx512,
         [QWEN3_ISA_AVX512_BF16] = kernels_init_avx512_bf16,
+#elif defined(__aarch64__)
+        [QWEN3_ISA_NEON] = kernels_init_neon,
+        [QWEN3_ISA_NEON_BF16] = kernels_init_neon_bf16,
 #endif
     };
-    for (qwen3_isa isa = QWEN3_ISA_C; isa <= qwen3_isa_best(); isa++) {
-        tables[isa] = tables[isa - 1];
+    const qwen3_isa best = qwen3_isa_best();
+    for (qwen3_isa isa = QWEN3_ISA_C; isa <= best; isa++) {
+        if (kernels_common(isa, best) != isa)
+            continue; /* of another architecture */
+        const kernels *base = &tables[below[isa]];
+        tables[isa] = *base;
         tables[isa].isa = isa;
         tables[isa].name = isa_names[isa];
+        tables[isa].below = isa > QWEN3_ISA_C ? base : NULL;
         init[isa](&tables[isa]);
     }
 }
 
-/* AUTO and levels above the best in the environment leave the best. */
-static bool isa_from_environment(qwen3_isa best, qwen3_isa *isa)
+/* AUTO and levels that this CPU lacks leave the best. */
+static bool isa_from_environment(qwen3_isa *isa)
 {
     const char *name = getenv("QWEN3_ISA");
     *isa = QWEN3_ISA_AUTO;
     if (name && *name && !qwen3_isa_parse(name, isa))
         return false;
-    if (*isa == QWEN3_ISA_AUTO || *isa > best)
-        *isa = best;
+    if (!tables[*isa].name)
+        *isa = qwen3_isa_best();
     return true;
 }
 
 const kernels *kernels_get(qwen3_isa isa)
 {
-    qwen3_isa best = qwen3_isa_best();
-    if (isa == QWEN3_ISA_AUTO && !isa_from_environment(best, &isa))
-        return NULL;
-    if (isa < QWEN3_ISA_C || isa > best)
-        return NULL;
     pthread_once(&tables_once, build_tables);
-    return &tables[isa];
+    if (isa == QWEN3_ISA_AUTO && !isa_from_environment(&isa))
+        return NULL;
+    return (size_t)isa < ISA_COUNT && tables[isa].name ? &tables[isa] : NULL;
 }
 
 qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err)
@@ -106,7 +159,7 @@ qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err)
         return QWEN3_OK;
     if (isa == QWEN3_ISA_AUTO)
         return fail(err, QWEN3_ERR_ARGUMENT, "environment variable QWEN3_ISA: got \"%s\", expected %s",
-                    getenv("QWEN3_ISA"), "auto, c, avx2, avx512 or avx512_bf16");
-    return fail(err, QWEN3_ERR_UNSUPPORTED, "instruction set: got %s, expected at most %s, the best of this CPU",
+                    getenv("QWEN3_ISA"), "auto, c, avx2, avx512, avx512_bf16, neon or neon_bf16");
+    return fail(err, QWEN3_ERR_UNSUPPORTED, "instruction set: got %s, expected one that this CPU has, at best %s",
                 qwen3_isa_name(isa), qwen3_isa_name(qwen3_isa_best()));
 }

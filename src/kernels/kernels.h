@@ -1,14 +1,14 @@
 /* kernels.h - the contract between the mathematics of the model and the instruction sets.
  *
  * One `kernels` table per instruction-set level. Plain C (c/) fills every entry and is the specification;
- * a level above starts from a copy of the level below and overrides entries (kernels.c). Tables are
- * constant after the first call of kernels_get.
+ * a level above starts from a copy of the level below and overrides entries (kernels.c). Each architecture has its
+ * own chain of levels above plain C. Tables are constant after the first call of kernels_get.
  *
  * Types. Weights are stored as F32, BF16, or in quantised blocks Q8, Q4 (blocks.h), keys and values as F32 or
- * BF16 ("storage"). Activations that enter a matrix product are F32 or BF16 ("activation"): the AVX-512 BF16
- * level multiplies all but F32 storage as BF16 by BF16 with f32 accumulation, every other level widens storage
- * to f32 and keeps f32 activations. Everything else (residual stream, outputs of products, scores, partial
- * results) is f32.
+ * BF16 ("storage"). Activations that enter a matrix product are F32 or BF16 ("activation"): with BF16 storage the
+ * levels with BF16 instructions, and that of AVX-512 with Q8 and Q4 too, multiply BF16 by BF16 with f32 accumulation,
+ * all others widen storage to f32 and keep f32 activations. Everything else (residual stream, outputs of
+ * products, scores, partial results) is f32.
  *
  * BF16 conversion rounds to nearest even; NaN stays NaN.
  */
@@ -25,6 +25,7 @@ typedef uint16_t bf16;
 
 #define DTYPE_COUNT 4
 #define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone; what keys, values and activations can be */
+#define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
 /* Rows of an activation matrix start at multiples of this many elements, and the elements between the
  * last column and the next multiple are zero: kernels may read (not write) them. */
@@ -95,6 +96,7 @@ static inline int gemm_grain(const gemm_kernel *g)
 typedef struct kernels {
     qwen3_isa isa;
     const char *name;
+    const struct kernels *below;   /* the level that this one is built on; NULL for plain C */
     gemm_kernel gemm[DTYPE_COUNT]; /* by storage type */
 
     /* y[i] = x[i] * w[i] / sqrt(mean(x^2) + eps), stored as y_type. (Zhang & Sennrich 2019) y may be x
@@ -132,6 +134,8 @@ typedef struct kernels {
 const kernels *kernels_get(qwen3_isa isa);
 /* The same with an error that says why there is none. */
 qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err);
+/* The best level that two CPUs have in common, given the best of each, of any architecture; none is AUTO. */
+qwen3_isa kernels_common(qwen3_isa a, qwen3_isa b);
 
 /* ---- Over whole matrices (gemm.c) -------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 /* vector_kernels.h - all kernels, written once over the vector operations of a level (x86/vector_avx2.h,
- * x86/vector_avx512.h), which the including file includes before. Ends in vector_kernels_fill().
+ * x86/vector_avx512.h, arm/vector_neon.h), which the including file includes before. Ends in
+ * vector_kernels_fill().
  *
  * Loops over elements take LANES at a time and at the end the `part` that is left, with masked loads and
  * stores, so the tail needs no code of its own.

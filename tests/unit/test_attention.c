@@ -373,7 +373,7 @@ static void test_blocks(void **state)
 {
     (void)state;
     static const size_t dims[] = {1, 7, 32, 33, 64, 128};
-    for (int isa = QWEN3_ISA_C; isa <= QWEN3_ISA_AVX512_BF16; isa++)
+    for (int isa = QWEN3_ISA_C; isa < ISA_COUNT; isa++)
         for (int type = 0; kernels_get((qwen3_isa)isa) && type < ELEMENT_TYPES; type++)
             for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
                 check_block(kernels_get((qwen3_isa)isa), (qwen3_dtype)type, dims[d]);
@@ -463,7 +463,7 @@ static void check_case(const kernels *k, qwen3_dtype type, int number)
 static void test_random_cases(void **state)
 {
     (void)state;
-    for (int isa = QWEN3_ISA_C; isa <= QWEN3_ISA_AVX512_BF16; isa++)
+    for (int isa = QWEN3_ISA_C; isa < ISA_COUNT; isa++)
         for (int type = 0; kernels_get((qwen3_isa)isa) && type < ELEMENT_TYPES; type++)
             for (int number = 0; number < 60; number++)
                 check_case(kernels_get((qwen3_isa)isa), (qwen3_dtype)type, number);

@@ -5,46 +5,25 @@
 #include "kernels/x86/vector_avx512.h"
 
 #include "kernels/blocks.h"
-#include "kernels/tile.h"
 
-#define NR (VECS * LANES)
+typedef __m512bh pairs;
 
-TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
-                        const void *w, float *y, size_t y_stride, bool accumulate)
+TEMPLATE pairs pairs_load(const bf16 *p)
 {
-    (void)storage;
-    __m512 sum[MR][VECS];
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int v = 0; v < VECS; v++)
-            sum[r][v] = accumulate ? _mm512_loadu_ps(y + (size_t)r * y_stride + v * LANES) : _mm512_setzero_ps();
-    }
-    const bf16 *group = w;
-    for (size_t g = 0; g < k_groups; g++, group += 2 * NR, x += 2) {
-        __m512bh weight[VECS];
-        UNROLL
-        for (int v = 0; v < VECS; v++)
-            weight[v] = (__m512bh)_mm512_loadu_si512(group + v * 2 * LANES);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            int32_t pair;
-            memcpy(&pair, x + (size_t)r * x_stride, sizeof pair);
-            const __m512bh xi = (__m512bh)_mm512_set1_epi32(pair);
-            UNROLL
-            for (int v = 0; v < VECS; v++)
-                sum[r][v] = _mm512_dpbf16_ps(sum[r][v], xi, weight[v]);
-        }
-    }
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int v = 0; v < VECS; v++)
-            _mm512_storeu_ps(y + (size_t)r * y_stride + v * LANES, sum[r][v]);
-    }
+    return (__m512bh)_mm512_loadu_si512(p);
 }
 
-DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
+TEMPLATE pairs pairs_set1(uint32_t pair)
+{
+    return (__m512bh)_mm512_set1_epi32((int)pair);
+}
+
+TEMPLATE vec vec_add_products(vec c, pairs a, pairs b)
+{
+    return _mm512_dpbf16_ps(c, a, b);
+}
+
+#include "kernels/vector_bf16_kernels.h"
 
 /* ---- Blocks ------------------------------------------------------------------------------------ */
 
@@ -173,30 +152,12 @@ static void expand_q4(size_t k_groups, const void *w, void *panel)
     expand_as(QWEN3_DTYPE_Q4, k_groups, w, panel);
 }
 
-static uint64_t multiply_add_bf16(size_t n)
-{
-    const size_t steps = n * (1000000 / (MR * NR * 4));
-    __m512i half = _mm512_set1_epi16(0x3f00);
-    __asm__ volatile("" : "+v"(half));
-    __m512 sum[MR * VECS];
-    for (int j = 0; j < MR * VECS; j++)
-        sum[j] = _mm512_setzero_ps();
-    for (size_t i = 0; i < steps; i++) {
-        UNROLL
-        for (int j = 0; j < MR * VECS; j++)
-            sum[j] = _mm512_dpbf16_ps(sum[j], (__m512bh)half, (__m512bh)half);
-    }
-    for (int j = 0; j < MR * VECS; j++)
-        __asm__ volatile("" : "+v"(sum[j]));
-    return (uint64_t)steps * MR * NR * 4;
-}
-
 void kernels_init_avx512_bf16(kernels *k)
 {
     const gemm_kernel *expanded = &k->gemm[QWEN3_DTYPE_BF16];
-    k->gemm[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_BF16, 2, tile_bf16);
+    vector_bf16_kernels_fill(k);
     k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, tile_q8, expand_q8, expanded);
     k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, tile_q4, expand_q4, expanded);
-    for (int type = QWEN3_DTYPE_BF16; type < DTYPE_COUNT; type++)
-        k->multiply_add[type] = multiply_add_bf16;
+    k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add_bf16;
+    k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add_bf16;
 }

@@ -1,0 +1,30 @@
+/* kernels_neon_bf16.c - BF16 x BF16 products with f32 sums (BFDOT, Armv8.6), 6 x 16 tiles.
+ *
+ * The instruction adds two products per lane and their sum to the accumulator, rounds both sums to odd, treats
+ * denormal inputs as 0 and flushes denormal sums. (Arm Architecture Reference Manual, FPAdd_BF16)
+ */
+#include "kernels/arm/vector_neon.h"
+
+typedef bfloat16x8_t pairs;
+
+TEMPLATE pairs pairs_load(const bf16 *p)
+{
+    return vreinterpretq_bf16_u16(vld1q_u16(p));
+}
+
+TEMPLATE pairs pairs_set1(uint32_t pair)
+{
+    return vreinterpretq_bf16_u32(vdupq_n_u32(pair));
+}
+
+TEMPLATE vec vec_add_products(vec c, pairs a, pairs b)
+{
+    return vbfdotq_f32(c, a, b);
+}
+
+#include "kernels/vector_bf16_kernels.h"
+
+void kernels_init_neon_bf16(kernels *k)
+{
+    vector_bf16_kernels_fill(k);
+}

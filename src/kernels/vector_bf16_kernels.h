@@ -1,0 +1,73 @@
+/* vector_bf16_kernels.h - BF16 x BF16 products with f32 sums, written once over the instructions that add the
+ * products of pairs. The including file provides before:
+ *   the vectors of a level (vector_*.h);
+ *   pairs                         as many pairs of BF16 values as a vec has lanes
+ *   pairs_load(p), pairs_set1(u)  from memory; every pair from the 32 bits of u
+ *   vec_add_products(c, a, b)     c + a0 b0 + a1 b1 in every lane
+ * Ends in vector_bf16_kernels_fill().
+ */
+#include "kernels/tile.h"
+
+#define NR (VECS * LANES)
+
+TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
+                        const void *w, float *y, size_t y_stride, bool accumulate)
+{
+    (void)storage;
+    vec sum[MR][VECS];
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int v = 0; v < VECS; v++)
+            sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
+    }
+    const bf16 *group = w;
+    for (size_t g = 0; g < k_groups; g++, group += 2 * NR, x += 2) {
+        pairs weight[VECS];
+        UNROLL
+        for (int v = 0; v < VECS; v++)
+            weight[v] = pairs_load(group + v * 2 * LANES);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            uint32_t pair;
+            memcpy(&pair, x + (size_t)r * x_stride, sizeof pair);
+            const pairs xi = pairs_set1(pair);
+            UNROLL
+            for (int v = 0; v < VECS; v++)
+                sum[r][v] = vec_add_products(sum[r][v], xi, weight[v]);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int v = 0; v < VECS; v++)
+            vec_store(y + (size_t)r * y_stride + v * LANES, sum[r][v]);
+    }
+}
+
+DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
+
+static uint64_t multiply_add_bf16(size_t n)
+{
+    const size_t steps = n * (1000000 / (MR * NR * 4));
+    uint32_t bits = 0x3f003f00; /* 0.5 twice */
+    __asm__ volatile("" : "+r"(bits));
+    const pairs half = pairs_set1(bits);
+    vec sum[MR * VECS];
+    for (int j = 0; j < MR * VECS; j++)
+        sum[j] = vec_set1(0.0f);
+    for (size_t i = 0; i < steps; i++) {
+        UNROLL
+        for (int j = 0; j < MR * VECS; j++)
+            sum[j] = vec_add_products(sum[j], half, half);
+    }
+    for (int j = 0; j < MR * VECS; j++)
+        sum[j] = vec_opaque(sum[j]);
+    return (uint64_t)steps * MR * NR * 4;
+}
+
+TEMPLATE void vector_bf16_kernels_fill(kernels *k)
+{
+    k->gemm[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_BF16, 2, tile_bf16);
+    k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add_bf16;
+}
