@@ -1,10 +1,12 @@
 """What the end-to-end tests share: where things are, running a program on some ranks, counting checks.
 
 Environment (set by ctest): QWEN3_BIN, folder of the programs; QWEN3_LAUNCH, tests/launch.sh;
-QWEN3_MPIEXEC, the launcher of the MPI that was built with, empty without MPI; QWEN3_TEST_RANKS, the numbers
-of ranks to use; QWEN3_TEST_SEED, seed of randomised tests; QWEN3_TEST_FULL=1, every combination.
+QWEN3_MPIEXEC, the launcher of the MPI that was built with, empty without MPI; QWEN3_EMULATOR, what the
+programs run under where they are of another architecture; QWEN3_TEST_RANKS, the numbers of ranks to use;
+QWEN3_TEST_SEED, seed of randomised tests; QWEN3_TEST_FULL=1, every combination.
 """
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -24,6 +26,7 @@ sys.path.insert(0, str(TOOLS))  # for the tests: import make_checkpoint, referen
 BIN = pathlib.Path(os.environ.get("QWEN3_BIN", ROOT / "build" / "bin"))
 LAUNCH = os.environ.get("QWEN3_LAUNCH", str(ROOT / "tests" / "launch.sh"))
 MPIEXEC = os.environ["QWEN3_MPIEXEC"] if "QWEN3_MPIEXEC" in os.environ else shutil.which("mpiexec") or ""
+EMULATOR = os.environ.get("QWEN3_EMULATOR", "").split()
 RANKS = sorted({int(n) for n in re.split(r"[ ,;]+", os.environ.get("QWEN3_TEST_RANKS", "1 2 3")) if n})
 RANKS = RANKS if MPIEXEC else [1]
 FULL = os.environ.get("QWEN3_TEST_FULL") == "1"
@@ -83,7 +86,9 @@ def run(ranks, program, *arguments, timeout=60, env=None):
     if not program.exists():
         sys.exit(f"{program} is missing: build it, or set QWEN3_BIN")
     environment = {"OMP_NUM_THREADS": "1", **os.environ, **(env or {})}  # many ranks share few cores
-    command = [str(part) for part in (program, *arguments)]
+    command = []
+    for part in (program, *arguments):  # the program of the build may be the argument of a script
+        command += [*EMULATOR, str(part)] if pathlib.Path(str(part)).parent == BIN else [str(part)]
     if ranks > 1:
         command = [LAUNCH, MPIEXEC, str(ranks), *command]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -104,6 +109,13 @@ def run(ranks, program, *arguments, timeout=60, env=None):
             file.seek(0)
             texts.append(file.read())
     return Outcome(command, code, *texts)
+
+
+@functools.lru_cache(maxsize=None)
+def has_level(isa):
+    """Whether the CPU that the programs run on has this instruction-set level."""
+    arguments = ("--model", "synthetic:tiny", "--tokens", 1, "--isa", isa, "--output", os.devnull)
+    return run(1, "qwen3", "logits", *arguments).ok
 
 
 def relative_l2(value, expected):

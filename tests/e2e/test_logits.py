@@ -10,11 +10,10 @@ import dataclasses
 import itertools
 import sys
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
-from e2e import FULL, RANKS, Checks, relative_l2, rng, run, scratch
+from e2e import FULL, RANKS, Checks, has_level, relative_l2, rng, run, scratch
 
 import make_checkpoint
 import reference
@@ -28,9 +27,10 @@ LONGEST = 150  # more than two pages of the KV cache
 # row, so it is judged over many rows, and few rows get twice the tolerance.
 TOLERANCE = {"f32": 1e-5, "bf16": 1e-2}
 PRODUCTS = "bf16 products"
-if "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
-    TOLERANCE[PRODUCTS] = 1e-2
 MANY_ROWS = 16
+PRODUCT_LEVEL = next(filter(has_level, ("avx512_bf16", "neon_bf16")), None)
+if PRODUCT_LEVEL:
+    TOLERANCE[PRODUCTS] = 1e-2
 
 # name: (shape, options of make_checkpoint). Hidden sizes, too, are divisible by little.
 MODELS = {
@@ -67,7 +67,7 @@ class Case:
 
     def arguments(self):
         options = ["--attention-algo", self.algorithm, "--dtype", self.dtype.split()[0], "--threads", self.threads]
-        options += ["--isa", "avx512_bf16"] if self.dtype == PRODUCTS else []
+        options += ["--isa", PRODUCT_LEVEL] if self.dtype == PRODUCTS else []
         options += ["--parallel-strategy", self.strategy]
         options += ["--grid", self.grid] if self.grid else []
         options += ["--all"] if self.rows == "all" else []
