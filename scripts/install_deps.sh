@@ -44,6 +44,11 @@ else
     exit 1
 fi
 echo "Installing:$missing"
+for package in $missing; do
+    case $package in
+    *:*) $as_root dpkg --add-architecture "${package#*:}" ;; # its package lists are asked for from now on
+    esac
+done
 # A fresh image has no package lists, an old one has stale ones: refresh them once before installing.
 $as_root apt-get update -q
 # shellcheck disable=SC2086 # the list is meant to be split

@@ -43,9 +43,10 @@ python_scripts() {
     git ls-files '*.py' | xargs python3 -m py_compile
 }
 
-# clang-tidy has no parallelism of its own; headers are seen through the files that include them.
+# clang-tidy has no parallelism of its own; headers are seen through the files that include them. What a build for
+# x86-64 does not compile is left out.
 tidy() {
-    git ls-files 'src/*.c' 'programs/*.c' 'examples/*.c' |
+    git ls-files 'src/*.c' 'programs/*.c' 'examples/*.c' ':!src/kernels/arm' |
         xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p "$build" 2>&1 |
         grep -vE '^[0-9]+ warnings? (generated|treated)|^Suppressed|^Use -' >"$build/clang-tidy.log"
     ! { grep -E '(warning|error):' -A 4 "$build/clang-tidy.log"; }
