@@ -7,6 +7,12 @@
 #include "attention/pass_kv.h"
 #include "attention/pass_q.h"
 
+/* Where a query head of row r of a job stands in q and in partials, which are [kv_heads, rows, group]. */
+static size_t head_in_job(const attention_shape *shape, size_t rows, size_t r, size_t head)
+{
+    return (head / shape->group * rows + r) * shape->group + head % shape->group;
+}
+
 /* Head `unit` of row i among q, k, v heads: in this rank's part, or in what was gathered from all groups. */
 static float *qkv_head(const qwen3_session *s, size_t i, size_t unit)
 {
@@ -44,9 +50,8 @@ static void place_head(const qwen3_session *s, int64_t layer, size_t i, size_t u
     if (unit < heads) {
         int group = s->step.mode == STEP_SPLIT_ROWS ? s->cache.group : 0;
         const step_job *job = &s->step.jobs[(size_t)group * s->step.n_sequences + (size_t)row->index];
-        size_t r = first + i - job->first, kv_head = unit / shape->group, member = unit % shape->group;
-        size_t place = (job->first - first) * heads + (kv_head * job->rows + r) * shape->group + member;
-        qwen3_dtype type = shape->kernels->gemm[shape->kv_type].activation;
+        size_t place = (job->first - first) * heads + head_in_job(shape, job->rows, first + i - job->first, unit);
+        qwen3_dtype type = session_q_type(s);
         float scale = 1.0f / sqrtf((float)shape->head_dim);
         s->model->kernels->scale(shape->head_dim, scale, qkv_head(s, i, unit),
                                  (char *)s->b.q + place * attention_q_stride(shape) * dtype_size(type), type);
@@ -89,7 +94,7 @@ static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64
 }
 
 /* The jobs of this layer: their queries, partials and the keys that are here. On one thread. */
-static size_t make_jobs(qwen3_session *s, int64_t layer)
+static void make_jobs(qwen3_session *s, int64_t layer)
 {
     const step *p = &s->step;
     size_t heads = session_heads(s), d = s->shape.head_dim, stride = attention_q_stride(&s->shape);
@@ -120,7 +125,6 @@ static size_t make_jobs(qwen3_session *s, int64_t layer)
         }
         run += partial_floats(rows * heads, d);
     }
-    return n_jobs;
 }
 
 static void clear_partials(team *t, const qwen3_session *s, size_t n_jobs)
@@ -200,7 +204,7 @@ static void attend_split_heads(team *t, qwen3_session *s, size_t n_jobs)
             size_t row = u / size, head = (size_t)part.begin + u % size;
             const attention_job *job = &s->tables.jobs[s->step.rows[row].index];
             size_t r = row - s->step.jobs[s->step.rows[row].index].first;
-            size_t at = (head / s->shape.group * job->rows + r) * s->shape.group + head % s->shape.group;
+            size_t at = head_in_job(&s->shape, job->rows, r, head);
             memcpy(to.o + u * d, job->o + at * d, d * sizeof(float));
             to.m[u] = job->m[at];
             to.l[u] = job->l[at];
@@ -220,7 +224,7 @@ static void collect_attended(team *t, const qwen3_session *s)
 {
     size_t first, n = session_rows(s, &first), d = s->shape.head_dim, heads = (size_t)range_size(s->part.heads), begin,
                   end;
-    size_t stride = activation_stride(heads * d), group = s->shape.group;
+    size_t stride = activation_stride(heads * d);
     bool by_row = s->step.mode == STEP_SPLIT_WEIGHTS;
     partial_run run = partial_at(session_attends_all(s) ? s->b.received : s->b.partials, n * heads, d);
     team_part(t, n * heads, 1, &begin, &end);
@@ -229,8 +233,7 @@ static void collect_attended(team *t, const qwen3_session *s)
         if (!by_row) {
             const step_job *job =
                 &s->step.jobs[(size_t)s->cache.group * s->step.n_sequences + (size_t)s->step.rows[first + i].index];
-            size_t r = first + i - job->first;
-            at = (job->first - first) * heads + (head / group * job->rows + r) * group + head % group;
+            at = (job->first - first) * heads + head_in_job(&s->shape, job->rows, first + i - job->first, head);
         }
         float inverse = run.l[at] > 0 ? 1.0f / run.l[at] : 0.0f;
         s->model->kernels->scale(d, inverse, run.o + at * d,
@@ -241,7 +244,7 @@ static void collect_attended(team *t, const qwen3_session *s)
 
 void attend(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
 {
-    size_t n_jobs = s->step.pass_query ? (size_t)s->cache.groups * s->step.n_sequences : s->step.n_sequences;
+    size_t n_jobs = session_jobs(s);
     if (t->tid == 0)
         make_jobs(s, layer);
     team_barrier(t);

@@ -34,7 +34,7 @@ static size_t blocks_after(const qwen3_session *s, size_t q, int group)
 {
     int64_t owned = s->cache.sequences[s->step.sequences[q]].owned[group] +
                     s->step.new_owned[q * (size_t)s->cache.groups + (size_t)group];
-    return (size_t)(owned + KV_BLOCK - 1) / KV_BLOCK;
+    return kv_pages_for(owned);
 }
 
 /* ---- Tables ------------------------------------------------------------------------------------ */
@@ -169,7 +169,7 @@ static void lay_out_attention(const qwen3_session *s, arena *a, step_buffers *b,
     if (!all && groups > 1)
         lay_out_pass_kv(s, a, b);
     /* Workspace: only rows and blocks of the jobs are looked at. */
-    size_t n_jobs = p->pass_query ? groups * p->n_sequences : p->n_sequences;
+    size_t n_jobs = session_jobs(s);
     for (size_t j = 0; j < n_jobs; j++) {
         size_t job = p->pass_query || p->mode == STEP_SPLIT_WEIGHTS ? j : (size_t)s->cache.group * p->n_sequences + j;
         s->tables.jobs[j] = (attention_job){.rows = p->jobs[job].rows, .n_blocks = most_blocks(s, j % p->n_sequences)};

@@ -97,6 +97,12 @@ static inline bool session_attends_all(const qwen3_session *s)
     return s->step.mode == STEP_SPLIT_WEIGHTS || s->step.pass_query;
 }
 
+/* Attention jobs of a layer: one for each sequence, of each group whose queries come here row by row. */
+static inline size_t session_jobs(const qwen3_session *s)
+{
+    return s->step.pass_query ? (size_t)s->cache.groups * s->step.n_sequences : s->step.n_sequences;
+}
+
 /* The rows that this rank computes: [*first, *first + result) of step.rows. */
 static inline size_t session_rows(const qwen3_session *s, size_t *first)
 {

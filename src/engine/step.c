@@ -218,14 +218,6 @@ qwen3_status step_plan(step *s, const kv_cache *cache, const qwen3_config *confi
     return sort_rows(s, cache, err);
 }
 
-bool step_must_grow(const step *s, const kv_cache *cache)
-{
-    for (size_t q = 0; q < s->n_sequences; q++)
-        if (kv_cache_must_grow(cache, s->sequences[q], s->new_owned + q * (size_t)cache->groups))
-            return true;
-    return false;
-}
-
 qwen3_status step_reserve(const step *s, kv_cache *cache, qwen3_error *err)
 {
     for (size_t q = 0; q < s->n_sequences; q++) {

@@ -51,8 +51,6 @@ void step_close(step *s);
  * split_min: fewest rows that are split over the groups. */
 qwen3_status step_plan(step *s, const kv_cache *cache, const qwen3_config *config, const qwen3_batch *batch,
                        int64_t split_min, qwen3_error *err);
-/* Whether carrying it out needs new KV pages on any rank (the same answer on every rank). */
-bool step_must_grow(const step *s, const kv_cache *cache);
 /* Reserves the pages of this rank. */
 qwen3_status step_reserve(const step *s, kv_cache *cache, qwen3_error *err);
 /* Books the positions; cannot fail. */

@@ -53,20 +53,6 @@ int kv_cache_emptiest(const kv_sequence *s, int groups)
     return best;
 }
 
-static size_t pages_for(int64_t positions)
-{
-    return (size_t)((positions + KV_BLOCK - 1) / KV_BLOCK);
-}
-
-bool kv_cache_must_grow(const kv_cache *c, int sequence, const int64_t *new_positions)
-{
-    const kv_sequence *s = &c->sequences[sequence];
-    for (int g = 0; g < c->groups; g++)
-        if (pages_for(s->owned[g] + new_positions[g]) > pages_for(s->owned[g]))
-            return true;
-    return false;
-}
-
 static qwen3_status page_new(kv_cache *c, qwen3_error *err)
 {
     kv_page *page = calloc(1, sizeof *page);
@@ -89,7 +75,7 @@ static qwen3_status page_new(kv_cache *c, qwen3_error *err)
 qwen3_status kv_cache_reserve(kv_cache *c, int sequence, int64_t n, qwen3_error *err)
 {
     kv_sequence *s = &c->sequences[sequence];
-    size_t need = pages_for(s->owned[c->group] + n);
+    size_t need = kv_pages_for(s->owned[c->group] + n);
     if (need > s->max_pages) {
         size_t max = need + need / 2 + 4;
         kv_page **pages = realloc(s->pages, max * sizeof *pages);
@@ -129,7 +115,7 @@ kv_slot kv_cache_append(kv_cache *c, int sequence, int64_t position, int owner)
 void kv_cache_reset(kv_cache *c, int sequence)
 {
     kv_sequence *s = &c->sequences[sequence];
-    c->used_pages -= pages_for(s->owned[c->group]);
+    c->used_pages -= kv_pages_for(s->owned[c->group]);
     while (s->n_pages > 0) {
         kv_page *page = s->pages[--s->n_pages];
         page->next = c->free_pages;
@@ -141,7 +127,7 @@ void kv_cache_reset(kv_cache *c, int sequence)
 
 size_t kv_cache_pages(const kv_cache *c, int sequence, int group)
 {
-    return pages_for(c->sequences[sequence].owned[group]);
+    return kv_pages_for(c->sequences[sequence].owned[group]);
 }
 
 void *kv_cache_layer(const kv_cache *c, const kv_page *page, int64_t layer)

@@ -48,9 +48,6 @@ void kv_cache_close(kv_cache *c);
 
 /* The group that takes the next position of a sequence in a step that splits weights: the emptiest. */
 int kv_cache_emptiest(const kv_sequence *s, int groups);
-/* Whether some group needs a new page of `sequence` for new[groups] more positions (the same answer on
- * every rank). */
-bool kv_cache_must_grow(const kv_cache *c, int sequence, const int64_t *new_positions);
 /* Makes room for n more positions of a sequence on this rank; nothing else changes. */
 qwen3_status kv_cache_reserve(kv_cache *c, int sequence, int64_t n, qwen3_error *err);
 /* Books a position of a sequence for `owner` and returns its slot if that is this rank's group. Room must
@@ -58,6 +55,11 @@ qwen3_status kv_cache_reserve(kv_cache *c, int sequence, int64_t n, qwen3_error 
 kv_slot kv_cache_append(kv_cache *c, int sequence, int64_t position, int owner);
 void kv_cache_reset(kv_cache *c, int sequence);
 
+/* Pages that so many positions fill. */
+static inline size_t kv_pages_for(int64_t positions)
+{
+    return (size_t)((positions + KV_BLOCK - 1) / KV_BLOCK);
+}
 /* The pages of a sequence on a rank of `group`. */
 size_t kv_cache_pages(const kv_cache *c, int sequence, int group);
 /* The part of a page that belongs to one layer. */
