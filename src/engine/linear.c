@@ -7,12 +7,17 @@
 #define FEW_ROWS 16
 /* Rows that share one pass over a panel; their activations stay in the last-level cache. */
 #define ROWS_PER_ITEM 512
+#define ITEMS_PER_THREAD 32
+/* Fewer rows would not pay for bringing a panel into the caches. */
+#define LEAST_ROWS 48
 
-/* Work items of a product with `panels` panels and m rows: rows are cut so that every thread finds several. */
+/* Work items of a product with `panels` panels and m rows: rows are cut so that every thread finds ITEMS_PER_THREAD,
+ * and the last ones to finish are not long alone. */
 static size_t rows_per_item(const team *t, size_t m, size_t panels, size_t mr, size_t most)
 {
-    size_t chunks = ((size_t)t->size * 4 + panels - 1) / panels;
+    size_t chunks = ((size_t)t->size * ITEMS_PER_THREAD + panels - 1) / panels;
     size_t rows = (m + chunks - 1) / chunks;
+    rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
     rows = (rows + mr - 1) / mr * mr;
     return rows < most ? rows : most / mr * mr;
 }
@@ -33,12 +38,15 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
     }
     size_t rows = rows_per_item(t, m, panels, (size_t)g->mr, ROWS_PER_ITEM), chunks = (m + rows - 1) / rows;
     team_loop_begin(t);
-    for (size_t i; (i = team_loop_next(t)) < chunks * panels;) {
+    size_t i = team_loop_next(t);
+    for (size_t next; i < chunks * panels; i = next) {
         size_t row = i / panels * rows, column = i % panels * nr;
         size_t m_item = m - row < rows ? m - row : rows;
         size_t end = n0 + column + nr < n1 ? n0 + column + nr : n1;
-        gemm(g, m_item, (const char *)x + row * x_stride * dtype_size(g->activation), x_stride, w->data, w->n, w->k,
-             n0 + column, end, k0, k1, y + row * y_stride + column, y_stride, accumulate);
+        next = team_loop_next(t);
+        const void *ahead = next < chunks * panels ? gemm_at(g, w->data, w->k, n0 + next % panels * nr, k0) : NULL;
+        gemm_before(g, m_item, (const char *)x + row * x_stride * dtype_size(g->activation), x_stride, w->data, w->n,
+                    w->k, n0 + column, end, k0, k1, y + row * y_stride + column, y_stride, accumulate, ahead);
     }
 }
 
@@ -57,13 +65,18 @@ void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range
     else
         team_loop_begin(t);
     float *gate = s->b.tiles + (size_t)t->tid * 2 * GATED_ROWS * nr, *up = gate + GATED_ROWS * nr;
-    for (size_t i; (i = few ? item++ : team_loop_next(t)) < end;) {
+    size_t i = few ? item++ : team_loop_next(t);
+    for (size_t next; i < end; i = next) {
+        next = few ? item++ : team_loop_next(t);
         size_t row = i / panels * rows, column = i % panels * nr, n0 = (size_t)n.begin + column;
         size_t n1 = n0 + nr < (size_t)n.end ? n0 + nr : (size_t)n.end;
         size_t m_item = m - row < rows ? m - row : rows;
         const char *x = (const char *)s->b.normed + row * x_stride * session_act_size(s);
-        gemm(g, m_item, x, x_stride, w->gate.data, w->gate.n, w->gate.k, n0, n1, 0, w->gate.k, gate, nr, false);
-        gemm(g, m_item, x, x_stride, w->up.data, w->up.n, w->up.k, n0, n1, 0, w->up.k, up, nr, false);
+        const void *ahead =
+            next < end ? gemm_at(g, w->gate.data, w->gate.k, (size_t)n.begin + next % panels * nr, 0) : NULL;
+        gemm_before(g, m_item, x, x_stride, w->gate.data, w->gate.n, w->gate.k, n0, n1, 0, w->gate.k, gate, nr, false,
+                    gemm_at(g, w->up.data, w->up.k, n0, 0));
+        gemm_before(g, m_item, x, x_stride, w->up.data, w->up.n, w->up.k, n0, n1, 0, w->up.k, up, nr, false, ahead);
         char *y = (char *)s->b.gated + (row * y_stride + column) * session_act_size(s);
         for (size_t r = 0; r < m_item; r++)
             s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + r * y_stride * session_act_size(s),

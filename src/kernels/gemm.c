@@ -4,10 +4,13 @@
  * pass by, mr at a time (Goto & van de Geijn 2008; x is small enough here to need no packing). Pieces of
  * quantised panels are expanded for the rows to share, unless these are few and a tile takes them as they are.
  */
+#include "base/memory.h"
 #include "kernels/blocks.h"
 
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
+/* How far ahead of its use a panel is asked for where one tile takes all rows. */
+#define AHEAD_DISTANCE ((size_t)4096)
 /* Rows that pay for expanding a piece, where a tile can do without: more than this many tiles of them. */
 #define DIRECT_TILES 2
 /* Of a piece that is expanded, on the stack of the calling thread. */
@@ -33,6 +36,12 @@ static inline size_t panel_bytes(const gemm_kernel *g, size_t k)
 size_t gemm_packed_bytes(const gemm_kernel *g, size_t n, size_t k)
 {
     return (n + (size_t)g->nr - 1) / (size_t)g->nr * panel_bytes(g, k);
+}
+
+const void *gemm_at(const gemm_kernel *g, const void *w, size_t depth, size_t n, size_t k)
+{
+    return (const unsigned char *)w + n / (size_t)g->nr * panel_bytes(g, depth) +
+           k / (size_t)g->kr * (size_t)g->nr * (size_t)g->group_bytes;
 }
 
 static bool finite_bf16(size_t n, const bf16 *x)
@@ -129,6 +138,8 @@ typedef struct gemm_piece {
     size_t cols;
     float *y;
     bool accumulate;
+    const unsigned char *next; /* weights that come after these; NULL = not known */
+    size_t next_bytes;
 } gemm_piece;
 
 /* The last panel of a matrix computes outputs that y has no room for. */
@@ -141,24 +152,34 @@ static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const
         memcpy(whole + (size_t)r * nr, y + (size_t)r * y_stride, p->cols * sizeof(float));
         memset(whole + (size_t)r * nr + p->cols, 0, (nr - p->cols) * sizeof(float));
     }
-    g->tile(rows, p->k_groups, x, x_stride, p->w, whole, nr, p->accumulate);
+    g->tile(rows, p->k_groups, x, x_stride, p->w, whole, nr, p->accumulate, NULL, 0);
     for (int r = 0; r < rows; r++)
         memcpy(y + (size_t)r * y_stride, whole + (size_t)r * nr, p->cols * sizeof(float));
 }
 
-/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. */
+/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. While they pass over this piece they ask for the
+ * next one, each for its share. */
 static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *p)
 {
     const size_t tiles = (m + (size_t)g->mr - 1) / (size_t)g->mr;
+    const size_t steps = p->k_groups * (size_t)g->kr / AHEAD_STEP,
+                 step_bytes = AHEAD_STEP / (size_t)g->kr * (size_t)g->nr * (size_t)g->group_bytes;
+    const unsigned char *ahead = tiles == 1 ? (const unsigned char *)p->w + AHEAD_DISTANCE : p->next;
+    size_t ask = tiles == 1 ? step_bytes : 0, asked = 0;
+    if (tiles > 1 && steps > 0 && ahead)
+        ask = (p->next_bytes / tiles / steps + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     for (size_t t = 0; t < tiles; t++) {
         const size_t row = t * m / tiles;
         const int rows = (int)((t + 1) * m / tiles - row);
         const void *x = (const unsigned char *)p->x + row * x_stride * dtype_size(g->activation);
         float *y = p->y + row * y_stride;
         if (p->cols == (size_t)g->nr)
-            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate);
+            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ahead, ask);
         else
             tile_edge(g, rows, p, x, x_stride, y, y_stride);
+        asked += steps * ask;
+        if (tiles > 1 && ahead)
+            ahead = asked < p->next_bytes ? p->next + asked : p->next;
     }
 }
 
@@ -173,24 +194,29 @@ static void expanded_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_
     piece_rows(g->expanded, m, x_stride, y_stride, &expanded);
 }
 
-void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k, size_t n0,
-          size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate)
+void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k,
+                 size_t n0, size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate,
+                 const void *next)
 {
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const bool expand = g->expand && (!g->tile || m > DIRECT_TILES * (size_t)g->mr);
     const size_t k_piece = expand ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
                                   : PIECE_BYTES / group_bytes * (size_t)g->kr;
     for (size_t out = n0; out < n1; out += nr) {
-        const unsigned char *panel = (const unsigned char *)w + out / nr * panel_bytes(g, k);
         size_t i = k0;
         do { /* once at least: an empty sum is 0 */
             const size_t end = min_size(k1, i + k_piece);
             gemm_piece p = {.x = (const unsigned char *)x + (i - k0) * dtype_size(g->activation),
-                            .w = panel + i / (size_t)g->kr * group_bytes,
+                            .w = gemm_at(g, w, k, out, i),
                             .k_groups = groups_of(g, end - i),
                             .cols = min_size(nr, n - out),
                             .y = y + (out - n0),
                             .accumulate = accumulate || i > k0};
+            if (end < k1)
+                p.next = gemm_at(g, w, k, out, end);
+            else
+                p.next = out + nr < n1 ? gemm_at(g, w, k, out + nr, k0) : next;
+            p.next_bytes = min_size(k1 - k0, k_piece) / (size_t)g->kr * group_bytes;
             if (expand)
                 expanded_rows(g, m, x_stride, y_stride, end - i, &p);
             else

@@ -27,6 +27,9 @@ typedef uint16_t bf16;
 #define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone; what keys, values and activations can be */
 #define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
+/* Values along k after which a tile asks for the next weights (see gemm_kernel). */
+#define AHEAD_STEP 32
+
 /* Rows of an activation matrix start at multiples of this many elements, and the elements between the
  * last column and the next multiple are zero: kernels may read (not write) them. */
 #define ACTIVATION_PAD 32
@@ -77,9 +80,11 @@ typedef struct gemm_kernel {
      * w and x may be unaligned to vectors; no element outside these ranges is read or written. The sum
      * over i starts from y or 0 and runs upwards, in the same order for every `rows`: a row's result does
      * not depend on its company, nor on cutting k into calls that accumulate.
+     * ahead: NULL, or weights that will be multiplied next. After every AHEAD_STEP values the tile may ask the caches
+     * for the next ahead_bytes from there, and for the rows of x that follow its own; it does not read them.
      * NULL for Q8 and Q4 where the level has none: gemm always expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
-                 bool accumulate);
+                 bool accumulate, const void *ahead, size_t ahead_bytes);
     /* Q8, Q4: writes k_groups groups of a panel as a panel of the kernel `expanded`, of the same activation and nr:
      * scale * value, exact in F32, rounded in BF16. */
     void (*expand)(size_t k_groups, const void *w, void *panel);
@@ -142,6 +147,9 @@ qwen3_isa kernels_common(qwen3_isa a, qwen3_isa b);
 /* Bytes of a packed matrix, padding included. */
 size_t gemm_packed_bytes(const gemm_kernel *g, size_t n, size_t k);
 
+/* Where output n (multiple of nr) and value k (multiple of kr) of a matrix with depth `depth` stand. */
+const void *gemm_at(const gemm_kernel *g, const void *w, size_t depth, size_t n, size_t k);
+
 /* Packs panel `panel` of W[n, k]: src points at row panel * nr, column 0 of a row-major matrix of
  * src_type, F32 or BF16 (row stride src_stride elements), with min(nr, n - panel * nr) rows. Converts or quantises
  * where src_type differs from g->storage; a block depends on its 32 values alone. Returns false where a value packed is
@@ -152,9 +160,18 @@ bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, con
 /* y[m, n1 - n0] (+)= x[m, k1 - k0] W[n0..n1, k0..k1]^T for W[n, k] packed at w; runs on the calling
  * thread. n0 is a multiple of nr, n1 too or equal to n; k0 a multiple of kr, k1 too or equal to k. Exactly
  * n1 - n0 columns of each row of y are written. x rows obey ACTIVATION_PAD.
+ * next: NULL, or the packed panel that this thread will multiply with after this call; it is brought into the caches.
  * A row's result does not depend on m, but for Q8 and Q4 with a tile of BF16 activations: up to 2 mr rows are
  * multiplied with the unrounded weights, more rows with weights that were expanded once for all of them. */
-void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k, size_t n0,
-          size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate);
+void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k,
+                 size_t n0, size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate,
+                 const void *next);
+
+static inline void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n,
+                        size_t k, size_t n0, size_t n1, size_t k0, size_t k1, float *y, size_t y_stride,
+                        bool accumulate)
+{
+    gemm_before(g, m, x, x_stride, w, n, k, n0, n1, k0, k1, y, y_stride, accumulate, NULL);
+}
 
 #endif

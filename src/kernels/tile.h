@@ -16,6 +16,22 @@
 #define GEMM_BLOCKS(storage, block_bytes, tile, expand, expanded)                                                      \
     ((gemm_kernel){storage, (expanded)->activation, MR, NR, BLOCK, block_bytes, tile, expand, expanded})
 
+/* Tiles of fewer rows read as fast as the hardware does by itself. */
+#define ASKING_ROWS 3
+#define LINE 64
+
+/* Asks for ahead[0..ahead_bytes) into the second-level cache, and for the next AHEAD_STEP values of as many rows of x
+ * as the tile has, after its own. Strides in bytes. */
+TEMPLATE void ask_ahead(const int rows, const void *x, size_t x_stride, const size_t x_bytes, const char *ahead,
+                        size_t ahead_bytes)
+{
+    for (size_t b = 0; b < ahead_bytes; b += LINE)
+        __builtin_prefetch(ahead + b, 0, 2);
+    for (int r = rows; r < 2 * rows; r++)
+        for (size_t b = 0; b < x_bytes; b += LINE)
+            __builtin_prefetch((const char *)x + (size_t)r * x_stride + b, 0, 3);
+}
+
 /* For loops over what must become registers. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -25,12 +41,12 @@
 
 #define TILE_CASE(rows_template, storage, rows)                                                                        \
     case rows:                                                                                                         \
-        rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate);                               \
+        rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead, ahead_bytes);           \
         break;
 
 #define DEFINE_TILE(name, rows_template, storage)                                                                      \
     static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
-                     size_t y_stride, bool accumulate)                                                                 \
+                     size_t y_stride, bool accumulate, const void *ahead, size_t ahead_bytes)                          \
     {                                                                                                                  \
         switch (rows) {                                                                                                \
             TILE_CASE(rows_template, storage, 1)                                                                       \

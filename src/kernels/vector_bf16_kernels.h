@@ -10,8 +10,27 @@
 
 #define NR (VECS * LANES)
 
+/* sum += x * weights of one group. */
+TEMPLATE void add_group(const int rows, const bf16 *x, size_t x_stride, const bf16 *group, vec sum[MR][VECS])
+{
+    pairs weight[VECS];
+    UNROLL
+    for (int v = 0; v < VECS; v++)
+        weight[v] = pairs_load(group + v * 2 * LANES);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        uint32_t pair;
+        memcpy(&pair, x + (size_t)r * x_stride, sizeof pair);
+        const pairs xi = pairs_set1(pair);
+        UNROLL
+        for (int v = 0; v < VECS; v++)
+            sum[r][v] = vec_add_products(sum[r][v], xi, weight[v]);
+    }
+}
+
 TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
-                        const void *w, float *y, size_t y_stride, bool accumulate)
+                        const void *w, float *y, size_t y_stride, bool accumulate, const char *ahead,
+                        size_t ahead_bytes)
 {
     (void)storage;
     vec sum[MR][VECS];
@@ -22,21 +41,15 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
             sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
     }
     const bf16 *group = w;
-    for (size_t g = 0; g < k_groups; g++, group += 2 * NR, x += 2) {
-        pairs weight[VECS];
-        UNROLL
-        for (int v = 0; v < VECS; v++)
-            weight[v] = pairs_load(group + v * 2 * LANES);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            uint32_t pair;
-            memcpy(&pair, x + (size_t)r * x_stride, sizeof pair);
-            const pairs xi = pairs_set1(pair);
-            UNROLL
-            for (int v = 0; v < VECS; v++)
-                sum[r][v] = vec_add_products(sum[r][v], xi, weight[v]);
+    size_t g = 0;
+    if (rows >= ASKING_ROWS && ahead)
+        for (; g + AHEAD_STEP / 2 <= k_groups; g += AHEAD_STEP / 2, ahead += ahead_bytes) {
+            ask_ahead(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x, ahead, ahead_bytes);
+            for (size_t i = 0; i < AHEAD_STEP / 2; i++, group += 2 * NR, x += 2)
+                add_group(rows, x, x_stride, group, sum);
         }
-    }
+    for (; g < k_groups; g++, group += 2 * NR, x += 2)
+        add_group(rows, x, x_stride, group, sum);
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL

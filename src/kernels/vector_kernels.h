@@ -22,10 +22,37 @@ TEMPLATE size_t part_of(size_t n, size_t i)
 
 /* ---- Matrix product ---------------------------------------------------------------------------- */
 
-TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const float *x, size_t x_stride,
-                        const void *w, float *y, size_t y_stride, bool accumulate)
+/* sum += x * weights of one group of kr values. */
+TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const float *x, size_t x_stride, const char *group,
+                        vec sum[MR][VECS])
 {
     const int kr = storage == QWEN3_DTYPE_F32 ? 1 : 2;
+    UNROLL
+    for (size_t b = 0; b < NR * sizeof(float) && rows >= PREFETCH_ROWS; b += LINE)
+        __builtin_prefetch(group + PREFETCH_BYTES + b);
+    UNROLL
+    for (int i = 0; i < kr; i++) {
+        vec weight[VECS];
+        UNROLL
+        for (int v = 0; v < VECS; v++) {
+            const void *p = group + v * LANES * (int)sizeof(float);
+            weight[v] = storage == QWEN3_DTYPE_F32 ? vec_load(p) : vec_pairs(p, i);
+        }
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const vec xi = vec_set1(x[(size_t)r * x_stride + (size_t)i]);
+            UNROLL
+            for (int v = 0; v < VECS; v++)
+                sum[r][v] = vec_fma(xi, weight[v], sum[r][v]);
+        }
+    }
+}
+
+TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const float *x, size_t x_stride,
+                        const void *w, float *y, size_t y_stride, bool accumulate, const char *ahead,
+                        size_t ahead_bytes)
+{
+    const size_t kr = storage == QWEN3_DTYPE_F32 ? 1 : 2;
     vec sum[MR][VECS];
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -34,27 +61,15 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
             sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
     }
     const char *group = w;
-    for (size_t g = 0; g < k_groups; g++, group += NR * sizeof(float), x += kr) {
-        UNROLL
-        for (size_t b = 0; b < NR * sizeof(float) && rows >= PREFETCH_ROWS; b += 64)
-            __builtin_prefetch(group + PREFETCH_BYTES + b);
-        UNROLL
-        for (int i = 0; i < kr; i++) {
-            vec weight[VECS];
-            UNROLL
-            for (int v = 0; v < VECS; v++) {
-                const void *p = group + v * LANES * (int)sizeof(float);
-                weight[v] = storage == QWEN3_DTYPE_F32 ? vec_load(p) : vec_pairs(p, i);
-            }
-            UNROLL
-            for (int r = 0; r < rows; r++) {
-                const vec xi = vec_set1(x[(size_t)r * x_stride + (size_t)i]);
-                UNROLL
-                for (int v = 0; v < VECS; v++)
-                    sum[r][v] = vec_fma(xi, weight[v], sum[r][v]);
-            }
+    size_t g = 0;
+    if (rows >= ASKING_ROWS && ahead)
+        for (; g + AHEAD_STEP / kr <= k_groups; g += AHEAD_STEP / kr, ahead += ahead_bytes) {
+            ask_ahead(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x, ahead, ahead_bytes);
+            for (size_t i = 0; i < AHEAD_STEP / kr; i++, group += NR * sizeof(float), x += kr)
+                add_group(rows, storage, x, x_stride, group, sum);
         }
-    }
+    for (; g < k_groups; g++, group += NR * sizeof(float), x += kr)
+        add_group(rows, storage, x, x_stride, group, sum);
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL
@@ -129,14 +144,31 @@ TEMPLATE vec vec_exp(vec x)
     return vec_zero_below(x, vec_set1(EXP_MIN), vec_mul(vec_power_of_2(rounded), p));
 }
 
+/* Sums in flight at once, so that additions do not wait for each other. */
+#define SUMS 4
+
+TEMPLATE vec sum_of(const vec sums[SUMS])
+{
+    return vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3]));
+}
+
 TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, void *y, const qwen3_dtype y_type)
 {
     const vec zero = vec_set1(0.0f);
-    vec squares = zero;
-    for (size_t i = 0; i < n; i += LANES) {
-        const vec v = vec_load_part(x + i, part_of(n, i), zero);
-        squares = vec_fma(v, v, squares);
+    vec sums[SUMS] = {zero, zero, zero, zero};
+    size_t whole = 0;
+    for (; whole + SUMS * LANES <= n; whole += SUMS * LANES) {
+        UNROLL
+        for (size_t j = 0; j < SUMS; j++) {
+            const vec v = vec_load(x + whole + j * LANES);
+            sums[j] = vec_fma(v, v, sums[j]);
+        }
     }
+    for (size_t i = whole; i < n; i += LANES) {
+        const vec v = vec_load_part(x + i, part_of(n, i), zero);
+        sums[0] = vec_fma(v, v, sums[0]);
+    }
+    const vec squares = sum_of(sums);
     const vec factor = vec_set1(1.0f / sqrtf(vec_sum(squares) / (float)n + eps));
     for (size_t i = 0; i < n; i += LANES) {
         const size_t part = part_of(n, i);

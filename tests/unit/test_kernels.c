@@ -657,7 +657,7 @@ static void check_tile(const kernels *k, const gemm_kernel *g, size_t k_groups, 
             for (size_t j = 0; j < nr; j++)
                 y[r * y_stride + j] = accumulate ? start[(r + skip) * nr + j] : NAN;
         g->tile((int)rows, k_groups, (unsigned char *)x + skip * x_stride * dtype_size(g->activation), x_stride, w, y,
-                y_stride, accumulate);
+                y_stride, accumulate, NULL, 0);
         for (size_t r = 0; r < rows; r++) {
             for (size_t j = 0; j < nr; j++) {
                 float *got = &y[r * y_stride + j], *before = &first[(r + skip) * nr + j];
@@ -729,7 +729,7 @@ static void test_tile_not_finite(void **state)
                 store_as(g->storage, w, i, 1.0f);
             store_as(g->storage, w, packed_index(g, depth, 3, 5), NAN);
             store_as(g->storage, w, packed_index(g, depth, 4, 2), INFINITY);
-            g->tile(1, depth / (size_t)g->kr, xs, depth, w, y, nr, false);
+            g->tile(1, depth / (size_t)g->kr, xs, depth, w, y, nr, false, NULL, 0);
             for (size_t j = 0; j < nr; j++) {
                 if (j == 3)
                     assert_true(isnan(y[j]));

@@ -47,70 +47,98 @@ TEMPLATE __m512i levels_twice(void)
     return (__m512i)_mm512_cvtne2ps_pbh(levels, levels);
 }
 
-/* sum += x * weight for the pairs of x that start at column `column`. */
-TEMPLATE void add_pairs(const int rows, const int v, const bf16 *x, size_t x_stride, size_t column, __m512bh weight,
-                        __m512 sum[MR][VECS])
-{
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        int32_t pair;
-        memcpy(&pair, x + (size_t)r * x_stride + column, sizeof pair);
-        sum[r][v] = _mm512_dpbf16_ps(sum[r][v], (__m512bh)_mm512_set1_epi32(pair), weight);
-    }
-}
+/* Rows of a tile of blocks: as many as decode steps have, since taking a block apart costs as much as multiplying it
+ * with two or three rows. */
+#define BLOCK_MR 8
 
-/* The 32 terms of a block are summed without its scale: q is exact in BF16, scale * q is not. */
-TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
-                          const void *w, float *y, size_t y_stride, bool accumulate)
+/* sum += x * weights of one block for `width` vectors of outputs, from the first value on. `q`: where these vectors
+ * start in the block. */
+TEMPLATE void add_block(const int rows, const int width, const qwen3_dtype storage, __m512i table, const bf16 *x,
+                        size_t x_stride, const unsigned char *q, __m512 sum[BLOCK_MR][VECS])
 {
-    const __m512i table = levels_twice();
-    const unsigned char *group = w;
-    __m512 sum[MR][VECS];
-    UNROLL
-    for (int r = 0; r < rows; r++) {
+    const size_t step = storage == QWEN3_DTYPE_Q8 ? 2 : 8, bytes = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
+    for (size_t i = 0; i < BLOCK; i += step, x += step, q += NR * bytes) {
+        __m512i codes[VECS];
         UNROLL
-        for (int v = 0; v < VECS; v++)
-            sum[r][v] = accumulate ? _mm512_loadu_ps(y + (size_t)r * y_stride + v * LANES) : _mm512_setzero_ps();
-    }
-    for (size_t g = 0; g < k_groups; g++, x += BLOCK) {
-        const unsigned char *q = group + NR * sizeof(bf16);
-        __m512 block[MR][VECS];
+        for (int v = 0; v < width && storage == QWEN3_DTYPE_Q4; v++)
+            codes[v] = _mm512_loadu_si512(q + (size_t)v * LANES * bytes);
         UNROLL
-        for (int i = 0; i < rows * VECS; i++)
-            block[i / VECS][i % VECS] = _mm512_setzero_ps();
-        const size_t step = storage == QWEN3_DTYPE_Q8 ? 2 : 8, width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
-        for (size_t i = 0; i < BLOCK; i += step, q += NR * width) {
+        for (size_t e = 0; e < step; e += 2) {
+            __m512bh weight[VECS];
             UNROLL
-            for (int v = 0; v < VECS; v++) {
-                const unsigned char *at = q + (size_t)v * LANES * width;
-                const __m512i codes = storage == QWEN3_DTYPE_Q8 ? table : _mm512_loadu_si512(at);
+            for (int v = 0; v < width; v++)
+                weight[v] = storage == QWEN3_DTYPE_Q8 ? pairs_of_bytes(q + (size_t)v * LANES * bytes)
+                                                      : pairs_of_codes(table, codes[v], (int)q4_shift(e));
+            UNROLL
+            for (int r = 0; r < rows; r++) {
+                uint32_t pair;
+                memcpy(&pair, x + (size_t)r * x_stride + e, sizeof pair);
                 UNROLL
-                for (size_t e = 0; e < step; e += 2)
-                    add_pairs(rows, v, x, x_stride, i + e,
-                              storage == QWEN3_DTYPE_Q8 ? pairs_of_bytes(at)
-                                                        : pairs_of_codes(table, codes, (int)q4_shift(e)),
-                              block);
+                for (int v = 0; v < width; v++)
+                    sum[r][v] = _mm512_dpbf16_ps(sum[r][v], pairs_set1(pair), weight[v]);
             }
         }
-        UNROLL
-        for (int v = 0; v < VECS; v++) {
-            const vec scales = vec_load_part_bf16((const bf16 *)group + v * LANES, LANES);
-            UNROLL
-            for (int r = 0; r < rows; r++)
-                sum[r][v] = _mm512_fmadd_ps(scales, block[r][v], sum[r][v]);
-        }
-        group = q;
-    }
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int v = 0; v < VECS; v++)
-            _mm512_storeu_ps(y + (size_t)r * y_stride + v * LANES, sum[r][v]);
     }
 }
 
-DEFINE_TILE(tile_q8, tile_blocks, QWEN3_DTYPE_Q8)
-DEFINE_TILE(tile_q4, tile_blocks, QWEN3_DTYPE_Q4)
+/* The 32 terms of a block are summed without its scale: q is exact in BF16, scale * q is not. Few rows take all
+ * outputs of a panel at once, more rows two vectors of them, so that the sums of a block stay in registers; those over
+ * blocks live in y, in the first-level cache. */
+TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
+                          const void *w, float *y, size_t y_stride, bool accumulate, const char *ahead,
+                          size_t ahead_bytes)
+{
+    const int width = rows <= 2 ? VECS : 2;
+    const size_t bytes = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
+    const __m512i table = levels_twice();
+    const unsigned char *group = w;
+    for (int r = 0; r < rows && !accumulate; r++)
+        memset(y + (size_t)r * y_stride, 0, NR * sizeof *y);
+    for (size_t g = 0; g < k_groups; g++, x += BLOCK) {
+        const unsigned char *q = group + NR * sizeof(bf16);
+        if (rows >= ASKING_ROWS && ahead) {
+            ask_ahead(0, x, 0, 0, ahead, ahead_bytes);
+            ahead += ahead_bytes;
+        }
+        UNROLL
+        for (int first = 0; first < VECS; first += width) {
+            __m512 block[BLOCK_MR][VECS];
+            UNROLL
+            for (int i = 0; i < rows * width; i++)
+                block[i / width][i % width] = _mm512_setzero_ps();
+            add_block(rows, width, storage, table, x, x_stride, q + (size_t)first * LANES * bytes, block);
+            UNROLL
+            for (int v = 0; v < width; v++) {
+                const vec scales = vec_load_part_bf16((const bf16 *)group + (first + v) * LANES, LANES);
+                UNROLL
+                for (int r = 0; r < rows; r++) {
+                    float *at = y + (size_t)r * y_stride + (first + v) * LANES;
+                    _mm512_storeu_ps(at, _mm512_fmadd_ps(scales, block[r][v], _mm512_loadu_ps(at)));
+                }
+            }
+        }
+        group = q + NR * BLOCK / 2 * (storage == QWEN3_DTYPE_Q8 ? 2 : 1);
+    }
+}
+
+#define DEFINE_BLOCK_TILE(name, storage)                                                                               \
+    static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
+                     size_t y_stride, bool accumulate, const void *ahead, size_t ahead_bytes)                          \
+    {                                                                                                                  \
+        switch (rows) {                                                                                                \
+            TILE_CASE(tile_blocks, storage, 1)                                                                         \
+            TILE_CASE(tile_blocks, storage, 2)                                                                         \
+            TILE_CASE(tile_blocks, storage, 3)                                                                         \
+            TILE_CASE(tile_blocks, storage, 4)                                                                         \
+            TILE_CASE(tile_blocks, storage, 5)                                                                         \
+            TILE_CASE(tile_blocks, storage, 6)                                                                         \
+            TILE_CASE(tile_blocks, storage, 7)                                                                         \
+            TILE_CASE(tile_blocks, storage, 8)                                                                         \
+        }                                                                                                              \
+    }
+
+DEFINE_BLOCK_TILE(tile_q8, QWEN3_DTYPE_Q8)
+DEFINE_BLOCK_TILE(tile_q4, QWEN3_DTYPE_Q4)
 
 /* Blocks to a panel of BF16. The even and the odd values of 16 outputs are computed apart and interleaved. */
 TEMPLATE void expand_as(const qwen3_dtype storage, size_t k_groups, const void *w, bf16 *panel)
@@ -158,6 +186,7 @@ void kernels_init_avx512_bf16(kernels *k)
     vector_bf16_kernels_fill(k);
     k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, tile_q8, expand_q8, expanded);
     k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, tile_q4, expand_q4, expanded);
+    k->gemm[QWEN3_DTYPE_Q8].mr = k->gemm[QWEN3_DTYPE_Q4].mr = BLOCK_MR;
     k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add_bf16;
     k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add_bf16;
 }
