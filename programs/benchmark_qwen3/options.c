@@ -16,7 +16,44 @@ typedef struct extra_options {
     bool use_kv_cache, no_kv_cache;
 } extra_options;
 
-enum { OWN_OPTIONS = 22, OPTIONS = MODEL_OPTIONS + OWN_OPTIONS };
+enum { TEST_OPTIONS = 5, OWN_OPTIONS = 17, OPTIONS = MODEL_OPTIONS + TEST_OPTIONS + OWN_OPTIONS };
+
+/* Those that ask for a list of tests. */
+static void describe_tests(benchmark_options *o, option *options)
+{
+    const option tests[] = {
+#define LIST(option_name, letter, list_kind, field, least, text)                                                       \
+    {.name = option_name,                                                                                              \
+     .short_name = letter,                                                                                             \
+     .one_dash = !(letter),                                                                                            \
+     .kind = list_kind,                                                                                                \
+     .value = &(field),                                                                                                \
+     .min = least,                                                                                                     \
+     .max = MAX_TOKENS,                                                                                                \
+     .help = text}
+        LIST(
+            "n-prompt", 'p', OPTION_INTS, o->prompts, 0,
+            "List of tests in the manner of llama-bench: prompts of N tokens, tests \"pp512\" (default 512; 0 = none)"),
+        LIST("n-gen", 'n', OPTION_INTS, o->generates, 0,
+             "List of tests: N tokens generated per sequence, \"tg128\" (default 128; 0 = none)"),
+        LIST("pg", 0, OPTION_PAIRS, o->prompt_generate, 1,
+             "List of tests: a prompt of the first and generation of the second number of tokens, timed together, "
+             "\"pp512+tg128\"; also -pg"),
+        LIST("n-depth", 'd', OPTION_INTS, o->depths, 0,
+             "List of tests: each of them after N tokens that every sequence holds already, not timed, "
+             "\"pp512 @ d2048\" (default 0)"),
+#undef LIST
+        {.name = "repetitions",
+         .short_name = 'r',
+         .kind = OPTION_INT,
+         .value = &o->repetitions,
+         .min = 1,
+         .max = MAX_REPETITIONS,
+         .help = "List of tests: how often each is run (default 5)"},
+    };
+    _Static_assert(sizeof tests / sizeof *tests == TEST_OPTIONS, "one entry for each");
+    memcpy(options, tests, sizeof tests);
+}
 
 static void describe_options(benchmark_options *o, extra_options *extra, option *options)
 {
@@ -49,34 +86,6 @@ static void describe_options(benchmark_options *o, extra_options *extra, option 
         INTEGER("warmup", o->warmup, 0, 1000000,
                 "Iterations before them, and before the repetitions of each test (default 1)"),
 #undef INTEGER
-#define LIST(option_name, letter, list_kind, field, least, text)                                                       \
-    {.name = option_name,                                                                                              \
-     .short_name = letter,                                                                                             \
-     .one_dash = !(letter),                                                                                            \
-     .kind = list_kind,                                                                                                \
-     .value = &(field),                                                                                                \
-     .min = least,                                                                                                     \
-     .max = MAX_TOKENS,                                                                                                \
-     .help = text}
-        LIST(
-            "n-prompt", 'p', OPTION_INTS, o->prompts, 0,
-            "List of tests in the manner of llama-bench: prompts of N tokens, tests \"pp512\" (default 512; 0 = none)"),
-        LIST("n-gen", 'n', OPTION_INTS, o->generates, 0,
-             "List of tests: N tokens generated per sequence, \"tg128\" (default 128; 0 = none)"),
-        LIST("pg", 0, OPTION_PAIRS, o->prompt_generate, 1,
-             "List of tests: a prompt of the first and generation of the second number of tokens, timed together, "
-             "\"pp512+tg128\"; also -pg"),
-        LIST("n-depth", 'd', OPTION_INTS, o->depths, 0,
-             "List of tests: each of them after N tokens that every sequence holds already, not timed, "
-             "\"pp512 @ d2048\" (default 0)"),
-#undef LIST
-        {.name = "repetitions",
-         .short_name = 'r',
-         .kind = OPTION_INT,
-         .value = &o->repetitions,
-         .min = 1,
-         .max = MAX_REPETITIONS,
-         .help = "List of tests: how often each is run (default 5)"},
 #define FLAG(option_name, field, text) {.name = option_name, .kind = OPTION_FLAG, .value = &(field), .help = text}
         FLAG("use-kv-cache", extra->use_kv_cache, "Decode from the KV cache (default)"),
         FLAG("no-kv-cache", extra->no_kv_cache, "Decode by computing the whole sequence again for every token"),
@@ -104,7 +113,8 @@ static void describe_options(benchmark_options *o, extra_options *extra, option 
     };
     _Static_assert(sizeof own / sizeof *own == OWN_OPTIONS, "one entry for each");
     model_arguments_options(&o->arguments, options);
-    memcpy(options + MODEL_OPTIONS, own, sizeof own);
+    describe_tests(o, options + MODEL_OPTIONS);
+    memcpy(options + MODEL_OPTIONS + TEST_OPTIONS, own, sizeof own);
 }
 
 /* Pairs of options that cannot both be meant. */
@@ -134,13 +144,12 @@ static qwen3_status check_contradictions(const command_line *line, qwen3_error *
 /* Whether a list of tests is asked for, and what it has no place for. */
 static qwen3_status check_tests(benchmark_options *o, const command_line *line, qwen3_error *err)
 {
-    static const char *const selectors[] = {"n-prompt", "n-gen", "pg", "n-depth", "repetitions"};
     static const char *const others[] = {"phase",        "prompt-len",  "gen-len",          "generate", "iters",
                                          "use-kv-cache", "no-kv-cache", "compare-kv-cache", "pairs",    "verify"};
     const char *selector = NULL;
-    for (size_t i = 0; i < sizeof selectors / sizeof *selectors && !selector; i++)
-        if (option_given(line, selectors[i]))
-            selector = selectors[i];
+    for (size_t i = MODEL_OPTIONS; i < MODEL_OPTIONS + TEST_OPTIONS && !selector; i++)
+        if (line->options[i].given)
+            selector = line->options[i].name;
     o->tests = selector != NULL;
     if (!o->tests && o->batches.n > 1)
         return set_error(err, QWEN3_ERR_ARGUMENT,
