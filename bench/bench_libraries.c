@@ -1,6 +1,8 @@
 /* bench_libraries.c - the matrix products of oneDNN and LIBXSMM beside ours, on the linear layers of published models.
  *
- *   bench_libraries [0.6B|4B|8B]... [f32|bf16]... [1|512]...    models, types and rows; all where none is named
+ *   bench_libraries [0.6B|4B|8B]... [qkv|o|gate+up|down]... [f32|bf16]... [1|512]...
+ *
+ * Models, layers, types and rows; of each kind all where none is named.
  *
  * Built only where Debian's libdnnl-dev (2.x) and libxsmm-dev are installed; nothing else uses them. Every product runs
  * on one thread and on OMP_NUM_THREADS. All three compute y[m, n] = x[m, k] W[n, k]^T with f32 results, from weights in
@@ -448,10 +450,10 @@ typedef struct layer {
 
 /* Outputs of q, k and v, and of gate and up, together, as they are computed. */
 static const layer layers[] = {
-    {"0.6B", "qkv", 4096, 1024},     {"0.6B", "o", 1024, 2048},       {"0.6B", "gate, up", 6144, 1024},
-    {"0.6B", "down", 1024, 3072},    {"4B", "qkv", 6144, 2560},       {"4B", "o", 2560, 4096},
-    {"4B", "gate, up", 19456, 2560}, {"4B", "down", 2560, 9728},      {"8B", "qkv", 6144, 4096},
-    {"8B", "o", 4096, 4096},         {"8B", "gate, up", 24576, 4096}, {"8B", "down", 4096, 12288},
+    {"0.6B", "qkv", 4096, 1024},    {"0.6B", "o", 1024, 2048},      {"0.6B", "gate+up", 6144, 1024},
+    {"0.6B", "down", 1024, 3072},   {"4B", "qkv", 6144, 2560},      {"4B", "o", 2560, 4096},
+    {"4B", "gate+up", 19456, 2560}, {"4B", "down", 2560, 9728},     {"8B", "qkv", 6144, 4096},
+    {"8B", "o", 4096, 4096},        {"8B", "gate+up", 24576, 4096}, {"8B", "down", 4096, 12288},
 };
 
 /* Numbers of both signs, from a linear congruential generator, in the type. */
@@ -467,6 +469,14 @@ static void fill(qwen3_dtype type, void *values, size_t n, uint32_t state)
     }
 }
 
+static bool is_one_of(const char *argument, const char *const *kind, size_t n_kind)
+{
+    for (size_t i = 0; i < n_kind; i++)
+        if (strcmp(argument, kind[i]) == 0)
+            return true;
+    return false;
+}
+
 /* Whether `name` is among the arguments, or no argument is of its kind. */
 static bool chosen(int argc, char **argv, const char *name, const char *const *kind, size_t n_kind)
 {
@@ -474,8 +484,7 @@ static bool chosen(int argc, char **argv, const char *name, const char *const *k
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], name) == 0)
             return true;
-        for (size_t j = 0; j < n_kind; j++)
-            any |= strcmp(argv[i], kind[j]) == 0;
+        any |= is_one_of(argv[i], kind, n_kind);
     }
     return !any;
 }
@@ -483,11 +492,13 @@ static bool chosen(int argc, char **argv, const char *name, const char *const *k
 int main(int argc, char **argv)
 {
     static const char *const models[] = {"0.6B", "4B", "8B"}, *const rows[] = {"1", "512"};
+    static const char *const names[] = {"qkv", "o", "gate+up", "down"};
     const int threads = omp_get_max_threads();
     const kernels *k = kernels_get(QWEN3_ISA_AUTO);
     for (int i = 1; i < argc; i++)
-        if (!strstr(" 0.6B 4B 8B f32 bf16 1 512 ", argv[i]) || strchr(argv[i], ' '))
-            stop("expected 0.6B, 4B, 8B, f32, bf16, 1 or 512");
+        if (!is_one_of(argv[i], models, 3) && !is_one_of(argv[i], names, 4) && !is_one_of(argv[i], type_names, 2) &&
+            !is_one_of(argv[i], rows, 2))
+            stop("expected 0.6B, 4B, 8B, qkv, o, gate+up, down, f32, bf16, 1 or 512");
     libxsmm_init();
     printf("%s; oneDNN %d.%d.%d; LIBXSMM %s, %s. GFLOP/s of 512 rows, GB/s of 1 row; best of %d turns\n\n", k->name,
            dnnl_version()->major, dnnl_version()->minor, dnnl_version()->patch, LIBXSMM_VERSION,
@@ -496,7 +507,8 @@ int main(int argc, char **argv)
            "LIBXSMM / ours | chosen |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
     for (size_t l = 0; l < sizeof layers / sizeof *layers; l++) {
         for (int type = 0; type < ELEMENT_TYPES; type++) {
-            if (!chosen(argc, argv, layers[l].model, models, 3) || !chosen(argc, argv, type_names[type], type_names, 2))
+            if (!chosen(argc, argv, layers[l].model, models, 3) || !chosen(argc, argv, layers[l].name, names, 4) ||
+                !chosen(argc, argv, type_names[type], type_names, 2))
                 continue;
             const size_t w_bytes = layers[l].n * layers[l].k * dtype_size((qwen3_dtype)type);
             const size_t x_bytes = 512 * layers[l].k * dtype_size((qwen3_dtype)type);
