@@ -2,10 +2,11 @@
  *
  *   options.c   command line -> benchmark_options
  *   workload.c  seeded prompts and the steps over them
+ *   tests.c     a list of tests, timed                 -> test_result
  *   measure.c   one configuration, timed               -> benchmark_result
  *   verify.c    the same configuration, compared with one rank of plain C
  *   roofline.c  work done per second against the limits of the machine
- *   output.c    results as table, md, csv, json, jsonl
+ *   records.c   records as table, md, csv, json, jsonl; output.c and tests_output.c: which fields they have
  *   main.c      which configurations run, in which order
  */
 #ifndef BENCHMARK_H
@@ -14,6 +15,7 @@
 #include <stdio.h>
 
 #include "common/model_arguments.h"
+#include "records.h"
 
 typedef enum benchmark_phase { PHASE_PREFILL, PHASE_DECODE, PHASE_BOTH } benchmark_phase;
 typedef enum benchmark_method {
@@ -32,6 +34,9 @@ typedef struct benchmark_options {
     int method;       /* benchmark_method */
     int output;       /* output_format */
     int batch, prompt, generate, iterations, warmup;
+    bool tests; /* a list of tests is asked for, by the members that follow and `warmup` */
+    int_list batches, depths, prompts, generates, prompt_generate;
+    int repetitions;
     bool kv_cache;         /* false: decode recomputes the whole sequence for every token */
     bool compare_kv_cache; /* both, one after the other */
     bool pairs;            /* every strategy with every algorithm */
@@ -66,8 +71,12 @@ typedef struct workload {
     uint8_t *wanted;    /* [batch * capacity] */
 } workload;
 
-qwen3_status workload_make(workload *w, const benchmark_options *o, int64_t vocab_size, qwen3_error *err);
+qwen3_status workload_make(workload *w, size_t batch, size_t prompt, size_t generate, uint64_t seed, int64_t vocab_size,
+                           qwen3_error *err);
 void workload_free(workload *w);
+/* Tokens [begin, end) of every sequence as one batch; logits of `rows` evenly spaced ones of each. Collective. */
+qwen3_status workload_feed(workload *w, qwen3_session *session, size_t begin, size_t end, size_t rows,
+                           qwen3_error *err);
 /* Forgets all sequences and computes the prompts. Of each prompt the logits of `rows` positions are made,
  * evenly spaced and ending in the last one. Collective. */
 qwen3_status workload_prefill(workload *w, qwen3_session *session, size_t rows, qwen3_error *err);
@@ -113,6 +122,38 @@ typedef struct rank_memory {
     uint64_t weights, kv, scratch, scores;
 } rank_memory;
 
+/* ---- The list of tests --------------------------------------------------------------------------- */
+
+/* `prompt` tokens and then `generate` decode steps of `batch` sequences that hold `depth` tokens already. */
+typedef struct benchmark_test {
+    int batch, depth, prompt, generate;
+} benchmark_test;
+
+/* Named as by llama-bench where it has the same. */
+typedef struct test_result {
+    char version[16], cpu_info[128], model_filename[256], model_type[32], strategy[16], grid[24], algorithm[24],
+        dtype[8], isa[16], type_kv[8], test[64], test_time[24], seed[24];
+    double ranks, nodes, threads; /* threads of each rank */
+    double model_size;            /* bytes of weights that a step reads */
+    double model_parameters;
+    double prompt, generate, depth, batch, repetitions, warmup;
+    sample_list ns, ts;          /* of each repetition: duration, tokens per second */
+    sample_list bandwidth, peak; /* of the machine around each repetition; with --roofline, as all that follows */
+    sample_list limit_ts;        /* tokens per second that these allow */
+    double avg_ns, stddev_ns, avg_ts, stddev_ts;
+    double avg_bandwidth, avg_peak, avg_limit_ts, fraction;         /* avg_ts / avg_limit_ts */
+    char size_text[24], parameters_text[24], backend[96], rate[48]; /* for people */
+} test_result;
+
+/* Runs the tests and prints their results on rank 0. Collective. */
+qwen3_status tests_run(qwen3_comm *world, const benchmark_options *o, qwen3_error *err);
+/* Completes what follows from the repetitions, and what is written for people. */
+void test_result_complete(test_result *r);
+void test_result_clear(test_result *r);
+void test_result_free(test_result *r);
+qwen3_status test_results_print(FILE *out, output_format format, const test_result *results, size_t n,
+                                qwen3_error *err);
+
 /* ---- Parts ------------------------------------------------------------------------------------- */
 
 /* Times one configuration; progress and memory per rank go to `progress` with --verbose. Fills in the result on
@@ -137,10 +178,14 @@ void reference_free(reference *ref);
 qwen3_status verify(reference *ref, qwen3_comm *world, qwen3_model *model, const qwen3_session_options *session,
                     bool kv_cache, benchmark_result *r, qwen3_error *err);
 
-/* Floating-point operations of a prefill that makes one row of logits per sequence. */
-double prefill_flops(const qwen3_config *c, double batch, double prompt);
+/* Floating-point operations of a prefill that makes one row of logits per sequence, after `depth` cached tokens. */
+double prefill_flops(const qwen3_config *c, double batch, double depth, double prompt);
 /* Bytes of KV cache that a decode step reads, on average over the steps. */
 double decode_kv_bytes(const qwen3_config *c, qwen3_dtype dtype, double batch, double prompt, double generate);
+/* Tokens per second of a test that the machine's limits allow. */
+double test_limit(const qwen3_model *model, const benchmark_test *t, const qwen3_roofline *limits);
+/* The multiply-add peak that products with weights of this type are held against. */
+double roofline_peak(const qwen3_roofline *limits, qwen3_dtype dtype);
 /* The larger of two measurements of the same limits. */
 void roofline_keep_larger(qwen3_roofline *best, const qwen3_roofline *other);
 void roofline_fractions(benchmark_result *r, const qwen3_roofline *limits, qwen3_dtype dtype);

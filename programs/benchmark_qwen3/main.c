@@ -1,8 +1,9 @@
 /* main.c - benchmark_qwen3: prefill and decode of a Qwen3 model on the ranks at hand.
  *
- * The command line becomes a list of configurations (one; two with --compare-kv-cache; every strategy with every
- * algorithm with --pairs). Each is timed and, with --verify, compared with the reference, which is computed once and
- * before any model is open, so that the two are not in memory together. Results are printed at the end. */
+ * A command line with a list of tests is the matter of tests.c. Any other becomes a list of configurations (one; two
+ * with --compare-kv-cache; every strategy with every algorithm with --pairs). Each is timed and, with --verify,
+ * compared with the reference, which is computed once and before any model is open, so that the two are not in memory
+ * together. Results are printed at the end. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,7 +92,8 @@ static qwen3_status check_model(benchmark *b, qwen3_error *err)
                       "%lld",
                       (long long)length, (long long)config.max_positions);
         else
-            workload_make(&b->work, o, config.vocab_size, err);
+            workload_make(&b->work, (size_t)o->batch, (size_t)o->prompt, has_decode(o) ? (size_t)o->generate : 0,
+                          o->arguments.model.seed, config.vocab_size, err);
     }
     return qwen3_comm_agree(b->world, err);
 }
@@ -195,10 +197,12 @@ static qwen3_status body(qwen3_comm *world, int argc, const char **argv, int *ex
     if ((b = allocate(1, sizeof *b, "benchmark", err)))
         benchmark_options_read(&b->o, argc, argv, rank, qwen3_comm_size(world), &finished, &attention_given, err);
     qwen3_status status = qwen3_comm_agree(world, err);
-    if (status == QWEN3_OK && b && !finished) {
-        if (attention_given && rank == 0)
-            fprintf(stderr, "qwen3: warning: --attention is deprecated; use --parallel-strategy headwise "
-                            "--attention-algo standard|online_softmax\n");
+    if (attention_given && rank == 0 && status == QWEN3_OK && !finished)
+        fprintf(stderr, "qwen3: warning: --attention is deprecated; use --parallel-strategy headwise "
+                        "--attention-algo standard|online_softmax\n");
+    if (status == QWEN3_OK && b && b->o.tests && !finished) {
+        status = tests_run(world, &b->o, err);
+    } else if (status == QWEN3_OK && b && !finished) {
         b->world = world;
         b->notes = b->o.output == OUTPUT_TABLE ? stdout : stderr;
         list_configurations(b);

@@ -181,7 +181,7 @@ static void fill_plan(const measurement *m, const qwen3_model *model, benchmark_
     r->generate = has_decode(o) ? o->generate : NAN;
     r->iterations = o->iterations;
     r->warmup = o->warmup;
-    r->prefill_flops = has_prefill(o) ? prefill_flops(config, o->batch, o->prompt) : NAN;
+    r->prefill_flops = has_prefill(o) ? prefill_flops(config, o->batch, 0, o->prompt) : NAN;
     r->decode_bytes = has_decode(o) && m->kv_cache
                           ? (double)qwen3_model_bytes_per_token(model) +
                                 decode_kv_bytes(config, plan->kv_dtype, o->batch, o->prompt, o->generate)

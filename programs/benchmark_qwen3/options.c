@@ -5,6 +5,7 @@
 #include "common/program.h"
 
 #define MAX_TOKENS (1 << 24)
+#define MAX_REPETITIONS 100000
 
 enum { OLD_ATTENTION_STANDARD, OLD_ATTENTION_STREAMING };
 
@@ -15,7 +16,44 @@ typedef struct extra_options {
     bool use_kv_cache, no_kv_cache;
 } extra_options;
 
-enum { OWN_OPTIONS = 17, OPTIONS = MODEL_OPTIONS + OWN_OPTIONS };
+enum { TEST_OPTIONS = 5, OWN_OPTIONS = 17, OPTIONS = MODEL_OPTIONS + TEST_OPTIONS + OWN_OPTIONS };
+
+/* Those that ask for a list of tests. */
+static void describe_tests(benchmark_options *o, option *options)
+{
+    const option tests[] = {
+#define LIST(option_name, letter, list_kind, field, least, text)                                                       \
+    {.name = option_name,                                                                                              \
+     .short_name = letter,                                                                                             \
+     .one_dash = !(letter),                                                                                            \
+     .kind = list_kind,                                                                                                \
+     .value = &(field),                                                                                                \
+     .min = least,                                                                                                     \
+     .max = MAX_TOKENS,                                                                                                \
+     .help = text}
+        LIST(
+            "n-prompt", 'p', OPTION_INTS, o->prompts, 0,
+            "List of tests in the manner of llama-bench: prompts of N tokens, tests \"pp512\" (default 512; 0 = none)"),
+        LIST("n-gen", 'n', OPTION_INTS, o->generates, 0,
+             "List of tests: N tokens generated per sequence, \"tg128\" (default 128; 0 = none)"),
+        LIST("pg", 0, OPTION_PAIRS, o->prompt_generate, 1,
+             "List of tests: a prompt of the first and generation of the second number of tokens, timed together, "
+             "\"pp512+tg128\"; also -pg"),
+        LIST("n-depth", 'd', OPTION_INTS, o->depths, 0,
+             "List of tests: each of them after N tokens that every sequence holds already, not timed, "
+             "\"pp512 @ d2048\" (default 0)"),
+#undef LIST
+        {.name = "repetitions",
+         .short_name = 'r',
+         .kind = OPTION_INT,
+         .value = &o->repetitions,
+         .min = 1,
+         .max = MAX_REPETITIONS,
+         .help = "List of tests: how often each is run (default 5)"},
+    };
+    _Static_assert(sizeof tests / sizeof *tests == TEST_OPTIONS, "one entry for each");
+    memcpy(options, tests, sizeof tests);
+}
 
 static void describe_options(benchmark_options *o, extra_options *extra, option *options)
 {
@@ -33,12 +71,20 @@ static void describe_options(benchmark_options *o, extra_options *extra, option 
                  "mpi+avx2: the ranks at hand, that level; auto: as mpi (default)"},
 #define INTEGER(option_name, field, least, most, text)                                                                 \
     {.name = option_name, .kind = OPTION_INT, .value = &(field), .min = least, .max = most, .help = text}
-        INTEGER("batch-size", o->batch, 1, 65536, "Sequences (default 1)"),
+        {.name = "batch-size",
+         .short_name = 'b',
+         .kind = OPTION_INTS,
+         .value = &o->batches,
+         .min = 1,
+         .max = 65536,
+         .help = "Sequences computed at once, \"x8\" in the name of a test; several numbers in a list of tests only "
+                 "(default 1)"},
         INTEGER("prompt-len", o->prompt, 1, MAX_TOKENS, "Tokens of each prompt (default 128)"),
         INTEGER("gen-len", o->generate, 1, MAX_TOKENS, "Decode steps, each one token per sequence (default 32)"),
         INTEGER("generate", extra->generate, 1, MAX_TOKENS, "Old name of --gen-len"),
         INTEGER("iters", o->iterations, 1, 1000000, "Measured iterations (default 3)"),
-        INTEGER("warmup", o->warmup, 0, 1000000, "Iterations before them (default 1)"),
+        INTEGER("warmup", o->warmup, 0, 1000000,
+                "Iterations before them, and before the repetitions of each test (default 1)"),
 #undef INTEGER
 #define FLAG(option_name, field, text) {.name = option_name, .kind = OPTION_FLAG, .value = &(field), .help = text}
         FLAG("use-kv-cache", extra->use_kv_cache, "Decode from the KV cache (default)"),
@@ -48,14 +94,17 @@ static void describe_options(benchmark_options *o, extra_options *extra, option 
         FLAG("verify", o->verify,
              "Compare logits with one rank of plain C kernels in f32 (at most 64 rows of the prompts and 16 decode "
              "steps); exit status 1 where the relative L2 exceeds 1e-5 (f32), 1e-2 (bf16), 5e-2 (q8) or 0.5 (q4)"),
-        FLAG("roofline", o->roofline, "Measure the limits of the machine and report the fractions reached"),
+        FLAG("roofline", o->roofline,
+             "Measure the limits of the machine and report the fractions reached; in a list of tests, around every "
+             "repetition"),
         FLAG("verbose", o->verbose, "Report every iteration, and every rank's memory"),
 #undef FLAG
         {.name = "output",
+         .short_name = 'o',
          .kind = OPTION_CHOICE,
          .value = &o->output,
          .choices = "table|md|csv|json|jsonl",
-         .help = "Form of the results on standard output (default table)"},
+         .help = "Form of the results on standard output (default table; of a list of tests md)"},
         {.name = "attention",
          .kind = OPTION_CHOICE,
          .value = &extra->attention,
@@ -64,7 +113,8 @@ static void describe_options(benchmark_options *o, extra_options *extra, option 
     };
     _Static_assert(sizeof own / sizeof *own == OWN_OPTIONS, "one entry for each");
     model_arguments_options(&o->arguments, options);
-    memcpy(options + MODEL_OPTIONS, own, sizeof own);
+    describe_tests(o, options + MODEL_OPTIONS);
+    memcpy(options + MODEL_OPTIONS + TEST_OPTIONS, own, sizeof own);
 }
 
 /* Pairs of options that cannot both be meant. */
@@ -88,6 +138,30 @@ static qwen3_status check_contradictions(const command_line *line, qwen3_error *
         if (option_given(line, pairs[i][0]) && option_given(line, pairs[i][1]))
             return set_error(err, QWEN3_ERR_ARGUMENT, "--%s contradicts --%s: give one of them", pairs[i][0],
                              pairs[i][1]);
+    return QWEN3_OK;
+}
+
+/* Whether a list of tests is asked for, and what it has no place for. */
+static qwen3_status check_tests(benchmark_options *o, const command_line *line, qwen3_error *err)
+{
+    static const char *const others[] = {"phase",        "prompt-len",  "gen-len",          "generate", "iters",
+                                         "use-kv-cache", "no-kv-cache", "compare-kv-cache", "pairs",    "verify"};
+    const char *selector = NULL;
+    for (size_t i = MODEL_OPTIONS; i < MODEL_OPTIONS + TEST_OPTIONS && !selector; i++)
+        if (line->options[i].given)
+            selector = line->options[i].name;
+    o->tests = selector != NULL;
+    if (!o->tests && o->batches.n > 1)
+        return set_error(err, QWEN3_ERR_ARGUMENT,
+                         "--batch-size: got %zu numbers, expected one; several make a list of tests, which --n-prompt, "
+                         "--n-gen, --pg, --n-depth or --repetitions ask for",
+                         o->batches.n);
+    for (size_t i = 0; i < sizeof others / sizeof *others && o->tests; i++)
+        if (option_given(line, others[i]))
+            return set_error(err, QWEN3_ERR_ARGUMENT, "--%s contradicts --%s, which asks for a list of tests",
+                             others[i], selector);
+    if (o->tests && !option_given(line, "output"))
+        o->output = OUTPUT_MD;
     return QWEN3_OK;
 }
 
@@ -123,6 +197,8 @@ static qwen3_status check_options(benchmark_options *o, const extra_options *ext
 {
     qwen3_status status = check_contradictions(line, err);
     if (status == QWEN3_OK)
+        status = check_tests(o, line, err);
+    if (status == QWEN3_OK)
         status = check_phase(o, line, err);
     if (status == QWEN3_OK)
         status = apply_method(o, line, ranks, err);
@@ -137,6 +213,7 @@ static qwen3_status check_options(benchmark_options *o, const extra_options *ext
         o->arguments.session.algorithm =
             extra->attention == OLD_ATTENTION_STANDARD ? QWEN3_ATTENTION_STANDARD : QWEN3_ATTENTION_ONLINE_SOFTMAX;
     }
+    o->batch = o->batches.values[0];
     o->kv_cache = !extra->no_kv_cache;
     o->spec = o->arguments.spec ? o->arguments.spec : "synthetic:0.6B";
     o->arguments.session.max_sequences = o->batch;
@@ -153,7 +230,11 @@ qwen3_status benchmark_options_read(benchmark_options *o, int argc, const char *
     option options[OPTIONS];
     *o = (benchmark_options){.arguments = model_arguments_default(),
                              .phase = PHASE_BOTH,
-                             .batch = 1,
+                             .batches = {1, {1}},
+                             .depths = {1, {0}},
+                             .prompts = {1, {512}},
+                             .generates = {1, {128}},
+                             .repetitions = 5,
                              .prompt = 128,
                              .generate = 32,
                              .iterations = 3,

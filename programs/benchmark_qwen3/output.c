@@ -1,24 +1,8 @@
-/* output.c - results as text for people and for programs.
- *
- * One table names every field of a result; all forms are written from it. csv, json and jsonl carry raw numbers in
- * base units; table and md carry scaled ones. What does not apply is empty in csv and null in json. */
-#include <jansson.h>
-#include <math.h>
+/* output.c - results of configurations: which fields they have, and how they are laid out. */
 #include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "benchmark.h"
 #include "common/program.h"
-
-typedef struct field {
-    const char *key, *title;
-    size_t offset;
-    enum { TEXT, NUMBER, COUNTER } type; /* COUNTER: a number of little interest where it is 0 */
-    const char *format;                  /* of the scaled number, with its unit; NULL = not in table and md */
-    double scale;
-    const char *column; /* its heading in a comparison; NULL = not there */
-} field;
 
 #define AT(member) offsetof(benchmark_result, member)
 #define COMM_FIELD(phase, kind, index, quantity, unit, factor)                                                         \
@@ -102,234 +86,42 @@ static const field fields[] = {
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
-static const char *text_of(const benchmark_result *r, const field *f)
-{
-    return (const char *)r + f->offset;
-}
-
-static double number_of(const benchmark_result *r, const field *f)
-{
-    return *(const double *)(const void *)((const char *)r + f->offset);
-}
-
-static bool absent(const benchmark_result *r, const field *f)
-{
-    return f->type == TEXT ? !*text_of(r, f) : isnan(number_of(r, f));
-}
-
 void result_clear(benchmark_result *r)
 {
-    memset(r, 0, sizeof *r);
-    for (int i = 0; i < FIELDS; i++)
-        if (fields[i].type != TEXT)
-            *(double *)(void *)((char *)r + fields[i].offset) = NAN;
+    record_clear(fields, FIELDS, r, sizeof *r);
 }
 
-/* ---- For people -------------------------------------------------------------------------------- */
-
-/* The value as people read it, "" where absent; `unit` false leaves away what follows the number. */
-static void format_value(const benchmark_result *r, const field *f, bool unit, char *cell, size_t size)
+static qwen3_status print_for_people(FILE *out, bool md, const record_list *list, bool comparison, qwen3_error *err)
 {
-    cell[0] = '\0';
-    if (absent(r, f))
-        return;
-    if (f->type == TEXT) {
-        snprintf(cell, size, "%s", text_of(r, f));
-        return;
-    }
-    snprintf(cell, size, f->format, number_of(r, f) * f->scale);
-    if (!unit)
-        cell[strcspn(cell, " ")] = '\0';
-}
-
-enum { CELL = 272 };
-
-/* Rows x columns of cells; the first row is the heading. */
-typedef struct grid {
-    size_t rows, columns;
-    char (*cells)[CELL];
-} grid;
-
-static char *cell_at(const grid *g, size_t row, size_t column)
-{
-    return g->cells[row * g->columns + column];
-}
-
-/* No result has something to say here: no value, or a kind of communication that did not happen. */
-static bool silent(const benchmark_result *results, size_t n, const field *f)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!absent(&results[i], f) && !(f->type == COUNTER && number_of(&results[i], f) == 0))
-            return false;
-    return true;
-}
-
-/* One row per result. */
-static void fill_comparison(grid *g, const benchmark_result *results, size_t n)
-{
-    g->rows = n + 1;
-    g->columns = 0;
-    for (int i = 0; i < FIELDS; i++)
-        g->columns += fields[i].column && !silent(results, n, &fields[i]);
-    size_t column = 0;
-    for (int i = 0; i < FIELDS; i++) {
-        const field *f = &fields[i];
-        if (!f->column || silent(results, n, f))
-            continue;
-        snprintf(cell_at(g, 0, column), CELL, "%s", f->column);
-        for (size_t r = 0; r < n; r++)
-            format_value(&results[r], f, false, cell_at(g, r + 1, column), CELL);
-        column++;
-    }
-}
-
-/* One column per result. */
-static void fill_listing(grid *g, const benchmark_result *results, size_t n)
-{
-    g->rows = 1;
-    g->columns = n + 1;
-    snprintf(cell_at(g, 0, 0), CELL, "result");
-    for (size_t r = 0; r < n; r++)
-        snprintf(cell_at(g, 0, r + 1), CELL, n > 1 ? "%zu" : "value", r + 1);
-    for (int i = 0; i < FIELDS; i++) {
-        const field *f = &fields[i];
-        if (!f->format || silent(results, n, f))
-            continue;
-        snprintf(cell_at(g, g->rows, 0), CELL, "%s", f->title);
-        for (size_t r = 0; r < n; r++)
-            format_value(&results[r], f, true, cell_at(g, g->rows, r + 1), CELL);
-        g->rows++;
-    }
-}
-
-static void print_grid(FILE *out, const grid *g, bool md)
-{
-    const char *edge = md ? "| " : "", *between = md ? " | " : "  ", *end = md ? " |\n" : "\n";
-    for (size_t row = 0; row < g->rows; row++) {
-        fputs(edge, out);
-        for (size_t column = 0; column < g->columns; column++) {
-            size_t width = 0;
-            for (size_t r = 0; r < g->rows; r++) {
-                size_t length = strlen(cell_at(g, r, column));
-                width = length > width ? length : width;
-            }
-            /* The first column names things. */
-            fprintf(out, "%s%*s", column ? between : "", column ? (int)width : -(int)width, cell_at(g, row, column));
-        }
-        fputs(end, out);
-        if (md && row == 0) {
-            for (size_t column = 0; column < g->columns; column++)
-                fputs(column ? " ---: |" : "| --- |", out);
-            fputc('\n', out);
-        }
-    }
-}
-
-static qwen3_status print_for_people(FILE *out, bool md, const benchmark_result *results, size_t n, bool comparison,
-                                     qwen3_error *err)
-{
-    grid g = {0};
-    if (!(g.cells = allocate((n + 1) * (FIELDS + 1), CELL, "table", err)))
-        return err->status;
-    if (comparison)
-        fill_comparison(&g, results, n);
-    else
-        fill_listing(&g, results, n);
-    print_grid(out, &g, md);
-    free(g.cells);
-    return QWEN3_OK;
-}
-
-/* ---- For programs ------------------------------------------------------------------------------ */
-
-static void print_csv(FILE *out, const benchmark_result *results, size_t n)
-{
-    for (int i = 0; i < FIELDS; i++)
-        fprintf(out, "%s%s", i ? "," : "", fields[i].key);
-    fputc('\n', out);
-    for (size_t r = 0; r < n; r++) {
-        for (int i = 0; i < FIELDS; i++) {
-            const field *f = &fields[i];
-            if (i)
-                fputc(',', out);
-            if (absent(&results[r], f))
-                continue;
-            if (f->type != TEXT) {
-                fprintf(out, "%.15g", number_of(&results[r], f));
-                continue;
-            }
-            fputc('"', out);
-            for (const char *c = text_of(&results[r], f); *c; c++)
-                fprintf(out, *c == '"' ? "\"\"" : "%c", *c);
-            fputc('"', out);
-        }
-        fputc('\n', out);
-    }
-}
-
-/* NULL where memory is short. Whole numbers are written as such; JSON has no infinity. */
-static json_t *to_json(const benchmark_result *r)
-{
-    json_t *object = json_object();
-    for (int i = 0; object && i < FIELDS; i++) {
-        const field *f = &fields[i];
-        double number = f->type != TEXT ? number_of(r, f) : 0;
-        json_t *value;
-        if (absent(r, f) || isinf(number))
-            value = json_null();
-        else if (f->type == TEXT)
-            value = json_string(text_of(r, f));
-        else if (number == floor(number) && fabs(number) < 9e15)
-            value = json_integer((json_int_t)number);
-        else
-            value = json_real(number);
-        if (json_object_set_new(object, f->key, value) != 0) {
-            json_decref(object);
-            object = NULL;
-        }
-    }
-    return object;
-}
-
-static qwen3_status print_json(FILE *out, bool lines, const benchmark_result *results, size_t n, qwen3_error *err)
-{
-    qwen3_status status = QWEN3_OK;
-    json_t *list = json_array();
-    for (size_t r = 0; r < n; r++)
-        if (json_array_append_new(list, to_json(&results[r])) != 0)
-            status = set_error(err, QWEN3_ERR_MEMORY, "--output: cannot build the JSON document");
-    if (status == QWEN3_OK && lines) {
-        for (size_t r = 0; r < n; r++) {
-            json_dumpf(json_array_get(list, r), out, JSON_COMPACT | JSON_REAL_PRECISION(15));
-            fputc('\n', out);
-        }
-    } else if (status == QWEN3_OK) {
-        json_t *document =
-            json_pack("{s:s, s:s, s:O}", "program", "benchmark_qwen3", "version", QWEN3_VERSION, "results", list);
-        if (!document || json_dumpf(document, out, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) != 0)
-            status = set_error(err, QWEN3_ERR_IO, "--output: cannot write the JSON document");
-        fputc('\n', out);
-        json_decref(document);
-    }
-    json_decref(list);
+    grid g;
+    qwen3_status status = comparison ? grid_rows(&g, list, err) : grid_columns(&g, list, err);
+    if (status == QWEN3_OK)
+        grid_print(out, &g, md);
+    grid_free(&g);
     return status;
 }
 
 qwen3_status results_print(FILE *out, output_format format, const benchmark_result *results, size_t n, bool comparison,
                            qwen3_error *err)
 {
+    const record_list list = {fields, FIELDS, results, sizeof *results, n};
     qwen3_status status = QWEN3_OK;
     switch (format) {
     case OUTPUT_TABLE:
     case OUTPUT_MD:
-        status = print_for_people(out, format == OUTPUT_MD, results, n, comparison, err);
+        status = print_for_people(out, format == OUTPUT_MD, &list, comparison, err);
         break;
     case OUTPUT_CSV:
-        print_csv(out, results, n);
+        records_print_csv(out, &list);
         break;
     case OUTPUT_JSON:
+        status = json_print(out,
+                            json_pack("{s:s, s:s, s:o}", "program", "benchmark_qwen3", "version", QWEN3_VERSION,
+                                      "results", records_json(&list)),
+                            false, err);
+        break;
     case OUTPUT_JSONL:
-        status = print_json(out, format == OUTPUT_JSONL, results, n, err);
+        status = json_print(out, records_json(&list), true, err);
         break;
     }
     return status == QWEN3_OK ? flush_output(out, "standard output", err) : status;

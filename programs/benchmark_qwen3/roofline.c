@@ -2,26 +2,59 @@
  *
  * Prefill is bound by multiply-adds: the linear layers of every token, causal attention, the output head for the
  * rows whose logits are made. Decode is bound by reads: the weights once per step, and every sequence's keys and
- * values. (Williams, Waterman & Patterson 2009) */
+ * values. A test of the list is held against whichever of the two it meets first: many sequences decoded at once are
+ * bound like a prefill, a very short prompt like a decode. (Williams, Waterman & Patterson 2009) */
 #include <math.h>
 
 #include "benchmark.h"
 
-double prefill_flops(const qwen3_config *c, double batch, double prompt)
+double prefill_flops(const qwen3_config *c, double batch, double depth, double prompt)
 {
     double hidden = (double)c->hidden_size, inter = (double)c->intermediate_size, layers = (double)c->num_layers;
     double q = (double)(c->num_heads * c->head_dim), kv = (double)(c->num_kv_heads * c->head_dim);
     double linear = 2 * (hidden * (q + 2 * kv) + q * hidden + 3 * hidden * inter);
-    double attention = 4 * q * (prompt + 1) / 2; /* scores and sums over the mean number of visible keys */
+    double attention = 4 * q * (depth + (prompt + 1) / 2); /* scores and sums over the mean number of visible keys */
     double head = 2 * hidden * (double)c->vocab_size;
     return batch * (prompt * layers * (linear + attention) + head);
 }
 
-double decode_kv_bytes(const qwen3_config *c, qwen3_dtype dtype, double batch, double prompt, double generate)
+static double kv_bytes_per_token(const qwen3_config *c, qwen3_dtype dtype)
 {
     double bytes = dtype == QWEN3_DTYPE_F32 ? 4 : 2;
-    double per_token = 2 * (double)c->num_layers * (double)(c->num_kv_heads * c->head_dim) * bytes;
-    return batch * per_token * (prompt + (generate + 1) / 2);
+    return 2 * (double)c->num_layers * (double)(c->num_kv_heads * c->head_dim) * bytes;
+}
+
+double decode_kv_bytes(const qwen3_config *c, qwen3_dtype dtype, double batch, double prompt, double generate)
+{
+    return batch * kv_bytes_per_token(c, dtype) * (prompt + (generate + 1) / 2);
+}
+
+double roofline_peak(const qwen3_roofline *limits, qwen3_dtype dtype)
+{
+    return dtype == QWEN3_DTYPE_F32 ? limits->f32_flops : limits->bf16_flops;
+}
+
+/* Of this much work, by the limit that it meets first. */
+static double least_seconds(const qwen3_roofline *limits, qwen3_dtype dtype, double flops, double bytes)
+{
+    return fmax(flops / roofline_peak(limits, dtype), bytes / limits->read_bytes_per_second);
+}
+
+double test_limit(const qwen3_model *model, const benchmark_test *t, const qwen3_roofline *limits)
+{
+    const qwen3_config *c = qwen3_model_config(model);
+    const qwen3_plan *plan = qwen3_model_plan(model);
+    double weights = (double)qwen3_model_bytes_per_token(model);
+    double batch = t->batch, depth = t->depth, prompt = t->prompt, generate = t->generate;
+    double seconds = 0;
+    if (t->prompt)
+        seconds += least_seconds(limits, plan->dtype, prefill_flops(c, batch, depth, prompt),
+                                 weights + batch * depth * kv_bytes_per_token(c, plan->kv_dtype));
+    if (t->generate)
+        seconds += generate *
+                   least_seconds(limits, plan->dtype, prefill_flops(c, batch, depth + prompt + (generate - 1) / 2, 1),
+                                 weights + decode_kv_bytes(c, plan->kv_dtype, batch, depth + prompt, generate));
+    return batch * (prompt + generate) / seconds;
 }
 
 void roofline_keep_larger(qwen3_roofline *best, const qwen3_roofline *other)
@@ -34,7 +67,7 @@ void roofline_keep_larger(qwen3_roofline *best, const qwen3_roofline *other)
 void roofline_fractions(benchmark_result *r, const qwen3_roofline *limits, qwen3_dtype dtype)
 {
     r->read_bandwidth = limits->read_bytes_per_second;
-    r->peak_flops = dtype == QWEN3_DTYPE_F32 ? limits->f32_flops : limits->bf16_flops;
+    r->peak_flops = roofline_peak(limits, dtype);
     r->prefill_fraction = r->prefill_flops / (1e-3 * r->prefill.ms) / r->peak_flops;
     r->decode_fraction = r->decode_bytes / (1e-3 * r->ms_per_step) / r->read_bandwidth;
 }

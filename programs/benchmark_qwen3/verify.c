@@ -80,7 +80,8 @@ qwen3_status reference_make(reference *ref, qwen3_comm *world, const benchmark_o
     qwen3_config config;
     *ref = (reference){0};
     if (qwen3_config_read(o->spec, &config, err) == QWEN3_OK)
-        workload_make(&ref->work, o, config.vocab_size, err);
+        workload_make(&ref->work, (size_t)o->batch, (size_t)o->prompt, has_decode(o) ? (size_t)o->generate : 0,
+                      o->arguments.model.seed, config.vocab_size, err);
     if (err->status == QWEN3_OK) {
         workload *w = &ref->work;
         ref->vocab = (size_t)config.vocab_size;

@@ -17,13 +17,10 @@ static uint64_t random_next(uint64_t *state)
     return z ^ (z >> 31);
 }
 
-qwen3_status workload_make(workload *w, const benchmark_options *o, int64_t vocab_size, qwen3_error *err)
+qwen3_status workload_make(workload *w, size_t batch, size_t prompt, size_t generate, uint64_t seed, int64_t vocab_size,
+                           qwen3_error *err)
 {
-    size_t generate = has_decode(o) ? (size_t)o->generate : 0;
-    *w = (workload){.batch = (size_t)o->batch,
-                    .prompt = (size_t)o->prompt,
-                    .generate = generate,
-                    .capacity = (size_t)o->prompt + generate + 1};
+    *w = (workload){.batch = batch, .prompt = prompt, .generate = generate, .capacity = prompt + generate + 1};
     size_t n = w->batch * w->capacity;
     if (!(w->history = allocate(n, sizeof *w->history, "tokens", err)) ||
         !(w->next = allocate(n, sizeof *w->next, "tokens", err)) ||
@@ -31,7 +28,7 @@ qwen3_status workload_make(workload *w, const benchmark_options *o, int64_t voca
         !(w->sequences = allocate(n, sizeof *w->sequences, "tokens", err)) ||
         !(w->wanted = allocate(n, sizeof *w->wanted, "tokens", err)))
         return err->status;
-    uint64_t state = o->arguments.model.seed;
+    uint64_t state = seed;
     uint64_t range = vocab_size < TEXT_TOKENS ? (uint64_t)vocab_size : TEXT_TOKENS;
     for (size_t s = 0; s < w->batch; s++)
         for (size_t i = 0; i < w->prompt; i++)
@@ -49,9 +46,7 @@ void workload_free(workload *w)
     *w = (workload){0};
 }
 
-/* Tokens [begin, end) of every sequence as one batch; logits of `rows` evenly spaced ones of each. */
-static qwen3_status forward(workload *w, qwen3_session *session, size_t begin, size_t end, size_t rows,
-                            qwen3_error *err)
+qwen3_status workload_feed(workload *w, qwen3_session *session, size_t begin, size_t end, size_t rows, qwen3_error *err)
 {
     size_t length = end - begin, n = w->batch * length;
     memset(w->wanted, 0, n);
@@ -69,7 +64,7 @@ static qwen3_status forward(workload *w, qwen3_session *session, size_t begin, s
 qwen3_status workload_prefill(workload *w, qwen3_session *session, size_t rows, qwen3_error *err)
 {
     qwen3_status status = qwen3_session_reset(session, -1, err);
-    return status == QWEN3_OK ? forward(w, session, 0, w->prompt, rows, err) : status;
+    return status == QWEN3_OK ? workload_feed(w, session, 0, w->prompt, rows, err) : status;
 }
 
 qwen3_status workload_choose(workload *w, qwen3_session *session, size_t rows, size_t step, qwen3_error *err)
@@ -84,7 +79,7 @@ qwen3_status workload_decode(workload *w, qwen3_session *session, size_t step, b
 {
     size_t length = w->prompt + step + 1;
     if (kv_cache)
-        return forward(w, session, length - 1, length, 1, err);
+        return workload_feed(w, session, length - 1, length, 1, err);
     qwen3_status status = qwen3_session_reset(session, -1, err);
-    return status == QWEN3_OK ? forward(w, session, 0, length, 1, err) : status;
+    return status == QWEN3_OK ? workload_feed(w, session, 0, length, 1, err) : status;
 }

@@ -16,6 +16,7 @@ model_arguments model_arguments_default(void)
 option model_spec_option(char **spec)
 {
     return (option){.name = "model",
+                    .short_name = 'm',
                     .kind = OPTION_TEXT,
                     .value = spec,
                     .argument = "DIR|synthetic:SIZE",
@@ -50,6 +51,7 @@ void model_arguments_options(model_arguments *a, option *options)
          .value = &a->model.isa,
          .help = "Instruction-set level of the kernels (default auto: the best)"},
         {.name = "threads",
+         .short_name = 't',
          .kind = OPTION_INT,
          .value = &a->model.threads,
          .min = 1,

@@ -38,6 +38,13 @@ static const char *accepted(const option *o, char *buffer, size_t size)
         return "auto|c|avx2|avx512|avx512_bf16|neon|neon_bf16";
     case OPTION_GRID:
         return "SxH, two positive integers";
+    case OPTION_INTS:
+        snprintf(buffer, size, "at most %d integers from %" PRId64 " to %" PRId64 ", with commas between", MAX_INTS,
+                 o->min, o->max);
+        return buffer;
+    case OPTION_PAIRS:
+        snprintf(buffer, size, "two integers from %" PRId64 " to %" PRId64 ", with a comma between", o->min, o->max);
+        return buffer;
     case OPTION_FLAG:
         break;
     }
@@ -50,6 +57,8 @@ static const char *argument_name(const option *o)
         return o->argument;
     if (o->kind == OPTION_INT || o->kind == OPTION_INT64 || o->kind == OPTION_UINT64)
         return "N";
+    if (o->kind == OPTION_INTS || o->kind == OPTION_PAIRS)
+        return o->kind == OPTION_INTS ? "N,..." : "N,N";
     return o->kind == OPTION_GRID ? "SxH" : accepted(o, NULL, 0);
 }
 
@@ -112,6 +121,27 @@ static bool read_grid(const char *text, int grid[2])
     return true;
 }
 
+/* Adds the numbers of "N,N,..." to the list; `exactly` many of them, 0 = any number but none. */
+static bool read_list(const char *text, int64_t min, int64_t max, size_t exactly, int_list *list)
+{
+    size_t first = list->n;
+    for (const char *part = text;; part++) {
+        char digits[24];
+        int64_t number;
+        size_t span = strcspn(part, ",");
+        if (span >= sizeof digits || list->n == MAX_INTS)
+            return false;
+        memcpy(digits, part, span);
+        digits[span] = '\0';
+        if (!read_integer(digits, min, max, &number))
+            return false;
+        list->values[list->n++] = (int)number;
+        part += span;
+        if (!*part)
+            return !exactly || list->n - first == exactly;
+    }
+}
+
 /* Reads `text` into the option's value. */
 static bool read_value(const option *o, const char *text)
 {
@@ -146,13 +176,19 @@ static bool read_value(const option *o, const char *text)
         return qwen3_isa_parse(text, (qwen3_isa *)o->value);
     case OPTION_GRID:
         return read_grid(text, (int *)o->value);
+    case OPTION_INTS:
+        return read_list(text, o->min, o->max, 0, o->value);
+    case OPTION_PAIRS:
+        return read_list(text, o->min, o->max, 2, o->value);
     }
     return false;
 }
 
 static qwen3_status take_option(option *o, const char *text, qwen3_error *err)
 {
-    char buffer[96];
+    char buffer[128];
+    if (!o->given && (o->kind == OPTION_INTS || o->kind == OPTION_PAIRS))
+        ((int_list *)o->value)->n = 0; /* what is given replaces the default */
     o->given = true;
     if (read_value(o, text))
         return QWEN3_OK;
@@ -169,8 +205,10 @@ static struct poptOption *popt_table(const command_line *line, qwen3_error *err)
         return NULL;
     for (size_t i = 0; i < n; i++) {
         const option *o = &line->options[i];
+        unsigned argument = o->kind == OPTION_FLAG ? POPT_ARG_NONE : POPT_ARG_STRING;
         table[i] = (struct poptOption){.longName = o->name,
-                                       .argInfo = o->kind == OPTION_FLAG ? POPT_ARG_NONE : POPT_ARG_STRING,
+                                       .shortName = o->short_name,
+                                       .argInfo = argument | (o->one_dash ? POPT_ARGFLAG_ONEDASH : 0),
                                        .val = (int)i + 1};
     }
     table[n] = (struct poptOption){.longName = "help", .shortName = 'h', .val = VALUE_HELP};
@@ -181,9 +219,10 @@ static struct poptOption *popt_table(const command_line *line, qwen3_error *err)
 enum { HELP_COLUMN = 32, HELP_WIDTH = 110 };
 
 /* One option: its form on the left, the words of its help in lines on the right. */
-static void print_option(FILE *out, const char *name, const char *argument, const char *help)
+static void print_option(FILE *out, char short_name, const char *name, const char *argument, const char *help)
 {
-    int column = fprintf(out, "  --%s%s%s", name, argument ? " " : "", argument ? argument : "");
+    int column = short_name ? fprintf(out, "  -%c, ", short_name) : fprintf(out, "  ");
+    column += fprintf(out, "--%s%s%s", name, argument ? " " : "", argument ? argument : "");
     bool fresh = true; /* nothing on this line in the right column */
     while (*help) {
         int word = (int)strcspn(help, " ");
@@ -204,9 +243,10 @@ static void print_help(const command_line *line, FILE *out)
 {
     fprintf(out, "Usage: %s [OPTION...]\n%s.\n\n", line->name, line->summary);
     for (size_t i = 0; i < line->n_options; i++)
-        print_option(out, line->options[i].name, argument_name(&line->options[i]), line->options[i].help);
-    print_option(out, "help", NULL, "Print this help");
-    print_option(out, "version", NULL, "Print the version");
+        print_option(out, line->options[i].short_name, line->options[i].name, argument_name(&line->options[i]),
+                     line->options[i].help);
+    print_option(out, 'h', "help", NULL, "Print this help");
+    print_option(out, 'V', "version", NULL, "Print the version");
 }
 
 /* Takes the options one by one. */

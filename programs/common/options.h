@@ -21,10 +21,21 @@ typedef enum option_kind {
     OPTION_DTYPE,     /* qwen3_dtype */
     OPTION_ISA,       /* qwen3_isa */
     OPTION_GRID,      /* int[2], "SxH" */
+    OPTION_INTS,      /* int_list, "N,N,..." within [min, max]; given again, it adds */
+    OPTION_PAIRS,     /* int_list of first and second values in turn, "N,N" within [min, max]; given again, it adds */
 } option_kind;
+
+enum { MAX_INTS = 64 };
+
+typedef struct int_list {
+    size_t n;
+    int values[MAX_INTS];
+} int_list;
 
 typedef struct option {
     const char *name; /* without the dashes */
+    char short_name;  /* "-p"; 0 = none */
+    bool one_dash;    /* "-name" is taken as well */
     option_kind kind;
     void *value; /* where it goes; holds the default before */
     const char *help;

@@ -151,6 +151,90 @@ def check_old_attention(p):
             p.holds(f"--attention {old} warns once", len(re.findall("warning.*--attention", outcome.err)) == 1, outcome)
 
 
+def test_list(p, ranks, *options, output="json", code=0):
+    """(results of a list of tests, outcome)"""
+    arguments = ["--model", "synthetic:tiny", "--threads", 1, *options, *(["-o", output] if output else [])]
+    outcome = run(ranks, "benchmark_qwen3", *arguments, timeout=120)
+    what = f"benchmark_qwen3 {' '.join(map(str, arguments))} on {ranks}"
+    if not p.holds(f"{what}: exit status {code}", outcome.code == code, outcome) or output != "json" or code:
+        return [], outcome
+    return json.loads(outcome.out), outcome
+
+
+def check_tests(p):
+    """A list of tests in the manner of llama-bench: which tests it makes, their names and columns, all formats."""
+    names = ["pp5", "pp9", "tg3", "pp4+tg2", "pp5 x2", "pp9 x2", "tg3 x2", "pp4+tg2 x2"]
+    names += [f"{name} @ d6" for name in names]
+    options = ["-p", "5,9", "-n", 3, "-pg", "4,2", "-d", "0,6", "-b", "1,2", "-r", 3]
+    for ranks in p.few:
+        results, outcome = test_list(p, ranks, *options, "--parallel-strategy", "headwise")
+        p.holds("every combination is a test with the name it has there", [r["test"] for r in results] == names, results)
+        for r in results:
+            tokens = r["batch_size"] * (r["n_prompt"] + r["n_gen"])
+            p.holds("rates are tokens of all sequences over the time", len(r["samples_ns"]) == len(r["samples_ts"]) == 3
+                    and np.allclose(np.multiply(r["samples_ns"], r["samples_ts"]), 1e9 * tokens, rtol=1e-3), r)
+            p.holds("means and deviations are those of the samples", all(
+                np.isclose(r[f"avg_{unit}"], np.mean(r[f"samples_{unit}"]), rtol=1e-9)
+                and np.isclose(r[f"stddev_{unit}"], np.std(r[f"samples_{unit}"], ddof=1), rtol=1e-6)
+                for unit in ("ns", "ts")), r)
+            p.holds("what was run is in the result", (r["n_ranks"], r["n_threads"], r["repetitions"], r["n_depth"])
+                    == (ranks, 1, 3, 6 if "d6" in r["test"] else 0) and r["type_k"] == r["type_v"] == "f32"
+                    and "headwise" == r["strategy"] and r["limit_ts"] is None, r)
+    _, outcome = test_list(p, 1, *options, output="jsonl")
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    p.holds("jsonl: one test a line, the same keys", [line["test"] for line in lines] == names
+            and lines[0].keys() == results[0].keys(), outcome)
+    _, outcome = test_list(p, 1, *options, output="csv")
+    rows = list(csv.DictReader(io.StringIO(outcome.out), strict=True))
+    p.holds("csv: the same keys but the samples", [row["test"] for row in rows] == names and list(rows[0])
+            == [key for key in results[0] if not key.startswith("samples_")] and float(rows[0]["avg_ts"]) > 0, outcome)
+    for output in (None, "md"):
+        _, outcome = test_list(p, p.few[-1], *options, output=output)
+        table = [cells(line) for line in outcome.out.splitlines()]
+        p.holds("md, the default: the columns of llama-bench", table[0] == ["model", "size", "params", "backend", "threads",
+                "test", "t/s"] and len(table) == 2 + len(names) and all(len(row) == 7 for row in table), outcome)
+        p.holds("md: names, and rates with their deviation", [row[5] for row in table[2:]] == names
+                and all(re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d", row[6]) for row in table[2:]), outcome)
+        backend = f"MPI {p.few[-1]} ranks, " if p.few[-1] > 1 else "1 rank, "
+        p.holds("md: ranks and what they compute with", all(row[3].startswith(backend) for row in table[2:]), outcome)
+    _, outcome = test_list(p, 1, *options, output="table")
+    p.holds("table: topology, plan and results", all(word in outcome.out for word in ("rank ", "plan ", *names)), outcome)
+
+
+def check_test_defaults(p):
+    """What is not asked for is as there: a prompt of 512 and 128 generated tokens; 0 takes one away."""
+    for options, names in ((["-r", 1], ["pp512", "tg128"]), (["-p", 7], ["pp7", "tg128"]), (["-n", 0], ["pp512"]),
+                           (["-p", 0, "-n", 2, "-n", 3], ["tg2", "tg3"]),
+                           (["-p", 0, "-n", 0, "--pg", "2,1", "-pg", "1,2"], ["pp2+tg1", "pp1+tg2"])):
+        results, outcome = test_list(p, p.few[-1], *options, *([] if "-r" in options else ["-r", 2]))
+        p.holds(f"tests of {options}", [r["test"] for r in results] == names, outcome)
+    results, outcome = test_list(p, 1, "-p", 3, "-n", 0, "--warmup", 0)
+    p.holds("five repetitions; warm-up can be left away", [len(r["samples_ts"]) for r in results] == [5]
+            and results[0]["warmup"] == 0, outcome)
+
+
+def check_test_limits(p):
+    """Limits are the work of the test over what was measured around its repetitions."""
+    ranks, keys = p.few[:2][-1], ("read_bandwidth", "peak_flops", "limit_ts", "limit_fraction")
+    results, outcome = test_list(p, ranks, "-p", 64, "-n", 2, "-d", "0,1000", "-r", 2, "--roofline")
+    by_name = {r["test"]: r for r in results}
+    for r in results:
+        p.holds("limit and fraction", all((r[key] or 0) > 0 for key in keys) and len(r["samples_limit_ts"]) == 2
+                and np.isclose(r["limit_ts"], np.mean(r["samples_limit_ts"]))
+                and np.isclose(r["limit_fraction"], r["avg_ts"] / r["limit_ts"]), r)
+    if results:
+        # Bytes of a step; without depth, the weights and on average 1.5 tokens.
+        decode, deep = (by_name[name]["read_bandwidth"] / by_name[name]["limit_ts"] for name in ("tg2", "tg2 @ d1000"))
+        token = (decode - by_name["tg2"]["model_size"]) / 1.5
+        p.holds("a decode step reads the weights, and the tokens of its depth", np.isclose(deep - decode, 1000 * token,
+                rtol=0.1), (decode, deep, outcome))
+        prefill, deep = (by_name[name]["peak_flops"] / by_name[name]["limit_ts"] for name in ("pp64", "pp64 @ d1000"))
+        p.holds("attention to the depth is work", deep > 1.5 * prefill, (prefill, deep, outcome))
+    _, outcome = test_list(p, ranks, "-p", 8, "-n", 0, "-r", 1, "--roofline", output="md")
+    p.holds("limit and fraction are columns", cells(outcome.out.splitlines()[0])[-2:] == ["limit t/s", "% of limit"],
+            outcome)
+
+
 def check_kv_cache(p):
     ranks = p.few[-1]
     r, _ = p.benchmark(ranks, "--use-kv-cache", "--verify")
@@ -199,7 +283,7 @@ def check_once(p):
     help_text = run(1, "benchmark_qwen3", "--help").out
     names = """model phase method parallel-strategy grid attention-algo dtype batch-size prompt-len gen-len generate
         iters warmup threads q-block-size kv-block-size use-kv-cache no-kv-cache compare-kv-cache verify seed output
-        verbose help version attention roofline pairs""".split()
+        verbose help version attention roofline pairs n-prompt n-gen n-depth pg repetitions""".split()
     p.holds("--help names every option", all(f"--{name}" in help_text for name in names),
             [name for name in names if f"--{name}" not in help_text])
 
@@ -213,6 +297,22 @@ def check_contradictions(p):
         (["--grid", "1x1", "--parallel-strategy", "headwise"], "--grid"), (["--grid", "3x5"], "--grid"),
         (["--pairs", "--parallel-strategy", "headwise"], "--pairs"), (["--method", "avx2", "--isa", "c"], "--isa"),
     ]
+    plain = [  # without the options of QUICK, which a list of tests refuses
+        (["-p", "5", "--prompt-len", "5"], "--prompt-len contradicts --n-prompt"),
+        (["-d", "5", "--gen-len", "5"], "--gen-len contradicts --n-depth"),
+        (["-n", "5", "--phase", "decode"], "--phase contradicts --n-gen"),
+        (["-pg", "5,5", "--verify"], "--verify contradicts --pg"), (["-r", "2", "--pairs"], "--pairs contradicts --rep"),
+        (["-r", "2", "--iters", "2"], "--iters contradicts"), (["-p", "0", "-n", "0"], "at least one test"),
+        (["-b", "1,2"], "--batch-size: got 2 numbers"), (["-p", "5,"], "--n-prompt: got"), (["-n", "x"], "--n-gen: got"),
+        (["-p", ",".join(["1"] * 65)], "--n-prompt: got"), (["-pg", "5"], "--pg: got"), (["-pg", "5,0"], "--pg: got"),
+        (["-pg", "1,2,3"], "--pg: got"), (["-r", "0"], "--repetitions: got"), (["-d", "-1"], "--n-depth: got"),
+        (["-d", "4000000"], "positions"),
+    ]
+    for options, culprit in plain:
+        outcome = run(p.few[-1], "benchmark_qwen3", "--model", "synthetic:tiny", *options)
+        messages = [line for line in outcome.err.splitlines() if ERROR.match(line)]
+        p.holds(f"{' '.join(options)} is refused by name", outcome.code == REFUSED and len(messages) == 1
+                and culprit in messages[0] and not outcome.out, outcome)
     many = [(["--method", "baseline"], "--method"), (["--method", "avx2"], "--method")]
     for options, culprit in refused + (many if p.few[-1] > 1 else []):
         _, outcome = p.benchmark(p.few[-1] if (options, culprit) in many else 1, *options, code=REFUSED)
@@ -281,6 +381,8 @@ def main():
     check_phases(p)
     check_choices(p)
     check_old_attention(p)
+    check_tests(p)
+    check_test_defaults(p)
     check_kv_cache(p)
     with scratch() as directory:
         check_verdict(p, directory / "verdict")
@@ -288,6 +390,7 @@ def main():
         (directory / "logits").mkdir()
         check_logits(p, directory / "logits")
     check_roofline(p)
+    check_test_limits(p)
     return p.checks.finish()
 
 
