@@ -84,6 +84,8 @@ typedef struct gemm_kernel {
      * scale * value, exact in F32, rounded in BF16. */
     void (*expand)(size_t k_groups, const void *w, void *panel);
     const struct gemm_kernel *expanded;
+    /* Q8, Q4: kernels.quantise of the level; set for all levels in one place (kernels.c). */
+    bool (*quantise)(const float *x, bf16 *scale, int8_t *q);
 } gemm_kernel;
 
 /* Where a dimension may be cut so that the matrix can be cut along it whether it is n or k: nr and kr are powers
@@ -98,6 +100,9 @@ typedef struct kernels {
     const char *name;
     const struct kernels *below;   /* the level that this one is built on; NULL for plain C */
     gemm_kernel gemm[DTYPE_COUNT]; /* by storage type */
+    /* Q8, Q4, NULL for others: the scale and the q (codes for Q4) of one block (blocks.h) from its 32 finite values.
+     * The same bits at every level. Returns false where the scale would not be finite. */
+    bool (*quantise[DTYPE_COUNT])(const float *x, bf16 *scale, int8_t *q);
 
     /* y[i] = x[i] * w[i] / sqrt(mean(x^2) + eps), stored as y_type. (Zhang & Sennrich 2019) y may be x
      * where y_type is F32. The mean is accumulated in f32 lanes or better. */
