@@ -154,6 +154,17 @@ size_t gemm_packed_bytes(const gemm_kernel *g, size_t n, size_t k);
 bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
                      size_t src_stride, void *dst_panel);
 
+/* A whole packed matrix of some kernel with the same storage and kr, but perhaps panels of another height. */
+typedef struct packed_matrix {
+    const void *data;
+    size_t nr, k;
+} packed_matrix;
+
+/* Copies rows [from_row, from_row + rows) x columns [from_k, from_k + k) of a packed matrix, as they are, to the
+ * outputs from `at` on of a panel of k columns of g (repack.c). from_k is a multiple of kr. */
+void gemm_repack_rows(const gemm_kernel *g, void *panel, size_t at, size_t rows, size_t k, const packed_matrix *from,
+                      size_t from_row, size_t from_k);
+
 /* y[m, n1 - n0] (+)= x[m, k1 - k0] W[n0..n1, k0..k1]^T for W[n, k] packed at w; runs on the calling
  * thread. n0 is a multiple of nr, n1 too or equal to n; k0 a multiple of kr, k1 too or equal to k. Exactly
  * n1 - n0 columns of each row of y are written. x rows obey ACTIVATION_PAD.
