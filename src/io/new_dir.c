@@ -88,7 +88,7 @@ qwen3_status new_dir_copy(const new_dir *dir, const char *from, const char *name
     size_t bytes = 0;
     qwen3_status status = QWEN3_OK;
     if (stat(path, &info) == 0 && info.st_size > 0) {
-        int descriptor;
+        int descriptor = -1;
         status = file_map(path, &data, &bytes, err);
         if (!status && !(status = new_dir_file(dir, name, &descriptor, err))) {
             status = new_dir_write(descriptor, name, data, bytes, err);

@@ -83,7 +83,7 @@ static json_t *describe_entry(const packing *p, const entry *e, size_t begin, ch
                     : tensor_is_vector(e->role) ? json_pack("[I]", (json_int_t)rows)
                                                 : json_pack("[I, I]", (json_int_t)rows, (json_int_t)cols);
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", entry_type(p, e), "shape", shape, "data_offsets",
-                     (json_int_t)begin, (json_int_t)(begin + e->bytes));
+                     (json_int_t)begin, (json_int_t)begin + (json_int_t)e->bytes);
 }
 
 static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error *err)
@@ -104,13 +104,12 @@ static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error
     char *text = failed ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     uint64_t length = text ? strlen(text) : 0, whole = round_up(sizeof length + length, PACKED_ALIGNMENT);
-    char *header = text ? malloc(whole) : NULL;
+    char *header = text ? malloc(whole + 1) : NULL;
     qwen3_status status;
     if (header) {
-        memset(header, ' ', whole);
-        memcpy(header + sizeof length, text, length);
         length = whole - sizeof length;
         memcpy(header, &length, sizeof length);
+        snprintf(header + sizeof length, length + 1, "%-*s", (int)length, text); /* spaces up to the data */
         status = new_dir_write(p->file, PACKED_FILE, header, whole, err);
     } else {
         status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the header of %s, or its name is not UTF-8", p->spec,
