@@ -76,6 +76,7 @@ typedef enum qwen3_mpi_attention_type {
 } qwen3_mpi_attention_type;
 
 typedef enum qwen3_dtype {
+    QWEN3_DTYPE_AUTO = -1, /* of weights in memory: that of a packed model, otherwise BF16 */
     QWEN3_DTYPE_F32 = 0,
     QWEN3_DTYPE_BF16,
     QWEN3_DTYPE_Q8, /* weights only: 8 bits each and a scale for every 32 along the input, 8.5 bits a weight */
@@ -194,7 +195,8 @@ typedef struct qwen3_config {
 typedef struct qwen3_model_options {
     qwen3_parallel_strategy strategy;
     int grid_sequence, grid_heads; /* S and H of HYBRID; 0, 0 = chosen; otherwise S * H = ranks */
-    qwen3_dtype dtype;             /* of the weights in memory, and of the KV cache (see QWEN3_ISA_AUTO) */
+    qwen3_dtype dtype;             /* of the weights in memory, and of the KV cache (see QWEN3_ISA_AUTO); AUTO, or that
+                                  of the packed model */
     qwen3_isa isa;
     int threads;             /* per rank; 0 = cores this rank may use, divided among the ranks that share them */
     uint64_t seed;           /* of synthetic weights */
@@ -209,9 +211,11 @@ typedef struct qwen3_model qwen3_model;
 
 /* Opens `spec`: a directory in the published layout (config.json with model.safetensors, or with
  * model.safetensors.index.json and its shards), or "synthetic:SIZE" with SIZE one of tiny, 0.6B, 1.7B,
- * 4B, 8B, 14B, 32B (seeded random weights, the same for any number of ranks). Each rank reads and packs
- * only what the strategy makes it compute with. Collective over comm, which must outlive the model.
- * options NULL = defaults. On failure *model is NULL and nothing is kept. */
+ * 4B, 8B, 14B, 32B (seeded random weights, the same for any number of ranks), or the directory of a packed
+ * model (qwen3_model_pack). Each rank reads and packs only what the strategy makes it compute with; a packed model is
+ * used where it is mapped, by all ranks of a node, if the kernels chosen have panels of its height, otherwise repacked.
+ * Collective over comm, which must outlive the model. options NULL = defaults. On failure *model is NULL and nothing is
+ * kept. */
 QWEN3_API qwen3_status qwen3_model_open(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         qwen3_model **model, qwen3_error *err);
 /* Collective. NULL is allowed. Sessions of the model must be closed first. */
@@ -247,8 +251,14 @@ typedef struct qwen3_tensor_info {
     char name[96];
     int64_t rows, cols; /* vectors have cols = 1 */
     bool stored;        /* present in the checkpoint (always true for synthetic models) */
-    char dtype[8];      /* as stored: "BF16", "F32", "F16" */
+    char dtype[8];      /* as stored: "BF16", "F32", "F16"; packed: "bf16", "q8", ... */
 } qwen3_tensor_info;
+
+/* Writes the model of directory `spec` as a packed model, in the directory `output`, which must not exist and appears
+ * whole or not at all: packed as options->dtype for the kernels of options->isa, with copies of configuration and
+ * tokenizer. Other options but threads are not looked at; NULL = defaults. Rank 0 does it all. Collective. */
+QWEN3_API qwen3_status qwen3_model_pack(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
+                                        const char *output, qwen3_error *err);
 
 /* Lists the tensors of `spec` after checking the checkpoint's headers; *tensors [*n] is allocated, free
  * it with free(). Not collective. */

@@ -15,13 +15,14 @@ model_arguments model_arguments_default(void)
 
 option model_spec_option(char **spec)
 {
-    return (option){.name = "model",
-                    .short_name = 'm',
-                    .kind = OPTION_TEXT,
-                    .value = spec,
-                    .argument = "DIR|synthetic:SIZE",
-                    .help = "Checkpoint directory, or seeded random weights of size tiny, 0.6B, 1.7B, 4B, 8B, 14B or "
-                            "32B"};
+    return (option){
+        .name = "model",
+        .short_name = 'm',
+        .kind = OPTION_TEXT,
+        .value = spec,
+        .argument = "DIR|synthetic:SIZE",
+        .help = "Checkpoint directory, packed model, or seeded random weights of size tiny, 0.6B, 1.7B, 4B, 8B, 14B or "
+                "32B"};
 }
 
 void model_arguments_options(model_arguments *a, option *options)
@@ -45,7 +46,8 @@ void model_arguments_options(model_arguments *a, option *options)
          .value = &a->model.dtype,
          .help = a->model.dtype == QWEN3_DTYPE_F32
                      ? "Type of weights; q8, q4: quantised as they are loaded, KV cache in bf16 (default f32)"
-                     : "Type of weights; q8, q4: quantised as they are loaded, KV cache in bf16 (default bf16)"},
+                     : "Type of weights; q8, q4: quantised as they are loaded, KV cache in bf16 (default bf16, or "
+                       "that of a packed model)"},
         {.name = "isa",
          .kind = OPTION_ISA,
          .value = &a->model.isa,

@@ -61,6 +61,10 @@ static void print_tensors(const qwen3_config *config, const qwen3_tensor_info *t
     for (size_t t = 0; t < n_types; t++)
         printf("%s%zu %s", t ? ", " : ": ", types[t].tensors, types[t].name);
     printf("\n");
+    qwen3_dtype packed;
+    for (size_t t = 0; t < n_types; t++)
+        if (qwen3_dtype_parse(types[t].name, &packed) && strcmp(types[t].name, qwen3_dtype_name(packed)) == 0)
+            printf("packed as            %s\n", types[t].name);
     for (size_t i = 0; full && i < n; i++)
         printf("  %-60s %8" PRId64 " x %-8" PRId64 " %s\n", tensors[i].name, tensors[i].rows, tensors[i].cols,
                tensors[i].stored ? tensors[i].dtype : "not stored");

@@ -7,6 +7,7 @@
 
 static const command commands[] = {
     {"logits", "Write the logits of given tokens as raw little-endian float32", command_logits},
+    {"pack", "Pack a checkpoint for the kernels, to be mapped and used in place", command_pack},
     {"info", "Show a model's configuration, tensors, parameters and memory needs", command_info},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -33,7 +33,7 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
         size_t begin, end;
         team_part(t, n1 - n0, nr, &begin, &end);
         if (begin < end)
-            gemm(g, m, x, x_stride, w->data, w->n, w->k, n0 + begin, n0 + end, k0, k1, y + begin, y_stride, accumulate);
+            matrix_product(g, w, m, x, x_stride, n0 + begin, n0 + end, k0, k1, y + begin, y_stride, accumulate, NULL);
         return;
     }
     size_t rows = rows_per_item(t, m, panels, (size_t)g->mr, ROWS_PER_ITEM), chunks = (m + rows - 1) / rows;
@@ -44,9 +44,9 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
         size_t m_item = m - row < rows ? m - row : rows;
         size_t end = n0 + column + nr < n1 ? n0 + column + nr : n1;
         next = team_loop_next(t);
-        const void *ahead = next < chunks * panels ? gemm_at(g, w->data, w->k, n0 + next % panels * nr, k0) : NULL;
-        gemm_before(g, m_item, (const char *)x + row * x_stride * dtype_size(g->activation), x_stride, w->data, w->n,
-                    w->k, n0 + column, end, k0, k1, y + row * y_stride + column, y_stride, accumulate, ahead);
+        const void *ahead = next < chunks * panels ? matrix_at(g, w, n0 + next % panels * nr, k0) : NULL;
+        matrix_product(g, w, m_item, (const char *)x + row * x_stride * dtype_size(g->activation), x_stride,
+                       n0 + column, end, k0, k1, y + row * y_stride + column, y_stride, accumulate, ahead);
     }
 }
 
@@ -72,11 +72,10 @@ void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range
         size_t n1 = n0 + nr < (size_t)n.end ? n0 + nr : (size_t)n.end;
         size_t m_item = m - row < rows ? m - row : rows;
         const char *x = (const char *)s->b.normed + row * x_stride * session_act_size(s);
-        const void *ahead =
-            next < end ? gemm_at(g, w->gate.data, w->gate.k, (size_t)n.begin + next % panels * nr, 0) : NULL;
-        gemm_before(g, m_item, x, x_stride, w->gate.data, w->gate.n, w->gate.k, n0, n1, 0, w->gate.k, gate, nr, false,
-                    gemm_at(g, w->up.data, w->up.k, n0, 0));
-        gemm_before(g, m_item, x, x_stride, w->up.data, w->up.n, w->up.k, n0, n1, 0, w->up.k, up, nr, false, ahead);
+        const void *ahead = next < end ? matrix_at(g, &w->gate, (size_t)n.begin + next % panels * nr, 0) : NULL;
+        matrix_product(g, &w->gate, m_item, x, x_stride, n0, n1, 0, w->gate.k, gate, nr, false,
+                       matrix_at(g, &w->up, n0, 0));
+        matrix_product(g, &w->up, m_item, x, x_stride, n0, n1, 0, w->up.k, up, nr, false, ahead);
         char *y = (char *)s->b.gated + (row * y_stride + column) * session_act_size(s);
         for (size_t r = 0; r < m_item; r++)
             s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + r * y_stride * session_act_size(s),

@@ -11,7 +11,7 @@
 
 qwen3_model_options qwen3_model_options_default(void)
 {
-    return (qwen3_model_options){.dtype = QWEN3_DTYPE_BF16, .seed = 1, .share_weights = true};
+    return (qwen3_model_options){.dtype = QWEN3_DTYPE_AUTO, .seed = 1, .share_weights = true};
 }
 
 const qwen3_config *qwen3_model_config(const qwen3_model *model)
@@ -58,10 +58,18 @@ static void choose_precision(qwen3_model *m, const kernels *best)
 static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
 {
     const qwen3_config *c = &m->config;
-    double mine[] = {
-        (double)c->vocab_size, (double)c->hidden_size,  (double)c->intermediate_size,  (double)c->num_layers,
-        (double)c->num_heads,  (double)c->num_kv_heads, (double)c->head_dim,           c->rms_norm_eps,
-        c->rope_theta,         c->yarn_factor,          (double)c->tie_word_embeddings};
+    double mine[] = {(double)c->vocab_size,
+                     (double)c->hidden_size,
+                     (double)c->intermediate_size,
+                     (double)c->num_layers,
+                     (double)c->num_heads,
+                     (double)c->num_kv_heads,
+                     (double)c->head_dim,
+                     c->rms_norm_eps,
+                     c->rope_theta,
+                     c->yarn_factor,
+                     (double)c->tie_word_embeddings,
+                     (double)m->options.dtype};
     double first[sizeof mine / sizeof *mine];
     memcpy(first, mine, sizeof mine);
     comm_broadcast(m->world, first, sizeof first, 0, QWEN3_COMM_CONTROL);
@@ -121,8 +129,11 @@ static void fill_plan(qwen3_model *m, const grid *g)
 /* What the ranks of this node are about to allocate together must be there. */
 static qwen3_status check_memory(qwen3_model *m, qwen3_error *err)
 {
+    const gemm_kernel *g = &m->kernels->gemm[m->options.dtype];
     size_t slice, own;
-    weights_bytes(&m->config, &m->kernels->gemm[m->options.dtype], &m->shard, &slice, &own);
+    weights_bytes(&m->config, g, &m->shard, &slice, &own);
+    if (weights_mapped(m->source, &m->config, g, &m->shard))
+        slice = own = 0; /* pages of the file, which the system may drop */
     comm *node = NULL;
     qwen3_status status = comm_split_node(m->world, &node, err);
     if (status)
@@ -163,11 +174,24 @@ static qwen3_status load(qwen3_model *m, qwen3_error *err)
         fail(err, QWEN3_ERR_MEMORY, "no memory for %lld rotation frequencies", (long long)m->config.head_dim / 2);
     weights_load(&m->weights, m->source, &m->config, &m->kernels->gemm[m->options.dtype], &m->shard, m->share_group,
                  m->plan.threads, err);
-    m->plan.weights_shared = m->weights.shared;
+    m->plan.weights_shared = m->weights.shared || m->weights.mapped;
     m->plan.weight_bytes = m->weights.slice_bytes + m->weights.own_bytes;
-    size_t sharers = m->weights.shared ? (size_t)comm_size(m->share_group) : 1;
+    size_t sharers = m->plan.weights_shared ? (size_t)comm_size(m->share_group) : 1;
     m->plan.owned_bytes = m->weights.own_bytes + m->weights.slice_bytes / sharers;
     return qwen3_comm_agree(m->world, err);
+}
+
+/* AUTO is the type of a packed model, which cannot be had in another. */
+static void choose_dtype(qwen3_model *m, qwen3_error *err)
+{
+    const packed_format *packed = source_format(m->source);
+    if (m->options.dtype == QWEN3_DTYPE_AUTO)
+        m->options.dtype = packed ? packed->dtype : QWEN3_DTYPE_BF16;
+    else if (packed && packed->dtype != m->options.dtype)
+        fail(err, QWEN3_ERR_ARGUMENT,
+             "dtype %s: %s is packed as %s; expected %s, or the checkpoint that it was packed from",
+             qwen3_dtype_name(m->options.dtype), m->spec, qwen3_dtype_name(packed->dtype),
+             qwen3_dtype_name(packed->dtype));
 }
 
 static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_model_options *options, qwen3_error *err)
@@ -175,13 +199,15 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
     m->options = options ? *options : qwen3_model_options_default();
     if (m->options.threads < 0)
         fail(err, QWEN3_ERR_ARGUMENT, "threads %d: expected a positive number, or 0 to choose", m->options.threads);
-    if ((unsigned)m->options.dtype >= DTYPE_COUNT)
+    if (m->options.dtype != QWEN3_DTYPE_AUTO && (unsigned)m->options.dtype >= DTYPE_COUNT)
         fail(err, QWEN3_ERR_ARGUMENT, "dtype %d is unknown", (int)m->options.dtype);
     m->spec = strdup(spec ? spec : "");
     if (!m->spec)
         fail(err, QWEN3_ERR_MEMORY, "no memory for the name of the model");
     if (!err->status)
         source_open(spec ? spec : "", m->options.seed, &m->source, &m->config, err);
+    if (!err->status)
+        choose_dtype(m, err);
     qwen3_status status = qwen3_comm_agree(m->world, err);
     if (!status)
         status = agree_on_model(m, err);

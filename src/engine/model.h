@@ -8,7 +8,7 @@
 
 struct qwen3_model {
     char *spec;
-    qwen3_model_options options; /* as given */
+    qwen3_model_options options; /* as given; dtype is never AUTO */
     qwen3_config config;
     qwen3_plan plan;
     const kernels *kernels;

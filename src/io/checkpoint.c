@@ -201,24 +201,33 @@ static qwen3_status open_sharded(checkpoint *c, const char *path, qwen3_error *e
     return status;
 }
 
+static qwen3_status open_packed(checkpoint *c, qwen3_error *err)
+{
+    c->packed = true;
+    return open_files(c, (const char *const[]){PACKED_FILE}, 1, err);
+}
+
 /* ---- The directory ----------------------------------------------------------------------------- */
 
 qwen3_status checkpoint_open(const char *dir, checkpoint *c, qwen3_error *err)
 {
     *c = (checkpoint){.dir = strdup(dir)};
-    char *single = join(dir, SINGLE_FILE), *index = join(dir, INDEX_FILE);
+    char *single = join(dir, SINGLE_FILE), *index = join(dir, INDEX_FILE), *packed = join(dir, PACKED_FILE);
     struct stat info;
     qwen3_status status;
-    if (!c->dir || !single || !index)
+    if (!c->dir || !single || !index || !packed)
         status = fail_memory(dir, err);
     else if (lstat(single, &info) == 0)
         status = open_files(c, (const char *const[]){SINGLE_FILE}, 1, err);
     else if (lstat(index, &info) == 0)
         status = open_sharded(c, index, err);
+    else if (lstat(packed, &info) == 0)
+        status = open_packed(c, err);
     else
-        status = fail(err, QWEN3_ERR_IO, "%s: has neither %s nor %s", dir, SINGLE_FILE, INDEX_FILE);
+        status = fail(err, QWEN3_ERR_IO, "%s: has neither %s nor %s nor %s", dir, SINGLE_FILE, INDEX_FILE, PACKED_FILE);
     free(single);
     free(index);
+    free(packed);
     if (status)
         checkpoint_close(c);
     return status;

@@ -1,21 +1,26 @@
 /* checkpoint.h - a model directory in the published layout: model.safetensors, or the shards that
- * model.safetensors.index.json names. */
+ * model.safetensors.index.json names; or of a packed model: packed.safetensors. */
 #ifndef QWEN3_IO_CHECKPOINT_H
 #define QWEN3_IO_CHECKPOINT_H
 
 #include "io/safetensors.h"
+
+/* The file of a packed model (model/packed.h). */
+#define PACKED_FILE "packed.safetensors"
 
 typedef struct checkpoint {
     char *dir;
     safetensors *files;
     size_t n_files;
     struct checkpoint_index *index; /* name -> tensor */
+    bool packed;                    /* files[0] is PACKED_FILE */
 } checkpoint;
 
 /* Where both exist, model.safetensors is read and the index is not looked at, as the reference
  * implementation does. With an index: every file it names is opened (a name with '/' or ".." is refused), every tensor
  * is where weight_map says, none is left out of it, and no tensor stands in two files; metadata.total_size, where it is
- * given, is the size of all tensors (or, as some tools write, of all files). *c is zeroed on failure. */
+ * given, is the size of all tensors (or, as some tools write, of all files). PACKED_FILE is looked for last. *c is
+ * zeroed on failure. */
 qwen3_status checkpoint_open(const char *dir, checkpoint *c, qwen3_error *err);
 void checkpoint_close(checkpoint *c);
 /* NULL where there is none. */

@@ -200,6 +200,7 @@ static qwen3_status parse_header(safetensors *file, const json_t *header, size_t
         qwen3_status status;
         if (strcmp(name, "__metadata__") == 0) {
             status = check_metadata(file->path, value, err);
+            file->metadata = json_incref(value);
         } else {
             place at = {file->path, name, err};
             status = parse_tensor(&at, value, data, data_bytes, &file->tensors[file->n_tensors++]);
@@ -252,7 +253,14 @@ void safetensors_close(safetensors *file)
     for (size_t i = 0; i < file->n_tensors; i++)
         free(file->tensors[i].name);
     free(file->tensors);
+    json_decref(file->metadata);
     file_unmap(file->map, file->map_bytes);
     free(file->path);
     *file = (safetensors){0};
+}
+
+const char *safetensors_metadata(const safetensors *file, const char *key)
+{
+    const char *value = json_string_value(json_object_get(file->metadata, key));
+    return value ? value : "";
 }

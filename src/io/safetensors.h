@@ -27,6 +27,7 @@ typedef struct safetensors {
     size_t map_bytes;
     stored_tensor *tensors;
     size_t n_tensors;
+    struct json_t *metadata; /* object of strings, or NULL */
 } safetensors;
 
 /* Opens, maps and checks: header within the file, valid JSON without duplicate names, offsets within the
@@ -34,5 +35,7 @@ typedef struct safetensors {
  * defines). Tensors are listed in the order of their data. *file is zeroed on failure. */
 qwen3_status safetensors_open(const char *path, safetensors *file, qwen3_error *err);
 void safetensors_close(safetensors *file);
+/* A string of the file's metadata, "" where there is none. */
+const char *safetensors_metadata(const safetensors *file, const char *key);
 
 #endif

@@ -39,10 +39,17 @@ static inline unsigned q4_shift(size_t i)
     return (unsigned)(i % 8 / 2 * 4 + i % 2 * 16);
 }
 
-/* The scale and the q of one output from 32 finite values; false where the scale would not be finite. */
+#define Q4_ZERO 8 /* the code of 0 */
+
+/* What the largest magnitude is mapped to in the candidates, in units of the levels. */
+extern const float q4_targets[4];
+
+/* A block of nothing but smaller values becomes 0: its scale must have a finite inverse. */
+#define LEAST_MAGNITUDE 0x1p-100f
+
+/* kernels.quantise in plain C: the specification. */
 bool q8_quantise(const float *x, bf16 *scale, int8_t *q);
-/* q: codes. */
-bool q4_quantise(const float *x, bf16 *scale, uint8_t *q);
+bool q4_quantise(const float *x, bf16 *scale, int8_t *codes);
 
 /* gemm_pack_panel for Q8 and Q4. */
 bool blocks_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,

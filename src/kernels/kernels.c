@@ -129,6 +129,8 @@ static void build_tables(void)
         tables[isa].name = isa_names[isa];
         tables[isa].below = isa > QWEN3_ISA_C ? base : NULL;
         init[isa](&tables[isa]);
+        for (int type = 0; type < DTYPE_COUNT; type++)
+            tables[isa].gemm[type].quantise = tables[isa].quantise[type];
     }
 }
 

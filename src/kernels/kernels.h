@@ -89,6 +89,8 @@ typedef struct gemm_kernel {
      * scale * value, exact in F32, rounded in BF16. */
     void (*expand)(size_t k_groups, const void *w, void *panel);
     const struct gemm_kernel *expanded;
+    /* Q8, Q4: kernels.quantise of the level; set for all levels in one place (kernels.c). */
+    bool (*quantise)(const float *x, bf16 *scale, int8_t *q);
 } gemm_kernel;
 
 /* Where a dimension may be cut so that the matrix can be cut along it whether it is n or k: nr and kr are powers
@@ -103,6 +105,9 @@ typedef struct kernels {
     const char *name;
     const struct kernels *below;   /* the level that this one is built on; NULL for plain C */
     gemm_kernel gemm[DTYPE_COUNT]; /* by storage type */
+    /* Q8, Q4, NULL for others: the scale and the q (codes for Q4) of one block (blocks.h) from its 32 finite values.
+     * The same bits at every level. Returns false where the scale would not be finite. */
+    bool (*quantise[DTYPE_COUNT])(const float *x, bf16 *scale, int8_t *q);
 
     /* y[i] = x[i] * w[i] / sqrt(mean(x^2) + eps), stored as y_type. (Zhang & Sennrich 2019) y may be x
      * where y_type is F32. The mean is accumulated in f32 lanes or better. */
@@ -156,6 +161,17 @@ const void *gemm_at(const gemm_kernel *g, const void *w, size_t depth, size_t n,
  * NaN or infinite, in src already or by conversion (the panel is packed all the same). */
 bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
                      size_t src_stride, void *dst_panel);
+
+/* A whole packed matrix of some kernel with the same storage and kr, but perhaps panels of another height. */
+typedef struct packed_matrix {
+    const void *data;
+    size_t nr, k;
+} packed_matrix;
+
+/* Copies rows [from_row, from_row + rows) x columns [from_k, from_k + k) of a packed matrix, as they are, to the
+ * outputs from `at` on of a panel of k columns of g (repack.c). from_k is a multiple of kr. */
+void gemm_repack_rows(const gemm_kernel *g, void *panel, size_t at, size_t rows, size_t k, const packed_matrix *from,
+                      size_t from_row, size_t from_k);
 
 /* y[m, n1 - n0] (+)= x[m, k1 - k0] W[n0..n1, k0..k1]^T for W[n, k] packed at w; runs on the calling
  * thread. n0 is a multiple of nr, n1 too or equal to n; k0 a multiple of kr, k1 too or equal to k. Exactly

@@ -6,20 +6,14 @@
  * largest <x, t>^2 / <t, t> wins. On normally distributed values the relative error is 0.074; symmetric rounding
  * by the largest value alone gives 0.097.
  *
- * Everything is a function of the 32 values, computed in one order on every machine.
+ * Everything is a function of the 32 values, computed in one order at every level and on every machine.
  */
 #include "kernels/blocks.h"
 #include "kernels/tile.h"
 
-/* A block of nothing but smaller values becomes 0: its scale must have a finite inverse. */
-#define LEAST_MAGNITUDE 0x1p-100f
-
 const int8_t q4_values[16] = {-127, -101, -80, -63, -48, -35, -23, -11, 0, 11, 23, 35, 49, 64, 82, 105};
 
-#define Q4_ZERO 8 /* the code of 0 */
-
-/* What the largest magnitude is mapped to in the candidates, in units of the levels. */
-static const float q4_targets[] = {100, 110, 120, 130};
+const float q4_targets[4] = {100, 110, 120, 130};
 
 static float largest_magnitude(const float *x)
 {
@@ -60,7 +54,7 @@ bool q8_quantise(const float *x, bf16 *scale, int8_t *q)
 typedef int8_t byte16 __attribute__((vector_size(16)));
 
 /* levels[i] = the level nearest to q[i], codes[i] its code. */
-static void nearest_levels(const int8_t *q, int8_t *levels, uint8_t *codes)
+static void nearest_levels(const int8_t *q, int8_t *levels, int8_t *codes)
 {
     for (size_t i = 0; i < BLOCK; i += sizeof(byte16)) {
         byte16 from, level = (byte16){0} + q4_values[0], code = {0};
@@ -98,7 +92,7 @@ static int32_t square_of(const int8_t *levels)
     return sum;
 }
 
-bool q4_quantise(const float *x, bf16 *scale, uint8_t *codes)
+bool q4_quantise(const float *x, bf16 *scale, int8_t *codes)
 {
     const float largest = largest_magnitude(x);
     int8_t q[BLOCK], levels[BLOCK];
@@ -129,43 +123,51 @@ bool q4_quantise(const float *x, bf16 *scale, uint8_t *codes)
 
 /* ---- Panels ------------------------------------------------------------------------------------ */
 
-/* n <= BLOCK columns of a source row as f32, the rest 0. Returns false where one is not finite. */
+/* How far ahead of its use a row of the source is asked for: so many rows at once are too many for the hardware. */
+#define PREFETCH_BLOCKS 2
+
+/* BLOCK columns of a source row, of which the first n exist, as f32. Returns false where one is not finite. */
 static bool load_block(const void *src, qwen3_dtype type, size_t n, float *x)
 {
-    unsigned bad = 0;
-    memset(x, 0, BLOCK * sizeof *x);
-    for (size_t i = 0; i < n; i++) {
-        if (type == QWEN3_DTYPE_BF16) {
-            bf16 h;
-            memcpy(&h, (const unsigned char *)src + i * sizeof h, sizeof h);
-            x[i] = bf16_to_f32(h);
-        } else {
-            memcpy(&x[i], (const unsigned char *)src + i * sizeof *x, sizeof *x);
-        }
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    union {
+        float f32[BLOCK];
+        bf16 bf16[BLOCK];
+    } part = {{0}};
+    const void *whole = src;
+    if (n < BLOCK) {
+        memcpy(&part, src, n * dtype_size(type));
+        whole = &part;
     }
+    if (type == QWEN3_DTYPE_F32) {
+        memcpy(x, whole, BLOCK * sizeof *x);
+    } else {
+        bf16 h[BLOCK];
+        memcpy(h, whole, sizeof h);
+        for (size_t i = 0; i < BLOCK; i++)
+            x[i] = bf16_to_f32(h[i]);
+    }
+    uint32_t bits[BLOCK], bad = 0;
+    memcpy(bits, x, sizeof bits);
+    for (size_t i = 0; i < BLOCK; i++)
+        bad |= (bits[i] & 0x7f800000u) == 0x7f800000u;
     return !bad;
 }
 
 /* One block into a group, as output j. */
-static bool store_block(qwen3_dtype storage, size_t nr, size_t j, const float *x, unsigned char *group)
+static bool store_block(const gemm_kernel *g, size_t j, const float *x, unsigned char *group)
 {
+    const size_t nr = (size_t)g->nr;
     bf16 scale;
-    bool finite;
-    if (storage == QWEN3_DTYPE_Q8) {
-        int8_t q[BLOCK];
-        finite = q8_quantise(x, &scale, q);
+    int8_t q[BLOCK];
+    const bool finite = g->quantise(x, &scale, q);
+    if (g->storage == QWEN3_DTYPE_Q8) {
         for (size_t i = 0; i < BLOCK; i += 2)
             memcpy(group + q8_offset(nr, i) + 2 * j, q + i, 2);
     } else {
-        uint8_t codes[BLOCK];
-        finite = q4_quantise(x, &scale, codes);
         for (size_t i = 0; i < BLOCK; i += 8) {
             uint32_t word = 0;
             for (size_t e = 0; e < 8; e++)
-                word |= (uint32_t)codes[i + e] << q4_shift(e);
+                word |= (uint32_t)q[i + e] << q4_shift(e);
             memcpy(group + q4_offset(nr, i) + 4 * j, &word, sizeof word);
         }
     }
@@ -183,15 +185,15 @@ bool blocks_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, c
     for (size_t i = 0; i < k; i += BLOCK, group += nr * (size_t)g->group_bytes) {
         const size_t count = k - i < BLOCK ? k - i : BLOCK;
         for (size_t j = 0; j < rows; j++) {
+            const unsigned char *from = (const unsigned char *)src + (j * src_stride + i) * size;
             float x[BLOCK];
-            const bool loaded =
-                load_block((const unsigned char *)src + (j * src_stride + i) * size, src_type, count, x);
-            finite &= loaded && store_block(g->storage, nr, j, x, group);
-            if (!loaded)
-                store_block(g->storage, nr, j, none, group);
+            for (size_t b = 0; b < BLOCK * size; b += 64)
+                __builtin_prefetch(from + PREFETCH_BLOCKS * BLOCK * size + b);
+            const bool loaded = load_block(from, src_type, count, x);
+            finite &= store_block(g, j, loaded ? x : none, group) && loaded;
         }
         for (size_t j = rows; j < nr; j++)
-            store_block(g->storage, nr, j, none, group);
+            store_block(g, j, none, group);
     }
     return finite;
 }

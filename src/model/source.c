@@ -34,6 +34,21 @@ void source_block(const source *s, tensor_role role, int64_t layer, int64_t row0
     s->backend->block(s, role, layer, row0, rows, col0, cols, scratch, data, type, stride);
 }
 
+const packed_format *source_format(const source *s)
+{
+    return s->format.nr ? &s->format : NULL;
+}
+
+packed_matrix source_packed(const source *s, tensor_role role, int64_t layer)
+{
+    if (role == TENSOR_EMBED)
+        role = TENSOR_LM_HEAD;
+    char name[TENSOR_NAME_MAX];
+    int64_t rows, cols;
+    tensor_describe(&s->config, role, layer, name, &rows, &cols);
+    return (packed_matrix){s->backend->packed(s, role, layer), (size_t)s->format.nr, (size_t)cols};
+}
+
 const char *source_stored_type(const source *s, tensor_role role, int64_t layer)
 {
     if (role == TENSOR_LM_HEAD && s->config.tie_word_embeddings)

@@ -48,6 +48,12 @@ static inline size_t tensor_count(const qwen3_config *config)
 
 typedef struct source source;
 
+/* How the matrices of a packed model (packed.h) are packed; the fields are those of gemm_kernel. */
+typedef struct packed_format {
+    qwen3_dtype dtype;
+    int nr, kr, group_bytes;
+} packed_format;
+
 /* spec as in qwen3_model_open. Reads and checks config.json and, for a checkpoint, that every tensor the
  * configuration demands is there with its shape and a supported type (TENSOR_LM_HEAD is not demanded,
  * and ignored, where embeddings are tied). Unknown extra tensors are an error only if they are named like
@@ -64,8 +70,13 @@ void source_close(source *s);
 void source_block(const source *s, tensor_role role, int64_t layer, int64_t row0, int64_t rows, int64_t col0,
                   int64_t cols, void *scratch, const void **data, qwen3_dtype *type, size_t *stride);
 
-/* The type name as stored ("BF16", "F32", "F16"; "BF16" for synthetic tensors); "" where the tensor is not
- * stored, as TENSOR_LM_HEAD of a model with tied embeddings. */
+/* NULL where the source is not a packed model, whose matrices source_block does not give but source_packed does. */
+const packed_format *source_format(const source *s);
+/* A whole packed matrix in the mapped file, aligned to PACKED_ALIGNMENT. TENSOR_EMBED is the output head. */
+packed_matrix source_packed(const source *s, tensor_role role, int64_t layer);
+
+/* The type name as stored ("BF16", "F32", "F16"; "BF16" for synthetic tensors; "bf16", "q8", "q4", "f32" for packed
+ * ones); "" where the tensor is not stored, as TENSOR_LM_HEAD of a model with tied embeddings. */
 const char *source_stored_type(const source *s, tensor_role role, int64_t layer);
 
 #endif

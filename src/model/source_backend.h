@@ -9,6 +9,8 @@ typedef struct source_backend {
     void (*block)(const source *s, tensor_role role, int64_t layer, int64_t row0, int64_t rows, int64_t col0,
                   int64_t cols, void *scratch, const void **data, qwen3_dtype *type, size_t *stride);
     const char *(*stored_type)(const source *s, tensor_role role, int64_t layer);
+    /* As source_packed; NULL where no source of the kind is a packed model. */
+    const void *(*packed)(const source *s, tensor_role role, int64_t layer);
     void (*close)(source *s);
 } source_backend;
 
@@ -16,6 +18,7 @@ typedef struct source_backend {
 struct source {
     const source_backend *backend;
     qwen3_config config;
+    packed_format format; /* nr = 0: not a packed model */
 };
 
 /* The configuration has been read. *out is owned by the caller, who ends it with backend->close. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "io/checkpoint.h"
+#include "model/packed.h"
 #include "model/source_backend.h"
 
 #define LAYER_PREFIX "model.layers."
@@ -33,20 +34,37 @@ static qwen3_status check_shape(const checkpoint *c, const stored_tensor *t, boo
                 checkpoint_path_of(c, t), t->name, got, t->rank > 4 ? ", ..." : "", expected);
 }
 
+static qwen3_status check_packed(const checkpoint_source *s, tensor_role role, int64_t layer, const stored_tensor *t,
+                                 qwen3_error *err)
+{
+    const char *path = checkpoint_path_of(&s->files, t);
+    size_t expected = packed_tensor_bytes(&s->base.config, &s->base.format, role, layer);
+    if (strcmp(t->type_name, "U8") != 0 || t->bytes != expected)
+        return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s: got %zu bytes of type %s, expected %zu of U8", path, t->name,
+                    t->bytes, t->type_name, expected);
+    if ((uintptr_t)t->data % PACKED_ALIGNMENT != 0)
+        return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s: does not begin at a multiple of %zu bytes", path, t->name,
+                    PACKED_ALIGNMENT);
+    return QWEN3_OK;
+}
+
 static qwen3_status find_tensor(checkpoint_source *s, tensor_role role, int64_t layer, qwen3_error *err)
 {
     char name[TENSOR_NAME_MAX];
     int64_t rows, cols;
     tensor_describe(&s->base.config, role, layer, name, &rows, &cols);
     const stored_tensor *t = checkpoint_find(&s->files, name);
-    if (role == TENSOR_LM_HEAD && s->base.config.tie_word_embeddings)
+    const bool packed = source_format(&s->base) && packed_role(role);
+    if (role == TENSOR_LM_HEAD && s->base.config.tie_word_embeddings && !packed)
         return QWEN3_OK; /* the embeddings are the head, even where the file stores one */
     if (!t)
         return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s is missing", s->files.dir, name);
+    s->tensors[tensor_index(role, layer)] = t;
+    if (packed)
+        return check_packed(s, role, layer, t, err);
     if (!t->supported)
         return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: tensor %s: got type %s, expected BF16, F16 or F32",
                     checkpoint_path_of(&s->files, t), name, t->type_name);
-    s->tensors[tensor_index(role, layer)] = t;
     return check_shape(&s->files, t, tensor_is_vector(role), rows, cols, err);
 }
 
@@ -78,6 +96,8 @@ static qwen3_status check_extra(const checkpoint_source *s, const stored_tensor 
 static qwen3_status check_tensors(checkpoint_source *s, qwen3_error *err)
 {
     qwen3_status status = QWEN3_OK;
+    if (s->files.packed)
+        status = packed_read_format(&s->files.files[0], &s->base.config, &s->base.format, err);
     for (size_t f = 0; f < s->files.n_files; f++)
         for (size_t t = 0; t < s->files.files[f].n_tensors && !status; t++)
             status = check_extra(s, &s->files.files[f].tensors[t], err);
@@ -144,7 +164,14 @@ static void checkpoint_block(const source *base, tensor_role role, int64_t layer
 static const char *checkpoint_stored_type(const source *base, tensor_role role, int64_t layer)
 {
     const stored_tensor *t = ((const checkpoint_source *)base)->tensors[tensor_index(role, layer)];
+    if (t && source_format(base) && packed_role(role))
+        return qwen3_dtype_name(base->format.dtype);
     return t ? t->type_name : "";
+}
+
+static const void *checkpoint_packed(const source *base, tensor_role role, int64_t layer)
+{
+    return ((const checkpoint_source *)base)->tensors[tensor_index(role, layer)]->data;
 }
 
 static void checkpoint_source_close(source *base)
@@ -157,12 +184,13 @@ static void checkpoint_source_close(source *base)
 
 qwen3_status source_open_checkpoint(const char *dir, const qwen3_config *config, source **out, qwen3_error *err)
 {
-    static const source_backend backend = {checkpoint_block, checkpoint_stored_type, checkpoint_source_close};
+    static const source_backend backend = {checkpoint_block, checkpoint_stored_type, checkpoint_packed,
+                                           checkpoint_source_close};
     *out = NULL;
     checkpoint_source *s = calloc(1, sizeof *s);
     if (!s)
         return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for %zu bytes", dir, sizeof *s);
-    s->base = (source){&backend, *config};
+    s->base = (source){&backend, *config, {0}};
     s->tensors = calloc(tensor_count(config), sizeof(const stored_tensor *));
     qwen3_status status;
     if (!s->tensors)

@@ -112,12 +112,12 @@ static void synthetic_close(source *base)
 
 qwen3_status source_open_synthetic(const qwen3_config *config, uint64_t seed, source **out, qwen3_error *err)
 {
-    static const source_backend backend = {synthetic_block, synthetic_stored_type, synthetic_close};
+    static const source_backend backend = {synthetic_block, synthetic_stored_type, NULL, synthetic_close};
     synthetic_source *s = malloc(sizeof *s);
     *out = NULL;
     if (!s)
         return fail(err, QWEN3_ERR_MEMORY, "synthetic model: no memory for %zu bytes", sizeof *s);
-    *s = (synthetic_source){{&backend, *config}, seed};
+    *s = (synthetic_source){{&backend, *config, {0}}, seed};
     *out = &s->base;
     return QWEN3_OK;
 }

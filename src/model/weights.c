@@ -20,6 +20,26 @@ weight_shard weights_shard(const qwen3_config *config, int grain, int grid_s, in
     };
 }
 
+void matrix_product(const gemm_kernel *g, const matrix *w, size_t m, const void *x, size_t x_stride, size_t n0,
+                    size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate, const void *next)
+{
+    size_t begin = 0;
+    for (const matrix_piece *p = w->pieces; p < w->pieces + w->n_pieces; begin += p++->rows) {
+        size_t first = n0 > begin ? n0 : begin, end = n1 < begin + p->rows ? n1 : begin + p->rows;
+        if (first < end)
+            gemm_before(g, m, x, x_stride, p->data, p->whole_n, p->whole_k, p->n0 + first - begin, p->n0 + end - begin,
+                        p->k0 + k0, p->k0 + k1, y + (first - n0), y_stride, accumulate, next);
+    }
+}
+
+const void *matrix_at(const gemm_kernel *g, const matrix *w, size_t n, size_t k)
+{
+    const matrix_piece *p = w->pieces;
+    while (n >= p->rows)
+        n -= p++->rows;
+    return gemm_at(g, p->data, p->whole_k, p->n0 + n, p->k0 + k);
+}
+
 /* ---- What is packed where ---------------------------------------------------------------------- */
 
 /* Consecutive rows of a packed matrix that come from one tensor. */
@@ -31,7 +51,7 @@ typedef struct piece {
 /* A matrix to be packed. */
 typedef struct pack_job {
     int64_t layer;
-    piece pieces[3];
+    piece pieces[MATRIX_PIECES];
     int n_pieces;
     size_t n, k;
     size_t first_panel; /* over all jobs of the storage */
@@ -177,12 +197,28 @@ static void gather_rows(const packer *p, const pack_job *job, size_t row, size_t
     }
 }
 
+/* The rows of a panel from a packed model, as they are. */
+static void repack_panel(const packer *p, const pack_job *job, size_t row, size_t rows, void *dst)
+{
+    memset(dst, 0, gemm_packed_bytes(p->gemm, (size_t)p->gemm->nr, job->k));
+    for (size_t at = 0, n, first; at < rows; at += n) {
+        n = rows - at;
+        const piece *part = piece_at(job, row + at, &first, &n);
+        packed_matrix from = source_packed(p->src, part->role, job->layer);
+        gemm_repack_rows(p->gemm, dst, at, n, job->k, &from, first, (size_t)part->cols.begin);
+    }
+}
+
 static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float *scratch)
 {
     size_t nr = (size_t)p->gemm->nr, row = panel * nr;
     size_t rows = job->n - row < nr ? job->n - row : nr;
     size_t panel_bytes = gemm_packed_bytes(p->gemm, nr, job->k);
     void *dst = p->base + job->offset + panel * panel_bytes;
+    if (source_format(p->src)) {
+        repack_panel(p, job, row, rows, dst);
+        return true;
+    }
     size_t first = 0, n = rows, stride;
     const piece *part = piece_at(job, row, &first, &n);
     const void *data;
@@ -242,10 +278,56 @@ static qwen3_status pack_all(const source *src, const qwen3_config *config, cons
                     "tensor %s: NaN or infinite value near row %zu of %lld; expected finite weights", name, first,
                     (long long)n);
     }
-    for (size_t i = 0; i < list->n_jobs; i++)
-        *list->jobs[i].out =
-            (matrix){list->jobs[i].n, list->jobs[i].k, (const unsigned char *)base + list->jobs[i].offset};
+    for (size_t i = 0; i < list->n_jobs; i++) {
+        const pack_job *job = &list->jobs[i];
+        const void *data = (const unsigned char *)base + job->offset;
+        *job->out = (matrix){job->n, job->k, 1, {{data, job->n, 0, 0, job->n, job->k}}};
+    }
     return QWEN3_OK;
+}
+
+qwen3_status weights_pack_matrix(const source *src, const qwen3_config *config, const gemm_kernel *gemm,
+                                 tensor_role role, int64_t layer, void *dst, int threads, qwen3_error *err)
+{
+    char name[TENSOR_NAME_MAX];
+    int64_t rows, cols;
+    tensor_describe(config, role, layer, name, &rows, &cols);
+    pack_job job;
+    pack_list list = {.jobs = &job};
+    matrix ignored;
+    list_add(&list, gemm, &ignored, layer, &(piece){role, {0, rows}, {0, cols}}, 1);
+    return pack_all(src, config, gemm, &list, dst, 0, 1, threads, err);
+}
+
+/* ---- In place ---------------------------------------------------------------------------------- */
+
+static bool at_panels(range rows, int64_t head_dim, const gemm_kernel *gemm)
+{
+    return rows.begin * head_dim % gemm->nr == 0 && rows.end * head_dim % gemm->nr == 0;
+}
+
+bool weights_mapped(const source *src, const qwen3_config *config, const gemm_kernel *gemm, const weight_shard *shard)
+{
+    const packed_format *f = source_format(src);
+    return f && f->nr == gemm->nr && at_panels(shard->heads.heads, config->head_dim, gemm) &&
+           at_panels(shard->heads.kv_heads, config->head_dim, gemm);
+}
+
+static void map_all(const source *src, const qwen3_config *config, const pack_list *list)
+{
+    for (const pack_job *job = list->jobs; job < list->jobs + list->n_jobs; job++) {
+        *job->out = (matrix){.n = job->n, .k = job->k, .n_pieces = job->n_pieces};
+        for (int i = 0; i < job->n_pieces; i++) {
+            const piece *p = &job->pieces[i];
+            packed_matrix from = source_packed(src, p->role, job->layer);
+            char name[TENSOR_NAME_MAX];
+            int64_t rows, cols;
+            tensor_describe(config, p->role, job->layer, name, &rows, &cols);
+            job->out->pieces[i] = (matrix_piece){
+                from.data,   (size_t)range_size(p->rows), (size_t)p->rows.begin, (size_t)p->cols.begin, (size_t)rows,
+                (size_t)cols};
+        }
+    }
 }
 
 /* ---- Norm vectors ------------------------------------------------------------------------------ */
@@ -312,10 +394,24 @@ static qwen3_status allocate_slice(weights *w, comm *share, qwen3_error *err)
     return memory_alloc(&w->slice, w->slice_bytes, "packed weights", err);
 }
 
+/* The matrices: mapped or packed. Collective over share. */
+static qwen3_status load_matrices(weights *w, const source *src, const qwen3_config *config, comm *share,
+                                  const pack_list *head, const pack_list *layers, int threads, qwen3_error *err)
+{
+    if (w->mapped) {
+        map_all(src, config, head);
+        map_all(src, config, layers);
+        return QWEN3_OK;
+    }
+    qwen3_status status = pack_all(src, config, w->gemm, head, w->own, 0, 1, threads, err);
+    int part = w->shared ? comm_rank(share) : 0, parts = w->shared ? comm_size(share) : 1;
+    return status ? status : pack_all(src, config, w->gemm, layers, w->slice, part, parts, threads, err);
+}
+
 qwen3_status weights_load(weights *w, const source *src, const qwen3_config *config, const gemm_kernel *gemm,
                           const weight_shard *shard, comm *share, int threads, qwen3_error *err)
 {
-    *w = (weights){.gemm = gemm};
+    *w = (weights){.gemm = gemm, .mapped = weights_mapped(src, config, gemm, shard)};
     weights_bytes(config, gemm, shard, &w->slice_bytes, &w->own_bytes);
     w->layers = calloc((size_t)config->num_layers, sizeof *w->layers);
     pack_job head_job;
@@ -325,22 +421,19 @@ qwen3_status weights_load(weights *w, const source *src, const qwen3_config *con
     if (!w->layers || !layers.jobs)
         status = fail(err, QWEN3_ERR_MEMORY, "no memory for the table of %lld layers", (long long)config->num_layers);
     /* The allocation is collective over share: no early return before it. */
-    qwen3_status allocated = allocate_slice(w, share, err);
+    qwen3_status allocated = w->mapped ? QWEN3_OK : allocate_slice(w, share, err);
     if (!status)
         status = allocated;
-    if (!status)
-        status = memory_alloc(&w->own, w->own_bytes, "packed output head", err);
     if (!status) {
         list_head(&head, config, gemm, shard, &w->head);
-        status = pack_all(src, config, gemm, &head, w->own, 0, 1, threads, err);
+        list_layers(&layers, config, gemm, shard, w->layers);
+        w->allocated = w->own_bytes - (w->mapped ? head.bytes : 0);
+        status = memory_alloc(&w->own, w->allocated, "packed output head", err);
     }
     if (!status)
-        status = load_norms(w, src, config, (float *)((char *)w->own + head.bytes), err);
-    if (!status) {
-        list_layers(&layers, config, gemm, shard, w->layers);
-        int part = w->shared ? comm_rank(share) : 0, parts = w->shared ? comm_size(share) : 1;
-        status = pack_all(src, config, gemm, &layers, w->slice, part, parts, threads, err);
-    }
+        status = load_norms(w, src, config, (float *)((char *)w->own + w->allocated) - norm_count(config), err);
+    if (!status)
+        status = load_matrices(w, src, config, share, &head, &layers, threads, err);
     if (w->shared)
         comm_shared_sync(share, w->segment);
     free(layers.jobs);
@@ -351,9 +444,9 @@ void weights_free(weights *w)
 {
     if (w->shared)
         comm_shared_free(w->segment);
-    else
+    else if (!w->mapped)
         memory_free(w->slice, w->slice_bytes);
-    memory_free(w->own, w->own_bytes);
+    memory_free(w->own, w->allocated);
     free(w->layers);
     *w = (weights){0};
 }

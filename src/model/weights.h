@@ -5,6 +5,9 @@
  * output head. Ranks of one node with the same head group share one copy where the caller gives a group
  * to share with. Matrices are packed for the kernels, so that any part of them along both dimensions can
  * be used: SEQUENCE uses whole slices in steps that split rows, and 1/S of them in steps that split weights.
+ *
+ * A packed model (packed.h) whose panels are those of the kernels is used where it is mapped: the matrices are then
+ * parts of the whole ones in the file, and all ranks of a node share its pages. Otherwise its panels are repacked.
  */
 #ifndef QWEN3_MODEL_WEIGHTS_H
 #define QWEN3_MODEL_WEIGHTS_H
@@ -14,11 +17,26 @@
 #include "model/partition.h"
 #include "model/source.h"
 
-/* W[n, k] packed for gemm: y[m, n] = x[m, k] W^T. */
+/* Rows [n0, n0 + rows) x columns from k0 on of a packed matrix [whole_n, whole_k]. Begins and ends at panels. */
+typedef struct matrix_piece {
+    const void *data;
+    size_t rows, n0, k0, whole_n, whole_k;
+} matrix_piece;
+
+enum { MATRIX_PIECES = 3 }; /* q, k, v */
+
+/* W[n, k] packed for gemm: y[m, n] = x[m, k] W^T. Its rows are those of the pieces, one after the other. */
 typedef struct matrix {
     size_t n, k;
-    const void *data;
+    int n_pieces;
+    matrix_piece pieces[MATRIX_PIECES];
 } matrix;
+
+/* gemm_before of kernels.h with such a matrix. */
+void matrix_product(const gemm_kernel *g, const matrix *w, size_t m, const void *x, size_t x_stride, size_t n0,
+                    size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate, const void *next);
+/* Where row n < w->n, at the start of a panel, and column k, at the start of a group, stand. */
+const void *matrix_at(const gemm_kernel *g, const matrix *w, size_t n, size_t k);
 
 typedef struct layer_weights {
     const float *input_norm, *post_norm; /* [hidden] */
@@ -45,16 +63,26 @@ typedef struct weights {
     const float *final_norm;
     matrix head; /* [vocabulary part, hidden] */
     bool shared;
+    bool mapped;        /* the matrices lie in the file of a packed model */
     size_t slice_bytes; /* of the layers' matrices, shared or not */
-    size_t own_bytes;   /* of the head and the norms, never shared */
+    size_t own_bytes;   /* of the head and the norms */
     /* storage */
     void *own, *slice;
+    size_t allocated; /* bytes of own */
     comm_segment *segment;
 } weights;
 
 /* Bytes of the two kinds of storage for a shard. */
 void weights_bytes(const qwen3_config *config, const gemm_kernel *gemm, const weight_shard *shard, size_t *slice_bytes,
                    size_t *own_bytes);
+
+/* Whether the matrices of a packed model are used where they are mapped: panels of the same height, none of them cut.
+ */
+bool weights_mapped(const source *src, const qwen3_config *config, const gemm_kernel *gemm, const weight_shard *shard);
+
+/* Packs a whole matrix to dst, zeroed memory of gemm_packed_bytes. Errors as of weights_load. Not collective. */
+qwen3_status weights_pack_matrix(const source *src, const qwen3_config *config, const gemm_kernel *gemm,
+                                 tensor_role role, int64_t layer, void *dst, int threads, qwen3_error *err);
 
 /* Reads, converts and packs; `threads` threads on each rank of `share` (ranks with the same slices on one
  * node, or a group of one) work together. NaN or infinity in a tensor is an error that names it.

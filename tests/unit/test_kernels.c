@@ -910,6 +910,51 @@ static void test_pack_blocks(void **state)
     }
 }
 
+/* Blocks with ties of every rounding, equal candidates, lone values, and the ends of the range. */
+static void fill_block(float *x)
+{
+    const size_t kind = random_below(8);
+    const float scale = ldexpf(1.0f + (float)random_unit(), (int)random_below(240) - 120);
+    for (size_t i = 0; i < BLOCK; i++) {
+        const float halves = 0.5f * (float)((int)random_below(521) - 260);
+        x[i] = kind == 0   ? scale * (float)q4_values[random_below(16)]
+               : kind == 1 ? halves
+               : kind == 2 ? ldexpf(halves, -98) /* about the least magnitude */
+               : kind == 3 ? (random_below(BLOCK) ? 0.0f : scale)
+               : kind == 4 ? (random_bits() & 1 ? scale : -scale)
+               : kind == 5 ? bf16_to_f32(f32_to_bf16(random_plain()))
+                           : scale * random_plain();
+    }
+    if (kind == 7)
+        x[random_below(BLOCK)] = random_bits() & 1 ? FLT_MAX : -FLT_MAX;
+}
+
+/* All levels quantise to the bits of plain C. */
+static void test_quantise(void **state)
+{
+    (void)state;
+    const kernels *plain = kernels_get(QWEN3_ISA_C);
+    FOR_EACH_LEVEL(k)
+    {
+        for (int round = 0; round < 40000; round++) {
+            const qwen3_dtype type = round & 1 ? QWEN3_DTYPE_Q8 : QWEN3_DTYPE_Q4;
+            assert_ptr_equal(k->gemm[type].quantise, k->quantise[type]);
+            float x[BLOCK];
+            int8_t q[BLOCK], expected[BLOCK];
+            bf16 scale, expected_scale;
+            fill_block(x);
+            const bool finite = k->quantise[type](x, &scale, q);
+            if (finite != plain->quantise[type](x, &expected_scale, expected) || scale != expected_scale)
+                fail_msg("%s %s: round %d: scale %04x, expected %04x", k->name, qwen3_dtype_name(type), round, scale,
+                         expected_scale);
+            for (size_t i = 0; i < BLOCK; i++)
+                if (q[i] != expected[i])
+                    fail_msg("%s %s: round %d: value %zu is %a: got %d, expected %d", k->name, qwen3_dtype_name(type),
+                             round, i, (double)x[i], q[i], expected[i]);
+        }
+    }
+}
+
 /* Expanded panels are scale * q, in the layout and the precision of the kernel that multiplies with them. */
 static void test_expand(void **state)
 {
@@ -1068,7 +1113,8 @@ int main(void)
         cmocka_unit_test(test_add_scale_max),   cmocka_unit_test(test_rope),        cmocka_unit_test(test_silu_mul),
         cmocka_unit_test(test_exp_sum),         cmocka_unit_test(test_nan),         cmocka_unit_test(test_tile),
         cmocka_unit_test(test_tile_not_finite), cmocka_unit_test(test_pack),        cmocka_unit_test(test_pack_blocks),
-        cmocka_unit_test(test_expand),          cmocka_unit_test(test_gemm),        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_quantise),        cmocka_unit_test(test_expand),      cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

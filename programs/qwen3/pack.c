@@ -1,0 +1,44 @@
+/* pack.c - qwen3 pack: a checkpoint to a packed model, which is mapped and used in place. */
+#include "command.h"
+#include "common/model_arguments.h"
+#include "common/program.h"
+
+qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
+{
+    qwen3_model_options model = qwen3_model_options_default();
+    char *spec = NULL, *output = NULL;
+    option options[] = {
+        model_spec_option(&spec),
+        {.name = "dtype", .kind = OPTION_DTYPE, .value = &model.dtype, .help = "Type of packed weights (default bf16)"},
+        {.name = "isa",
+         .kind = OPTION_ISA,
+         .value = &model.isa,
+         .help = "Level of the kernels to pack for (default auto: the best); others repack as they load"},
+        {.name = "threads",
+         .kind = OPTION_INT,
+         .value = &model.threads,
+         .min = 1,
+         .max = 4096,
+         .help = "Threads to pack with (default: the cores)"},
+        {.name = "output",
+         .kind = OPTION_TEXT,
+         .value = &output,
+         .argument = "DIR",
+         .help = "New directory for the packed model, to be used as --model DIR"},
+    };
+    enum { OPTIONS = sizeof options / sizeof *options };
+    command_line line = {"qwen3 pack", self->summary, options, OPTIONS, argc, argv};
+    bool finished = false;
+
+    if (options_parse(&line, qwen3_comm_rank(world) == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
+        if (!spec)
+            set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected the directory of a checkpoint");
+        else if (!output)
+            set_error(err, QWEN3_ERR_ARGUMENT, "--output is missing, expected the name of a new directory");
+    }
+    qwen3_status status = qwen3_comm_agree(world, err);
+    if (status == QWEN3_OK && !finished)
+        status = qwen3_model_pack(world, spec, &model, output, err);
+    options_free(options, OPTIONS);
+    return status;
+}

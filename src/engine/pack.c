@@ -1,0 +1,22 @@
+/* pack.c - the public face of packing a model. */
+#include "comm/topology.h"
+#include "model/packed.h"
+
+qwen3_status qwen3_model_pack(qwen3_comm *c, const char *spec, const qwen3_model_options *options, const char *output,
+                              qwen3_error *err)
+{
+    qwen3_error local;
+    err = error_begin(err, &local);
+    const qwen3_model_options o = options ? *options : qwen3_model_options_default();
+    int threads = default_threads(c);
+    const kernels *k;
+    if (!spec || !output)
+        fail(err, QWEN3_ERR_ARGUMENT, "qwen3_model_pack: spec and output must not be NULL");
+    else if (o.dtype != QWEN3_DTYPE_AUTO && (unsigned)o.dtype >= DTYPE_COUNT)
+        fail(err, QWEN3_ERR_ARGUMENT, "dtype %d is unknown", (int)o.dtype);
+    else if (o.threads < 0)
+        fail(err, QWEN3_ERR_ARGUMENT, "threads %d: expected a positive number, or 0 to choose", o.threads);
+    else if (!kernels_choose(o.isa, &k, err) && comm_rank(c) == 0)
+        pack_model(spec, o.dtype, k, o.threads ? o.threads : threads, output, err);
+    return qwen3_comm_agree(c, err);
+}

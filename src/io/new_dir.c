@@ -1,0 +1,143 @@
+/* new_dir.c - writes files beside their place and renames the whole. */
+#include "io/new_dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/file.h"
+
+/* One call of write takes no more than 2 GiB. */
+#define WRITE_MAX ((size_t)1 << 30)
+
+qwen3_status new_dir_begin(const char *path, new_dir *dir, qwen3_error *err)
+{
+    struct stat info;
+    *dir = (new_dir){.path = strdup(path)};
+    size_t length = strlen(path);
+    while (dir->path && length > 1 && dir->path[length - 1] == '/')
+        dir->path[--length] = '\0';
+    qwen3_status status;
+    if (!dir->path || asprintf(&dir->temporary, "%s.XXXXXX", dir->path) < 0) {
+        dir->temporary = NULL;
+        status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for its name", path);
+    } else if (lstat(dir->path, &info) == 0)
+        status = fail(err, QWEN3_ERR_IO, "%s: exists; expected the name of a new directory", path);
+    else if (!mkdtemp(dir->temporary))
+        status = fail(err, QWEN3_ERR_IO, "%s: cannot make a directory there: %s", path, strerror(errno));
+    else if (chmod(dir->temporary, 0755) == 0)
+        return QWEN3_OK;
+    else
+        status = fail(err, QWEN3_ERR_IO, "%s: %s", dir->temporary, strerror(errno));
+    free(dir->temporary);
+    free(dir->path);
+    *dir = (new_dir){0};
+    return status;
+}
+
+static qwen3_status fail_file(const char *name, const char *what, qwen3_error *err)
+{
+    return fail(err, QWEN3_ERR_IO, "%s: cannot %s: %s", name, what, strerror(errno));
+}
+
+qwen3_status new_dir_file(const new_dir *dir, const char *name, int *descriptor, qwen3_error *err)
+{
+    char *path;
+    if (asprintf(&path, "%s/%s", dir->temporary, name) < 0)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for its name", name);
+    *descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    qwen3_status status = *descriptor < 0 ? fail_file(path, "create", err) : QWEN3_OK;
+    free(path);
+    return status;
+}
+
+qwen3_status new_dir_write(int descriptor, const char *name, const void *data, size_t bytes, qwen3_error *err)
+{
+    for (const unsigned char *at = data; bytes > 0;) {
+        ssize_t written = write(descriptor, at, bytes < WRITE_MAX ? bytes : WRITE_MAX);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return fail_file(name, "write", err);
+        at += written;
+        bytes -= (size_t)written;
+    }
+    return QWEN3_OK;
+}
+
+qwen3_status new_dir_close(int descriptor, const char *name, qwen3_error *err)
+{
+    qwen3_status status = fsync(descriptor) == 0 ? QWEN3_OK : fail_file(name, "write", err);
+    if (close(descriptor) != 0 && !status)
+        status = fail_file(name, "write", err);
+    return status;
+}
+
+qwen3_status new_dir_copy(const new_dir *dir, const char *from, const char *name, qwen3_error *err)
+{
+    char *path;
+    struct stat info;
+    if (asprintf(&path, "%s/%s", from, name) < 0)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for its name", name);
+    void *data = NULL;
+    size_t bytes = 0;
+    qwen3_status status = QWEN3_OK;
+    if (stat(path, &info) == 0 && info.st_size > 0) {
+        int descriptor = -1;
+        status = file_map(path, &data, &bytes, err);
+        if (!status && !(status = new_dir_file(dir, name, &descriptor, err))) {
+            status = new_dir_write(descriptor, name, data, bytes, err);
+            qwen3_status closed = new_dir_close(descriptor, name, err);
+            status = status ? status : closed;
+        }
+        file_unmap(data, bytes);
+    }
+    free(path);
+    return status;
+}
+
+static void remove_all(const char *path)
+{
+    DIR *list = opendir(path);
+    for (const struct dirent *entry; list && (entry = readdir(list));)
+        unlinkat(dirfd(list), entry->d_name, 0); /* "." and ".." stay */
+    if (list)
+        closedir(list);
+    rmdir(path);
+}
+
+/* The name of a file is on the disk when its directory is. */
+static void sync_dir(const char *path)
+{
+    int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0)
+        return;
+    fsync(descriptor);
+    close(descriptor);
+}
+
+qwen3_status new_dir_finish(new_dir *dir, qwen3_status status, qwen3_error *err)
+{
+    if (!status) {
+        sync_dir(dir->temporary);
+        if (renameat2(AT_FDCWD, dir->temporary, AT_FDCWD, dir->path, RENAME_NOREPLACE) != 0)
+            status = fail(err, QWEN3_ERR_IO, "%s: cannot rename %s: %s", dir->path, dir->temporary, strerror(errno));
+    }
+    if (status)
+        remove_all(dir->temporary);
+    if (!status) {
+        char *slash = strrchr(dir->path, '/');
+        if (slash && slash > dir->path)
+            *slash = '\0';
+        sync_dir(slash ? dir->path : ".");
+    }
+    free(dir->temporary);
+    free(dir->path);
+    *dir = (new_dir){0};
+    return status;
+}

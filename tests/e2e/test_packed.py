@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""qwen3 pack: a packed model gives the logits of its checkpoint bit for bit, for odd shapes and files x dtypes x
+levels that it was packed for and that run x strategies x algorithms x ranks; and what it refuses."""
+import itertools
+import json
+import struct
+import sys
+
+from e2e import BIN, FULL, RANKS, Checks, has_level, rng, run, scratch
+
+import make_checkpoint
+
+Shape = make_checkpoint.Shape
+MODELS = {
+    "heads3": (Shape(hidden=96, inter=160, heads=3, kv_heads=3, head_dim=32, vocab=512, tied=False), {"dtype": "bf16", "shards": 5}),
+    "f16": (Shape(hidden=90, inter=101, heads=10, kv_heads=2, head_dim=32, vocab=331), {"dtype": "f16"}),
+    "panels": (Shape(hidden=101, inter=203, layers=2, heads=8, kv_heads=4, head_dim=64, vocab=257), {"dtype": "f32"}),
+}
+DTYPES = ("f32", "bf16", "q8", "q4")
+LEVELS = [isa for isa in ("c", "avx2", "avx512", "avx512_bf16", "neon", "neon_bf16") if has_level(isa)]
+STRATEGIES = ("headwise", "sequence", "hybrid")
+ALGORITHMS = ("standard", "online_softmax")
+
+
+def logits(folder, ranks, model, *arguments):
+    """The bytes that qwen3 logits writes, and the outcome."""
+    output = folder / "logits"
+    output.unlink(missing_ok=True)
+    outcome = run(ranks, "qwen3", "logits", "--model", model, "--output", output, "--all", *arguments)
+    return output.read_bytes() if outcome.ok else b"", outcome
+
+
+def check_same(checks, folder, random):
+    for name, (shape, options) in MODELS.items():
+        source = folder / name
+        make_checkpoint.make_checkpoint(source, shape, **options)
+        (source / "tokenizer.json").write_text("{}")
+        for dtype in DTYPES:
+            packed_for = LEVELS[random.randint(len(LEVELS))]
+            packed = folder / f"{name}-{dtype}"
+            outcome = run(1, "qwen3", "pack", "--model", source, "--dtype", dtype, "--isa", packed_for, "--output",
+                          packed)
+            if not checks.true(f"pack {name} {dtype}", outcome.ok, outcome):
+                continue
+            checks.true("the tokenizer is copied", (packed / "tokenizer.json").read_text() == "{}")
+            for ranks, strategy in itertools.product(RANKS, STRATEGIES):
+                if not FULL and random.randint(len(STRATEGIES)):
+                    continue
+                level = packed_for if random.randint(2) else LEVELS[random.randint(len(LEVELS))]
+                arguments = ["--tokens", ",".join(map(str, random.randint(257, size=random.randint(2, 40)))),
+                             "--decode-from", 2, "--parallel-strategy", strategy, "--attention-algo",
+                             ALGORITHMS[random.randint(2)], "--isa", level]
+                what = f"{name} {dtype} packed for {packed_for}: {ranks} ranks {' '.join(map(str, arguments))}"
+                expected, outcome = logits(folder, ranks, source, "--dtype", dtype, *arguments)
+                checks.true(f"{what}: checkpoint", outcome.ok and expected, outcome)
+                got, outcome = logits(folder, ranks, packed, *arguments)
+                checks.true(what, outcome.ok and got == expected, outcome)
+        # A packed model can be packed again, for another level.
+        again = folder / f"{name}-again"
+        outcome = run(1, "qwen3", "pack", "--model", folder / f"{name}-q4", "--dtype", "q4", "--isa", "c", "--output",
+                      again)
+        checks.true(f"{name}: packing a packed model", outcome.ok, outcome)
+        arguments = ("--tokens", "1,2,3", "--isa", LEVELS[-1])
+        checks.true(f"{name}: packed twice", logits(folder, 1, again, *arguments)[0] ==
+                    logits(folder, 1, source, "--dtype", "q4", *arguments)[0])
+
+
+def rewrite(model, header=None, data=None):
+    """Changes the header (an object) or the data of a packed file."""
+    path = model / "packed.safetensors"
+    old = path.read_bytes()
+    length = struct.unpack("<Q", old[:8])[0]
+    text = old[8:8 + length]
+    if header:
+        fields = json.loads(text)
+        header(fields)
+        text = json.dumps(fields).encode()
+        text += b" " * (-(len(text) + 8) % 4096)
+    body = old[8 + length:]
+    path.write_bytes(struct.pack("<Q", len(text)) + text + (data(body) if data else body))
+
+
+def metadata(key, value):
+    return lambda model: rewrite(model, header=lambda fields: fields["__metadata__"].__setitem__(key, value))
+
+
+def change_config(model):
+    config = json.loads((model / "config.json").read_text())
+    config["rope_theta"] = 12345.0
+    (model / "config.json").write_text(json.dumps(config))
+
+
+def shift(model):
+    """Data that are not aligned."""
+    path = model / "packed.safetensors"
+    old = path.read_bytes()
+    length = struct.unpack("<Q", old[:8])[0]
+    path.write_bytes(struct.pack("<Q", length + 64) + old[8:8 + length] + b" " * 64 + old[8 + length:])
+
+
+def exchange_sizes(model):
+    """Two tensors of unlike sizes under each other's names."""
+    def swap(fields):
+        a, b = "model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.up_proj.weight"
+        fields[a], fields[b] = fields[b], fields[a]
+    rewrite(model, header=swap)
+
+
+def drop(model):
+    """A tensor under another name."""
+    rewrite(model, header=lambda fields: fields.__setitem__("x", fields.pop("model.layers.1.self_attn.k_proj.weight")))
+
+
+FAULTS = {  # what is done to a good packed model, and words of the message
+    "truncated": (lambda m: rewrite(m, data=lambda body: body[:-5000]), ["packed.safetensors"]),
+    "too long": (lambda m: rewrite(m, data=lambda body: body + b"x"), ["packed.safetensors"]),
+    "version": (metadata("format", "qwen3-packed-0"), ["format", "pack the model again"]),
+    "dtype": (metadata("dtype", "q5"), ["dtype", "q5"]),
+    "other dtype": (metadata("dtype", "q4"), ["bytes"]),
+    "no height": (metadata("nr", ""), ["nr"]),
+    "negative height": (metadata("nr", "-16"), ["nr", "-16"]),
+    "odd height": (metadata("nr", "48"), ["nr", "48"]),
+    "great height": (metadata("nr", "128"), ["nr", "128"]),
+    "config.json": (change_config, ["config.json", "12345"]),
+    "alignment": (shift, ["4096"]),
+    "sizes": (exchange_sizes, ["bytes"]),
+    "missing": (drop, ["model.layers.1.self_attn.k_proj.weight", "missing"]),
+}
+
+
+def refused(checks, what, outcome, *words):
+    checks.true(f"{what} is refused", outcome.code not in (0, None) and outcome.code > 0, outcome)
+    for word in words:
+        checks.true(f"{what}: the message has {word!r}", word in outcome.err, outcome)
+
+
+def check_refusals(checks, folder):
+    source = folder / "source"
+    make_checkpoint.make_checkpoint(source, Shape(layers=2), "bf16")
+    pack = ("pack", "--model", source, "--dtype", "q8", "--output")
+    for name, (fault, words) in FAULTS.items():
+        packed = folder / name.replace(" ", "-")
+        outcome = run(1, "qwen3", *pack, packed)
+        checks.true(f"{name}: packed", outcome.ok, outcome)
+        fault(packed)
+        for ranks in (1, max(RANKS)):
+            refused(checks, name, logits(folder, ranks, packed, "--tokens", "1,2")[1], *words)
+    good = folder / "good"
+    checks.true("packed", run(max(RANKS), "qwen3", *pack, good).ok)
+    before = (good / "packed.safetensors").read_bytes()
+    refused(checks, "an existing target", run(max(RANKS), "qwen3", *pack, good), "good", "exists")
+    checks.true("an existing target stays", (good / "packed.safetensors").read_bytes() == before)
+    refused(checks, "another dtype", logits(folder, max(RANKS), good, "--tokens", "1", "--dtype", "bf16")[1], "bf16",
+            "packed as q8")
+    refused(checks, "packing as another dtype", run(1, "qwen3", "pack", "--model", good, "--dtype", "q4", "--output",
+                                                    folder / "x"), "q4", "packed as q8")
+    refused(checks, "synthetic weights", run(1, "qwen3", "pack", "--model", "synthetic:tiny", "--output", folder / "x"),
+            "synthetic:tiny")
+    refused(checks, "no parent", run(1, "qwen3", *pack, folder / "none" / "x"), "none/x")
+    refused(checks, "a full disk", run(1, "/bin/bash", "-c", "trap '' XFSZ; ulimit -f 50; exec \"$@\"", "bash",
+                                       BIN / "qwen3", *pack, folder / "x"), "packed.safetensors", "cannot write")
+    checks.true("nothing is left of what failed", not list(folder.glob("x*")), list(folder.glob("x*")))
+    outcome = run(1, "qwen3", "info", "--model", good)
+    checks.true("info", outcome.ok and "packed as            q8" in outcome.out, outcome)
+
+
+def main():
+    checks, random = Checks(), rng()
+    with scratch() as folder:
+        check_same(checks, folder, random)
+        check_refusals(checks, folder)
+    return checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
