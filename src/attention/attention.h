@@ -38,10 +38,12 @@ typedef struct attention_shape {
 /* One KV_BLOCK of one KV head.
  *   k: packed W[n = KV_BLOCK slots, k = head_dim] of gemm[kv_type]
  *   v: packed W[n = head_dim, k = KV_BLOCK slots] of gemm[kv_type]
- * Slots past `count` hold finite numbers. Positions of the filled slots [count], in any order. */
+ * Slots past `count` hold finite numbers. Or, where row_stride is not 0 (kv_type F32 only), row-major f32 of somebody
+ * else: slot j is k, v[j * row_stride, + head_dim), and there is nothing past `count`. */
 typedef struct kv_block {
     const void *k, *v;
-    const int32_t *positions;
+    size_t row_stride;
+    const int32_t *positions; /* [count] of the filled slots, in any order; NULL = min_position + slot */
     int32_t count;
     int32_t min_position, max_position; /* over the filled slots */
 } kv_block;

@@ -213,6 +213,35 @@ static attention_job make_job(const problem *p, const void *shard)
     return job;
 }
 
+/* The keys of a job as they lie in the problem, without a list of positions where these ascend. */
+static void view_in_place(const problem *p, attention_job *job)
+{
+    const attention_shape *s = &p->shape;
+    const size_t n = (p->keys + KV_BLOCK - 1) / KV_BLOCK;
+    free((void *)job->blocks);
+    kv_block *blocks = allocate(s->kv_heads * n * sizeof *blocks);
+    for (size_t i = 0; i < s->kv_heads * n; i++) {
+        const size_t first = i % n * KV_BLOCK, at = (i / n * p->keys + first) * s->head_dim;
+        const size_t count = p->keys - first < KV_BLOCK ? p->keys - first : KV_BLOCK;
+        kv_slots slots;
+        bool ascending = true;
+        kv_slots_clear(&slots);
+        for (size_t j = first; j < first + count; j++) {
+            kv_slots_add(&slots, p->k_positions[j]);
+            ascending &= p->k_positions[j] == p->k_positions[first] + (int32_t)(j - first);
+        }
+        blocks[i] = (kv_block){.k = p->k + at,
+                               .v = p->v + at,
+                               .row_stride = s->head_dim,
+                               .positions = ascending ? NULL : p->k_positions + first,
+                               .count = (int32_t)count,
+                               .min_position = slots.min_position,
+                               .max_position = slots.max_position};
+    }
+    job->blocks = blocks;
+    job->n_blocks = n;
+}
+
 static void free_job(attention_job *job)
 {
     free((void *)job->q), free(job->o), free(job->m), free(job->l), free((void *)job->blocks);
@@ -438,17 +467,22 @@ static void check_case(const kernels *k, qwen3_dtype type, int number)
     problem p = problem_make(s, rows, keys, random_below(3) == 0, ranges[random_below(3)]);
     void *shard = make_shard(&p, 0, keys, random_below(2));
     int threads = 1 + (int)random_below(3);
+    bool in_place = type == QWEN3_DTYPE_F32 && random_below(2);
     for (size_t a = 0; a < 2; a++) {
         attention_job job = make_job(&p, shard), again = make_job(&p, shard);
+        if (in_place) {
+            view_in_place(&p, &job);
+            view_in_place(&p, &again);
+        }
         run_jobs(&s, algorithms[a], &job, 1, threads);
         run_jobs(&s, algorithms[a], &again, 1, threads);
         double worst = worst_error(&p, &job);
         if (!(worst <= 1.0))
             fail_msg("%s %s %s case %d: error is %g times the bound (rows %zu keys %zu dim %zu kv_heads %zu group %zu "
-                     "causal %d mask %d blocks %d %d threads %d)",
+                     "causal %d mask %d blocks %d %d threads %d in place %d)",
                      k->name, type == QWEN3_DTYPE_F32 ? "f32" : "bf16", attention_algorithm_get(algorithms[a])->name,
                      number, worst, rows, keys, s.head_dim, s.kv_heads, s.group, s.causal, p.mask != NULL,
-                     s.q_block_size, s.kv_block_size, threads);
+                     s.q_block_size, s.kv_block_size, threads, in_place);
         size_t queries = s.kv_heads * s.group * rows;
         assert_memory_equal(job.o, again.o, queries * s.head_dim * sizeof(float));
         assert_memory_equal(job.l, again.l, queries * sizeof(float));
