@@ -84,6 +84,8 @@ typedef struct attention_algorithm {
     size_t (*tile_rows)(const attention_shape *shape, size_t rows, size_t jobs, int threads);
     size_t (*workspace_bytes)(const attention_shape *shape, size_t tile_rows, size_t n_blocks);
     void (*run)(const attention_shape *shape, const attention_job *tile, void *workspace);
+    /* run may be called with some blocks of a tile after the other. */
+    bool piecewise;
 } attention_algorithm;
 
 /* Registered in algorithms.c; NULL for AUTO. */

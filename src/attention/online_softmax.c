@@ -44,4 +44,5 @@ const attention_algorithm attention_online_softmax = {
     .tile_rows = tile_rows,
     .workspace_bytes = workspace_bytes,
     .run = run,
+    .piecewise = true,
 };

@@ -9,6 +9,9 @@
 
 #include "attention/attention.h"
 
+/* Up to this many queries of a KV head are bound by reading. */
+#define FEW_QUERIES 12
+
 /* Rows [row0, row0 + rows) of one KV head of `job` against its blocks [block0, block0 + n_blocks), as a job of one
  * KV head. */
 attention_job attention_tile(const attention_shape *shape, const attention_job *job, size_t kv_head, size_t row0,
