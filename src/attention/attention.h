@@ -19,8 +19,9 @@
 /* Keys and values live in blocks of this many slots. */
 #define KV_BLOCK 64
 
-/* Tile sizes where the user names none: queries (tokens) and keys. */
-#define ATTENTION_Q_BLOCK 64
+/* Tile sizes where the user names none: queries (tokens) and keys. Scores and outputs of two heads in a group then fit
+ * the second-level cache beside the keys. */
+#define ATTENTION_Q_BLOCK 32
 #define ATTENTION_KV_BLOCK 256
 
 /* What all calls of one problem share. Query heads come in groups that read the same KV head. */

@@ -6,8 +6,8 @@
  * stores, so the tail needs no code of its own.
  */
 #include "kernels/blocks.h"
-#include "kernels/exp_constants.h"
 #include "kernels/tile.h"
+#include "kernels/vector_exp.h"
 
 #define NR (VECS * LANES)
 
@@ -117,21 +117,6 @@ TEMPLATE void store_part(void *y, const qwen3_dtype y_type, size_t i, vec v, siz
 #define BY_TYPE(type, call, ...)                                                                                       \
     ((type) == QWEN3_DTYPE_F32 ? call(__VA_ARGS__, QWEN3_DTYPE_F32) : call(__VA_ARGS__, QWEN3_DTYPE_BF16))
 
-/* See exp_constants.h. NaN stays NaN. */
-TEMPLATE vec vec_exp(vec x)
-{
-    const vec clamped = vec_min(vec_set1(EXP_MAX), x);
-    const vec rounded = vec_fma(clamped, vec_set1(EXP_LOG2E), vec_set1(EXP_ROUNDER));
-    const vec n = vec_sub(rounded, vec_set1(EXP_ROUNDER));
-    const vec r = vec_fnma(n, vec_set1(EXP_LN2_LOW), vec_fnma(n, vec_set1(EXP_LN2_HIGH), clamped));
-    vec p = vec_fma(vec_set1(EXP_P4), r, vec_set1(EXP_P3));
-    p = vec_fma(p, r, vec_set1(EXP_P2));
-    p = vec_fma(p, r, vec_set1(EXP_P1));
-    p = vec_fma(p, r, vec_set1(EXP_P0));
-    p = vec_add(vec_set1(1.0f), vec_fma(vec_mul(r, r), p, r));
-    return vec_zero_below(x, vec_set1(EXP_MIN), vec_mul(vec_power_of_2(rounded), p));
-}
-
 TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, void *y, const qwen3_dtype y_type)
 {
     const vec zero = vec_set1(0.0f);
@@ -209,27 +194,27 @@ static void scale(size_t n, float a, const float *x, void *y, qwen3_dtype y_type
 static float max(size_t n, const float *s)
 {
     const vec lowest = vec_set1(-INFINITY);
-    vec largest = lowest;
-    for (size_t i = 0; i < n; i += LANES)
+    vec largest = lowest, other = lowest; /* two chains: a maximum takes longer than a load */
+    size_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        largest = vec_max(largest, vec_load(s + i));
+        other = vec_max(other, vec_load(s + i + LANES));
+    }
+    largest = vec_max(largest, other);
+    for (; i < n; i += LANES)
         largest = vec_max(largest, vec_load_part(s + i, part_of(n, i), lowest));
     return vec_largest(largest);
 }
 
-TEMPLATE float exp_sum_as(size_t n, const float *s, float m, void *p, const qwen3_dtype p_type)
+TEMPLATE void exp_store_bf16(void *p, size_t i, vec e, size_t n)
 {
-    vec sum = vec_set1(0.0f);
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t part = part_of(n, i);
-        const vec e = vec_exp(vec_sub(vec_load_part(s + i, part, vec_set1(-INFINITY)), vec_set1(m)));
-        sum = vec_add(sum, e);
-        store_part(p, p_type, i, e, part);
-    }
-    return vec_sum(sum);
+    vec_store_part_bf16((bf16 *)p + i, e, n);
 }
 
 static float exp_sum(size_t n, const float *s, float m, void *p, qwen3_dtype p_type)
 {
-    return BY_TYPE(p_type, exp_sum_as, n, s, m, p);
+    return p_type == QWEN3_DTYPE_F32 ? exp_sum_with(n, s, m, p, exp_store_f32)
+                                     : exp_sum_with(n, s, m, p, exp_store_bf16);
 }
 
 /* ---- Row-major matrices ------------------------------------------------------------------------ */
@@ -335,8 +320,8 @@ TEMPLATE void add_some_weighted(const int rows, size_t n, size_t k, const float 
         for (size_t r = 0; r < rows; r += MR, x += MR * x_stride, y += MR * y_stride) {                                \
             switch (rows - r) {                                                                                        \
                 ROWS_CASE(rows_template, 1)                                                                            \
-                ROWS_CASE(rows_template, 2) ROWS_CASE(rows_template, 3) ROWS_CASE(rows_template, 4)                    \
-                    ROWS_CASE(rows_template, 5) default                                                                \
+                ROWS_CASE(rows_template, 2)                                                                            \
+                ROWS_CASE(rows_template, 3) ROWS_CASE(rows_template, 4) ROWS_CASE(rows_template, 5) default            \
                     : rows_template(MR, n, k, x, x_stride, w, w_stride, y, y_stride);                                  \
             }                                                                                                          \
         }                                                                                                              \
