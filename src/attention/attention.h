@@ -16,12 +16,12 @@
 #include "base/team.h"
 #include "kernels/kernels.h"
 
-/* Keys and values live in blocks of this many slots. */
-#define KV_BLOCK 64
+/* Keys and values live in blocks of this many slots: as many as make the sums over slots about as long as those over a
+ * head's dimensions, so that tiles of both are worth their loading and storing. */
+#define KV_BLOCK 128
 
-/* Tile sizes where the user names none: queries (tokens) and keys. Scores and outputs of two heads in a group then fit
- * the second-level cache beside the keys. */
-#define ATTENTION_Q_BLOCK 32
+/* Tile sizes where the user names none: queries (tokens) and keys. */
+#define ATTENTION_Q_BLOCK 64
 #define ATTENTION_KV_BLOCK 256
 
 /* What all calls of one problem share. Query heads come in groups that read the same KV head. */

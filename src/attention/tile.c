@@ -140,7 +140,7 @@ size_t tile_workspace_layout(const attention_shape *shape, size_t tile_rows, siz
                              tile_workspace *parts)
 {
     const qwen3_dtype p_type = shape->kernels->gemm[shape->kv_type].activation;
-    size_t elements = tile_rows * shape->group * n_blocks * KV_BLOCK;
+    size_t elements = tile_rows * shape->group * tile_stride(n_blocks);
     size_t scores_at = round_up(n_blocks * sizeof(kv_block *), CACHE_LINE);
     size_t probabilities_at = scores_at + elements * sizeof(float);
     if (data) {

@@ -318,11 +318,13 @@ TEMPLATE void add_some_weighted(const int rows, size_t n, size_t k, const float 
                      size_t w_stride, float *y, size_t y_stride)                                                       \
     {                                                                                                                  \
         for (size_t r = 0; r < rows; r += MR, x += MR * x_stride, y += MR * y_stride) {                                \
-            switch (rows - r) {                                                                                        \
+            switch (rows - r < MR ? rows - r : MR) {                                                                   \
                 ROWS_CASE(rows_template, 1)                                                                            \
                 ROWS_CASE(rows_template, 2)                                                                            \
-                ROWS_CASE(rows_template, 3) ROWS_CASE(rows_template, 4) ROWS_CASE(rows_template, 5) default            \
-                    : rows_template(MR, n, k, x, x_stride, w, w_stride, y, y_stride);                                  \
+                ROWS_CASE(rows_template, 3)                                                                            \
+                ROWS_CASE(rows_template, 4)                                                                            \
+                ROWS_CASE(rows_template, 5)                                                                            \
+                ROWS_CASE(rows_template, 6)                                                                            \
             }                                                                                                          \
         }                                                                                                              \
     }
