@@ -1,20 +1,18 @@
 /* bench_kernels.c - how near the kernels of each level come to the limits of the machine.
  *
- *   bench_kernels [LEVEL]...      all levels of this CPU where none is named; OMP_NUM_THREADS = threads
+ *   bench_kernels [attention] [LEVEL]...      all levels of this CPU where none is named; OMP_NUM_THREADS = threads
+ *                                             attention: only the part of bench_attention.c
  *
  * Limits are measured next to what is held against them, in turns, and the best of each counts: on a shared
  * machine only ratios mean something. Products of many rows are held against multiply-adds from registers,
  * of few rows and packing against reading the same bytes of memory. Shapes are those of the 0.6B model.
  */
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
-#include "base/team.h"
-#include "kernels/kernels.h"
+#include "bench.h"
 
-#define TURNS 5
 #define MATRIX_BYTES ((size_t)151936 * 1024 * 2) /* the output head in BF16: larger than caches */
 #define MAX_ROWS 512
 #define MAX_DEPTH 3072
@@ -26,6 +24,7 @@ static const char *const type_names[DTYPE_COUNT] = {"f32", "bf16", "q8", "q4"};
 typedef struct bench {
     const kernels *k;
     const gemm_kernel *g;
+    int threads;
     size_t rows, outputs, depth;
     unsigned char *matrix; /* [MATRIX_BYTES] */
     unsigned char *other;  /* [MATRIX_BYTES], what packing writes */
@@ -33,25 +32,6 @@ typedef struct bench {
     float *y;              /* [MAX_ROWS, MAX_OUTPUTS] or, of one row, the whole output head */
     size_t repeats;
 } bench;
-
-typedef void body(team *t, void *arg);
-
-static double seconds_of(int threads, body *run, bench *b)
-{
-    const double start = omp_get_wtime();
-    team_run(threads, run, b);
-    return omp_get_wtime() - start;
-}
-
-/* Best of TURNS of each, taken in turns. */
-static void race(int threads, bench *b, body *limit, body *subject, double *limit_seconds, double *subject_seconds)
-{
-    *limit_seconds = *subject_seconds = 1e30;
-    for (int i = 0; i < TURNS; i++) {
-        *limit_seconds = fmin(*limit_seconds, seconds_of(threads, limit, b));
-        *subject_seconds = fmin(*subject_seconds, seconds_of(threads, subject, b));
-    }
-}
 
 static size_t matrix_bytes(const bench *b)
 {
@@ -98,6 +78,26 @@ static void run_pack(team *t, void *arg)
                         b->depth, b->matrix + p * panel);
 }
 
+static double time_reading(void *arg)
+{
+    return seconds_of(((bench *)arg)->threads, run_read, arg);
+}
+
+static double time_multiply_adds(void *arg)
+{
+    return seconds_of(((bench *)arg)->threads, run_peak, arg);
+}
+
+static double time_gemm(void *arg)
+{
+    return seconds_of(((bench *)arg)->threads, run_gemm, arg);
+}
+
+static double time_packing(void *arg)
+{
+    return seconds_of(((bench *)arg)->threads, run_pack, arg);
+}
+
 /* ---- Tables ------------------------------------------------------------------------------------ */
 
 static void bench_limits(bench *b, int threads)
@@ -124,7 +124,7 @@ static void bench_limits(bench *b, int threads)
                team_sizes[i] * operations[1] / seconds[i][1] * 1e-9, (double)MATRIX_BYTES / read[i] * 1e-9);
 }
 
-static void bench_prefill(bench *b, qwen3_dtype type, int threads)
+static void bench_prefill(bench *b, qwen3_dtype type)
 {
     static const size_t shapes[][2] = {{1024, 4096}, {2048, 1024}, {1024, 6144}, {3072, 1024}};
     b->g = &b->k->gemm[type];
@@ -133,12 +133,12 @@ static void bench_prefill(bench *b, qwen3_dtype type, int threads)
         b->depth = shapes[s][0];
         b->outputs = shapes[s][1];
         const double operations = 2.0 * (double)b->rows * (double)b->outputs * (double)b->depth;
-        b->repeats = (size_t)(operations * 1e-6 / threads);
+        b->repeats = (size_t)(operations * 1e-6 / b->threads);
         double limit, time;
-        race(threads, b, run_peak, run_gemm, &limit, &time);
-        const double peak = (double)b->k->multiply_add[type](1) * (double)b->repeats * threads / limit;
+        race(time_multiply_adds, time_gemm, b, &limit, &time);
+        const double peak = (double)b->k->multiply_add[type](1) * (double)b->repeats * b->threads / limit;
         printf("  %-5s %d thr  m %4zu  n %6zu  k %4zu  %9.3f ms %8.1f GFLOP/s  %5.1f %% of multiply-adds\n",
-               type_names[type], threads, b->rows, b->outputs, b->depth, time * 1e3, operations / time * 1e-9,
+               type_names[type], b->threads, b->rows, b->outputs, b->depth, time * 1e3, operations / time * 1e-9,
                operations / time / peak * 100);
     }
 }
@@ -150,7 +150,7 @@ static size_t outputs_of(const gemm_kernel *g, size_t depth, size_t most)
     return outputs < most ? outputs : most;
 }
 
-static void bench_decode(bench *b, qwen3_dtype type, int threads)
+static void bench_decode(bench *b, qwen3_dtype type)
 {
     static const size_t rows[] = {1, 2, 4, 8};
     b->g = &b->k->gemm[type];
@@ -159,23 +159,23 @@ static void bench_decode(bench *b, qwen3_dtype type, int threads)
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         b->rows = rows[r];
         double limit, time;
-        race(threads, b, run_read, run_gemm, &limit, &time);
+        race(time_reading, time_gemm, b, &limit, &time);
         const double bytes = (double)matrix_bytes(b);
         printf("  %-5s %d thr  m %4zu  n %6zu  k %4zu  %9.3f ms %8.1f GB/s     %5.1f %% of reading\n", type_names[type],
-               threads, b->rows, b->outputs, b->depth, time * 1e3, bytes / time * 1e-9,
+               b->threads, b->rows, b->outputs, b->depth, time * 1e3, bytes / time * 1e-9,
                bytes / time / ((double)MATRIX_BYTES / limit) * 100);
     }
 }
 
-static void bench_packing(bench *b, qwen3_dtype type, int threads)
+static void bench_packing(bench *b, qwen3_dtype type)
 {
     b->g = &b->k->gemm[type];
     b->depth = 1024;
     b->outputs = outputs_of(b->g, b->depth, type < ELEMENT_TYPES ? MATRIX_BYTES / b->depth / 2 : 64 * 64);
     double limit, time;
-    race(threads, b, run_read, run_pack, &limit, &time);
+    race(time_reading, time_packing, b, &limit, &time);
     const double bytes = (double)b->outputs * (double)b->depth * sizeof(bf16);
-    printf("  pack bf16 as %-5s %d thr  %8.2f GB/s of source, %5.1f %% of reading\n", type_names[type], threads,
+    printf("  pack bf16 as %-5s %d thr  %8.2f GB/s of source, %5.1f %% of reading\n", type_names[type], b->threads,
            bytes / time * 1e-9, bytes / time / ((double)MATRIX_BYTES / limit) * 100);
 }
 
@@ -256,20 +256,24 @@ static void fill(bench *b)
         memcpy(b->x + i * sizeof one, i % 7 ? &small : &one, sizeof one);
 }
 
-static void bench_level(bench *b, int threads)
+static bool bench_level(bench *b, int threads, bool attention)
 {
     printf("%s\n", b->k->name);
+    if (attention)
+        return bench_attention(b->k, threads);
     fill(b);
     bench_limits(b, threads);
     for (int type = 0; type < DTYPE_COUNT; type++) {
         fill(b);
         for (int t = 1; t <= threads; t += threads > 1 ? threads - 1 : 1) {
-            bench_prefill(b, (qwen3_dtype)type, t);
-            bench_decode(b, (qwen3_dtype)type, t);
-            bench_packing(b, (qwen3_dtype)type, t);
+            b->threads = t;
+            bench_prefill(b, (qwen3_dtype)type);
+            bench_decode(b, (qwen3_dtype)type);
+            bench_packing(b, (qwen3_dtype)type);
         }
     }
     bench_vectors(b->k, (float *)b->x, b->y, (bf16 *)b->other);
+    return bench_attention(b->k, threads);
 }
 
 int main(int argc, char **argv)
@@ -288,19 +292,22 @@ int main(int argc, char **argv)
     }
     memset(other, 0x3f, MATRIX_BYTES);
     bench b = {.matrix = matrix, .other = other, .x = x, .y = y};
-    for (qwen3_isa isa = QWEN3_ISA_C; argc == 1 && isa <= qwen3_isa_best(); isa++) {
+    const bool attention = argc > 1 && strcmp(argv[1], "attention") == 0;
+    const int first = attention ? 2 : 1;
+    for (qwen3_isa isa = QWEN3_ISA_C; argc == first && isa <= qwen3_isa_best(); isa++) {
         b.k = kernels_get(isa);
-        if (b.k)
-            bench_level(&b, threads);
+        if (b.k && !bench_level(&b, threads, attention))
+            goto done;
     }
-    for (int i = 1; i < argc; i++) {
+    for (int i = first; i < argc; i++) {
         qwen3_isa isa;
         b.k = qwen3_isa_parse(argv[i], &isa) ? kernels_get(isa) : NULL;
         if (!b.k) {
             fprintf(stderr, "bench_kernels: level \"%s\": unknown, or not of this CPU\n", argv[i]);
             goto done;
         }
-        bench_level(&b, threads);
+        if (!bench_level(&b, threads, attention))
+            goto done;
     }
     status = EXIT_SUCCESS;
 done:

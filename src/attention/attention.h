@@ -16,8 +16,9 @@
 #include "base/team.h"
 #include "kernels/kernels.h"
 
-/* Keys and values live in blocks of this many slots. */
-#define KV_BLOCK 64
+/* Keys and values live in blocks of this many slots: as many as make the sums over slots about as long as those over a
+ * head's dimensions, so that tiles of both are worth their loading and storing. */
+#define KV_BLOCK 128
 
 /* Tile sizes where the user names none: queries (tokens) and keys. */
 #define ATTENTION_Q_BLOCK 64
@@ -38,10 +39,12 @@ typedef struct attention_shape {
 /* One KV_BLOCK of one KV head.
  *   k: packed W[n = KV_BLOCK slots, k = head_dim] of gemm[kv_type]
  *   v: packed W[n = head_dim, k = KV_BLOCK slots] of gemm[kv_type]
- * Slots past `count` hold finite numbers. Positions of the filled slots [count], in any order. */
+ * Slots past `count` hold finite numbers. Or, where row_stride is not 0 (kv_type F32 only), row-major f32 of somebody
+ * else: slot j is k, v[j * row_stride, + head_dim), and there is nothing past `count`. */
 typedef struct kv_block {
     const void *k, *v;
-    const int32_t *positions;
+    size_t row_stride;
+    const int32_t *positions; /* [count] of the filled slots, in any order; NULL = min_position + slot */
     int32_t count;
     int32_t min_position, max_position; /* over the filled slots */
 } kv_block;
@@ -82,6 +85,8 @@ typedef struct attention_algorithm {
     size_t (*tile_rows)(const attention_shape *shape, size_t rows, size_t jobs, int threads);
     size_t (*workspace_bytes)(const attention_shape *shape, size_t tile_rows, size_t n_blocks);
     void (*run)(const attention_shape *shape, const attention_job *tile, void *workspace);
+    /* run may be called with some blocks of a tile after the other. */
+    bool piecewise;
 } attention_algorithm;
 
 /* Registered in algorithms.c; NULL for AUTO. */

@@ -23,36 +23,42 @@ size_t attention_q_stride(const attention_shape *shape)
     return round_up(shape->head_dim, ACTIVATION_PAD);
 }
 
-/* The two stores, for either storage type; kr and size are constants where this is called. */
-__attribute__((always_inline)) static inline void store_value(char *at, float x, qwen3_dtype type)
+/* Dimensions that are converted at once; a multiple of nr and kr of every level. */
+#define STORE_DIMS ((size_t)64)
+
+/* n <= STORE_DIMS values of a key into its place in a panel: kr at a time, nr * kr elements apart. */
+static void store_key(const gemm_kernel *g, size_t n, const void *values, char *at)
 {
-    if (type == QWEN3_DTYPE_F32) {
-        memcpy(at, &x, sizeof x);
-    } else {
-        bf16 h = f32_to_bf16(x);
-        memcpy(at, &h, sizeof h);
-    }
+    const size_t group = (size_t)g->kr * dtype_size(g->storage);
+    for (size_t i = 0; i < n; i += (size_t)g->kr, at += (size_t)g->nr * group)
+        memcpy(at, (const char *)values + i * dtype_size(g->storage), sizeof(uint32_t));
 }
 
-__attribute__((always_inline)) static inline void store(const gemm_kernel *g, qwen3_dtype type, size_t head_dim,
-                                                        char *k, char *v, size_t slot, const float *key,
-                                                        const float *value)
+/* n <= STORE_DIMS values of a value, one for each output, kr elements apart in panels of nr. */
+static void store_value(const gemm_kernel *g, size_t n, const void *values, char *at)
 {
-    const size_t size = type == QWEN3_DTYPE_F32 ? 4 : 2, nr = (size_t)g->nr, kr = (size_t)g->kr;
-    char *k_slot = k + (slot / nr * round_up(head_dim, kr) * nr + slot % nr * kr) * size;
-    for (size_t i = 0; i < head_dim; i++)
-        store_value(k_slot + (i / kr * nr * kr + i % kr) * size, key[i], type);
-    char *v_slot = v + (slot / kr * nr * kr + slot % kr) * size;
-    for (size_t panel = 0; panel < head_dim; panel += nr, v_slot += KV_BLOCK * nr * size)
-        for (size_t j = 0; j < nr && panel + j < head_dim; j++)
-            store_value(v_slot + j * kr * size, value[panel + j], type);
+    const size_t nr = (size_t)g->nr;
+    for (size_t panel = 0; panel < n; panel += nr, at += KV_BLOCK * nr * dtype_size(g->storage)) {
+        const size_t end = panel + nr < n ? panel + nr : n;
+        for (size_t i = panel; i < end && g->storage == QWEN3_DTYPE_F32; i++)
+            memcpy(at + (i - panel) * sizeof(float), (const float *)values + i, sizeof(float));
+        for (size_t i = panel; i < end && g->storage == QWEN3_DTYPE_BF16; i++)
+            memcpy(at + (i - panel) * 2 * sizeof(bf16), (const bf16 *)values + i, sizeof(bf16));
+    }
 }
 
 void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, const float *key, const float *value)
 {
     const gemm_kernel *g = &shape->kernels->gemm[shape->kv_type];
-    if (shape->kv_type == QWEN3_DTYPE_F32)
-        store(g, QWEN3_DTYPE_F32, shape->head_dim, k, v, slot, key, value);
-    else
-        store(g, QWEN3_DTYPE_BF16, shape->head_dim, k, v, slot, key, value);
+    const size_t size = dtype_size(g->storage), nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim;
+    char *k_slot = (char *)k + (slot / nr * round_up(dim, kr) * nr + slot % nr * kr) * size;
+    char *v_slot = (char *)v + (slot / kr * nr * kr + slot % kr) * size;
+    for (size_t i = 0; i < dim; i += STORE_DIMS) {
+        const size_t n = dim - i < STORE_DIMS ? dim - i : STORE_DIMS;
+        float converted[STORE_DIMS] = {0}; /* what a last group has past the key is 0 */
+        shape->kernels->scale(n, 1.0f, key + i, converted, g->storage);
+        store_key(g, n, converted, k_slot + i * nr * size);
+        shape->kernels->scale(n, 1.0f, value + i, converted, g->storage);
+        store_value(g, n, converted, v_slot + i * KV_BLOCK * size);
+    }
 }

@@ -27,7 +27,7 @@ static size_t workspace_bytes(const attention_shape *shape, size_t rows, size_t 
 
 static void run(const attention_shape *shape, const attention_job *tile, void *workspace)
 {
-    const size_t step = step_blocks(shape, tile->n_blocks), stride = step * KV_BLOCK;
+    const size_t step = step_blocks(shape, tile->n_blocks), stride = tile_stride(step);
     size_t next = 0, n;
     tile_workspace w;
     tile_workspace_layout(shape, tile->rows, step, workspace, &w);
@@ -44,4 +44,5 @@ const attention_algorithm attention_online_softmax = {
     .tile_rows = tile_rows,
     .workspace_bytes = workspace_bytes,
     .run = run,
+    .piecewise = true,
 };

@@ -60,8 +60,9 @@ typedef struct operator_call {
     bool gather;          /* the output is spread over the ranks and must become whole */
     size_t n_sets, own;   /* query sets; the first of this rank's own */
     query_set *sets;      /* LOCAL, gathered by rows: two of this rank; PASS_Q: one of each rank; otherwise one */
-    size_t key0, keys;    /* keys of the caller's arrays that go into the shard */
+    size_t key0, keys;    /* keys of the caller's arrays that this rank brings */
     size_t key_position0; /* position of the first of them */
+    bool in_place;        /* they are attended where they are; otherwise packed into a shard */
 
     /* Memory, see operator_plan.c. */
     attention_job *jobs; /* [n_sets * batch] */

@@ -3,6 +3,10 @@
 #include "attention/pass_q.h"
 #include "base/memory.h"
 
+/* Up to this many queries of a KV head attend to the caller's keys where they are: packing costs about as much as
+ * reading the keys ten times. */
+#define IN_PLACE_QUERIES 64
+
 static bool is_sequence(const operator_call *op)
 {
     return op->ranks[0].strategy == QWEN3_STRATEGY_SEQUENCE;
@@ -134,6 +138,15 @@ static void plan_flow(operator_call *op, query_set sets[], output_part parts[2])
     }
 }
 
+/* Keys that travel are packed, for the rank that receives them cannot know how often they are read. */
+static bool choose_in_place(const operator_call *op)
+{
+    size_t rows = 0;
+    for (size_t i = 0; i < op->n_sets; i++)
+        rows += op->sets[i].rows;
+    return op->flow != FLOW_PASS_KV && rows * op->shape.group <= IN_PLACE_QUERIES;
+}
+
 /* Zero-filled, freed with the call; never NULL on success. */
 static void *get(operator_call *op, size_t bytes, const char *what, qwen3_error *err)
 {
@@ -185,7 +198,7 @@ static void get_keys(operator_call *op, qwen3_error *err)
         for (size_t b = 0; op->blocks && b < batch; b++)
             op->blocks[r * batch + b] = n;
     }
-    size_t bytes = kv_shard_bytes(&op->shape, batch * most);
+    size_t bytes = op->in_place ? 0 : kv_shard_bytes(&op->shape, batch * most);
     op->shards[0] = get(op, bytes, "attention keys and values", err);
     if (op->flow == FLOW_PASS_KV && ranks > 1)
         op->shards[1] = get(op, bytes, "attention keys and values", err);
@@ -201,7 +214,8 @@ static void get_keys(operator_call *op, qwen3_error *err)
     w->bytes = attention_workspace_bytes(&op->shape, op->algorithm, op->jobs, op->n_sets * batch, op->threads,
                                          &w->score_bytes);
     w->data = get(op, w->bytes, "attention scores", err);
-    kv_shard_init(op->shards[0], batch * own);
+    if (!op->in_place)
+        kv_shard_init(op->shards[0], batch * own);
 }
 
 /* Buffers for what is exchanged besides keys and queries. */
@@ -236,6 +250,7 @@ qwen3_status operator_plan(operator_call *op, qwen3_error *err)
     if (!op->sets)
         return err->status;
     plan_flow(op, op->sets, parts);
+    op->in_place = choose_in_place(op);
     get_queries(op, err);
     get_keys(op, err);
     get_exchange(op, err);

@@ -1,5 +1,5 @@
-/* operator_run.c - an operator call on all threads of a rank: pack queries and keys, bring them together, return the
- * output to the caller's layout. */
+/* operator_run.c - an operator call on all threads of a rank: pack queries and, where these are many, keys, bring them
+ * together, return the output to the caller's layout. */
 #include "attention/operator.h"
 #include "attention/pass_kv.h"
 #include "attention/pass_q.h"
@@ -52,6 +52,29 @@ static void pack_keys(const team *t, const operator_call *op)
     }
 }
 
+/* Views of the packed keys of a batch, or of the caller's arrays: [kv_heads][blocks]. */
+static void view_keys(const operator_call *op, size_t batch, kv_block *views)
+{
+    const qwen3_attention_args *a = op->args;
+    const size_t blocks = ceil_div(op->keys, KV_BLOCK);
+    if (!op->in_place) {
+        kv_shard_view(&op->shape, op->shards[0], batch * blocks, blocks, views, blocks);
+        return;
+    }
+    for (size_t h = 0; h < op->shape.kv_heads; h++) {
+        size_t from = ((batch * a->kv_heads + op->kv_head0 + h) * a->kv_len + op->key0) * a->head_dim;
+        for (size_t first = 0; first < op->keys; first += KV_BLOCK, from += KV_BLOCK * a->head_dim) {
+            const size_t n = op->keys - first < KV_BLOCK ? op->keys - first : KV_BLOCK;
+            *views++ = (kv_block){.k = a->k + from,
+                                  .v = a->v + from,
+                                  .row_stride = a->head_dim,
+                                  .count = (int32_t)n,
+                                  .min_position = (int32_t)(op->key_position0 + first),
+                                  .max_position = (int32_t)(op->key_position0 + first + n - 1)};
+        }
+    }
+}
+
 /* One job per set and batch; the jobs of all sets see the same keys. */
 static void make_jobs(operator_call *op)
 {
@@ -60,7 +83,7 @@ static void make_jobs(operator_call *op)
     const qwen3_dtype type = s->kernels->gemm[s->kv_type].activation;
     const size_t blocks = ceil_div(op->keys, KV_BLOCK), stride = attention_q_stride(s) * dtype_size(type);
     for (size_t b = 0; b < a->batch; b++)
-        kv_shard_view(s, op->shards[0], b * blocks, blocks, op->views + b * s->kv_heads * blocks, blocks);
+        view_keys(op, b, op->views + b * s->kv_heads * blocks);
     for (size_t i = 0; i < op->n_sets * a->batch; i++) {
         const query_set *set = &op->sets[i / a->batch];
         const size_t b = i % a->batch, n = set_pairs(op, set), first = n / a->batch * b;
@@ -186,7 +209,8 @@ static void run_body(team *t, void *arg)
     const size_t own_sets = op->flow == FLOW_PASS_Q ? 1 : op->n_sets;
     for (size_t i = 0; i < own_sets; i++)
         pack_queries(t, op, &op->sets[op->own + i]);
-    pack_keys(t, op);
+    if (!op->in_place)
+        pack_keys(t, op);
     team_barrier(t);
     if (op->flow == FLOW_PASS_Q && t->tid == 0)
         gather_queries(op);
@@ -209,7 +233,8 @@ static void run_body(team *t, void *arg)
 
 void operator_run(operator_call *op)
 {
-    fill_slots(op);
+    if (!op->in_place)
+        fill_slots(op);
     make_jobs(op);
     team_run(op->threads, run_body, op);
 }

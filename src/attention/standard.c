@@ -26,7 +26,7 @@ static size_t workspace_bytes(const attention_shape *shape, size_t rows, size_t 
 static void run(const attention_shape *shape, const attention_job *tile, void *workspace)
 {
     const size_t p_size = dtype_size(shape->kernels->gemm[shape->kv_type].activation);
-    const size_t stride = tile->n_blocks * KV_BLOCK, strip_rows = (size_t)shape->q_block_size;
+    const size_t stride = tile_stride(tile->n_blocks), strip_rows = (size_t)shape->q_block_size;
     tile_workspace w;
     tile_workspace_layout(shape, tile->rows, tile->n_blocks, workspace, &w);
     for (int pass = 0; pass < PASSES; pass++) {

@@ -51,15 +51,20 @@ size_t tile_visible_blocks(const attention_shape *shape, const attention_job *ti
     return n;
 }
 
+static inline int32_t position_of(const kv_block *b, int32_t slot)
+{
+    return b->positions ? b->positions[slot] : b->min_position + slot;
+}
+
 /* The scores of one query row against one block. */
 static void mask_scores(const kv_block *b, bool causal, int32_t position, const float *mask, float *s)
 {
     if (mask)
         for (int32_t j = 0; j < b->count; j++)
-            s[j] += mask[b->positions[j]];
+            s[j] += mask[position_of(b, j)];
     if (causal && b->max_position > position)
         for (int32_t j = 0; j < b->count; j++)
-            s[j] = b->positions[j] <= position ? s[j] : -INFINITY;
+            s[j] = position_of(b, j) <= position ? s[j] : -INFINITY;
     for (int32_t j = b->count; j < KV_BLOCK; j++)
         s[j] = -INFINITY;
 }
@@ -68,11 +73,14 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
                  float *s, size_t stride)
 {
     const gemm_kernel *g = &shape->kernels->gemm[shape->kv_type];
+    const size_t queries = tile->rows * shape->group, dim = shape->head_dim, q_stride = attention_q_stride(shape);
     int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX;
     for (size_t i = 0; i < n; i++, s += KV_BLOCK) {
         const kv_block *b = blocks[i];
-        gemm(g, tile->rows * shape->group, tile->q, attention_q_stride(shape), b->k, KV_BLOCK, shape->head_dim, 0,
-             KV_BLOCK, 0, shape->head_dim, s, stride, false);
+        if (b->row_stride)
+            shape->kernels->dot_rows(queries, (size_t)b->count, dim, tile->q, q_stride, b->k, b->row_stride, s, stride);
+        else
+            gemm(g, queries, tile->q, q_stride, b->k, KV_BLOCK, dim, 0, KV_BLOCK, 0, dim, s, stride, false);
         if (b->count == KV_BLOCK && b->max_position <= first && !tile->mask)
             continue;
         for (size_t r = 0; r < tile->rows; r++)
@@ -114,17 +122,25 @@ void tile_values(const attention_shape *shape, const attention_job *tile, size_t
                  const void *p, size_t stride)
 {
     const gemm_kernel *g = &shape->kernels->gemm[shape->kv_type];
+    const size_t queries = tile->rows * shape->group, dim = shape->head_dim;
     const char *p_block = p;
-    for (size_t i = 0; i < n; i++, p_block += KV_BLOCK * dtype_size(g->activation))
-        gemm(g, tile->rows * shape->group, p_block, stride, blocks[i]->v, shape->head_dim, KV_BLOCK, 0, shape->head_dim,
-             0, round_up((size_t)blocks[i]->count, (size_t)g->kr), tile->o, shape->head_dim, true);
+    for (size_t i = 0; i < n; i++, p_block += KV_BLOCK * dtype_size(g->activation)) {
+        const kv_block *b = blocks[i];
+        const size_t slots = (size_t)b->count;
+        if (b->row_stride)
+            shape->kernels->weighted_rows(queries, slots, dim, (const float *)(const void *)p_block, stride, b->v,
+                                          b->row_stride, tile->o, dim);
+        else
+            gemm(g, queries, p_block, stride, b->v, dim, KV_BLOCK, 0, dim, 0, round_up(slots, (size_t)g->kr), tile->o,
+                 dim, true);
+    }
 }
 
 size_t tile_workspace_layout(const attention_shape *shape, size_t tile_rows, size_t n_blocks, void *data,
                              tile_workspace *parts)
 {
     const qwen3_dtype p_type = shape->kernels->gemm[shape->kv_type].activation;
-    size_t elements = tile_rows * shape->group * n_blocks * KV_BLOCK;
+    size_t elements = tile_rows * shape->group * tile_stride(n_blocks);
     size_t scores_at = round_up(n_blocks * sizeof(kv_block *), CACHE_LINE);
     size_t probabilities_at = scores_at + elements * sizeof(float);
     if (data) {

@@ -9,6 +9,9 @@
 
 #include "attention/attention.h"
 
+/* Up to this many queries of a KV head are bound by reading. */
+#define FEW_QUERIES 12
+
 /* Rows [row0, row0 + rows) of one KV head of `job` against its blocks [block0, block0 + n_blocks), as a job of one
  * KV head. */
 attention_job attention_tile(const attention_shape *shape, const attention_job *job, size_t kv_head, size_t row0,
@@ -31,10 +34,17 @@ void tile_softmax(const attention_shape *shape, const attention_job *tile, size_
 void tile_values(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
                  const void *p, size_t stride);
 
+/* Elements from one row of scores to the next: rows that are a power of two apart would fall into few sets of a cache.
+ */
+static inline size_t tile_stride(size_t n_blocks)
+{
+    return n_blocks * KV_BLOCK + ACTIVATION_PAD;
+}
+
 /* Workspace of a tile whose score matrix has room for `n_blocks` blocks at once. */
 typedef struct tile_workspace {
     const kv_block **blocks; /* [n_blocks] */
-    float *scores;           /* [tile_rows * group, n_blocks * KV_BLOCK] */
+    float *scores;           /* [tile_rows * group, tile_stride(n_blocks)] */
     void *probabilities;     /* the same in the activation type; = scores where that is F32 */
 } tile_workspace;
 

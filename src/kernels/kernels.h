@@ -127,6 +127,16 @@ typedef struct kernels {
      * so (at most m + 88); s[i] = -INFINITY gives exactly 0, as does what would be less than FLT_MIN. Relative
      * error of each value <= 4e-7 (f32). p may be s where p_type is F32. */
     float (*exp_sum)(size_t n, const float *s, float m, void *p, qwen3_dtype p_type);
+    /* Products with row-major f32 as it lies in memory, for keys and values that too few queries read to be worth
+     * packing. Any numbers of rows, nothing aligned; no element outside the ranges is read or written. A row's result
+     * does not depend on its company.
+     * dot_rows: y[r, j] = sum_i x[r, i] w[j, i] for x[rows, k], w[n, k]
+     * weighted_rows: y[r, i] += sum_j x[r, j] w[j, i] for x[rows, n], w[n, k]; the sum runs upwards, nor does it
+     *   depend on cutting n into calls. */
+    void (*dot_rows)(size_t rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w, size_t w_stride,
+                     float *y, size_t y_stride);
+    void (*weighted_rows)(size_t rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w,
+                          size_t w_stride, float *y, size_t y_stride);
     /* y[i] = x[i] converted. */
     void (*to_bf16)(size_t n, const float *x, bf16 *y);
     void (*to_f32)(size_t n, const bf16 *x, float *y);

@@ -6,14 +6,17 @@
  * stores, so the tail needs no code of its own.
  */
 #include "kernels/blocks.h"
-#include "kernels/exp_constants.h"
 #include "kernels/tile.h"
+#include "kernels/vector_exp.h"
 
 #define NR (VECS * LANES)
 
 /* How far ahead of its use a panel is asked for, on levels where PREFETCH_ROWS rows or more keep the core so
  * busy with one group that it does not look far enough ahead by itself. */
 #define PREFETCH_BYTES 2048
+/* The same for row-major matrices: strided loads of a few rows at a time are more than the hardware follows, so the
+ * lines ahead are asked for in the order of their addresses. */
+#define ROWS_AHEAD_BYTES 4096
 
 TEMPLATE size_t part_of(size_t n, size_t i)
 {
@@ -129,21 +132,6 @@ TEMPLATE void store_part(void *y, const qwen3_dtype y_type, size_t i, vec v, siz
 #define BY_TYPE(type, call, ...)                                                                                       \
     ((type) == QWEN3_DTYPE_F32 ? call(__VA_ARGS__, QWEN3_DTYPE_F32) : call(__VA_ARGS__, QWEN3_DTYPE_BF16))
 
-/* See exp_constants.h. NaN stays NaN. */
-TEMPLATE vec vec_exp(vec x)
-{
-    const vec clamped = vec_min(vec_set1(EXP_MAX), x);
-    const vec rounded = vec_fma(clamped, vec_set1(EXP_LOG2E), vec_set1(EXP_ROUNDER));
-    const vec n = vec_sub(rounded, vec_set1(EXP_ROUNDER));
-    const vec r = vec_fnma(n, vec_set1(EXP_LN2_LOW), vec_fnma(n, vec_set1(EXP_LN2_HIGH), clamped));
-    vec p = vec_fma(vec_set1(EXP_P4), r, vec_set1(EXP_P3));
-    p = vec_fma(p, r, vec_set1(EXP_P2));
-    p = vec_fma(p, r, vec_set1(EXP_P1));
-    p = vec_fma(p, r, vec_set1(EXP_P0));
-    p = vec_add(vec_set1(1.0f), vec_fma(vec_mul(r, r), p, r));
-    return vec_zero_below(x, vec_set1(EXP_MIN), vec_mul(vec_power_of_2(rounded), p));
-}
-
 /* Sums in flight at once, so that additions do not wait for each other. */
 #define SUMS 4
 
@@ -238,28 +226,145 @@ static void scale(size_t n, float a, const float *x, void *y, qwen3_dtype y_type
 static float max(size_t n, const float *s)
 {
     const vec lowest = vec_set1(-INFINITY);
-    vec largest = lowest;
-    for (size_t i = 0; i < n; i += LANES)
+    vec largest = lowest, other = lowest; /* two chains: a maximum takes longer than a load */
+    size_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        largest = vec_max(largest, vec_load(s + i));
+        other = vec_max(other, vec_load(s + i + LANES));
+    }
+    largest = vec_max(largest, other);
+    for (; i < n; i += LANES)
         largest = vec_max(largest, vec_load_part(s + i, part_of(n, i), lowest));
     return vec_largest(largest);
 }
 
-TEMPLATE float exp_sum_as(size_t n, const float *s, float m, void *p, const qwen3_dtype p_type)
+TEMPLATE void exp_store_bf16(void *p, size_t i, vec e, size_t n)
 {
-    vec sum = vec_set1(0.0f);
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t part = part_of(n, i);
-        const vec e = vec_exp(vec_sub(vec_load_part(s + i, part, vec_set1(-INFINITY)), vec_set1(m)));
-        sum = vec_add(sum, e);
-        store_part(p, p_type, i, e, part);
-    }
-    return vec_sum(sum);
+    vec_store_part_bf16((bf16 *)p + i, e, n);
 }
 
 static float exp_sum(size_t n, const float *s, float m, void *p, qwen3_dtype p_type)
 {
-    return BY_TYPE(p_type, exp_sum_as, n, s, m, p);
+    return p_type == QWEN3_DTYPE_F32 ? exp_sum_with(n, s, m, p, exp_store_f32)
+                                     : exp_sum_with(n, s, m, p, exp_store_bf16);
 }
+
+/* ---- Row-major matrices ------------------------------------------------------------------------ */
+
+/* Keys that are multiplied at once: as many as a panel row has vectors, for the same registers. */
+TEMPLATE void dot_keys(const int rows, const int keys, size_t k, const float *x, size_t x_stride, const float *w,
+                       size_t w_stride, float *y, size_t y_stride)
+{
+    const vec zero = vec_set1(0.0f);
+    vec sum[MR][VECS];
+    UNROLL
+    for (int i = 0; i < rows * keys; i++)
+        sum[i / keys][i % keys] = zero;
+    for (size_t i = 0; i < k; i += LANES) {
+        const size_t part = part_of(k, i);
+        vec weight[VECS];
+        UNROLL
+        for (int j = 0; j < keys; j++)
+            weight[j] = vec_load_part(w + (size_t)j * w_stride + i, part, zero);
+        UNROLL
+        for (int j = 0; j < keys; j++)
+            __builtin_prefetch((const char *)(w + (size_t)keys * i + j * LANES) + ROWS_AHEAD_BYTES);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const vec xi = vec_load_part(x + (size_t)r * x_stride + i, part, zero);
+            UNROLL
+            for (int j = 0; j < keys; j++)
+                sum[r][j] = vec_fma(xi, weight[j], sum[r][j]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < rows * keys; i++)
+        y[(size_t)(i / keys) * y_stride + (size_t)(i % keys)] = vec_sum(sum[i / keys][i % keys]);
+}
+
+TEMPLATE void dot_some_rows(const int rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w,
+                            size_t w_stride, float *y, size_t y_stride)
+{
+    size_t j = 0;
+    for (; j + VECS <= n; j += VECS)
+        dot_keys(rows, VECS, k, x, x_stride, w + j * w_stride, w_stride, y + j, y_stride);
+    for (; j < n; j++)
+        dot_keys(rows, 1, k, x, x_stride, w + j * w_stride, w_stride, y + j, y_stride);
+}
+
+/* Columns [i, i + vecs * LANES), or of one vector the part that is left. */
+TEMPLATE void add_weighted(const int rows, const int vecs, size_t n, size_t k, size_t i, const float *x,
+                           size_t x_stride, const float *w, size_t w_stride, float *y, size_t y_stride)
+{
+    const size_t part = vecs > 1 ? LANES : part_of(k, i);
+    const vec zero = vec_set1(0.0f);
+    vec sum[MR][VECS];
+    UNROLL
+    for (int v = 0; v < rows * vecs; v++)
+        sum[v / vecs][v % vecs] =
+            vec_load_part(y + (size_t)(v / vecs) * y_stride + i + (size_t)(v % vecs) * LANES, part, zero);
+    for (size_t j = 0; j < n; j++) {
+        vec weight[VECS];
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            __builtin_prefetch((const char *)(w + n * i + (j * (size_t)vecs + (size_t)v) * LANES) + ROWS_AHEAD_BYTES);
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            weight[v] = vec_load_part(w + j * w_stride + i + (size_t)v * LANES, part, zero);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const vec xj = vec_set1(x[(size_t)r * x_stride + j]);
+            UNROLL
+            for (int v = 0; v < vecs; v++)
+                sum[r][v] = vec_fma(xj, weight[v], sum[r][v]);
+        }
+    }
+    UNROLL
+    for (int v = 0; v < rows * vecs; v++)
+        vec_store_part(y + (size_t)(v / vecs) * y_stride + i + (size_t)(v % vecs) * LANES, sum[v / vecs][v % vecs],
+                       part);
+}
+
+/* A few rows of w at a time, all of their columns: memory is read in the order of its addresses, nearly. */
+TEMPLATE void add_some_weighted(const int rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w,
+                                size_t w_stride, float *y, size_t y_stride)
+{
+    for (size_t j = 0; j < n; j += 8) {
+        const size_t few = n - j < 8 ? n - j : 8;
+        size_t i = 0;
+        for (; i + NR <= k; i += NR)
+            add_weighted(rows, VECS, few, k, i, x + j, x_stride, w + j * w_stride, w_stride, y, y_stride);
+        for (; i < k; i += LANES)
+            add_weighted(rows, 1, few, k, i, x + j, x_stride, w + j * w_stride, w_stride, y, y_stride);
+    }
+}
+
+/* Inlines a template for each number of rows up to MR, as DEFINE_TILE does. */
+#define ROWS_CASE(rows_template, count)                                                                                \
+    case count:                                                                                                        \
+        rows_template(count, n, k, x, x_stride, w, w_stride, y, y_stride);                                             \
+        break;
+
+#define DEFINE_ROWS(name, rows_template)                                                                               \
+    static void name(size_t rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w,                 \
+                     size_t w_stride, float *y, size_t y_stride)                                                       \
+    {                                                                                                                  \
+        for (size_t r = 0; r < rows; r += MR, x += MR * x_stride, y += MR * y_stride) {                                \
+            switch (rows - r < MR ? rows - r : MR) {                                                                   \
+                ROWS_CASE(rows_template, 1)                                                                            \
+                ROWS_CASE(rows_template, 2)                                                                            \
+                ROWS_CASE(rows_template, 3)                                                                            \
+                ROWS_CASE(rows_template, 4)                                                                            \
+                ROWS_CASE(rows_template, 5)                                                                            \
+                ROWS_CASE(rows_template, 6)                                                                            \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+DEFINE_ROWS(dot_rows, dot_some_rows)
+DEFINE_ROWS(weighted_rows, add_some_weighted)
+
+/* ---- Conversions ------------------------------------------------------------------------------- */
 
 static void to_bf16(size_t n, const float *x, bf16 *y)
 {
@@ -328,6 +433,8 @@ TEMPLATE void vector_kernels_fill(kernels *k)
     k->scale = scale;
     k->max = max;
     k->exp_sum = exp_sum;
+    k->dot_rows = dot_rows;
+    k->weighted_rows = weighted_rows;
     k->to_bf16 = to_bf16;
     k->to_f32 = to_f32;
     k->read_memory = read_memory;

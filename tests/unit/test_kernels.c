@@ -1078,6 +1078,69 @@ static void test_gemm(void **state)
     }
 }
 
+/* ---- Row-major matrices ------------------------------------------------------------------------ */
+
+static void fill_drawn(float *x, size_t n, random_float draw)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = draw();
+}
+
+/* y (+)= x W^T or x W, of the sizes given; row r against float64, and bit by bit against the row alone. */
+static void check_rows(const kernels *k, bool weighted, size_t rows, size_t n, size_t depth, random_float draw)
+{
+    const size_t inner = weighted ? n : depth, outer = weighted ? depth : n, x_stride = inner + random_below(3);
+    const size_t w_stride = depth + random_below(3), y_stride = outer + random_below(3);
+    const bool at_start = random_below(2);
+    fenced fx, fw, fy;
+    float *x = fence(&fx, ((rows - 1) * x_stride + inner) * sizeof *x, at_start);
+    float *w = fence(&fw, (n ? (n - 1) * w_stride + depth : 0) * sizeof *w, at_start);
+    float *y = fence(&fy, ((rows - 1) * y_stride + outer) * sizeof *y, at_start);
+    float *start = malloc((rows * y_stride + 1) * sizeof *start);
+    fill_drawn(x, fx.bytes / sizeof *x, draw);
+    fill_drawn(w, fw.bytes / sizeof *w, draw);
+    fill_nasty(y, fy.bytes / sizeof *y);
+    memcpy(start, y, fy.bytes);
+    (weighted ? k->weighted_rows : k->dot_rows)(rows, n, depth, x, x_stride, w, w_stride, y, y_stride);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t o = 0; o < outer; o++) {
+            double flushed = 0;
+            dot d = dot_begin(weighted ? start[r * y_stride + o] : 0.0f);
+            for (size_t i = 0; i < inner; i++)
+                dot_add(&d, x[r * x_stride + i], weighted ? w[i * w_stride + o] : w[o * w_stride + i], &flushed);
+            check_close(weighted ? "weighted_rows" : "dot_rows", k->name, inner, o, y[r * y_stride + o], d.value,
+                        dot_bound(&d, inner, (double)inner * (double)FLT_MIN * 0x1p-23));
+        }
+        for (size_t o = outer; o < y_stride && r + 1 < rows; o++)
+            assert_memory_equal(&y[r * y_stride + o], &start[r * y_stride + o], sizeof *y);
+        float *alone = start + r * y_stride;
+        const size_t cut = weighted ? random_below(n + 1) : n;
+        (weighted ? k->weighted_rows : k->dot_rows)(1, cut, depth, x + r * x_stride, 0, w, w_stride, alone, 0);
+        if (weighted)
+            k->weighted_rows(1, n - cut, depth, x + r * x_stride + cut, 0, w + cut * w_stride, w_stride, alone, 0);
+        assert_memory_equal(alone, y + r * y_stride, outer * sizeof *y);
+    }
+    free(start);
+    unfence(&fx);
+    unfence(&fw);
+    unfence(&fy);
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (int weighted = 0; weighted < 2; weighted++) {
+            check_rows(k, weighted, 1, 0, 16, random_plain);
+            check_rows(k, weighted, 3, 64, 128, random_plain);
+            for (int round = 0; round < 60; round++)
+                check_rows(k, weighted, 1 + random_below(15), 1 + random_below(70), 1 + random_below(150),
+                           round & 1 ? random_nasty : random_plain);
+        }
+    }
+}
+
 /* ---- Limits ------------------------------------------------------------------------------------ */
 
 static void test_limits(void **state)
@@ -1108,12 +1171,25 @@ int main(void)
     random_state = seed ? strtoull(seed, NULL, 0) : 20251122;
     printf("seed %llu, best level %s\n", (unsigned long long)random_state, qwen3_isa_name(qwen3_isa_best()));
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),           cmocka_unit_test(test_dispatch),    cmocka_unit_test(test_common_level),
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_conversions), cmocka_unit_test(test_rms_norm),
-        cmocka_unit_test(test_add_scale_max),   cmocka_unit_test(test_rope),        cmocka_unit_test(test_silu_mul),
-        cmocka_unit_test(test_exp_sum),         cmocka_unit_test(test_nan),         cmocka_unit_test(test_tile),
-        cmocka_unit_test(test_tile_not_finite), cmocka_unit_test(test_pack),        cmocka_unit_test(test_pack_blocks),
-        cmocka_unit_test(test_quantise),        cmocka_unit_test(test_expand),      cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_dispatch),
+        cmocka_unit_test(test_common_level),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_conversions),
+        cmocka_unit_test(test_rms_norm),
+        cmocka_unit_test(test_add_scale_max),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_silu_mul),
+        cmocka_unit_test(test_exp_sum),
+        cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_tile),
+        cmocka_unit_test(test_tile_not_finite),
+        cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_pack_blocks),
+        cmocka_unit_test(test_quantise),
+        cmocka_unit_test(test_expand),
+        cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_rows),
         cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

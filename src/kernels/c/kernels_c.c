@@ -186,6 +186,34 @@ static float exp_sum(size_t n, const float *s, float m, void *p, qwen3_dtype p_t
     return sum;
 }
 
+static void dot_rows(size_t rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w, size_t w_stride,
+                     float *y, size_t y_stride)
+{
+    for (size_t j = 0; j < n; j++, w += w_stride) {
+        for (size_t r = 0; r < rows; r++) {
+            float lane[16] = {0}, sum = 0.0f;
+            size_t i = 0;
+            for (; i + 16 <= k; i += 16)
+                for (size_t l = 0; l < 16; l++)
+                    lane[l] += x[r * x_stride + i + l] * w[i + l];
+            for (; i < k; i++)
+                lane[i % 16] += x[r * x_stride + i] * w[i];
+            for (size_t l = 0; l < 16; l++)
+                sum += lane[l];
+            y[r * y_stride + j] = sum;
+        }
+    }
+}
+
+static void weighted_rows(size_t rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w,
+                          size_t w_stride, float *y, size_t y_stride)
+{
+    for (size_t j = 0; j < n; j++, w += w_stride)
+        for (size_t r = 0; r < rows; r++)
+            for (size_t i = 0; i < k; i++)
+                y[r * y_stride + i] += x[r * x_stride + j] * w[i];
+}
+
 static void to_bf16(size_t n, const float *x, bf16 *y)
 {
     for (size_t i = 0; i < n; i++)
@@ -239,6 +267,8 @@ void kernels_init_c(kernels *k)
     k->scale = scale;
     k->max = max;
     k->exp_sum = exp_sum;
+    k->dot_rows = dot_rows;
+    k->weighted_rows = weighted_rows;
     k->to_bf16 = to_bf16;
     k->to_f32 = to_f32;
     k->read_memory = read_memory;

@@ -5,6 +5,7 @@
 #include "kernels/x86/vector_avx512.h"
 
 #include "kernels/blocks.h"
+#include "kernels/vector_exp.h"
 
 typedef __m512bh pairs;
 
@@ -180,6 +181,20 @@ static void expand_q4(size_t k_groups, const void *w, void *panel)
     expand_as(QWEN3_DTYPE_Q4, k_groups, w, panel);
 }
 
+/* ---- Probabilities ----------------------------------------------------------------------------- */
+
+/* The instruction takes denormal numbers for 0, but exp gives none. */
+TEMPLATE void exp_store_bf16(void *p, size_t i, vec e, size_t n)
+{
+    _mm256_mask_storeu_epi16((bf16 *)p + i, lane_mask(n), (__m256i)_mm512_cvtneps_pbh(e));
+}
+
+static float exp_sum(size_t n, const float *s, float m, void *p, qwen3_dtype p_type)
+{
+    return p_type == QWEN3_DTYPE_F32 ? exp_sum_with(n, s, m, p, exp_store_f32)
+                                     : exp_sum_with(n, s, m, p, exp_store_bf16);
+}
+
 void kernels_init_avx512_bf16(kernels *k)
 {
     const gemm_kernel *expanded = &k->gemm[QWEN3_DTYPE_BF16];
@@ -187,6 +202,7 @@ void kernels_init_avx512_bf16(kernels *k)
     k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, tile_q8, expand_q8, expanded);
     k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, tile_q4, expand_q4, expanded);
     k->gemm[QWEN3_DTYPE_Q8].mr = k->gemm[QWEN3_DTYPE_Q4].mr = BLOCK_MR;
+    k->exp_sum = exp_sum;
     k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add_bf16;
     k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add_bf16;
 }

@@ -1,0 +1,36 @@
+/* bench.h - what the parts of bench_kernels share. */
+#ifndef QWEN3_BENCH_H
+#define QWEN3_BENCH_H
+
+#include <math.h>
+#include <omp.h>
+
+#include "base/team.h"
+#include "kernels/kernels.h"
+
+#define TURNS 5
+
+/* Time of one run, in seconds. */
+typedef double timed(void *arg);
+
+/* Best of TURNS of each, taken in turns. */
+static inline void race(timed *limit, timed *subject, void *arg, double *limit_seconds, double *subject_seconds)
+{
+    *limit_seconds = *subject_seconds = 1e30;
+    for (int i = 0; i < TURNS; i++) {
+        *limit_seconds = fmin(*limit_seconds, limit(arg));
+        *subject_seconds = fmin(*subject_seconds, subject(arg));
+    }
+}
+
+static inline double seconds_of(int threads, void (*run)(team *t, void *arg), void *arg)
+{
+    const double start = omp_get_wtime();
+    team_run(threads, run, arg);
+    return omp_get_wtime() - start;
+}
+
+/* bench_attention.c. Returns false, and says why on stderr, where there is not enough memory. */
+bool bench_attention(const kernels *k, int threads);
+
+#endif
