@@ -135,7 +135,7 @@ typedef struct gemm_piece {
 static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const void *x, size_t x_stride, float *y,
                       size_t y_stride)
 {
-    _Alignas(64) float whole[8 * 64];
+    _Alignas(64) float whole[GEMM_MOST_ROWS * GEMM_MOST_OUTPUTS];
     const size_t nr = (size_t)g->nr;
     for (int r = 0; r < rows && p->accumulate; r++) {
         memcpy(whole + (size_t)r * nr, y + (size_t)r * y_stride, p->cols * sizeof(float));

@@ -27,6 +27,10 @@ typedef uint16_t bf16;
 #define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone; what keys, values and activations can be */
 #define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
+/* More than these no tile has. */
+#define GEMM_MOST_ROWS 64
+#define GEMM_MOST_OUTPUTS 64
+
 /* Rows of an activation matrix start at multiples of this many elements, and the elements between the
  * last column and the next multiple are zero: kernels may read (not write) them. */
 #define ACTIVATION_PAD 32
@@ -67,16 +71,17 @@ static inline bf16 f32_to_bf16(float f)
 typedef struct gemm_kernel {
     qwen3_dtype storage;
     qwen3_dtype activation;
-    int mr;          /* most rows of x that one call takes */
-    int nr;          /* outputs in a panel; divides 64 */
+    int mr;          /* most rows of x that one call takes; at most GEMM_MOST_ROWS */
+    int nr;          /* outputs in a panel; divides GEMM_MOST_OUTPUTS */
     int kr;          /* values in a group: 1 for F32, 2 for BF16, 32 for Q8 and Q4 storage */
     int group_bytes; /* of one output: 4 for F32 and BF16, 34 for Q8, 18 for Q4 */
     /* y[rows, nr] f32 with row stride y_stride (elements) gets the product of x[rows, k_groups * kr]
      * (row stride x_stride elements of the activation type) with the panel at w; 1 <= rows <= mr.
      * accumulate: adds to y, otherwise y is only written (may hold NaN before). k_groups = 0 gives zeros.
      * w and x may be unaligned to vectors; no element outside these ranges is read or written. The sum
-     * over i starts from y or 0 and runs upwards, in the same order for every `rows`: a row's result does
-     * not depend on its company, nor on cutting k into calls that accumulate.
+     * over i starts from y or 0 and runs upwards in the same steps, of at most ACTIVATION_PAD values, for every `rows`: a
+     * row's result does not depend on its company, nor on cutting k, at multiples of ACTIVATION_PAD, into calls that
+     * accumulate.
      * NULL for Q8 and Q4 where the level has none: gemm always expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
                  bool accumulate);

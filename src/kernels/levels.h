@@ -15,6 +15,7 @@ void kernels_init_c(kernels *k);
 void kernels_init_avx2(kernels *k);
 void kernels_init_avx512(kernels *k);
 void kernels_init_avx512_bf16(kernels *k);
+void kernels_init_amx(kernels *k);
 #elif defined(__aarch64__)
 void kernels_init_neon(kernels *k);
 void kernels_init_neon_bf16(kernels *k);

@@ -1,4 +1,5 @@
-/* test_kernels.c - every kernel of every level that this CPU has, against float64, on data chosen to hurt.
+/* test_kernels.c - every kernel of every level that this CPU has, and of AMX emulated, against float64, on data chosen
+ * to hurt.
  *
  * Arrays stand before or behind an inaccessible page, so that an access outside of them ends the program.
  * Bounds are those of the arithmetic: u = 2^-24 is the unit roundoff of f32. The seed is printed;
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "kernels/blocks.h"
+#include "support/levels.h"
 
 #define U 0x1p-24
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -108,11 +110,7 @@ static void unfence(fenced *f)
     munmap(f->map, f->map_bytes);
 }
 
-/* ---- Levels ------------------------------------------------------------------------------------ */
-
-#define FOR_EACH_LEVEL(k)                                                                                              \
-    for (qwen3_isa isa_ = QWEN3_ISA_C; isa_ < ISA_COUNT; isa_++)                                                       \
-        for (const kernels *k = kernels_get(isa_); k; k = NULL)
+/* ---- Elements ---------------------------------------------------------------------------------- */
 
 static const size_t sizes[] = {0,  1,  2,  3,  7,  8,  9,  15, 16, 17, 31,  32,  33,  47,  48,   63,
                                64, 65, 66, 67, 79, 80, 81, 95, 96, 97, 127, 128, 129, 255, 1024, 1031};
@@ -172,6 +170,7 @@ static void test_common_level(void **state)
         {QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX512_BF16},
         {QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX2, QWEN3_ISA_AVX2},
         {QWEN3_ISA_AVX512, QWEN3_ISA_C, QWEN3_ISA_C},
+        {QWEN3_ISA_AMX, QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX512_BF16},
         {QWEN3_ISA_NEON_BF16, QWEN3_ISA_NEON, QWEN3_ISA_NEON},
         {QWEN3_ISA_NEON, QWEN3_ISA_AVX512_BF16, QWEN3_ISA_C},
         {QWEN3_ISA_NEON_BF16, QWEN3_ISA_C, QWEN3_ISA_C},
@@ -194,7 +193,7 @@ static void test_dispatch(void **state)
     const qwen3_isa first = QWEN3_ISA_NEON, last = QWEN3_ISA_NEON_BF16;
     assert_true(best >= first); /* every such CPU has it */
 #else
-    const qwen3_isa first = QWEN3_ISA_AVX2, last = QWEN3_ISA_AVX512_BF16;
+    const qwen3_isa first = QWEN3_ISA_AVX2, last = QWEN3_ISA_AMX;
 #endif
     for (qwen3_isa isa = QWEN3_ISA_C; isa < ISA_COUNT; isa++) {
         const bool there = isa == QWEN3_ISA_C || (first <= isa && isa <= last && isa <= best);
@@ -649,8 +648,9 @@ static void check_tile(const kernels *k, const gemm_kernel *g, size_t k_groups, 
     fill_panel(g, k_groups, w, draw);
     float *start = malloc(mr * nr * sizeof(float)), *first = malloc(mr * nr * sizeof(float));
     fill_nasty(start, mr * nr);
-    for (size_t rows = 1; rows <= mr; rows++) {
-        const size_t skip = rows == mr ? 0 : mr - rows; /* other company for the last row each time */
+    size_t seen = mr;
+    for (size_t rows = 1; rows <= mr; rows += rows < 8 || rows == mr ? 1 : 1 + random_below(mr - rows)) {
+        const size_t skip = mr - rows; /* other company for the last row each time */
         fenced fy;
         float *y = fence(&fy, ((rows - 1) * y_stride + nr) * sizeof(float), at_start);
         for (size_t r = 0; r < rows; r++)
@@ -658,10 +658,11 @@ static void check_tile(const kernels *k, const gemm_kernel *g, size_t k_groups, 
                 y[r * y_stride + j] = accumulate ? start[(r + skip) * nr + j] : NAN;
         g->tile((int)rows, k_groups, (unsigned char *)x + skip * x_stride * dtype_size(g->activation), x_stride, w, y,
                 y_stride, accumulate);
+        assert_false(test_level_holds_tiles());
         for (size_t r = 0; r < rows; r++) {
             for (size_t j = 0; j < nr; j++) {
                 float *got = &y[r * y_stride + j], *before = &first[(r + skip) * nr + j];
-                if (rows == 1 || r == 0) { /* this row has not been seen before */
+                if (r + skip < seen) { /* this row has not been seen before */
                     double flushed = 0;
                     dot d = dot_begin(accumulate ? start[(r + skip) * nr + j] : 0.0f);
                     for (size_t i = 0; i < depth; i++) {
@@ -681,6 +682,7 @@ static void check_tile(const kernels *k, const gemm_kernel *g, size_t k_groups, 
                 assert_memory_equal(&y[r * y_stride + j], gap_bytes, sizeof gap_bytes);
             }
         }
+        seen = skip;
         unfence(&fy);
     }
     free(start);
@@ -699,7 +701,8 @@ static void test_tile(void **state)
         for (int type = 0; type < DTYPE_COUNT; type++) {
             const gemm_kernel *g = &k->gemm[type];
             assert_int_equal(g->storage, type);
-            assert_int_equal(64 % g->nr, 0);
+            assert_true(g->mr <= GEMM_MOST_ROWS);
+            assert_int_equal(GEMM_MOST_OUTPUTS % g->nr, 0);
             assert_int_equal(g->kr, kr[type]);
             assert_int_equal(g->group_bytes, group_bytes[type]);
             for (size_t i = 0; g->tile && i < COUNT(depths) * 8; i++)
@@ -954,6 +957,25 @@ static unsigned char *make_activation(const gemm_kernel *g, size_t rows, size_t 
     return x;
 }
 
+/* y[m, n] = x W^T. rounded: with weights rounded to BF16. */
+static void check_products(const kernels *k, const gemm_kernel *g, const matrix *w, size_t m, const unsigned char *x,
+                           size_t x_stride, bool rounded, const float *y, size_t y_stride)
+{
+    for (size_t r = 0; r < m; r++) {
+        for (size_t j = 0; j < w->n; j++) {
+            double flushed = 0;
+            dot d = dot_begin(0.0f);
+            for (size_t i = 0; i < w->k; i++) {
+                const float exact = matrix_at(w, g, j, i), weight = rounded ? bf16_to_f32(f32_to_bf16(exact)) : exact;
+                dot_add(&d, load_as(g->activation, x, r * x_stride + i), weight, &flushed);
+                flushed += flushed_of_block(g, w->packed.data, w->k, j, i);
+            }
+            check_close("gemm", k->name, w->k, r * w->n + j, y[r * y_stride + j], d.value,
+                        dot_bound(&d, w->k, flushed));
+        }
+    }
+}
+
 static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t n, size_t depth, random_float draw)
 {
     matrix w;
@@ -966,20 +988,12 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     gemm(g, m, x, stride, w.packed.data, n, depth, 0, n, 0, depth, y, y_stride, false);
     /* Many rows are multiplied with expanded weights. */
     const bool rounded = g->tile && g->expand && m > 2 * (size_t)g->mr;
-    for (size_t r = 0; r < m; r++) {
-        for (size_t j = 0; j < n; j++) {
-            double flushed = 0;
-            dot d = dot_begin(0.0f);
-            for (size_t i = 0; i < depth; i++) {
-                const float exact = matrix_at(&w, g, j, i), weight = rounded ? bf16_to_f32(f32_to_bf16(exact)) : exact;
-                dot_add(&d, load_as(g->activation, x, r * stride + i), weight, &flushed);
-                flushed += flushed_of_block(g, w.packed.data, depth, j, i);
-            }
-            check_close("gemm", k->name, depth, r * n + j, y[r * y_stride + j], d.value, dot_bound(&d, depth, flushed));
-        }
-    }
-    /* The same out of two parts along n and two along k, the second added to the first: the same bits. */
-    const size_t n_cut = random_below((n + nr - 1) / nr) * nr, k_cut = random_below((depth + kr - 1) / kr) * kr;
+    check_products(k, g, &w, m, x, stride, rounded, y, y_stride);
+    /* The same out of two parts along n and two along k, the second added to the first: where k is cut at a multiple of
+     * ACTIVATION_PAD, the same bits. */
+    const size_t grain = random_below(2) ? ACTIVATION_PAD : kr;
+    const size_t n_cut = random_below((n + nr - 1) / nr) * nr,
+                 k_cut = random_below((depth + grain - 1) / grain) * grain;
     float *z = fence(&fz, ((m - 1) * y_stride + n) * sizeof(float), true);
     const size_t n_ends[3] = {0, n_cut, n}, k_ends[3] = {0, k_cut, depth};
     for (size_t a = 0; a < 2; a++) {
@@ -995,8 +1009,9 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
             free(part);
         }
     }
-    for (size_t r = 0; r < m; r++)
+    for (size_t r = 0; r < m && k_cut % ACTIVATION_PAD == 0; r++)
         assert_memory_equal(z + r * y_stride, y + r * y_stride, n * sizeof(float));
+    check_products(k, g, &w, m, x, stride, rounded, z, y_stride);
     /* A row does not depend on its company, as long as both are few or both are many. */
     const size_t row = random_below(m), company = rounded ? 1 + 2 * (size_t)g->mr : 1;
     const size_t first = row + company <= m ? row : m - company;
@@ -1022,6 +1037,7 @@ static void test_gemm(void **state)
             check_gemm(k, g, 7, 64, 64, random_plain);
             check_gemm(k, g, 2, 70, 4500, random_plain); /* several pieces along k, and an odd end */
             check_gemm(k, g, 8, 65, 2049, random_plain);
+            check_gemm(k, g, 100, 65, 300, random_plain); /* several tiles of rows */
             for (int round = 0; round < 12; round++)
                 check_gemm(k, g, 1 + random_below(20), 1 + random_below(140), 1 + random_below(200),
                            round & 1 ? random_nasty : random_plain);
@@ -1043,6 +1059,7 @@ static void test_limits(void **state)
         for (int type = 0; type < DTYPE_COUNT; type++) {
             const uint64_t operations = k->multiply_add[type](3);
             assert_in_range(operations, 2800000, 3200000);
+            assert_false(test_level_holds_tiles());
         }
         fenced f;
         unsigned char *p = fence(&f, 4096, false);
