@@ -37,8 +37,8 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
         size_t row = i / panels * rows, column = i % panels * nr;
         size_t m_item = m - row < rows ? m - row : rows;
         size_t end = n0 + column + nr < n1 ? n0 + column + nr : n1;
-        gemm(g, m_item, (const char *)x + row * x_stride * dtype_size(g->activation), x_stride, w->data, w->n, w->k,
-             n0 + column, end, k0, k1, y + row * y_stride + column, y_stride, accumulate);
+        gemm(g, m_item, (const char *)x + activation_bytes(g->activation, row * x_stride), x_stride, w->data, w->n,
+             w->k, n0 + column, end, k0, k1, y + row * y_stride + column, y_stride, accumulate);
     }
 }
 
@@ -61,12 +61,12 @@ void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range
         size_t row = i / panels * rows, column = i % panels * nr, n0 = (size_t)n.begin + column;
         size_t n1 = n0 + nr < (size_t)n.end ? n0 + nr : (size_t)n.end;
         size_t m_item = m - row < rows ? m - row : rows;
-        const char *x = (const char *)s->b.normed + row * x_stride * session_act_size(s);
+        const char *x = (const char *)s->b.normed + session_act_bytes(s, row * x_stride);
         gemm(g, m_item, x, x_stride, w->gate.data, w->gate.n, w->gate.k, n0, n1, 0, w->gate.k, gate, nr, false);
         gemm(g, m_item, x, x_stride, w->up.data, w->up.n, w->up.k, n0, n1, 0, w->up.k, up, nr, false);
-        char *y = (char *)s->b.gated + (row * y_stride + column) * session_act_size(s);
+        char *y = (char *)s->b.gated + session_act_bytes(s, row * y_stride + column);
         for (size_t r = 0; r < m_item; r++)
-            s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + r * y_stride * session_act_size(s),
+            s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + session_act_bytes(s, r * y_stride),
                                         session_act_type(s));
     }
 }

@@ -21,6 +21,7 @@ static const char *const isa_names[ISA_COUNT] = {
     [QWEN3_ISA_C] = "c",
     [QWEN3_ISA_AVX2] = "avx2",
     [QWEN3_ISA_AVX512] = "avx512",
+    [QWEN3_ISA_AVX512_VNNI] = "avx512_vnni",
     [QWEN3_ISA_AVX512_BF16] = "avx512_bf16",
     [QWEN3_ISA_AMX] = "amx",
     [QWEN3_ISA_NEON] = "neon",
@@ -31,7 +32,8 @@ static const char *const isa_names[ISA_COUNT] = {
 static const qwen3_isa below[ISA_COUNT] = {
     [QWEN3_ISA_AVX2] = QWEN3_ISA_C,
     [QWEN3_ISA_AVX512] = QWEN3_ISA_AVX2,
-    [QWEN3_ISA_AVX512_BF16] = QWEN3_ISA_AVX512,
+    [QWEN3_ISA_AVX512_VNNI] = QWEN3_ISA_AVX512,
+    [QWEN3_ISA_AVX512_BF16] = QWEN3_ISA_AVX512_VNNI,
     [QWEN3_ISA_AMX] = QWEN3_ISA_AVX512_BF16,
     [QWEN3_ISA_NEON] = QWEN3_ISA_C,
     [QWEN3_ISA_NEON_BF16] = QWEN3_ISA_NEON,
@@ -101,6 +103,8 @@ static bool cpu_has(qwen3_isa isa)
     case QWEN3_ISA_AVX512:
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    case QWEN3_ISA_AVX512_VNNI:
+        return __builtin_cpu_supports("avx512vnni");
     case QWEN3_ISA_AVX512_BF16:
         return __builtin_cpu_supports("avx512bf16");
     case QWEN3_ISA_AMX:
@@ -146,6 +150,7 @@ static void build_tables(void)
 #if defined(__x86_64__)
         [QWEN3_ISA_AVX2] = kernels_init_avx2,
         [QWEN3_ISA_AVX512] = kernels_init_avx512,
+        [QWEN3_ISA_AVX512_VNNI] = kernels_init_avx512_vnni,
         [QWEN3_ISA_AVX512_BF16] = kernels_init_avx512_bf16,
         [QWEN3_ISA_AMX] = kernels_init_amx,
 #elif defined(__aarch64__)
@@ -193,7 +198,7 @@ qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err)
         return QWEN3_OK;
     if (isa == QWEN3_ISA_AUTO)
         return fail(err, QWEN3_ERR_ARGUMENT, "environment variable QWEN3_ISA: got \"%s\", expected %s",
-                    getenv("QWEN3_ISA"), "auto, c, avx2, avx512, avx512_bf16, amx, neon or neon_bf16");
+                    getenv("QWEN3_ISA"), "auto, c, avx2, avx512, avx512_vnni, avx512_bf16, amx, neon or neon_bf16");
     return fail(err, QWEN3_ERR_UNSUPPORTED, "instruction set: got %s, expected one that this CPU has, at best %s",
                 qwen3_isa_name(isa), qwen3_isa_name(qwen3_isa_best()));
 }

@@ -14,6 +14,7 @@ void kernels_init_c(kernels *k);
 #if defined(__x86_64__)
 void kernels_init_avx2(kernels *k);
 void kernels_init_avx512(kernels *k);
+void kernels_init_avx512_vnni(kernels *k);
 void kernels_init_avx512_bf16(kernels *k);
 void kernels_init_amx(kernels *k);
 #elif defined(__aarch64__)
