@@ -17,6 +17,8 @@
 /* Up to this many rows all outputs are summed in one pass over the weights, which come from memory; more leave
  * registers for half of them. */
 #define WHOLE_ROWS 3
+/* How far ahead of their use the former ask for weights: on Zen 5 that reads a fifth (Q8) to a half (Q4) faster. */
+#define PREFETCH_BYTES ((size_t)4096)
 
 /* Of 32 outputs: sums or scales; sums within a block; weights, four in each lane. */
 typedef struct vec_pair {
@@ -148,6 +150,9 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const qwen3_dtype sto
                                    : (vec_pair){vec_set1(0.0f), vec_set1(0.0f)};
     }
     for (size_t g = 0; g < k_groups; g++, scales += group_bytes, q += group_bytes, x += ACTIVATION_BLOCK_BYTES) {
+        UNROLL
+        for (size_t b = 0; b < group_bytes && pairs == 2; b += 64)
+            __builtin_prefetch(scales + PREFETCH_BYTES + b);
         lanes_pair block[MR][2];
         sum_block(rows, pairs, storage, table, x, x_bytes, q, block);
         UNROLL
