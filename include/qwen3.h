@@ -90,7 +90,9 @@ typedef enum qwen3_isa {
     QWEN3_ISA_C,           /* plain C, the specification of every kernel */
     QWEN3_ISA_AVX2,        /* x86-64: AVX2 + FMA */
     QWEN3_ISA_AVX512,      /* x86-64: AVX-512 F, BW, DQ, VL */
+    QWEN3_ISA_AVX512_VNNI, /* x86-64: these and AVX-512 VNNI, for activations of 8 bits where weights are quantised */
     QWEN3_ISA_AVX512_BF16, /* x86-64: these and AVX-512 BF16 */
+    QWEN3_ISA_AMX,         /* x86-64: these and AMX with BF16, where the operating system lets the process use it */
     QWEN3_ISA_NEON,        /* 64-bit Arm: Advanced SIMD */
     QWEN3_ISA_NEON_BF16,   /* 64-bit Arm: the same with BF16 instructions (Armv8.6) */
 } qwen3_isa;

@@ -237,7 +237,7 @@ static void collect_attended(team *t, const qwen3_session *s)
         }
         float inverse = run.l[at] > 0 ? 1.0f / run.l[at] : 0.0f;
         s->model->kernels->scale(d, inverse, run.o + at * d,
-                                 (char *)s->b.attended + (i * stride + head * d) * session_act_size(s),
+                                 (char *)s->b.attended + session_act_bytes(s, i * stride + head * d),
                                  session_act_type(s));
     }
 }

@@ -106,17 +106,18 @@ static void lay_out_linear(const qwen3_session *s, arena *a, step_buffers *b, si
 {
     const qwen3_config *c = &s->model->config;
     const gemm_kernel *g = s->model->weights.gemm;
-    size_t hidden = (size_t)c->hidden_size, act = dtype_size(g->activation), threads = (size_t)s->model->plan.threads;
+    size_t hidden = (size_t)c->hidden_size, threads = (size_t)s->model->plan.threads;
     size_t head_dim = s->shape.head_dim;
     bool reduces = s->model->plan.grid_heads > 1 || s->step.mode == STEP_SPLIT_WEIGHTS;
     b->x = carve(a, n * hidden, sizeof(float));
-    b->normed = carve(a, n * activation_stride(hidden), act);
+    b->normed = carve(a, n * session_act_bytes(s, activation_stride(hidden)), 1);
     b->qkv = carve(a, n * (size_t)range_size(s->part.qkv), sizeof(float));
     b->qkv_gathered = carve(a, s->step.mode == STEP_SPLIT_WEIGHTS ? n * session_qkv_size(s) : 0, sizeof(float));
     b->cosines = carve(a, n * (head_dim / 2), sizeof(float));
     b->sines = carve(a, n * (head_dim / 2), sizeof(float));
-    b->attended = carve(a, n * activation_stride((size_t)range_size(s->part.heads) * head_dim), act);
-    b->gated = carve(a, n * activation_stride((size_t)range_size(s->part.intermediate)), act);
+    b->attended =
+        carve(a, n * session_act_bytes(s, activation_stride((size_t)range_size(s->part.heads) * head_dim)), 1);
+    b->gated = carve(a, n * session_act_bytes(s, activation_stride((size_t)range_size(s->part.intermediate))), 1);
     b->sums = carve(a, reduces ? n * hidden : 0, sizeof(float));
     b->tiles = carve(a, threads * 2 * GATED_ROWS * (size_t)g->nr, sizeof(float));
     b->embed_scratch = carve(a, threads * hidden, sizeof(float));
@@ -183,10 +184,9 @@ static void lay_out_attention(const qwen3_session *s, arena *a, step_buffers *b,
 static void lay_out_head(const qwen3_session *s, arena *a, step_buffers *b)
 {
     size_t hidden = (size_t)s->model->config.hidden_size, n_out = s->step.n_out;
-    size_t act = session_act_size(s);
     b->out_hidden = carve(a, n_out * hidden, sizeof(float));
     b->out_own = carve(a, n_out * hidden, sizeof(float));
-    b->out_act = carve(a, n_out * activation_stride(hidden), act);
+    b->out_act = carve(a, n_out * session_act_bytes(s, activation_stride(hidden)), 1);
     b->logits = carve(a, n_out * s->model->weights.head.n, sizeof(float));
 }
 

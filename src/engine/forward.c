@@ -18,12 +18,14 @@
 
 /* ---- Rows -------------------------------------------------------------------------------------- */
 
-/* Kernels may read the elements between the last column and the row's end: they are zero. */
-static void zero_padding(const team *t, void *x, size_t rows, size_t k, size_t act)
+/* Kernels may read the elements between the last column and the row's end: they are zero. In blocks they are written
+ * with the others. */
+static void zero_padding(const team *t, void *x, size_t rows, size_t k, qwen3_dtype type)
 {
     size_t stride = activation_stride(k), begin, end;
-    if (stride == k || !x)
+    if (stride == k || !x || type >= ELEMENT_TYPES)
         return;
+    size_t act = dtype_size(type);
     team_part(t, rows, 1, &begin, &end);
     for (size_t i = begin; i < end; i++)
         memset((char *)x + (i * stride + k) * act, 0, (stride - k) * act);
@@ -51,12 +53,11 @@ static void start_rows(team *t, qwen3_session *s)
         rope_angles(c, m->inverse_frequencies, m->rope_scale, row->position, b->cosines + i * half,
                     b->sines + i * half);
     }
-    zero_padding(t, b->normed, n, hidden, session_act_size(s));
-    zero_padding(t, b->attended, n, (size_t)range_size(s->part.heads) * s->shape.head_dim, session_act_size(s));
-    zero_padding(t, b->gated, n, (size_t)range_size(s->part.intermediate), session_act_size(s));
-    zero_padding(t, b->out_act, s->step.n_out, hidden, session_act_size(s));
-    size_t q_type = dtype_size(session_q_type(s));
-    zero_padding(t, b->q, n * session_heads(s), s->shape.head_dim, q_type);
+    zero_padding(t, b->normed, n, hidden, session_act_type(s));
+    zero_padding(t, b->attended, n, (size_t)range_size(s->part.heads) * s->shape.head_dim, session_act_type(s));
+    zero_padding(t, b->gated, n, (size_t)range_size(s->part.intermediate), session_act_type(s));
+    zero_padding(t, b->out_act, s->step.n_out, hidden, session_act_type(s));
+    zero_padding(t, b->q, n * session_heads(s), s->shape.head_dim, session_q_type(s));
     team_barrier(t);
 }
 
@@ -81,7 +82,7 @@ static void finish_and_normalise(team *t, qwen3_session *s, bool sums, const flo
             m->kernels->add(hidden, x, s->b.sums + i * hidden);
         if (norm)
             m->kernels->rms_norm(hidden, x, norm, (float)m->config.rms_norm_eps,
-                                 (char *)s->b.normed + i * stride * session_act_size(s), session_act_type(s));
+                                 (char *)s->b.normed + session_act_bytes(s, i * stride), session_act_type(s));
     }
     team_barrier(t);
 }
@@ -125,7 +126,7 @@ static void gather_outputs(team *t, qwen3_session *s)
     team_part(t, s->step.n_out, 1, &begin, &end);
     for (size_t i = begin; i < end; i++)
         m->kernels->scale(hidden, 1.0f, s->b.out_hidden + i * hidden,
-                          (char *)s->b.out_act + (size_t)s->tables.out_order[i] * stride * session_act_size(s),
+                          (char *)s->b.out_act + session_act_bytes(s, (size_t)s->tables.out_order[i] * stride),
                           session_act_type(s));
     team_barrier(t);
 }

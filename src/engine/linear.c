@@ -45,7 +45,7 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
         size_t end = n0 + column + nr < n1 ? n0 + column + nr : n1;
         next = team_loop_next(t);
         const void *ahead = next < chunks * panels ? matrix_at(g, w, n0 + next % panels * nr, k0) : NULL;
-        matrix_product(g, w, m_item, (const char *)x + row * x_stride * dtype_size(g->activation), x_stride,
+        matrix_product(g, w, m_item, (const char *)x + activation_bytes(g->activation, row * x_stride), x_stride,
                        n0 + column, end, k0, k1, y + row * y_stride + column, y_stride, accumulate, ahead);
     }
 }
@@ -71,14 +71,14 @@ void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range
         size_t row = i / panels * rows, column = i % panels * nr, n0 = (size_t)n.begin + column;
         size_t n1 = n0 + nr < (size_t)n.end ? n0 + nr : (size_t)n.end;
         size_t m_item = m - row < rows ? m - row : rows;
-        const char *x = (const char *)s->b.normed + row * x_stride * session_act_size(s);
+        const char *x = (const char *)s->b.normed + session_act_bytes(s, row * x_stride);
         const void *ahead = next < end ? matrix_at(g, &w->gate, (size_t)n.begin + next % panels * nr, 0) : NULL;
         matrix_product(g, &w->gate, m_item, x, x_stride, n0, n1, 0, w->gate.k, gate, nr, false,
                        matrix_at(g, &w->up, n0, 0));
         matrix_product(g, &w->up, m_item, x, x_stride, n0, n1, 0, w->up.k, up, nr, false, ahead);
-        char *y = (char *)s->b.gated + (row * y_stride + column) * session_act_size(s);
+        char *y = (char *)s->b.gated + session_act_bytes(s, row * y_stride + column);
         for (size_t r = 0; r < m_item; r++)
-            s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + r * y_stride * session_act_size(s),
+            s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + session_act_bytes(s, r * y_stride),
                                         session_act_type(s));
     }
 }

@@ -113,9 +113,10 @@ static inline qwen3_dtype session_act_type(const qwen3_session *s)
 {
     return s->model->weights.gemm->activation;
 }
-static inline size_t session_act_size(const qwen3_session *s)
+/* Bytes of n of them, a multiple of ACTIVATION_PAD. */
+static inline size_t session_act_bytes(const qwen3_session *s, size_t n)
 {
-    return dtype_size(session_act_type(s));
+    return activation_bytes(session_act_type(s), n);
 }
 /* The same for queries. */
 static inline qwen3_dtype session_q_type(const qwen3_session *s)

@@ -51,6 +51,51 @@ extern const float q4_targets[4];
 bool q8_quantise(const float *x, bf16 *scale, int8_t *q);
 bool q4_quantise(const float *x, bf16 *scale, int8_t *codes);
 
+/* ---- Activations of 8 bits ---------------------------------------------------------------------
+ *
+ * value = scale * q, q = -127..127. A block is
+ *   f32 scale; int32 -128 * sum of all q; 32 signed bytes, the q of each eight i in the order 0, 4, 1, 5, 2, 6, 3, 7
+ * What that is good for stands in x86/kernels_avx512_vnni.c. */
+
+/* Where the q of i stands in its block. */
+static inline size_t activation_offset(size_t i)
+{
+    return sizeof(float) + sizeof(int32_t) + i / 8 * 8 + i % 4 * 2 + i / 4 % 2;
+}
+
+typedef int8_t activation_bytes32 __attribute__((vector_size(BLOCK)));
+
+/* Stores 32 values as a block, to the nearest q. Where one is not finite, neither is the scale. */
+static inline void activation_store_block(const float *x, void *block)
+{
+    uint32_t bits[BLOCK], largest_bits = 0;
+    memcpy(bits, x, sizeof bits);
+    for (size_t i = 0; i < BLOCK; i++)
+        largest_bits = (bits[i] & 0x7fffffffu) > largest_bits ? bits[i] & 0x7fffffffu : largest_bits;
+    float largest, scaled[BLOCK];
+    memcpy(&largest, &largest_bits, sizeof largest);
+    const bool zero = largest < 0x1p-100f; /* the inverse of a scale must be finite */
+    const float scale = zero ? 0.0f : largest / 127.0f, inverse = zero ? 0.0f : 127.0f / largest;
+    for (size_t i = 0; i < BLOCK; i++)
+        scaled[i] = x[i] * inverse + 12582912.0f; /* 1.5 * 2^23 leaves the integer in the low bits */
+    memcpy(bits, scaled, sizeof bits);
+    activation_bytes32 q;
+    int8_t values[BLOCK];
+    int32_t sum = 0;
+    for (size_t i = 0; i < BLOCK; i++) {
+        values[i] = (int8_t)(uint8_t)bits[i];
+        sum += values[i];
+    }
+    memcpy(&q, values, sizeof q);
+    q = __builtin_shufflevector(q, q, 0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15, 16, 20, 17, 21, 18, 22, 19,
+                                23, 24, 28, 25, 29, 26, 30, 27, 31);
+    const int32_t start = -128 * sum;
+    unsigned char *to = block;
+    memcpy(to, &scale, sizeof scale);
+    memcpy(to + sizeof scale, &start, sizeof start);
+    memcpy(to + sizeof scale + sizeof start, &q, sizeof q);
+}
+
 /* gemm_pack_panel for Q8 and Q4. */
 bool blocks_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
                        size_t src_stride, void *dst_panel);

@@ -146,7 +146,7 @@ typedef struct gemm_piece {
 static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const void *x, size_t x_stride, float *y,
                       size_t y_stride)
 {
-    _Alignas(64) float whole[8 * 64];
+    _Alignas(64) float whole[GEMM_MOST_ROWS * GEMM_MOST_OUTPUTS];
     const size_t nr = (size_t)g->nr;
     for (int r = 0; r < rows && p->accumulate; r++) {
         memcpy(whole + (size_t)r * nr, y + (size_t)r * y_stride, p->cols * sizeof(float));
@@ -171,7 +171,7 @@ static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y
     for (size_t t = 0; t < tiles; t++) {
         const size_t row = t * m / tiles;
         const int rows = (int)((t + 1) * m / tiles - row);
-        const void *x = (const unsigned char *)p->x + row * x_stride * dtype_size(g->activation);
+        const void *x = (const unsigned char *)p->x + activation_bytes(g->activation, row * x_stride);
         float *y = p->y + row * y_stride;
         if (p->cols == (size_t)g->nr)
             g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ahead, ask);
@@ -206,7 +206,7 @@ void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride,
         size_t i = k0;
         do { /* once at least: an empty sum is 0 */
             const size_t end = min_size(k1, i + k_piece);
-            gemm_piece p = {.x = (const unsigned char *)x + (i - k0) * dtype_size(g->activation),
+            gemm_piece p = {.x = (const unsigned char *)x + activation_bytes(g->activation, i - k0),
                             .w = gemm_at(g, w, k, out, i),
                             .k_groups = groups_of(g, end - i),
                             .cols = min_size(nr, n - out),

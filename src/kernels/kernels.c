@@ -5,7 +5,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 
@@ -17,15 +21,22 @@ static const char *const isa_names[ISA_COUNT] = {
     [QWEN3_ISA_C] = "c",
     [QWEN3_ISA_AVX2] = "avx2",
     [QWEN3_ISA_AVX512] = "avx512",
+    [QWEN3_ISA_AVX512_VNNI] = "avx512_vnni",
     [QWEN3_ISA_AVX512_BF16] = "avx512_bf16",
+    [QWEN3_ISA_AMX] = "amx",
     [QWEN3_ISA_NEON] = "neon",
     [QWEN3_ISA_NEON_BF16] = "neon_bf16",
 };
 
 /* The level that each is built on: smaller than itself, so that all chains end at plain C. */
 static const qwen3_isa below[ISA_COUNT] = {
-    [QWEN3_ISA_AVX2] = QWEN3_ISA_C, [QWEN3_ISA_AVX512] = QWEN3_ISA_AVX2,    [QWEN3_ISA_AVX512_BF16] = QWEN3_ISA_AVX512,
-    [QWEN3_ISA_NEON] = QWEN3_ISA_C, [QWEN3_ISA_NEON_BF16] = QWEN3_ISA_NEON,
+    [QWEN3_ISA_AVX2] = QWEN3_ISA_C,
+    [QWEN3_ISA_AVX512] = QWEN3_ISA_AVX2,
+    [QWEN3_ISA_AVX512_VNNI] = QWEN3_ISA_AVX512,
+    [QWEN3_ISA_AVX512_BF16] = QWEN3_ISA_AVX512_VNNI,
+    [QWEN3_ISA_AMX] = QWEN3_ISA_AVX512_BF16,
+    [QWEN3_ISA_NEON] = QWEN3_ISA_C,
+    [QWEN3_ISA_NEON_BF16] = QWEN3_ISA_NEON,
 };
 
 /* Those that this CPU has are filled; the others stay without a name. */
@@ -58,6 +69,28 @@ bool qwen3_isa_parse(const char *name, qwen3_isa *value)
     return false;
 }
 
+#if defined(__x86_64__)
+static bool amx_allowed;
+
+/* A process asks Linux for the tile registers before any thread uses them. The answer is no from kernels that do not
+ * know them, and where a thread has a stack for signals (sigaltstack) that is too small to save them on. */
+static void ask_for_amx(void)
+{
+    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };                /* in EDX of CPUID leaf 7 */
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 }; /* since Linux 5.16 */
+    unsigned eax, ebx, ecx, edx;
+    amx_allowed = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && edx & AMX_BF16 && edx & AMX_TILE &&
+                  syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+static bool amx_ready(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, ask_for_amx);
+    return amx_allowed;
+}
+#endif
+
 /* Whether this CPU has the instructions that a level adds to those of the level below. */
 static bool cpu_has(qwen3_isa isa)
 {
@@ -70,8 +103,12 @@ static bool cpu_has(qwen3_isa isa)
     case QWEN3_ISA_AVX512:
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    case QWEN3_ISA_AVX512_VNNI:
+        return __builtin_cpu_supports("avx512vnni");
     case QWEN3_ISA_AVX512_BF16:
         return __builtin_cpu_supports("avx512bf16");
+    case QWEN3_ISA_AMX:
+        return amx_ready();
 #elif defined(__aarch64__)
     case QWEN3_ISA_NEON:
         return true; /* the calling convention needs it */
@@ -113,7 +150,9 @@ static void build_tables(void)
 #if defined(__x86_64__)
         [QWEN3_ISA_AVX2] = kernels_init_avx2,
         [QWEN3_ISA_AVX512] = kernels_init_avx512,
+        [QWEN3_ISA_AVX512_VNNI] = kernels_init_avx512_vnni,
         [QWEN3_ISA_AVX512_BF16] = kernels_init_avx512_bf16,
+        [QWEN3_ISA_AMX] = kernels_init_amx,
 #elif defined(__aarch64__)
         [QWEN3_ISA_NEON] = kernels_init_neon,
         [QWEN3_ISA_NEON_BF16] = kernels_init_neon_bf16,
@@ -161,7 +200,7 @@ qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err)
         return QWEN3_OK;
     if (isa == QWEN3_ISA_AUTO)
         return fail(err, QWEN3_ERR_ARGUMENT, "environment variable QWEN3_ISA: got \"%s\", expected %s",
-                    getenv("QWEN3_ISA"), "auto, c, avx2, avx512, avx512_bf16, neon or neon_bf16");
+                    getenv("QWEN3_ISA"), "auto, c, avx2, avx512, avx512_vnni, avx512_bf16, amx, neon or neon_bf16");
     return fail(err, QWEN3_ERR_UNSUPPORTED, "instruction set: got %s, expected one that this CPU has, at best %s",
                 qwen3_isa_name(isa), qwen3_isa_name(qwen3_isa_best()));
 }

@@ -5,10 +5,10 @@
  * own chain of levels above plain C. Tables are constant after the first call of kernels_get.
  *
  * Types. Weights are stored as F32, BF16, or in quantised blocks Q8, Q4 (blocks.h), keys and values as F32 or
- * BF16 ("storage"). Activations that enter a matrix product are F32 or BF16 ("activation"): with BF16 storage the
- * levels with BF16 instructions, and that of AVX-512 with Q8 and Q4 too, multiply BF16 by BF16 with f32 accumulation,
- * all others widen storage to f32 and keep f32 activations. Everything else (residual stream, outputs of
- * products, scores, partial results) is f32.
+ * BF16 ("storage"). Activations that enter a matrix product are F32, BF16 or Q8 ("activation"): with BF16 storage the
+ * levels with BF16 instructions, and that of AVX-512 with Q8 and Q4 too, multiply BF16 by BF16 with f32 accumulation;
+ * that of AVX-512 VNNI multiplies Q8 and Q4 by activations of 8 bits; all others widen storage to f32 and keep f32
+ * activations. Everything else (residual stream, outputs of products, scores, partial results) is f32.
  *
  * BF16 conversion rounds to nearest even; NaN stays NaN.
  */
@@ -24,11 +24,15 @@
 typedef uint16_t bf16;
 
 #define DTYPE_COUNT 4
-#define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone; what keys, values and activations can be */
+#define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone; what keys, values and queries can be */
 #define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
 /* Values along k after which a tile asks for the next weights (see gemm_kernel). */
 #define AHEAD_STEP 32
+
+/* More than these no tile has. */
+#define GEMM_MOST_ROWS 64
+#define GEMM_MOST_OUTPUTS 64
 
 /* Rows of an activation matrix start at multiples of this many elements, and the elements between the
  * last column and the next multiple are zero: kernels may read (not write) them. */
@@ -38,6 +42,15 @@ typedef uint16_t bf16;
 static inline size_t dtype_size(qwen3_dtype type)
 {
     return type == QWEN3_DTYPE_F32 ? 4 : 2;
+}
+
+/* Of ACTIVATION_PAD activations of 8 bits (blocks.h). */
+#define ACTIVATION_BLOCK_BYTES 40
+
+/* Bytes of the first n activations of a row; n is a multiple of ACTIVATION_PAD where they are Q8. */
+static inline size_t activation_bytes(qwen3_dtype type, size_t n)
+{
+    return type == QWEN3_DTYPE_Q8 ? n / ACTIVATION_PAD * ACTIVATION_BLOCK_BYTES : n * dtype_size(type);
 }
 
 static inline float bf16_to_f32(bf16 h)
@@ -70,16 +83,16 @@ static inline bf16 f32_to_bf16(float f)
 typedef struct gemm_kernel {
     qwen3_dtype storage;
     qwen3_dtype activation;
-    int mr;          /* most rows of x that one call takes */
-    int nr;          /* outputs in a panel; divides 64 */
+    int mr;          /* most rows of x that one call takes; at most GEMM_MOST_ROWS */
+    int nr;          /* outputs in a panel; divides GEMM_MOST_OUTPUTS */
     int kr;          /* values in a group: 1 for F32, 2 for BF16, 32 for Q8 and Q4 storage */
     int group_bytes; /* of one output: 4 for F32 and BF16, 34 for Q8, 18 for Q4 */
     /* y[rows, nr] f32 with row stride y_stride (elements) gets the product of x[rows, k_groups * kr]
-     * (row stride x_stride elements of the activation type) with the panel at w; 1 <= rows <= mr.
-     * accumulate: adds to y, otherwise y is only written (may hold NaN before). k_groups = 0 gives zeros.
-     * w and x may be unaligned to vectors; no element outside these ranges is read or written. The sum
-     * over i starts from y or 0 and runs upwards, in the same order for every `rows`: a row's result does
-     * not depend on its company, nor on cutting k into calls that accumulate.
+     * (row stride x_stride elements of the activation type; of Q8 a multiple of 32) with the panel at w; 1 <= rows <=
+     * mr. accumulate: adds to y, otherwise y is only written (may hold NaN before). k_groups = 0 gives zeros. w and x
+     * may be unaligned to vectors; no element outside these ranges is read or written. The sum over i starts from y or
+     * 0 and runs upwards in the same steps, of at most ACTIVATION_PAD values, for every `rows`: a row's result does not
+     * depend on its company, nor on cutting k, at multiples of ACTIVATION_PAD, into calls that accumulate.
      * ahead: NULL, or weights that will be multiplied next. After every AHEAD_STEP values the tile may ask the caches
      * for the next ahead_bytes from there, and for the rows of x that follow its own; it does not read them.
      * NULL for Q8 and Q4 where the level has none: gemm always expands. */
@@ -109,17 +122,20 @@ typedef struct kernels {
      * The same bits at every level. Returns false where the scale would not be finite. */
     bool (*quantise[DTYPE_COUNT])(const float *x, bf16 *scale, int8_t *q);
 
-    /* y[i] = x[i] * w[i] / sqrt(mean(x^2) + eps), stored as y_type. (Zhang & Sennrich 2019) y may be x
+    /* Where a kernel stores as y_type, that is F32 or BF16 or, where the comment says so, Q8: whole blocks, the last
+     * one filled up with zeros. */
+
+    /* y[i] = x[i] * w[i] / sqrt(mean(x^2) + eps), stored as y_type, Q8 too. (Zhang & Sennrich 2019) y may be x
      * where y_type is F32. The mean is accumulated in f32 lanes or better. */
     void (*rms_norm)(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type);
     /* Rotates pairs (x[i], x[i + d/2]) by the angles whose cosines and sines [d/2] are given; in place.
      * (Su et al. 2021, in the half-split form) */
     void (*rope)(size_t d, float *x, const float *cosines, const float *sines);
-    /* y[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)). */
+    /* y[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)), stored as y_type, Q8 too. */
     void (*silu_mul)(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type);
     /* x += y. */
     void (*add)(size_t n, float *x, const float *y);
-    /* y[i] = a * x[i], stored as y_type. y may be x where y_type is F32. */
+    /* y[i] = a * x[i], stored as y_type, Q8 too. y may be x where y_type is F32. */
     void (*scale)(size_t n, float a, const float *x, void *y, qwen3_dtype y_type);
     /* Largest of s[0..n); -INFINITY for n = 0. s has no NaN. */
     float (*max)(size_t n, const float *s);

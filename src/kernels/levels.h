@@ -14,7 +14,12 @@ void kernels_init_c(kernels *k);
 #if defined(__x86_64__)
 void kernels_init_avx2(kernels *k);
 void kernels_init_avx512(kernels *k);
+void kernels_init_avx512_vnni(kernels *k);
 void kernels_init_avx512_bf16(kernels *k);
+void kernels_init_amx(kernels *k);
+/* Q8 and Q4 with BF16 activations, expanded to gemm[BF16] of the table (kernels_avx512_bf16.c); for levels whose BF16
+ * products outrun those of bytes. */
+void kernels_bf16_blocks(kernels *k);
 #elif defined(__aarch64__)
 void kernels_init_neon(kernels *k);
 void kernels_init_neon_bf16(kernels *k);

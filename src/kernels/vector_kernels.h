@@ -128,9 +128,28 @@ TEMPLATE void store_part(void *y, const qwen3_dtype y_type, size_t i, vec v, siz
         vec_store_part_bf16((bf16 *)y + i, v, n);
 }
 
+/* The same where y_type may be Q8, for i in ascending order; v is 0 past n. block[BLOCK] keeps what is not stored yet.
+ */
+TEMPLATE void store_activation(void *y, const qwen3_dtype y_type, size_t n, size_t i, vec v, float *block)
+{
+    if (y_type != QWEN3_DTYPE_Q8) {
+        store_part(y, y_type, i, v, part_of(n, i));
+        return;
+    }
+    size_t end = i % BLOCK + LANES;
+    vec_store(block + i % BLOCK, v);
+    if (end < BLOCK && i + LANES < n)
+        return;
+    for (; end < BLOCK; end += LANES)
+        vec_store(block + end, vec_set1(0.0f));
+    activation_store_block(block, (unsigned char *)y + i / BLOCK * ACTIVATION_BLOCK_BYTES);
+}
+
 /* Calls a template with the type of its output as a constant. */
 #define BY_TYPE(type, call, ...)                                                                                       \
     ((type) == QWEN3_DTYPE_F32 ? call(__VA_ARGS__, QWEN3_DTYPE_F32) : call(__VA_ARGS__, QWEN3_DTYPE_BF16))
+#define BY_ACTIVATION(type, call, ...)                                                                                 \
+    ((type) == QWEN3_DTYPE_Q8 ? call(__VA_ARGS__, QWEN3_DTYPE_Q8) : BY_TYPE(type, call, __VA_ARGS__))
 
 /* Sums in flight at once, so that additions do not wait for each other. */
 #define SUMS 4
@@ -158,16 +177,17 @@ TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, v
     }
     const vec squares = sum_of(sums);
     const vec factor = vec_set1(1.0f / sqrtf(vec_sum(squares) / (float)n + eps));
+    float block[BLOCK];
     for (size_t i = 0; i < n; i += LANES) {
         const size_t part = part_of(n, i);
         const vec v = vec_mul(vec_load_part(x + i, part, zero), factor);
-        store_part(y, y_type, i, vec_mul(v, vec_load_part(w + i, part, zero)), part);
+        store_activation(y, y_type, n, i, vec_mul(v, vec_load_part(w + i, part, zero)), block);
     }
 }
 
 static void rms_norm(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type)
 {
-    BY_TYPE(y_type, rms_norm_as, n, x, w, eps, y);
+    BY_ACTIVATION(y_type, rms_norm_as, n, x, w, eps, y);
 }
 
 static void rope(size_t d, float *x, const float *cosines, const float *sines)
@@ -187,18 +207,19 @@ static void rope(size_t d, float *x, const float *cosines, const float *sines)
 TEMPLATE void silu_mul_as(size_t n, const float *gate, const float *up, void *y, const qwen3_dtype y_type)
 {
     const vec zero = vec_set1(0.0f), one = vec_set1(1.0f);
+    float block[BLOCK];
     for (size_t i = 0; i < n; i += LANES) {
         const size_t part = part_of(n, i);
         const vec g = vec_load_part(gate + i, part, zero);
         const vec t = vec_exp(vec_negative_abs(g));
         const vec sigmoid = vec_div(vec_select_negative(g, t, one), vec_add(one, t));
-        store_part(y, y_type, i, vec_mul(vec_mul(g, sigmoid), vec_load_part(up + i, part, zero)), part);
+        store_activation(y, y_type, n, i, vec_mul(vec_mul(g, sigmoid), vec_load_part(up + i, part, zero)), block);
     }
 }
 
 static void silu_mul(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type)
 {
-    BY_TYPE(y_type, silu_mul_as, n, gate, up, y);
+    BY_ACTIVATION(y_type, silu_mul_as, n, gate, up, y);
 }
 
 static void add(size_t n, float *x, const float *y)
@@ -212,15 +233,16 @@ static void add(size_t n, float *x, const float *y)
 
 TEMPLATE void scale_as(size_t n, float a, const float *x, void *y, const qwen3_dtype y_type)
 {
+    float block[BLOCK];
     for (size_t i = 0; i < n; i += LANES) {
-        const size_t part = part_of(n, i);
-        store_part(y, y_type, i, vec_mul(vec_set1(a), vec_load_part(x + i, part, vec_set1(0.0f))), part);
+        const vec v = vec_load_part(x + i, part_of(n, i), vec_set1(0.0f));
+        store_activation(y, y_type, n, i, vec_mul(vec_set1(a), v), block);
     }
 }
 
 static void scale(size_t n, float a, const float *x, void *y, qwen3_dtype y_type)
 {
-    BY_TYPE(y_type, scale_as, n, a, x, y);
+    BY_ACTIVATION(y_type, scale_as, n, a, x, y);
 }
 
 static float max(size_t n, const float *s)

@@ -13,6 +13,7 @@
 #include "attention/attention.h"
 #include "attention/kv_shard.h"
 #include "base/memory.h"
+#include "support/levels.h"
 
 #include <cmocka.h> /* last: it defines a macro fail() */
 
@@ -402,10 +403,12 @@ static void test_blocks(void **state)
 {
     (void)state;
     static const size_t dims[] = {1, 7, 32, 33, 64, 128};
-    for (int isa = QWEN3_ISA_C; isa < ISA_COUNT; isa++)
-        for (int type = 0; kernels_get((qwen3_isa)isa) && type < ELEMENT_TYPES; type++)
+    FOR_EACH_LEVEL(k)
+    {
+        for (int type = 0; type < ELEMENT_TYPES; type++)
             for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
-                check_block(kernels_get((qwen3_isa)isa), (qwen3_dtype)type, dims[d]);
+                check_block(k, (qwen3_dtype)type, dims[d]);
+    }
 }
 
 /* A shard is still the same after it was moved, and says so in its views. */
@@ -498,10 +501,12 @@ static void check_case(const kernels *k, qwen3_dtype type, int number)
 static void test_random_cases(void **state)
 {
     (void)state;
-    for (int isa = QWEN3_ISA_C; isa < ISA_COUNT; isa++)
-        for (int type = 0; kernels_get((qwen3_isa)isa) && type < ELEMENT_TYPES; type++)
+    FOR_EACH_LEVEL(k)
+    {
+        for (int type = 0; type < ELEMENT_TYPES; type++)
             for (int number = 0; number < 60; number++)
-                check_case(kernels_get((qwen3_isa)isa), (qwen3_dtype)type, number);
+                check_case(k, (qwen3_dtype)type, number);
+    }
 }
 
 /* Keys cut at random into two shards: attended one after the other into the same partials, or each into its own and

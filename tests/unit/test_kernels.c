@@ -1,4 +1,5 @@
-/* test_kernels.c - every kernel of every level that this CPU has, against float64, on data chosen to hurt.
+/* test_kernels.c - every kernel of every level that this CPU has, and of AMX emulated, against float64, on data chosen
+ * to hurt.
  *
  * Arrays stand before or behind an inaccessible page, so that an access outside of them ends the program.
  * Bounds are those of the arithmetic: u = 2^-24 is the unit roundoff of f32. The seed is printed;
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "kernels/blocks.h"
+#include "support/levels.h"
 
 #define U 0x1p-24
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -108,11 +110,7 @@ static void unfence(fenced *f)
     munmap(f->map, f->map_bytes);
 }
 
-/* ---- Levels ------------------------------------------------------------------------------------ */
-
-#define FOR_EACH_LEVEL(k)                                                                                              \
-    for (qwen3_isa isa_ = QWEN3_ISA_C; isa_ < ISA_COUNT; isa_++)                                                       \
-        for (const kernels *k = kernels_get(isa_); k; k = NULL)
+/* ---- Elements ---------------------------------------------------------------------------------- */
 
 static const size_t sizes[] = {0,  1,  2,  3,  7,  8,  9,  15, 16, 17, 31,  32,  33,  47,  48,   63,
                                64, 65, 66, 67, 79, 80, 81, 95, 96, 97, 127, 128, 129, 255, 1024, 1031};
@@ -139,6 +137,25 @@ static void check_rounded(const char *kernel, const char *level, size_t n, const
         if (got[i] != f32_to_bf16(exact[i]))
             fail_msg("%s %s: n %zu element %zu: %04x is not %.9g rounded", level, kernel, n, i, got[i],
                      (double)exact[i]);
+}
+
+/* And its Q8 output the blocks of its F32 output, filled up with zeros. */
+static void check_blocks(const char *kernel, const char *level, size_t n, const unsigned char *got, const float *exact)
+{
+    for (size_t i = 0; i < n; i += BLOCK, got += ACTIVATION_BLOCK_BYTES) {
+        float x[BLOCK] = {0};
+        unsigned char expected[ACTIVATION_BLOCK_BYTES];
+        memcpy(x, exact + i, (n - i < BLOCK ? n - i : BLOCK) * sizeof *x);
+        activation_store_block(x, expected);
+        if (memcmp(got, expected, sizeof expected) != 0)
+            fail_msg("%s %s: n %zu: the block from element %zu on is not that of its F32 output", level, kernel, n, i);
+    }
+}
+
+/* Bytes of the blocks of n values. */
+static size_t blocks_bytes(size_t n)
+{
+    return (n + BLOCK - 1) / BLOCK * ACTIVATION_BLOCK_BYTES;
 }
 
 /* ---- Dispatch ---------------------------------------------------------------------------------- */
@@ -172,6 +189,7 @@ static void test_common_level(void **state)
         {QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX512_BF16},
         {QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX2, QWEN3_ISA_AVX2},
         {QWEN3_ISA_AVX512, QWEN3_ISA_C, QWEN3_ISA_C},
+        {QWEN3_ISA_AMX, QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX512_BF16},
         {QWEN3_ISA_NEON_BF16, QWEN3_ISA_NEON, QWEN3_ISA_NEON},
         {QWEN3_ISA_NEON, QWEN3_ISA_AVX512_BF16, QWEN3_ISA_C},
         {QWEN3_ISA_NEON_BF16, QWEN3_ISA_C, QWEN3_ISA_C},
@@ -194,7 +212,7 @@ static void test_dispatch(void **state)
     const qwen3_isa first = QWEN3_ISA_NEON, last = QWEN3_ISA_NEON_BF16;
     assert_true(best >= first); /* every such CPU has it */
 #else
-    const qwen3_isa first = QWEN3_ISA_AVX2, last = QWEN3_ISA_AVX512_BF16;
+    const qwen3_isa first = QWEN3_ISA_AVX2, last = QWEN3_ISA_AMX;
 #endif
     for (qwen3_isa isa = QWEN3_ISA_C; isa < ISA_COUNT; isa++) {
         const bool there = isa == QWEN3_ISA_C || (first <= isa && isa <= last && isa <= best);
@@ -312,7 +330,8 @@ static void test_add_scale_max(void **state)
     {
         for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
             const size_t n = sizes[s / 2];
-            fenced fx, fy, fz, fh;
+            fenced fx, fy, fz, fh, fb;
+            unsigned char *b = fence(&fb, blocks_bytes(n), s & 1);
             float *x = fence(&fx, n * sizeof(float), s & 1), *y = fence(&fy, n * sizeof(float), s & 1);
             float *z = fence(&fz, n * sizeof(float), s & 1);
             bf16 *h = fence(&fh, n * sizeof(bf16), s & 1);
@@ -324,7 +343,9 @@ static void test_add_scale_max(void **state)
             assert_true(k->max(n, x) == largest);
             k->scale(n, 0.37f, x, z, QWEN3_DTYPE_F32);
             k->scale(n, 0.37f, x, h, QWEN3_DTYPE_BF16);
+            k->scale(n, 0.37f, x, b, QWEN3_DTYPE_Q8);
             check_rounded("scale", k->name, n, h, z);
+            check_blocks("scale", k->name, n, b, z);
             for (size_t i = 0; i < n; i++)
                 check_close("scale", k->name, n, i, z[i], 0.37f * x[i], 0);
             k->scale(n, -1.0f, z, z, QWEN3_DTYPE_F32);
@@ -338,6 +359,7 @@ static void test_add_scale_max(void **state)
             unfence(&fy);
             unfence(&fz);
             unfence(&fh);
+            unfence(&fb);
         }
         const float all_hidden[3] = {-INFINITY, -INFINITY, -INFINITY};
         assert_true(k->max(3, all_hidden) == -INFINITY);
@@ -360,7 +382,8 @@ static void test_rms_norm(void **state)
         for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
             const size_t n = sizes[s / 2];
             const float eps = 1e-6f;
-            fenced fx, fw, fy, fh;
+            fenced fx, fw, fy, fh, fb;
+            unsigned char *b = fence(&fb, blocks_bytes(n), s & 1);
             float *x = fence(&fx, n * sizeof(float), s & 1), *w = fence(&fw, n * sizeof(float), s & 1);
             float *y = fence(&fy, n * sizeof(float), s & 1);
             bf16 *h = fence(&fh, n * sizeof(bf16), s & 1);
@@ -372,7 +395,9 @@ static void test_rms_norm(void **state)
             }
             k->rms_norm(n, x, w, eps, y, QWEN3_DTYPE_F32);
             k->rms_norm(n, x, w, eps, h, QWEN3_DTYPE_BF16);
+            k->rms_norm(n, x, w, eps, b, QWEN3_DTYPE_Q8);
             check_rounded("rms_norm", k->name, n, h, y);
+            check_blocks("rms_norm", k->name, n, b, y);
             for (size_t i = 0; i < n; i++) {
                 const double expected = x[i] / sqrt(squares / (double)n + (double)eps) * (double)w[i];
                 const double tiny = (double)FLT_MIN * (1.0 + fabs((double)w[i]));
@@ -385,6 +410,7 @@ static void test_rms_norm(void **state)
             unfence(&fw);
             unfence(&fy);
             unfence(&fh);
+            unfence(&fb);
         }
     }
 }
@@ -432,7 +458,8 @@ static void test_silu_mul(void **state)
     {
         for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
             const size_t n = sizes[s / 2];
-            fenced fg, fu, fy, fh;
+            fenced fg, fu, fy, fh, fb;
+            unsigned char *b = fence(&fb, blocks_bytes(n), s & 1);
             float *g = fence(&fg, n * sizeof(float), s & 1), *up = fence(&fu, n * sizeof(float), s & 1);
             float *y = fence(&fy, n * sizeof(float), s & 1);
             bf16 *h = fence(&fh, n * sizeof(bf16), s & 1);
@@ -441,7 +468,9 @@ static void test_silu_mul(void **state)
                 g[i] = random_below(3) ? (float)(200 * random_unit() - 100) : gates[random_below(COUNT(gates))];
             k->silu_mul(n, g, up, y, QWEN3_DTYPE_F32);
             k->silu_mul(n, g, up, h, QWEN3_DTYPE_BF16);
+            k->silu_mul(n, g, up, b, QWEN3_DTYPE_Q8);
             check_rounded("silu_mul", k->name, n, h, y);
+            check_blocks("silu_mul", k->name, n, b, y);
             for (size_t i = 0; i < n; i++) {
                 const double expected = g[i] / (1.0 + exp(-(double)g[i])) * (double)up[i];
                 const double tiny = 1.01 * (double)FLT_MIN * (1 + fabs((double)g[i])) * (1 + fabs((double)up[i]));
@@ -451,6 +480,7 @@ static void test_silu_mul(void **state)
             unfence(&fu);
             unfence(&fy);
             unfence(&fh);
+            unfence(&fb);
         }
     }
 }
@@ -554,6 +584,60 @@ static void store_as(qwen3_dtype type, void *p, size_t i, float x)
            dtype_size(type));
 }
 
+/* Where each of eight i stands in a block of activations. */
+static const size_t activation_place[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+
+/* Value i of activations. */
+static float load_activation(qwen3_dtype type, const unsigned char *x, size_t i)
+{
+    if (type != QWEN3_DTYPE_Q8)
+        return load_as(type, x, i);
+    const unsigned char *block = x + i / 32 * 40;
+    return load_as(QWEN3_DTYPE_F32, block, 0) * (float)(int8_t)block[8 + i % 32 / 8 * 8 + activation_place[i % 8]];
+}
+
+/* n of them from the first of x on. */
+static void draw_activations(qwen3_dtype type, unsigned char *x, size_t n, random_float draw)
+{
+    for (size_t i = 0; i < n && type != QWEN3_DTYPE_Q8; i++)
+        store_as(type, x, i, draw());
+    for (size_t i = 0; i < n && type == QWEN3_DTYPE_Q8; i += 32) {
+        float block[32] = {0};
+        for (size_t j = 0; j < 32 && i + j < n; j++)
+            block[j] = draw();
+        activation_store_block(block, x + i / 32 * 40);
+    }
+}
+
+static void test_activation_blocks(void **state)
+{
+    (void)state;
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (int round = 0; round < 2000; round++) {
+        const float size = (float)ldexp(1, (int)random_below(200) - 90);
+        float x[32], largest = 0;
+        unsigned char block[40];
+        for (size_t i = 0; i < 32; i++) {
+            x[i] = round % 7 ? size * random_plain() : random_below(20) ? 0.0f : size;
+            largest = fmaxf(largest, fabsf(x[i]));
+        }
+        activation_store_block(x, block);
+        int32_t sum = 0, start;
+        for (size_t i = 0; i < 32; i++) {
+            const float got = load_activation(QWEN3_DTYPE_Q8, block, i);
+            check_close("activation block", "all", 32, i, got, x[i], 0.50001 * (double)largest / 127 + 0x1p-100);
+            assert_int_equal(activation_offset(i), 8 + i / 8 * 8 + activation_place[i % 8]);
+            assert_int_not_equal((int8_t)block[8 + i], -128);
+            sum += (int8_t)block[8 + i];
+        }
+        memcpy(&start, block + 4, sizeof start);
+        assert_int_equal(start, -128 * sum);
+        x[random_below(32)] = bad[round % 3];
+        activation_store_block(x, block);
+        assert_false(isfinite(load_as(QWEN3_DTYPE_F32, block, 0)));
+    }
+}
+
 /* y0 + sum_i x_i w_i and a bound on the error of computing it in f32 in any order: each term takes part in
  * at most k + 1 roundings of its product and of sums, or, where terms are added in pairs, in k / 2 + 1 of up to
  * 2 u (BFDOT rounds to odd). BF16 instructions may take denormals for 0. */
@@ -640,32 +724,34 @@ static void check_tile(const kernels *k, const gemm_kernel *g, size_t k_groups, 
                        random_float draw)
 {
     const size_t nr = (size_t)g->nr, depth = k_groups * (size_t)g->kr, gap = random_below(5);
-    const size_t mr = (size_t)g->mr, x_stride = depth + random_below(3), y_stride = nr + gap;
+    const size_t mr = (size_t)g->mr, y_stride = nr + gap;
+    const size_t x_stride = depth + random_below(3) * (g->activation == QWEN3_DTYPE_Q8 ? BLOCK : 1);
     fenced fx, fw;
-    void *x = fence(&fx, (mr ? (mr - 1) * x_stride + depth : 0) * dtype_size(g->activation), at_start);
+    unsigned char *x = fence(&fx, activation_bytes(g->activation, (mr - 1) * x_stride + depth), at_start);
     void *w = fence(&fw, k_groups * nr * (size_t)g->group_bytes, at_start);
-    for (size_t i = 0; i < fx.bytes / dtype_size(g->activation); i++)
-        store_as(g->activation, x, i, draw());
+    draw_activations(g->activation, x, (mr - 1) * x_stride + depth, draw);
     fill_panel(g, k_groups, w, draw);
     float *start = malloc(mr * nr * sizeof(float)), *first = malloc(mr * nr * sizeof(float));
     fill_nasty(start, mr * nr);
-    for (size_t rows = 1; rows <= mr; rows++) {
-        const size_t skip = rows == mr ? 0 : mr - rows; /* other company for the last row each time */
+    size_t seen = mr;
+    for (size_t rows = 1; rows <= mr; rows += rows < 8 || rows == mr ? 1 : 1 + random_below(mr - rows)) {
+        const size_t skip = mr - rows; /* other company for the last row each time */
         fenced fy;
         float *y = fence(&fy, ((rows - 1) * y_stride + nr) * sizeof(float), at_start);
         for (size_t r = 0; r < rows; r++)
             for (size_t j = 0; j < nr; j++)
                 y[r * y_stride + j] = accumulate ? start[(r + skip) * nr + j] : NAN;
-        g->tile((int)rows, k_groups, (unsigned char *)x + skip * x_stride * dtype_size(g->activation), x_stride, w, y,
-                y_stride, accumulate, NULL, 0);
+        g->tile((int)rows, k_groups, x + activation_bytes(g->activation, skip * x_stride), x_stride, w, y, y_stride,
+                accumulate, NULL, 0);
+        assert_false(test_level_holds_tiles());
         for (size_t r = 0; r < rows; r++) {
             for (size_t j = 0; j < nr; j++) {
                 float *got = &y[r * y_stride + j], *before = &first[(r + skip) * nr + j];
-                if (rows == 1 || r == 0) { /* this row has not been seen before */
+                if (r + skip < seen) { /* this row has not been seen before */
                     double flushed = 0;
                     dot d = dot_begin(accumulate ? start[(r + skip) * nr + j] : 0.0f);
                     for (size_t i = 0; i < depth; i++) {
-                        dot_add(&d, load_as(g->activation, x, (r + skip) * x_stride + i),
+                        dot_add(&d, load_activation(g->activation, x, (r + skip) * x_stride + i),
                                 packed_value(g, w, depth, j, i), &flushed);
                         flushed += flushed_of_block(g, w, depth, j, i);
                     }
@@ -681,6 +767,7 @@ static void check_tile(const kernels *k, const gemm_kernel *g, size_t k_groups, 
                 assert_memory_equal(&y[r * y_stride + j], gap_bytes, sizeof gap_bytes);
             }
         }
+        seen = skip;
         unfence(&fy);
     }
     free(start);
@@ -699,7 +786,8 @@ static void test_tile(void **state)
         for (int type = 0; type < DTYPE_COUNT; type++) {
             const gemm_kernel *g = &k->gemm[type];
             assert_int_equal(g->storage, type);
-            assert_int_equal(64 % g->nr, 0);
+            assert_true(g->mr <= GEMM_MOST_ROWS);
+            assert_int_equal(GEMM_MOST_OUTPUTS % g->nr, 0);
             assert_int_equal(g->kr, kr[type]);
             assert_int_equal(g->group_bytes, group_bytes[type]);
             for (size_t i = 0; g->tile && i < COUNT(depths) * 8; i++)
@@ -963,6 +1051,10 @@ static void test_expand(void **state)
     {
         for (int round = 0; round < 16; round++) {
             const gemm_kernel *g = &k->gemm[round & 1 ? QWEN3_DTYPE_Q8 : QWEN3_DTYPE_Q4], *to = g->expanded;
+            assert_true(g->tile || g->expand);
+            assert_int_equal(to != NULL, g->expand != NULL);
+            if (!g->expand)
+                continue;
             const size_t nr = (size_t)g->nr, k_groups = 1 + random_below(9), depth = 32 * k_groups;
             assert_int_equal(to->nr, g->nr);
             assert_int_equal(to->activation, g->activation);
@@ -992,11 +1084,29 @@ static void test_expand(void **state)
 /* x[rows, k] in rows that obey ACTIVATION_PAD, values behind k zero. */
 static unsigned char *make_activation(const gemm_kernel *g, size_t rows, size_t k, size_t stride, random_float draw)
 {
-    unsigned char *x = calloc(rows * stride + 1, dtype_size(g->activation));
+    unsigned char *x = calloc(activation_bytes(g->activation, rows * stride) + 1, 1);
     for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < k; i++)
-            store_as(g->activation, x, r * stride + i, draw());
+        draw_activations(g->activation, x + activation_bytes(g->activation, r * stride), k, draw);
     return x;
+}
+
+/* y[m, n] = x W^T. rounded: with weights rounded to BF16. */
+static void check_products(const kernels *k, const gemm_kernel *g, const matrix *w, size_t m, const unsigned char *x,
+                           size_t x_stride, bool rounded, const float *y, size_t y_stride)
+{
+    for (size_t r = 0; r < m; r++) {
+        for (size_t j = 0; j < w->n; j++) {
+            double flushed = 0;
+            dot d = dot_begin(0.0f);
+            for (size_t i = 0; i < w->k; i++) {
+                const float exact = matrix_at(w, g, j, i), weight = rounded ? bf16_to_f32(f32_to_bf16(exact)) : exact;
+                dot_add(&d, load_activation(g->activation, x, r * x_stride + i), weight, &flushed);
+                flushed += flushed_of_block(g, w->packed.data, w->k, j, i);
+            }
+            check_close("gemm", k->name, w->k, r * w->n + j, y[r * y_stride + j], d.value,
+                        dot_bound(&d, w->k, flushed));
+        }
+    }
 }
 
 static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t n, size_t depth, random_float draw)
@@ -1011,43 +1121,38 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     gemm(g, m, x, stride, w.packed.data, n, depth, 0, n, 0, depth, y, y_stride, false);
     /* Many rows are multiplied with expanded weights. */
     const bool rounded = g->tile && g->expand && m > 2 * (size_t)g->mr;
-    for (size_t r = 0; r < m; r++) {
-        for (size_t j = 0; j < n; j++) {
-            double flushed = 0;
-            dot d = dot_begin(0.0f);
-            for (size_t i = 0; i < depth; i++) {
-                const float exact = matrix_at(&w, g, j, i), weight = rounded ? bf16_to_f32(f32_to_bf16(exact)) : exact;
-                dot_add(&d, load_as(g->activation, x, r * stride + i), weight, &flushed);
-                flushed += flushed_of_block(g, w.packed.data, depth, j, i);
-            }
-            check_close("gemm", k->name, depth, r * n + j, y[r * y_stride + j], d.value, dot_bound(&d, depth, flushed));
-        }
-    }
-    /* The same out of two parts along n and two along k, the second added to the first: the same bits. */
-    const size_t n_cut = random_below((n + nr - 1) / nr) * nr, k_cut = random_below((depth + kr - 1) / kr) * kr;
+    check_products(k, g, &w, m, x, stride, rounded, y, y_stride);
+    /* The same out of two parts along n and two along k, the second added to the first: where k is cut at a multiple of
+     * ACTIVATION_PAD, the same bits. */
+    const size_t grain = random_below(2) ? ACTIVATION_PAD : kr;
+    const size_t n_cut = random_below((n + nr - 1) / nr) * nr,
+                 k_cut = random_below((depth + grain - 1) / grain) * grain;
     float *z = fence(&fz, ((m - 1) * y_stride + n) * sizeof(float), true);
     const size_t n_ends[3] = {0, n_cut, n}, k_ends[3] = {0, k_cut, depth};
     for (size_t a = 0; a < 2; a++) {
         for (size_t b = 0; b < 2; b++) {
             /* The second half's x as the caller has it who owns only these columns. */
             const size_t k0 = k_ends[b], k1 = k_ends[b + 1];
-            unsigned char *part = calloc(m * stride + 1, dtype_size(g->activation));
+            const qwen3_dtype type = g->activation;
+            const size_t columns = type == QWEN3_DTYPE_Q8 ? (k1 - k0 + BLOCK - 1) / BLOCK * BLOCK : k1 - k0;
+            unsigned char *part = calloc(activation_bytes(type, m * stride) + 1, 1);
             for (size_t r = 0; r < m; r++)
-                memcpy(part + r * stride * dtype_size(g->activation), x + (r * stride + k0) * dtype_size(g->activation),
-                       (k1 - k0) * dtype_size(g->activation));
+                memcpy(part + activation_bytes(type, r * stride), x + activation_bytes(type, r * stride + k0),
+                       activation_bytes(type, columns));
             gemm(g, m, part, stride, w.packed.data, n, depth, n_ends[a], n_ends[a + 1], k0, k1, z + n_ends[a], y_stride,
                  b > 0);
             free(part);
         }
     }
-    for (size_t r = 0; r < m; r++)
+    for (size_t r = 0; r < m && k_cut % ACTIVATION_PAD == 0; r++)
         assert_memory_equal(z + r * y_stride, y + r * y_stride, n * sizeof(float));
+    check_products(k, g, &w, m, x, stride, rounded, z, y_stride);
     /* A row does not depend on its company, as long as both are few or both are many. */
     const size_t row = random_below(m), company = rounded ? 1 + 2 * (size_t)g->mr : 1;
     const size_t first = row + company <= m ? row : m - company;
     float *alone = malloc(company * n * sizeof(float));
-    gemm(g, company, x + first * stride * dtype_size(g->activation), stride, w.packed.data, n, depth, 0, n, 0, depth,
-         alone, n, false);
+    gemm(g, company, x + activation_bytes(g->activation, first * stride), stride, w.packed.data, n, depth, 0, n, 0,
+         depth, alone, n, false);
     assert_memory_equal(alone + (row - first) * n, y + row * y_stride, n * sizeof(float));
     free(alone);
     free(x);
@@ -1067,6 +1172,7 @@ static void test_gemm(void **state)
             check_gemm(k, g, 7, 64, 64, random_plain);
             check_gemm(k, g, 2, 70, 4500, random_plain); /* several pieces along k, and an odd end */
             check_gemm(k, g, 8, 65, 2049, random_plain);
+            check_gemm(k, g, 100, 65, 300, random_plain); /* several tiles of rows */
             for (int round = 0; round < 12; round++)
                 check_gemm(k, g, 1 + random_below(20), 1 + random_below(140), 1 + random_below(200),
                            round & 1 ? random_nasty : random_plain);
@@ -1151,6 +1257,7 @@ static void test_limits(void **state)
         for (int type = 0; type < DTYPE_COUNT; type++) {
             const uint64_t operations = k->multiply_add[type](3);
             assert_in_range(operations, 2800000, 3200000);
+            assert_false(test_level_holds_tiles());
         }
         fenced f;
         unsigned char *p = fence(&f, 4096, false);
@@ -1187,6 +1294,7 @@ int main(void)
         cmocka_unit_test(test_pack),
         cmocka_unit_test(test_pack_blocks),
         cmocka_unit_test(test_quantise),
+        cmocka_unit_test(test_activation_blocks),
         cmocka_unit_test(test_expand),
         cmocka_unit_test(test_gemm),
         cmocka_unit_test(test_rows),

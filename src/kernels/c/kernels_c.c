@@ -97,6 +97,21 @@ static inline void store(void *y, qwen3_dtype y_type, size_t i, float value)
         ((bf16 *)y)[i] = f32_to_bf16(value);
 }
 
+/* The same where y_type may be Q8, for i in ascending order up to n - 1. block[BLOCK] keeps what is not stored yet. */
+static inline void store_activation(void *y, qwen3_dtype y_type, size_t n, size_t i, float value, float *block)
+{
+    if (y_type != QWEN3_DTYPE_Q8) {
+        store(y, y_type, i, value);
+        return;
+    }
+    block[i % BLOCK] = value;
+    if (i + 1 < n && i % BLOCK + 1 < BLOCK)
+        return;
+    for (size_t rest = i % BLOCK + 1; rest < BLOCK; rest++)
+        block[rest] = 0.0f;
+    activation_store_block(block, (unsigned char *)y + i / BLOCK * ACTIVATION_BLOCK_BYTES);
+}
+
 /* See exp_constants.h. NaN stays NaN. */
 static inline float exp_f32(float x)
 {
@@ -128,8 +143,9 @@ static void rms_norm(size_t n, const float *x, const float *w, float eps, void *
             sum += lane[j];
     }
     const float factor = 1.0f / sqrtf(sum / (float)n + eps);
+    float block[BLOCK];
     for (size_t i = 0; i < n; i++)
-        store(y, y_type, i, x[i] * factor * w[i]);
+        store_activation(y, y_type, n, i, x[i] * factor * w[i], block);
 }
 
 static void rope(size_t d, float *x, const float *cosines, const float *sines)
@@ -145,10 +161,11 @@ static void rope(size_t d, float *x, const float *cosines, const float *sines)
 /* exp(-|g|) cannot overflow, whichever side of 0 the gate is. */
 static void silu_mul(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type)
 {
+    float block[BLOCK];
     for (size_t i = 0; i < n; i++) {
         const float t = exp_f32(-fabsf(gate[i]));
         const float numerator = gate[i] < 0.0f ? t : 1.0f;
-        store(y, y_type, i, gate[i] * (numerator / (1.0f + t)) * up[i]);
+        store_activation(y, y_type, n, i, gate[i] * (numerator / (1.0f + t)) * up[i], block);
     }
 }
 
@@ -160,8 +177,9 @@ static void add(size_t n, float *x, const float *y)
 
 static void scale(size_t n, float a, const float *x, void *y, qwen3_dtype y_type)
 {
+    float block[BLOCK];
     for (size_t i = 0; i < n; i++)
-        store(y, y_type, i, a * x[i]);
+        store_activation(y, y_type, n, i, a * x[i], block);
 }
 
 static float max(size_t n, const float *s)

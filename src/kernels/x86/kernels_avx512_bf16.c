@@ -195,14 +195,17 @@ static float exp_sum(size_t n, const float *s, float m, void *p, qwen3_dtype p_t
                                      : exp_sum_with(n, s, m, p, exp_store_bf16);
 }
 
-void kernels_init_avx512_bf16(kernels *k)
+void kernels_bf16_blocks(kernels *k)
 {
     const gemm_kernel *expanded = &k->gemm[QWEN3_DTYPE_BF16];
-    vector_bf16_kernels_fill(k);
     k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, tile_q8, expand_q8, expanded);
     k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, tile_q4, expand_q4, expanded);
     k->gemm[QWEN3_DTYPE_Q8].mr = k->gemm[QWEN3_DTYPE_Q4].mr = BLOCK_MR;
+}
+
+/* Quantised weights stay with the VNNI level: on Zen 5 its products are a third faster than these would be. */
+void kernels_init_avx512_bf16(kernels *k)
+{
+    vector_bf16_kernels_fill(k);
     k->exp_sum = exp_sum;
-    k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add_bf16;
-    k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add_bf16;
 }
