@@ -138,6 +138,8 @@ static void build(void)
     kernels_init_amx_emulated(&level);
     for (int type = QWEN3_DTYPE_Q8; !bf16_level && type <= QWEN3_DTYPE_Q4; type++)
         level.gemm[type] = below->gemm[type];
+    for (int type = 0; type < DTYPE_COUNT; type++) /* as kernels.c does for the real levels */
+        level.gemm[type].quantise = level.quantise[type];
     level.below = below;
     level.isa = QWEN3_ISA_AMX;
     level.name = "amx (emulated)";
