@@ -6,6 +6,7 @@
 #include "engine/attend.h"
 #include "attention/pass_kv.h"
 #include "attention/pass_q.h"
+#include "engine/linear.h"
 
 /* Where a query head of row r of a job stands in q and in partials, which are [kv_heads, rows, group]. */
 static size_t head_in_job(const attention_shape *shape, size_t rows, size_t r, size_t head)
@@ -41,7 +42,8 @@ static void rotate_head(const qwen3_session *s, const layer_weights *w, size_t i
 }
 
 /* A rotated q head goes to the queries, a k head and its v into the cache. */
-static void place_head(const qwen3_session *s, int64_t layer, size_t i, size_t unit)
+static void place_head(const qwen3_session *s, int64_t layer, size_t i, size_t unit, const float *head,
+                       const float *value)
 {
     const attention_shape *shape = &s->shape;
     size_t first, heads = session_heads(s);
@@ -53,7 +55,7 @@ static void place_head(const qwen3_session *s, int64_t layer, size_t i, size_t u
         size_t place = (job->first - first) * heads + head_in_job(shape, job->rows, first + i - job->first, unit);
         qwen3_dtype type = session_q_type(s);
         float scale = 1.0f / sqrtf((float)shape->head_dim);
-        s->model->kernels->scale(shape->head_dim, scale, qkv_head(s, i, unit),
+        s->model->kernels->scale(shape->head_dim, scale, head,
                                  (char *)s->b.q + place * attention_q_stride(shape) * dtype_size(type), type);
         return;
     }
@@ -62,8 +64,7 @@ static void place_head(const qwen3_session *s, int64_t layer, size_t i, size_t u
         return;
     void *page = kv_cache_layer(&s->cache, slot->page, layer);
     size_t kv_head = unit - heads;
-    kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slot->slot,
-                   qkv_head(s, i, unit), qkv_head(s, i, unit + shape->kv_heads));
+    kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slot->slot, head, value);
 }
 
 /* q, k, v of this rank's rows -> queries, cache. No barrier at the end. */
@@ -87,9 +88,59 @@ static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64
     }
     team_part(t, n * units, 1, &begin, &end);
     for (size_t u = begin; u < end; u++) {
+        const size_t i = u / units, unit = u % units;
+        float *head = qkv_head(s, i, unit);
         if (!split_weights)
-            rotate_head(s, w, u / units, u % units, qkv_head(s, u / units, u % units));
-        place_head(s, layer, u / units, u % units);
+            rotate_head(s, w, i, unit, head);
+        place_head(s, layer, i, unit, head, unit < session_heads(s) ? NULL : qkv_head(s, i, unit + s->shape.kv_heads));
+    }
+}
+
+bool attend_projects(const qwen3_session *s)
+{
+    size_t first;
+    return s->step.mode == STEP_SPLIT_ROWS && session_rows(s, &first) > FEW_ROWS &&
+           s->shape.head_dim % (size_t)s->model->weights.gemm->nr == 0;
+}
+
+/* Head `unit` of q, or of k and with it of v, for m rows from `row` on: products, then as place_heads. `next`: the
+ * weights that come after. */
+static void project_head(const team *t, const qwen3_session *s, const layer_weights *w, int64_t layer, size_t row,
+                         size_t m, size_t unit, const void *next)
+{
+    const gemm_kernel *g = s->model->weights.gemm;
+    const size_t d = s->shape.head_dim, stride = activation_stride(w->qkv.k), v = (unit + s->shape.kv_heads) * d;
+    const bool has_value = unit >= session_heads(s);
+    const char *x = (const char *)s->b.normed + session_act_bytes(s, row * stride);
+    float *head = session_tiles(s, t->tid), *value = head + TILED_ROWS * d;
+    matrix_product(g, &w->qkv, m, x, stride, unit * d, (unit + 1) * d, 0, w->qkv.k, head, d, false,
+                   has_value ? matrix_at(g, &w->qkv, v, 0) : next);
+    if (has_value)
+        matrix_product(g, &w->qkv, m, x, stride, v, v + d, 0, w->qkv.k, value, d, false, next);
+    for (size_t r = 0; r < m; r++) {
+        rotate_head(s, w, row + r, unit, head + r * d);
+        place_head(s, layer, row + r, unit, head + r * d, value + r * d);
+    }
+}
+
+/* Products and places of all heads, some rows of one head at a time. No barrier at the end. */
+static void project_heads(team *t, const qwen3_session *s, const layer_weights *w, int64_t layer)
+{
+    const gemm_kernel *g = s->model->weights.gemm;
+    const size_t units = session_heads(s) + s->shape.kv_heads, d = s->shape.head_dim;
+    size_t first;
+    const size_t n = session_rows(s, &first);
+    if (units == 0)
+        return;
+    const size_t rows = linear_item_rows(t, g, n, units, TILED_ROWS);
+    const size_t items = (n + rows - 1) / rows * units;
+    team_loop_begin(t);
+    size_t i = team_loop_next(t);
+    for (size_t next; i < items; i = next) {
+        const size_t row = i / units * rows;
+        next = team_loop_next(t);
+        project_head(t, s, w, layer, row, n - row < rows ? n - row : rows, i % units,
+                     next < items ? matrix_at(g, &w->qkv, next % units * d, 0) : NULL);
     }
 }
 
@@ -248,7 +299,10 @@ void attend(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
     if (t->tid == 0)
         make_jobs(s, layer);
     team_barrier(t);
-    place_heads(t, s, w, layer);
+    if (attend_projects(s))
+        project_heads(t, s, w, layer);
+    else
+        place_heads(t, s, w, layer);
     clear_partials(t, s, n_jobs);
     team_barrier(t);
     if (s->step.mode == STEP_SPLIT_WEIGHTS)

@@ -4,8 +4,13 @@
 
 #include "engine/session.h"
 
-/* b.qkv (the products of this rank's part) -> norm, rotation, queries and cache -> attention over the keys of all
- * ranks -> b.attended [rows, part of heads * head_dim]. Called by all threads; begins and ends with a barrier. */
+/* Whether heads of q, k and v go from their products to their places at once, so that b.qkv is never stored: rows are
+ * many and all here, and a head is a number of whole panels. */
+bool attend_projects(const qwen3_session *s);
+
+/* b.normed, or b.qkv (the products of this rank's part) where heads are not projected here -> norm, rotation, queries
+ * and cache -> attention over the keys of all ranks -> b.attended [rows, part of heads * head_dim]. Called by all
+ * threads; begins and ends with a barrier. */
 void attend(team *t, qwen3_session *s, const layer_weights *w, int64_t layer);
 
 #endif

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
-#include "engine/session.h"
+#include "engine/attend.h"
 
 typedef struct arena {
     unsigned char *base; /* NULL while measuring */
@@ -105,13 +105,12 @@ static void list_blocks(qwen3_session *s)
 static void lay_out_linear(const qwen3_session *s, arena *a, step_buffers *b, size_t n)
 {
     const qwen3_config *c = &s->model->config;
-    const gemm_kernel *g = s->model->weights.gemm;
     size_t hidden = (size_t)c->hidden_size, threads = (size_t)s->model->plan.threads;
     size_t head_dim = s->shape.head_dim;
     bool reduces = s->model->plan.grid_heads > 1 || s->step.mode == STEP_SPLIT_WEIGHTS;
     b->x = carve(a, n * hidden, sizeof(float));
     b->normed = carve(a, n * session_act_bytes(s, activation_stride(hidden)), 1);
-    b->qkv = carve(a, n * (size_t)range_size(s->part.qkv), sizeof(float));
+    b->qkv = carve(a, attend_projects(s) ? 0 : n * (size_t)range_size(s->part.qkv), sizeof(float));
     b->qkv_gathered = carve(a, s->step.mode == STEP_SPLIT_WEIGHTS ? n * session_qkv_size(s) : 0, sizeof(float));
     b->cosines = carve(a, n * (head_dim / 2), sizeof(float));
     b->sines = carve(a, n * (head_dim / 2), sizeof(float));
@@ -119,7 +118,7 @@ static void lay_out_linear(const qwen3_session *s, arena *a, step_buffers *b, si
         carve(a, n * session_act_bytes(s, activation_stride((size_t)range_size(s->part.heads) * head_dim)), 1);
     b->gated = carve(a, n * session_act_bytes(s, activation_stride((size_t)range_size(s->part.intermediate))), 1);
     b->sums = carve(a, reduces ? n * hidden : 0, sizeof(float));
-    b->tiles = carve(a, threads * 2 * GATED_ROWS * (size_t)g->nr, sizeof(float));
+    b->tiles = carve(a, threads * 2 * TILED_ROWS * session_tile_width(s), sizeof(float));
     b->embed_scratch = carve(a, threads * hidden, sizeof(float));
 }
 

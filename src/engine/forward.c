@@ -144,8 +144,9 @@ static void decoder(team *t, void *arg)
         int64_t d = m->config.head_dim;
         finish_and_normalise(t, s, split && i > 0, w->input_norm);
         size_t stride = activation_stride(w->qkv.k);
-        linear(t, m->weights.gemm, &w->qkv, s->part.qkv, (range){0, (int64_t)w->qkv.k}, n, s->b.normed, stride,
-               s->b.qkv, (size_t)range_size(s->part.qkv), false);
+        if (!attend_projects(s))
+            linear(t, m->weights.gemm, &w->qkv, s->part.qkv, (range){0, (int64_t)w->qkv.k}, n, s->b.normed, stride,
+                   s->b.qkv, (size_t)range_size(s->part.qkv), false);
         attend(t, s, w, i);
         project_back(t, s, &w->o, (range){s->part.heads.begin * d, s->part.heads.end * d}, s->b.attended, split);
         finish_and_normalise(t, s, split, w->post_norm);

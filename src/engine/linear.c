@@ -3,19 +3,16 @@
  * by arithmetic: items of one panel and some rows are taken one by one. */
 #include "engine/linear.h"
 
-/* Up to this many rows a product is bound by reading its weights. */
-#define FEW_ROWS 16
 /* Rows that share one pass over a panel; their activations stay in the last-level cache. */
 #define ROWS_PER_ITEM 512
 #define ITEMS_PER_THREAD 32
 /* Fewer rows would not pay for bringing a panel into the caches. */
 #define LEAST_ROWS 48
 
-/* Work items of a product with `panels` panels and m rows: rows are cut so that every thread finds ITEMS_PER_THREAD,
- * and the last ones to finish are not long alone. */
-static size_t rows_per_item(const team *t, size_t m, size_t panels, size_t mr, size_t most)
+/* Rows are cut so that every thread finds ITEMS_PER_THREAD items, and the last ones to finish are not long alone. */
+size_t linear_item_rows(const team *t, const gemm_kernel *g, size_t m, size_t parts, size_t most)
 {
-    size_t chunks = ((size_t)t->size * ITEMS_PER_THREAD + panels - 1) / panels;
+    const size_t mr = (size_t)g->mr, chunks = ((size_t)t->size * ITEMS_PER_THREAD + parts - 1) / parts;
     size_t rows = (m + chunks - 1) / chunks;
     rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
     rows = (rows + mr - 1) / mr * mr;
@@ -36,7 +33,7 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
             matrix_product(g, w, m, x, x_stride, n0 + begin, n0 + end, k0, k1, y + begin, y_stride, accumulate, NULL);
         return;
     }
-    size_t rows = rows_per_item(t, m, panels, (size_t)g->mr, ROWS_PER_ITEM), chunks = (m + rows - 1) / rows;
+    size_t rows = linear_item_rows(t, g, m, panels, ROWS_PER_ITEM), chunks = (m + rows - 1) / rows;
     team_loop_begin(t);
     size_t i = team_loop_next(t);
     for (size_t next; i < chunks * panels; i = next) {
@@ -58,13 +55,13 @@ void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range
     if (m == 0 || panels == 0)
         return;
     const bool few = m <= FEW_ROWS;
-    size_t rows = few ? m : rows_per_item(t, m, panels, (size_t)g->mr, GATED_ROWS), chunks = (m + rows - 1) / rows;
+    size_t rows = few ? m : linear_item_rows(t, g, m, panels, TILED_ROWS), chunks = (m + rows - 1) / rows;
     size_t item = 0, end = chunks * panels;
     if (few)
         team_part(t, panels, 1, &item, &end);
     else
         team_loop_begin(t);
-    float *gate = s->b.tiles + (size_t)t->tid * 2 * GATED_ROWS * nr, *up = gate + GATED_ROWS * nr;
+    float *gate = session_tiles(s, t->tid), *up = gate + TILED_ROWS * nr;
     size_t i = few ? item++ : team_loop_next(t);
     for (size_t next; i < end; i = next) {
         next = few ? item++ : team_loop_next(t);

@@ -4,6 +4,12 @@
 
 #include "engine/session.h"
 
+/* Up to this many rows a product is bound by reading its weights. */
+#define FEW_ROWS 16
+
+/* Rows of a work item of a product of m > FEW_ROWS rows that has `parts` parts along its outputs; at most `most`. */
+size_t linear_item_rows(const team *t, const gemm_kernel *g, size_t m, size_t parts, size_t most);
+
 /* y[m, n] (+)= x[m, k] W[n, k]^T for ranges n, k of W. Called by all threads between barriers. */
 void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, size_t m, const void *x, size_t x_stride,
             float *y, size_t y_stride, bool accumulate);

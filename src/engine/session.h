@@ -7,8 +7,9 @@
 #include "engine/model.h"
 #include "engine/step.h"
 
-/* Rows of one work item of the gated product: its two tiles stay in the second-level cache. */
-#define GATED_ROWS 256
+/* Rows of one work item of products that are used where they are computed: their two tiles stay in the second-level
+ * cache. */
+#define TILED_ROWS 256
 
 /* The parts of the weights that this rank multiplies with in the step at hand: whole slices where rows are
  * split, 1/S of them where weights are. */
@@ -23,7 +24,7 @@ typedef struct weight_part {
 typedef struct step_buffers {
     float *x;                /* [n, hidden] residual stream */
     void *normed;            /* [n, hidden] activation */
-    float *qkv;              /* [n, part of qkv] */
+    float *qkv;              /* [n, part of qkv], where heads do not go to their places at once (attend.h) */
     float *qkv_gathered;     /* [S][n, part of group s]: weights split */
     float *cosines, *sines;  /* [n, head_dim / 2] */
     void *q;                 /* by job [kv_heads, rows, group, q_stride] activation */
@@ -34,10 +35,10 @@ typedef struct step_buffers {
     void *attended;          /* [n, part of heads * head_dim] activation */
     void *gated;             /* [n, part of intermediate] activation */
     float *sums;             /* [n, hidden] partial outputs of o and down, to be reduced */
-    float *tiles;            /* [threads][2][rows of an item, nr]: gate and up of one panel */
-    void *embed_scratch;     /* [threads][hidden] f32 */
-    void *shards[2];         /* pass_kv */
-    kv_block *own_views;     /* by sequence [kv_heads][pages] */
+    float *tiles; /* [threads][2][TILED_ROWS, nr or head_dim]: gate and up of one panel, or k and v of one head */
+    void *embed_scratch; /* [threads][hidden] f32 */
+    void *shards[2];     /* pass_kv */
+    kv_block *own_views; /* by sequence [kv_heads][pages] */
     kv_block *shard_views;
     attention_workspace workspace;
     float *out_hidden; /* [n_out, hidden] after the final norm, by group of rows */
@@ -95,6 +96,17 @@ static inline size_t activation_stride(size_t k)
 static inline bool session_attends_all(const qwen3_session *s)
 {
     return s->step.mode == STEP_SPLIT_WEIGHTS || s->step.pass_query;
+}
+
+/* Columns of the tiles of a thread, and the first of its two. */
+static inline size_t session_tile_width(const qwen3_session *s)
+{
+    size_t nr = (size_t)s->model->weights.gemm->nr;
+    return s->shape.head_dim > nr ? s->shape.head_dim : nr;
+}
+static inline float *session_tiles(const qwen3_session *s, int tid)
+{
+    return s->b.tiles + (size_t)tid * 2 * TILED_ROWS * session_tile_width(s);
 }
 
 /* Attention jobs of a layer: one for each sequence, of each group whose queries come here row by row. */
