@@ -28,13 +28,61 @@ void team_barrier(team *t)
     }
 }
 
-void team_part(const team *t, size_t n, size_t grain, size_t *begin, size_t *end)
+/* The share of thread `tid`. */
+static void part_of(const team *t, size_t tid, size_t n, size_t grain, size_t *begin, size_t *end)
 {
     size_t units = (n + grain - 1) / grain;
-    size_t b = units * (size_t)t->tid / (size_t)t->size * grain;
-    size_t e = units * ((size_t)t->tid + 1) / (size_t)t->size * grain;
+    size_t b = units * tid / (size_t)t->size * grain;
+    size_t e = units * (tid + 1) / (size_t)t->size * grain;
     *begin = b < n ? b : n;
     *end = e < n ? e : n;
+}
+
+void team_part(const team *t, size_t n, size_t grain, size_t *begin, size_t *end)
+{
+    part_of(t, (size_t)t->tid, n, grain, begin, end);
+}
+
+team_pieces team_pieces_begin(team *t, size_t n, size_t grain)
+{
+    team_loop_begin(t);
+    return (team_pieces){n, grain, false};
+}
+
+/* Pieces that the last quarter of a share is handed out in. */
+#define TAIL_PIECES ((size_t)4)
+
+/* Where the tail of a share begins. */
+static size_t tail_of(size_t begin, size_t end, size_t grain)
+{
+    return begin + ((end - begin) / grain * 3 + 3) / 4 * grain;
+}
+
+bool team_pieces_next(team *t, team_pieces *p, size_t *begin, size_t *end)
+{
+    if (!p->own_done) {
+        p->own_done = true;
+        team_part(t, p->n, p->grain, begin, end);
+        const size_t tail = tail_of(*begin, *end, p->grain);
+        *end = tail < *end ? tail : *end;
+        if (*begin < *end)
+            return true;
+    }
+    /* Item i is piece i / size of the tail of thread i % size. */
+    for (size_t i; (i = team_loop_next(t)) < TAIL_PIECES * (size_t)t->size;) {
+        size_t first, last;
+        part_of(t, i % (size_t)t->size, p->n, p->grain, &first, &last);
+        first = tail_of(first, last, p->grain);
+        if (first >= last)
+            continue;
+        const size_t units = (last - first + p->grain - 1) / p->grain, piece = i / (size_t)t->size;
+        *begin = first + units * piece / TAIL_PIECES * p->grain;
+        *end = first + units * (piece + 1) / TAIL_PIECES * p->grain;
+        *end = *end < last ? *end : last;
+        if (*begin < *end)
+            return true;
+    }
+    return false;
 }
 
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg)

@@ -8,6 +8,7 @@
 #define QWEN3_BASE_TEAM_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Shared by the threads of a team; lives as long as the region. Zero-initialise, then set size. */
@@ -34,6 +35,18 @@ void team_barrier(team *t);
 
 /* The half-open part [*begin, *end) of n items that is this thread's, in multiples of `grain`. */
 void team_part(const team *t, size_t n, size_t grain, size_t *begin, size_t *end);
+
+/* Parts of n units, each contiguous, for work that is bound by reading memory in order: part 0 is this thread's own,
+ * the first three quarters of its share (team_part); the last quarters of all shares are then handed out piece by
+ * piece, so that a thread that is slowed down does not hold up the others. All threads begin, then call next until it
+ * is false. Barriers as for a loop of items, of which this is one. */
+typedef struct team_pieces {
+    size_t n, grain;
+    bool own_done;
+} team_pieces;
+
+team_pieces team_pieces_begin(team *t, size_t n, size_t grain);
+bool team_pieces_next(team *t, team_pieces *p, size_t *begin, size_t *end);
 
 /* Runs body(t, arg) on `threads` threads as one parallel region. */
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg);

@@ -1,6 +1,6 @@
-/* linear.c - products of few rows are bound by reading weights: each thread reads one contiguous piece of them, which
- * keeps the hardware's prefetching going (handing out single panels was 15 % slower). Products of many rows are bound
- * by arithmetic: items of one panel and some rows are taken one by one. */
+/* linear.c - products of few rows are bound by reading weights: each thread reads contiguous pieces of them, which
+ * keeps the hardware's prefetching going (handing out single panels was 15 % slower), and helps the others at the end.
+ * Products of many rows are bound by arithmetic: items of one panel and some rows are taken one by one. */
 #include "engine/linear.h"
 
 /* Rows that share one pass over a panel; their activations stay in the last-level cache. */
@@ -27,9 +27,8 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
     if (m == 0 || panels == 0)
         return;
     if (m <= FEW_ROWS) {
-        size_t begin, end;
-        team_part(t, n1 - n0, nr, &begin, &end);
-        if (begin < end)
+        team_pieces pieces = team_pieces_begin(t, n1 - n0, nr);
+        for (size_t begin, end; team_pieces_next(t, &pieces, &begin, &end);)
             matrix_product(g, w, m, x, x_stride, n0 + begin, n0 + end, k0, k1, y + begin, y_stride, accumulate, NULL);
         return;
     }
@@ -47,35 +46,43 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
     }
 }
 
+/* Rows [row, row + m) of one panel of b.gated, whose first output is n0. `next`: the weights that come after. */
+static void gated_panel(const team *t, const qwen3_session *s, const layer_weights *w, range n, size_t n0, size_t row,
+                        size_t m, const void *next)
+{
+    const gemm_kernel *g = s->model->weights.gemm;
+    const size_t nr = (size_t)g->nr, n1 = n0 + nr < (size_t)n.end ? n0 + nr : (size_t)n.end;
+    const size_t x_stride = activation_stride(w->gate.k), y_stride = activation_stride((size_t)range_size(n));
+    float *gate = session_tiles(s, t->tid), *up = gate + TILED_ROWS * nr;
+    const char *x = (const char *)s->b.normed + session_act_bytes(s, row * x_stride);
+    matrix_product(g, &w->gate, m, x, x_stride, n0, n1, 0, w->gate.k, gate, nr, false, matrix_at(g, &w->up, n0, 0));
+    matrix_product(g, &w->up, m, x, x_stride, n0, n1, 0, w->up.k, up, nr, false, next);
+    char *y = (char *)s->b.gated + session_act_bytes(s, row * y_stride + n0 - (size_t)n.begin);
+    for (size_t r = 0; r < m; r++)
+        s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + session_act_bytes(s, r * y_stride),
+                                    session_act_type(s));
+}
+
 void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range n, size_t m)
 {
     const gemm_kernel *g = s->model->weights.gemm;
-    size_t nr = (size_t)g->nr, panels = ((size_t)range_size(n) + nr - 1) / nr;
-    size_t x_stride = activation_stride(w->gate.k), y_stride = activation_stride((size_t)range_size(n));
+    const size_t nr = (size_t)g->nr, panels = ((size_t)range_size(n) + nr - 1) / nr;
     if (m == 0 || panels == 0)
         return;
-    const bool few = m <= FEW_ROWS;
-    size_t rows = few ? m : linear_item_rows(t, g, m, panels, TILED_ROWS), chunks = (m + rows - 1) / rows;
-    size_t item = 0, end = chunks * panels;
-    if (few)
-        team_part(t, panels, 1, &item, &end);
-    else
-        team_loop_begin(t);
-    float *gate = session_tiles(s, t->tid), *up = gate + TILED_ROWS * nr;
-    size_t i = few ? item++ : team_loop_next(t);
-    for (size_t next; i < end; i = next) {
-        next = few ? item++ : team_loop_next(t);
-        size_t row = i / panels * rows, column = i % panels * nr, n0 = (size_t)n.begin + column;
-        size_t n1 = n0 + nr < (size_t)n.end ? n0 + nr : (size_t)n.end;
-        size_t m_item = m - row < rows ? m - row : rows;
-        const char *x = (const char *)s->b.normed + session_act_bytes(s, row * x_stride);
-        const void *ahead = next < end ? matrix_at(g, &w->gate, (size_t)n.begin + next % panels * nr, 0) : NULL;
-        matrix_product(g, &w->gate, m_item, x, x_stride, n0, n1, 0, w->gate.k, gate, nr, false,
-                       matrix_at(g, &w->up, n0, 0));
-        matrix_product(g, &w->up, m_item, x, x_stride, n0, n1, 0, w->up.k, up, nr, false, ahead);
-        char *y = (char *)s->b.gated + session_act_bytes(s, row * y_stride + column);
-        for (size_t r = 0; r < m_item; r++)
-            s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + session_act_bytes(s, r * y_stride),
-                                        session_act_type(s));
+    if (m <= FEW_ROWS) {
+        team_pieces pieces = team_pieces_begin(t, panels, 1);
+        for (size_t begin, end; team_pieces_next(t, &pieces, &begin, &end);)
+            for (; begin < end; begin++)
+                gated_panel(t, s, w, n, (size_t)n.begin + begin * nr, 0, m, NULL);
+        return;
+    }
+    const size_t rows = linear_item_rows(t, g, m, panels, TILED_ROWS), items = (m + rows - 1) / rows * panels;
+    team_loop_begin(t);
+    size_t i = team_loop_next(t);
+    for (size_t next; i < items; i = next) {
+        const size_t row = i / panels * rows;
+        next = team_loop_next(t);
+        gated_panel(t, s, w, n, (size_t)n.begin + i % panels * nr, row, m - row < rows ? m - row : rows,
+                    next < items ? matrix_at(g, &w->gate, (size_t)n.begin + next % panels * nr, 0) : NULL);
     }
 }
