@@ -161,14 +161,16 @@ QWEN3_API void qwen3_comm_get_stats(const qwen3_comm *comm, qwen3_comm_stats *st
 /* Where this rank runs. */
 typedef struct qwen3_rank_info {
     char host[64];
-    int node;          /* index of its node among the nodes of the group */
-    int nodes;         /* nodes in the group */
-    int cpus_allowed;  /* logical CPUs this process may run on */
-    int cpus_online;   /* logical CPUs of the node */
-    int cores_allowed; /* physical cores among cpus_allowed */
-    int numa_nodes;
-    char binding[128]; /* allowed CPUs as a list, "0-3,8" */
-    char cpu[128];     /* model name */
+    int node;           /* index of its node among the nodes of the group */
+    int nodes;          /* nodes in the group */
+    int cpus_allowed;   /* logical CPUs this process may run on */
+    int cpus_online;    /* logical CPUs of the node */
+    int cores_allowed;  /* physical cores among cpus_allowed */
+    int numa_nodes;     /* of the node */
+    bool threads_bound; /* OpenMP keeps each thread where it is (OMP_PROC_BIND) */
+    char numa[64];      /* NUMA nodes of the allowed CPUs as a list, "0" */
+    char binding[128];  /* allowed CPUs as a list, "0-3,8" */
+    char cpu[128];      /* model name */
 } qwen3_rank_info;
 
 /* Collective. */
@@ -247,6 +249,10 @@ QWEN3_API const qwen3_plan *qwen3_model_plan(const qwen3_model *model);
 
 /* Bytes of the model's weights that one decode step of one token touches in the whole job. */
 QWEN3_API uint64_t qwen3_model_bytes_per_token(const qwen3_model *model);
+
+/* Writes to text[size] on which NUMA nodes the weights that this rank can reach lie, by a sample of their pages: "0: 48
+ * %, 1: 52 %", or "unknown" where the system does not say. Not collective. */
+QWEN3_API void qwen3_model_placement(const qwen3_model *model, char *text, size_t size);
 
 /* A tensor that the configuration demands. */
 typedef struct qwen3_tensor_info {

@@ -188,7 +188,8 @@ double test_limit(const qwen3_model *model, const benchmark_test *t, const qwen3
 double roofline_peak(const qwen3_roofline *limits, qwen3_dtype dtype);
 /* The larger of two measurements of the same limits. */
 void roofline_keep_larger(qwen3_roofline *best, const qwen3_roofline *other);
-void roofline_fractions(benchmark_result *r, const qwen3_roofline *limits, qwen3_dtype dtype);
+/* Completes a result whose dtype is that of the model that was open, not that asked for. */
+void roofline_fractions(benchmark_result *r, const qwen3_roofline *limits);
 
 /* Results on `out`. comparison: in table and md, one line per result with the columns that matter for the choice
  * of a pair, instead of one column per result. */

@@ -122,6 +122,8 @@ static qwen3_status run_group(benchmark *b, size_t first, size_t end, qwen3_erro
     qwen3_status status = qwen3_model_open(b->world, b->o.spec, &model_options, &model, err);
     if (status == QWEN3_OK)
         status = plan_print(b->world, model, rank_lines(b), b->notes, err);
+    if (status == QWEN3_OK && b->o.verbose)
+        status = placement_print(b->world, model, b->notes, err);
     for (size_t i = first; i < end && status == QWEN3_OK; i++) {
         benchmark_result *r = &b->results[i];
         session_options.algorithm = b->list[i].algorithm;
@@ -163,7 +165,7 @@ static void complete_results(benchmark *b)
     if (b->o.compare_kv_cache)
         b->results[0].kv_cache_speedup = b->results[1].decode.ms / b->results[0].decode.ms;
     for (size_t i = 0; b->o.roofline && i < b->n; i++)
-        roofline_fractions(&b->results[i], &b->limits, b->o.arguments.model.dtype);
+        roofline_fractions(&b->results[i], &b->limits);
 }
 
 /* Prints the results on rank 0; the exit status is the verdict of --verify, on all ranks. Collective. */

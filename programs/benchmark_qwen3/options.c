@@ -97,7 +97,7 @@ static void describe_options(benchmark_options *o, extra_options *extra, option 
         FLAG("roofline", o->roofline,
              "Measure the limits of the machine and report the fractions reached; in a list of tests, around every "
              "repetition"),
-        FLAG("verbose", o->verbose, "Report every iteration, and every rank's memory"),
+        FLAG("verbose", o->verbose, "Report every iteration, and every rank's memory and NUMA nodes"),
 #undef FLAG
         {.name = "output",
          .short_name = 'o',

@@ -64,8 +64,10 @@ void roofline_keep_larger(qwen3_roofline *best, const qwen3_roofline *other)
     best->bf16_flops = fmax(best->bf16_flops, other->bf16_flops);
 }
 
-void roofline_fractions(benchmark_result *r, const qwen3_roofline *limits, qwen3_dtype dtype)
+void roofline_fractions(benchmark_result *r, const qwen3_roofline *limits)
 {
+    qwen3_dtype dtype = QWEN3_DTYPE_BF16;
+    qwen3_dtype_parse(r->dtype, &dtype);
     r->read_bandwidth = limits->read_bytes_per_second;
     r->peak_flops = roofline_peak(limits, dtype);
     r->prefill_fraction = r->prefill_flops / (1e-3 * r->prefill.ms) / r->peak_flops;

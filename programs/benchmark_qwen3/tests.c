@@ -340,6 +340,8 @@ static qwen3_status run_all(test_list *list, qwen3_error *err)
         status = qwen3_model_open(list->world, list->o->spec, &options, &list->model, err);
     if (status == QWEN3_OK)
         status = plan_print(list->world, list->model, lines, list->notes, err);
+    if (status == QWEN3_OK && list->o->verbose)
+        status = placement_print(list->world, list->model, list->notes, err);
     for (size_t i = 0; i < list->n && status == QWEN3_OK; i++)
         status = run_test(list, i, err);
     qwen3_model_close(list->model);

@@ -46,6 +46,16 @@ static qwen3_status run(reference *ref, qwen3_model *model, const qwen3_session_
     return status;
 }
 
+/* A packed model is of one type, perhaps another than that of the reference. */
+static void explain(qwen3_error *err)
+{
+    char why[sizeof err->message];
+    const qwen3_status status = err->status;
+    snprintf(why, sizeof why, "%s", err->message);
+    *err = (qwen3_error){0};
+    set_error(err, status, "--verify computes its reference in f32: %s", why);
+}
+
 /* On rank 0, alone. */
 static qwen3_status compute_reference(reference *ref, const benchmark_options *o, qwen3_error *err)
 {
@@ -66,6 +76,8 @@ static qwen3_status compute_reference(reference *ref, const benchmark_options *o
     qwen3_status status = qwen3_model_open(qwen3_comm_self(), o->spec, &model_options, &model, err);
     if (status == QWEN3_OK)
         status = run(ref, model, &session_options, true, true, ref->logits, err);
+    else
+        explain(err);
     qwen3_model_close(model);
     return status;
 }

@@ -76,3 +76,26 @@ qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ran
     free(memory);
     return status;
 }
+
+qwen3_status placement_print(qwen3_comm *world, const qwen3_model *model, FILE *out, qwen3_error *err)
+{
+    struct placement {
+        qwen3_rank_info info;
+        char weights[128];
+    } own;
+    void *memory = NULL;
+    qwen3_status status = qwen3_comm_topology(world, &own.info, err);
+    if (status != QWEN3_OK)
+        return status;
+    qwen3_model_placement(model, own.weights, sizeof own.weights);
+    status = collect(world, &own, sizeof own, &memory, err);
+    const struct placement *all = memory;
+    if (status == QWEN3_OK && all) {
+        for (int r = 0; r < qwen3_comm_size(world); r++)
+            fprintf(out, "rank %-5d NUMA nodes: CPUs %s, weights %s; threads %s\n", r, all[r].info.numa, all[r].weights,
+                    all[r].info.threads_bound ? "bound" : "not bound (OMP_PROC_BIND)");
+        fflush(out);
+    }
+    free(memory);
+    return status;
+}

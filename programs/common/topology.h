@@ -11,5 +11,7 @@
 qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, int *nodes, qwen3_error *err);
 /* What was decided when the model was opened: strategy, grid, types, threads, and each rank's share. Collective. */
 qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ranks, FILE *out, qwen3_error *err);
+/* On which NUMA nodes each rank's CPUs and weights are. Collective. */
+qwen3_status placement_print(qwen3_comm *world, const qwen3_model *model, FILE *out, qwen3_error *err);
 
 #endif

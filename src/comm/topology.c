@@ -24,6 +24,19 @@ static void machine_close(machine *m)
         hwloc_topology_destroy(m->topology);
 }
 
+/* Where OpenMP binds threads, the one that asks is bound to one place already, but the process may run on all. */
+static void add_places(hwloc_bitmap_t cpus)
+{
+    for (int place = 0; omp_get_proc_bind() != omp_proc_bind_false && place < omp_get_num_places(); place++) {
+        int n = omp_get_place_num_procs(place), *ids = calloc((size_t)n + 1, sizeof *ids);
+        if (ids)
+            omp_get_place_proc_ids(place, ids);
+        for (int i = 0; ids && i < n; i++)
+            hwloc_bitmap_set(cpus, (unsigned)ids[i]);
+        free(ids);
+    }
+}
+
 static bool machine_open(machine *m)
 {
     *m = (machine){0};
@@ -36,6 +49,7 @@ static bool machine_open(machine *m)
         hwloc_const_bitmap_t permitted = hwloc_topology_get_allowed_cpuset(m->topology);
         if (hwloc_get_cpubind(m->topology, m->allowed, HWLOC_CPUBIND_PROCESS) != 0)
             hwloc_bitmap_copy(m->allowed, permitted);
+        add_places(m->allowed);
         hwloc_bitmap_and(m->allowed, m->allowed, permitted);
         return true;
     }
@@ -57,6 +71,16 @@ static bool core_allowed(const machine *m, unsigned core)
 static unsigned core_count(const machine *m)
 {
     return hwloc_get_nbobjs_by_depth(m->topology, core_depth(m));
+}
+
+static void numa_nodes(const machine *m, char *text, size_t size)
+{
+    hwloc_nodeset_t nodes = hwloc_bitmap_alloc();
+    if (nodes && hwloc_cpuset_to_nodeset(m->topology, m->allowed, nodes) == 0)
+        hwloc_bitmap_list_snprintf(text, size, nodes);
+    else
+        snprintf(text, size, "unknown");
+    hwloc_bitmap_free(nodes);
 }
 
 static void cpu_model(const machine *m, char *text, size_t size)
@@ -115,6 +139,8 @@ qwen3_status qwen3_comm_topology(qwen3_comm *c, qwen3_rank_info *info, qwen3_err
             info->cores_allowed += core_allowed(&m, core);
         info->numa_nodes = hwloc_get_nbobjs_by_type(m.topology, HWLOC_OBJ_NUMANODE);
         hwloc_bitmap_list_snprintf(info->binding, sizeof info->binding, m.allowed);
+        info->threads_bound = omp_get_proc_bind() != omp_proc_bind_false;
+        numa_nodes(&m, info->numa, sizeof info->numa);
         cpu_model(&m, info->cpu, sizeof info->cpu);
         machine_close(&m);
     } else {
@@ -174,4 +200,32 @@ int default_threads(comm *c)
     if (getenv("OMP_NUM_THREADS"))
         return omp_get_max_threads();
     return share + 1e-6 < 1 ? 1 : (int)(share + 1e-6);
+}
+
+enum { PLACEMENT_NODES = 1024 };
+
+void memory_placement(const void *const *addresses, size_t n, char *text, size_t size)
+{
+    machine m;
+    unsigned counts[PLACEMENT_NODES] = {0}, known = 0;
+    snprintf(text, size, "unknown");
+    if (!machine_open(&m))
+        return;
+    hwloc_nodeset_t nodes = hwloc_bitmap_alloc();
+    for (size_t i = 0; nodes && i < n; i++) {
+        if (hwloc_get_area_memlocation(m.topology, addresses[i], 1, nodes, HWLOC_MEMBIND_BYNODESET) != 0)
+            continue;
+        int node = hwloc_bitmap_first(nodes); /* -1: the page is not in memory */
+        if (node < 0 || node >= PLACEMENT_NODES)
+            continue;
+        counts[node]++;
+        known++;
+    }
+    hwloc_bitmap_free(nodes);
+    machine_close(&m);
+    size_t used = 0;
+    for (size_t node = 0; node < PLACEMENT_NODES && used < size; node++)
+        if (counts[node])
+            used += (size_t)snprintf(text + used, size - used, "%s%zu: %.0f %%", used ? ", " : "", node,
+                                     100.0 * counts[node] / known);
 }

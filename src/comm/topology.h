@@ -8,4 +8,7 @@
  * divided among the ranks of the node that may use it too. At least 1. Collective. */
 int default_threads(comm *c);
 
+/* Writes to text[size] which share of n addresses lies on which NUMA node, "unknown" where that is not known of any. */
+void memory_placement(const void *const *addresses, size_t n, char *text, size_t size);
+
 #endif

@@ -19,10 +19,7 @@ static void *carve(arena *a, size_t count, size_t size)
 weight_part session_weight_part(const qwen3_session *s, int g)
 {
     int64_t groups = s->model->plan.grid_sequence, heads = (int64_t)session_heads(s);
-    int64_t nr = s->model->weights.gemm->nr, head_dim = (int64_t)s->shape.head_dim;
-    int64_t whole = nr; /* whole panels and whole heads */
-    while (whole % head_dim != 0)
-        whole += nr;
+    int64_t whole = weights_head_grain(s->model->weights.gemm, (int64_t)s->shape.head_dim);
     return (weight_part){.qkv = partition((int64_t)session_qkv_size(s), whole, groups, g),
                          .heads = partition(heads, 1, groups, g),
                          .intermediate = partition(range_size(s->model->shard.intermediate),

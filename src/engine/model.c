@@ -24,6 +24,33 @@ const qwen3_plan *qwen3_model_plan(const qwen3_model *model)
     return &model->plan;
 }
 
+/* Of each matrix this many addresses. */
+#define PLACEMENT_SAMPLES 16
+
+static void sample_matrix(const gemm_kernel *g, const matrix *w, const void **addresses, size_t *n)
+{
+    size_t panels = (w->n + (size_t)g->nr - 1) / (size_t)g->nr;
+    for (size_t i = 0; i < PLACEMENT_SAMPLES && panels > 0; i++)
+        addresses[(*n)++] = matrix_at(g, w, i * panels / PLACEMENT_SAMPLES * (size_t)g->nr, 0);
+}
+
+void qwen3_model_placement(const qwen3_model *model, char *text, size_t size)
+{
+    const weights *w = &model->weights;
+    size_t layers = (size_t)model->config.num_layers, n = 0;
+    const void **addresses = calloc((layers * 5 + 1) * PLACEMENT_SAMPLES, sizeof *addresses);
+    for (size_t i = 0; addresses && i < layers; i++) {
+        const layer_weights *l = &w->layers[i];
+        const matrix *matrices[] = {&l->qkv, &l->o, &l->gate, &l->up, &l->down};
+        for (size_t j = 0; j < sizeof matrices / sizeof *matrices; j++)
+            sample_matrix(w->gemm, matrices[j], addresses, &n);
+    }
+    if (addresses)
+        sample_matrix(w->gemm, &w->head, addresses, &n);
+    memory_placement(addresses, n, text, size);
+    free(addresses);
+}
+
 static uint64_t weights_count(const qwen3_config *c)
 {
     uint64_t attention = (uint64_t)(2 * c->num_heads + 2 * c->num_kv_heads) * (uint64_t)c->head_dim;

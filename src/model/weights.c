@@ -1,7 +1,8 @@
 /* weights.c - cutting, converting and packing weights.
  *
- * Every matrix is a stack of row ranges of tensors (q, k and v make one matrix). Work is handed out panel
- * by panel over all matrices, to the threads of all ranks that share the copy.
+ * Every matrix is a stack of row ranges of tensors (q, k and v make one matrix). Memory lies near the thread that
+ * first writes to it, so each thread packs the panels that it will read when a step has few rows, and only then helps
+ * with what others have left. Ranks that share a copy divide it likewise.
  */
 #include "model/weights.h"
 
@@ -18,6 +19,22 @@ weight_shard weights_shard(const qwen3_config *config, int grain, int grid_s, in
         .intermediate = partition(config->intermediate_size, grain, grid_h, h),
         .vocabulary = partition(config->vocab_size, grain, (int64_t)grid_s * grid_h, (int64_t)s * grid_h + h),
     };
+}
+
+int64_t weights_head_grain(const gemm_kernel *gemm, int64_t head_dim)
+{
+    int64_t grain = gemm->nr;
+    while (grain % head_dim != 0)
+        grain += gemm->nr;
+    return grain;
+}
+
+range weights_touched(int64_t n, int64_t grain, int64_t nr, int part, int parts, int thread, int threads)
+{
+    range rows = partition(n, grain, parts, part);
+    size_t begin, end;
+    team_part(&(team){.tid = thread, .size = threads}, (size_t)range_size(rows), (size_t)nr, &begin, &end);
+    return (range){(rows.begin + (int64_t)begin + nr - 1) / nr, (rows.begin + (int64_t)end + nr - 1) / nr};
 }
 
 void matrix_product(const gemm_kernel *g, const matrix *w, size_t m, const void *x, size_t x_stride, size_t n0,
@@ -54,6 +71,7 @@ typedef struct pack_job {
     piece pieces[MATRIX_PIECES];
     int n_pieces;
     size_t n, k;
+    int64_t grain;      /* ranks that share the copy divide its rows in multiples of this */
     size_t first_panel; /* over all jobs of the storage */
     size_t offset;      /* bytes into the storage */
     bool own;           /* in `own` rather than `slice` */
@@ -68,10 +86,10 @@ typedef struct pack_list {
     size_t bytes, panels;
 } pack_list;
 
-static void list_add(pack_list *list, const gemm_kernel *gemm, matrix *out, int64_t layer, const piece *pieces,
-                     int n_pieces)
+static void list_add(pack_list *list, const gemm_kernel *gemm, matrix *out, int64_t layer, int64_t grain,
+                     const piece *pieces, int n_pieces)
 {
-    pack_job job = {.layer = layer, .n_pieces = n_pieces, .out = out};
+    pack_job job = {.layer = layer, .grain = grain, .n_pieces = n_pieces, .out = out};
     job.k = (size_t)range_size(pieces[0].cols);
     for (int i = 0; i < n_pieces; i++) {
         job.pieces[i] = pieces[i];
@@ -96,14 +114,15 @@ static void list_layers(pack_list *list, const qwen3_config *c, const gemm_kerne
     range all_hidden = {0, c->hidden_size};
     range q = scaled(shard->heads.heads, c->head_dim), kv = scaled(shard->heads.kv_heads, c->head_dim);
     range inter = shard->intermediate;
+    int64_t heads = weights_head_grain(gemm, c->head_dim), grain = gemm_grain(gemm), nr = gemm->nr;
     for (int64_t i = 0; i < c->num_layers; i++) {
         layer_weights *l = layers ? &layers[i] : NULL;
-        list_add(list, gemm, l ? &l->qkv : NULL, i,
+        list_add(list, gemm, l ? &l->qkv : NULL, i, heads,
                  (piece[]){{TENSOR_Q, q, all_hidden}, {TENSOR_K, kv, all_hidden}, {TENSOR_V, kv, all_hidden}}, 3);
-        list_add(list, gemm, l ? &l->o : NULL, i, &(piece){TENSOR_O, all_hidden, q}, 1);
-        list_add(list, gemm, l ? &l->gate : NULL, i, &(piece){TENSOR_GATE, inter, all_hidden}, 1);
-        list_add(list, gemm, l ? &l->up : NULL, i, &(piece){TENSOR_UP, inter, all_hidden}, 1);
-        list_add(list, gemm, l ? &l->down : NULL, i, &(piece){TENSOR_DOWN, all_hidden, inter}, 1);
+        list_add(list, gemm, l ? &l->o : NULL, i, nr, &(piece){TENSOR_O, all_hidden, q}, 1);
+        list_add(list, gemm, l ? &l->gate : NULL, i, grain, &(piece){TENSOR_GATE, inter, all_hidden}, 1);
+        list_add(list, gemm, l ? &l->up : NULL, i, grain, &(piece){TENSOR_UP, inter, all_hidden}, 1);
+        list_add(list, gemm, l ? &l->down : NULL, i, nr, &(piece){TENSOR_DOWN, all_hidden, inter}, 1);
     }
 }
 
@@ -111,7 +130,7 @@ static void list_head(pack_list *list, const qwen3_config *c, const gemm_kernel 
                       matrix *out)
 {
     tensor_role role = c->tie_word_embeddings ? TENSOR_EMBED : TENSOR_LM_HEAD;
-    list_add(list, gemm, out, 0, &(piece){role, shard->vocabulary, {0, c->hidden_size}}, 1);
+    list_add(list, gemm, out, 0, gemm->nr, &(piece){role, shard->vocabulary, {0, c->hidden_size}}, 1);
 }
 
 /* Bytes of the norm vectors: two of hidden and two of head_dim a layer, one of hidden at the end. */
@@ -141,10 +160,11 @@ typedef struct packer {
     const gemm_kernel *gemm;
     const pack_list *list;
     unsigned char *base;
-    size_t part, parts; /* which share of the panels this rank packs */
-    float *scratch;     /* [threads][2][nr * max k] */
+    int part, parts; /* this rank, of those that share the copy */
+    float *scratch;  /* [threads][2][nr * max k] */
     size_t scratch_floats;
-    atomic_size_t bad; /* lowest panel with a value that is not finite, + 1; 0 = none */
+    atomic_size_t *taken; /* [threads][jobs] panels of a thread's part that are taken */
+    atomic_size_t bad;    /* lowest panel with a value that is not finite, + 1; 0 = none */
 } packer;
 
 static const pack_job *job_of_panel(const pack_list *list, size_t panel)
@@ -235,20 +255,41 @@ static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float
     return gemm_pack_panel(p->gemm, job->n, job->k, panel, data, type, stride, dst);
 }
 
+/* Packs what nobody has taken yet of the part of thread `owner`. */
+static void pack_part(packer *p, const team *t, int owner)
+{
+    float *scratch = p->scratch + (size_t)t->tid * p->scratch_floats;
+    for (size_t j = 0; j < p->list->n_jobs; j++) {
+        const pack_job *job = &p->list->jobs[j];
+        atomic_size_t *taken = &p->taken[(size_t)owner * p->list->n_jobs + j];
+        range part = weights_touched((int64_t)job->n, job->grain, p->gemm->nr, p->part, p->parts, owner, t->size);
+        for (size_t i; (i = (size_t)part.begin + atomic_fetch_add(taken, 1)) < (size_t)part.end;) {
+            if (pack_panel(p, job, i, scratch))
+                continue;
+            size_t at = job->first_panel + i + 1, bad = atomic_load(&p->bad);
+            while ((bad == 0 || at < bad) && !atomic_compare_exchange_weak(&p->bad, &bad, at))
+                ;
+        }
+    }
+}
+
 static void pack_body(team *t, void *arg)
 {
-    packer *p = arg;
-    float *scratch = p->scratch + (size_t)t->tid * p->scratch_floats;
-    size_t begin = p->list->panels * p->part / p->parts, end = p->list->panels * (p->part + 1) / p->parts;
-    team_loop_begin(t);
-    for (size_t i; (i = begin + team_loop_next(t)) < end;) {
-        const pack_job *job = job_of_panel(p->list, i);
-        if (pack_panel(p, job, i - job->first_panel, scratch))
-            continue;
-        size_t bad = atomic_load(&p->bad);
-        while ((bad == 0 || i + 1 < bad) && !atomic_compare_exchange_weak(&p->bad, &bad, i + 1))
-            ;
-    }
+    for (int i = 0; i < t->size; i++)
+        pack_part(arg, t, (t->tid + i) % t->size);
+}
+
+/* The lowest panel that could not be packed, as an error. */
+static qwen3_status fail_not_finite(const packer *p, const qwen3_config *config, qwen3_error *err)
+{
+    size_t panel = atomic_load(&p->bad) - 1, first = 0, rows = 1;
+    const pack_job *job = job_of_panel(p->list, panel);
+    const piece *part = piece_at(job, (panel - job->first_panel) * (size_t)p->gemm->nr, &first, &rows);
+    char name[TENSOR_NAME_MAX];
+    int64_t n, k;
+    tensor_describe(config, part->role, job->layer, name, &n, &k);
+    return fail(err, QWEN3_ERR_FORMAT, "tensor %s: NaN or infinite value near row %zu of %lld; expected finite weights",
+                name, first, (long long)n);
 }
 
 static qwen3_status pack_all(const source *src, const qwen3_config *config, const gemm_kernel *gemm,
@@ -257,27 +298,24 @@ static qwen3_status pack_all(const source *src, const qwen3_config *config, cons
     size_t max_k = 0;
     for (size_t i = 0; i < list->n_jobs; i++)
         max_k = list->jobs[i].k > max_k ? list->jobs[i].k : max_k;
-    packer p = {.src = src, .gemm = gemm, .list = list, .base = base, .part = (size_t)part, .parts = (size_t)parts};
+    packer p = {.src = src, .gemm = gemm, .list = list, .base = base, .part = part, .parts = parts};
     p.scratch_floats = round_up(2 * (size_t)gemm->nr * max_k, CACHE_LINE / sizeof(float));
     size_t scratch_bytes = p.scratch_floats * sizeof(float) * (size_t)threads;
     void *scratch;
     qwen3_status status = memory_alloc(&scratch, scratch_bytes, "scratch for packing weights", err);
+    p.taken = calloc((size_t)threads * list->n_jobs + 1, sizeof *p.taken);
+    if (!status && !p.taken)
+        status = fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %d threads", threads);
+    if (!status) {
+        p.scratch = scratch;
+        team_run(threads, pack_body, &p);
+        if (atomic_load(&p.bad))
+            status = fail_not_finite(&p, config, err);
+    }
+    free(p.taken);
+    memory_free(scratch, scratch_bytes);
     if (status)
         return status;
-    p.scratch = scratch;
-    team_run(threads, pack_body, &p);
-    memory_free(scratch, scratch_bytes);
-    if (atomic_load(&p.bad)) {
-        size_t panel = atomic_load(&p.bad) - 1, first = 0, rows = 1;
-        const pack_job *job = job_of_panel(list, panel);
-        const piece *part_at = piece_at(job, (panel - job->first_panel) * (size_t)gemm->nr, &first, &rows);
-        char name[96];
-        int64_t n, k;
-        tensor_describe(config, part_at->role, job->layer, name, &n, &k);
-        return fail(err, QWEN3_ERR_FORMAT,
-                    "tensor %s: NaN or infinite value near row %zu of %lld; expected finite weights", name, first,
-                    (long long)n);
-    }
     for (size_t i = 0; i < list->n_jobs; i++) {
         const pack_job *job = &list->jobs[i];
         const void *data = (const unsigned char *)base + job->offset;
@@ -295,7 +333,7 @@ qwen3_status weights_pack_matrix(const source *src, const qwen3_config *config, 
     pack_job job;
     pack_list list = {.jobs = &job};
     matrix ignored;
-    list_add(&list, gemm, &ignored, layer, &(piece){role, {0, rows}, {0, cols}}, 1);
+    list_add(&list, gemm, &ignored, layer, gemm->nr, &(piece){role, {0, rows}, {0, cols}}, 1);
     return pack_all(src, config, gemm, &list, dst, 0, 1, threads, err);
 }
 
@@ -335,7 +373,7 @@ static void map_all(const source *src, const qwen3_config *config, const pack_li
 static qwen3_status load_norm(const source *src, const qwen3_config *config, tensor_role role, int64_t layer,
                               void *scratch, float **at, const float **out, qwen3_error *err)
 {
-    char name[96];
+    char name[TENSOR_NAME_MAX];
     int64_t n, cols;
     tensor_describe(config, role, layer, name, &n, &cols);
     float *v = *at;

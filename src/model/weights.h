@@ -57,6 +57,14 @@ typedef struct weight_shard {
 /* The shard of rank (s, h) of a grid S x H. `grain`: gemm_grain of the kernel. */
 weight_shard weights_shard(const qwen3_config *config, int grain, int grid_s, int grid_h, int s, int h);
 
+/* Rows of the q-k-v matrix are divided in multiples of this: whole panels and whole heads. */
+int64_t weights_head_grain(const gemm_kernel *gemm, int64_t head_dim);
+
+/* The panels (of nr rows) of a matrix of n rows that thread `thread` of `threads` of rank `part` of `parts` packs, and
+ * so touches first: those that it reads when a step has few rows and ranks split its rows in multiples of `grain`,
+ * itself one of nr. */
+range weights_touched(int64_t n, int64_t grain, int64_t nr, int part, int parts, int thread, int threads);
+
 typedef struct weights {
     const gemm_kernel *gemm;
     layer_weights *layers; /* [num_layers] */

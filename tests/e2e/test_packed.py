@@ -30,7 +30,16 @@ def logits(folder, ranks, model, *arguments):
     return output.read_bytes() if outcome.ok else b"", outcome
 
 
+def endless_layouts(random):
+    """(ranks, strategy), each as often as any other."""
+    while True:
+        layouts = list(itertools.product(RANKS, STRATEGIES))
+        random.shuffle(layouts)
+        yield from layouts
+
+
 def check_same(checks, folder, random):
+    layouts = endless_layouts(random)
     for name, (shape, options) in MODELS.items():
         source = folder / name
         make_checkpoint.make_checkpoint(source, shape, **options)
@@ -43,9 +52,7 @@ def check_same(checks, folder, random):
             if not checks.true(f"pack {name} {dtype}", outcome.ok, outcome):
                 continue
             checks.true("the tokenizer is copied", (packed / "tokenizer.json").read_text() == "{}")
-            for ranks, strategy in itertools.product(RANKS, STRATEGIES):
-                if not FULL and random.randint(len(STRATEGIES)):
-                    continue
+            for ranks, strategy in itertools.product(RANKS, STRATEGIES) if FULL else itertools.islice(layouts, 2):
                 level = packed_for if random.randint(2) else LEVELS[random.randint(len(LEVELS))]
                 arguments = ["--tokens", ",".join(map(str, random.randint(257, size=random.randint(2, 40)))),
                              "--decode-from", 2, "--parallel-strategy", strategy, "--attention-algo",
@@ -143,7 +150,7 @@ def check_refusals(checks, folder):
         outcome = run(1, "qwen3", *pack, packed)
         checks.true(f"{name}: packed", outcome.ok, outcome)
         fault(packed)
-        for ranks in (1, max(RANKS)):
+        for ranks in RANKS if FULL else RANKS[:2]:
             refused(checks, name, logits(folder, ranks, packed, "--tokens", "1,2")[1], *words)
     good = folder / "good"
     checks.true("packed", run(max(RANKS), "qwen3", *pack, good).ok)
@@ -152,6 +159,9 @@ def check_refusals(checks, folder):
     checks.true("an existing target stays", (good / "packed.safetensors").read_bytes() == before)
     refused(checks, "another dtype", logits(folder, max(RANKS), good, "--tokens", "1", "--dtype", "bf16")[1], "bf16",
             "packed as q8")
+    refused(checks, "--verify of another type than its reference", run(max(RANKS[:2]), "benchmark_qwen3", "--model", good,
+                                                                         "--verify", "--prompt-len", 4, "--gen-len", 1),
+            "--verify", "f32", "packed as q8")
     refused(checks, "packing as another dtype", run(1, "qwen3", "pack", "--model", good, "--dtype", "q4", "--output",
                                                     folder / "x"), "q4", "packed as q8")
     refused(checks, "synthetic weights", run(1, "qwen3", "pack", "--model", "synthetic:tiny", "--output", folder / "x"),

@@ -147,6 +147,20 @@ def check_choices(p):
     p.holds("--pairs runs and verifies every pair", len(pairs) >= 4 and set(pairs.values()) == {"pass"}, outcome)
 
 
+def check_placement(p):
+    """--verbose tells where CPUs and weights are; binding threads does not change how many there are."""
+    ranks = p.few[-1]
+    _, outcome = p.benchmark(ranks, "--verbose")
+    lines = re.findall(r"(?m)^rank \d+ +NUMA nodes: CPUs \S+, weights (?:unknown|(?:\d+: \d+ %(?:, )?)+); threads ", outcome.err)
+    p.holds("--verbose tells the NUMA nodes of every rank", len(lines) == ranks, outcome)
+    threads = []
+    for binding in ("false", "close"):
+        outcome = run(1, "/usr/bin/env", "-u", "OMP_NUM_THREADS", f"OMP_PROC_BIND={binding}", BIN / "benchmark_qwen3", "--model",
+                      "synthetic:tiny", "--phase", "prefill", "--prompt-len", 4, "--iters", 1, "--warmup", 0, "--output", "json")
+        threads.append(outcome.ok and json.loads(outcome.out)["results"][0]["threads"])
+    p.holds("threads that are bound are as many", threads[0] and threads[0] == threads[1], f"{threads}\n{outcome}")
+
+
 def check_old_attention(p):
     for old, new in (("standard", "standard"), ("streaming", "online_softmax")):
         for ranks in p.few[:2]:
@@ -384,6 +398,7 @@ def main():
     check_numbers(p)
     check_phases(p)
     check_choices(p)
+    check_placement(p)
     check_old_attention(p)
     check_tests(p)
     check_test_defaults(p)

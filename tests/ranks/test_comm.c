@@ -349,6 +349,7 @@ static void test_topology(comm *c)
           info.cpus_online);
     check(info.cores_allowed >= 1 && info.cores_allowed <= info.cpus_allowed, "%d cores", info.cores_allowed);
     check(info.numa_nodes >= 1 && info.binding[0] && info.cpu[0] && info.host[0], "incomplete");
+    check(info.numa[0] && strcmp(info.numa, "unknown") != 0, "NUMA nodes \"%s\"", info.numa);
     unsetenv("OMP_NUM_THREADS");
     int threads = default_threads(c);
     check(threads >= 1 && threads <= info.cores_allowed, "%d threads", threads);

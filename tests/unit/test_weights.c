@@ -1,0 +1,83 @@
+/* test_weights.c - which thread packs which panels, and that packing gives the same bytes however many do it. */
+#include "model/weights.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/team.h"
+
+/* Every panel is touched by one thread of one rank: the one that reads it when a step has few rows (engine/linear.c,
+ * session_weight_part). */
+static void test_touched(void **state)
+{
+    (void)state;
+    static const int64_t grains[] = {16, 32, 48, 128};
+    for (int64_t n = 0; n < 700; n += n < 40 ? 1 : 37)
+        for (size_t g = 0; g < sizeof grains / sizeof *grains; g++)
+            for (int parts = 1; parts < 6; parts++)
+                for (int threads = 1; threads < 8; threads++) {
+                    int64_t at = 0;
+                    for (int part = 0; part < parts; part++)
+                        for (int t = 0; t < threads; t++) {
+                            range touched = weights_touched(n, grains[g], 16, part, parts, t, threads);
+                            range rows = partition(n, grains[g], parts, part);
+                            size_t begin, end;
+                            team_part(&(team){.tid = t, .size = threads}, (size_t)range_size(rows), 16, &begin, &end);
+                            assert_int_equal(touched.begin, at);
+                            assert_int_equal(range_size(touched), (int64_t)(end - begin + 15) / 16);
+                            if (begin < end)
+                                assert_int_equal(touched.begin, (rows.begin + (int64_t)begin) / 16);
+                            at = touched.end;
+                        }
+                    assert_int_equal(at, (n + 15) / 16);
+                }
+}
+
+static void test_head_grain(void **state)
+{
+    (void)state;
+    static const struct {
+        int nr;
+        int64_t head_dim, grain;
+    } cases[] = {{16, 128, 128}, {16, 24, 48}, {32, 32, 32}, {64, 32, 64}, {16, 1, 16}, {1, 80, 80}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(weights_head_grain(&(gemm_kernel){.nr = cases[i].nr}, cases[i].head_dim), cases[i].grain);
+}
+
+/* More threads than panels, too. */
+static void test_threads(void **state)
+{
+    (void)state;
+    source *src;
+    qwen3_config config;
+    qwen3_error err = {0};
+    assert_int_equal(source_open("synthetic:tiny", 3, &src, &config, &err), QWEN3_OK);
+    for (int type = 0; type < DTYPE_COUNT; type++) {
+        const gemm_kernel *g = &kernels_get(QWEN3_ISA_AUTO)->gemm[type];
+        const weight_shard shard = weights_shard(&config, gemm_grain(g), 1, 1, 0, 0);
+        weights one, many;
+        assert_int_equal(weights_load(&one, src, &config, g, &shard, qwen3_comm_self(), 1, &err), QWEN3_OK);
+        for (int threads = 2; threads < 80; threads = threads * 3 - 1) {
+            assert_int_equal(weights_load(&many, src, &config, g, &shard, qwen3_comm_self(), threads, &err), QWEN3_OK);
+            assert_int_equal(many.slice_bytes, one.slice_bytes);
+            assert_memory_equal(many.slice, one.slice, one.slice_bytes);
+            assert_memory_equal(many.own, one.own, one.allocated);
+            weights_free(&many);
+        }
+        weights_free(&one);
+    }
+    source_close(src);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_touched),
+        cmocka_unit_test(test_head_grain),
+        cmocka_unit_test(test_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
