@@ -335,6 +335,78 @@ typedef struct qwen3_session_info {
 QWEN3_API void qwen3_session_get_info(const qwen3_session *session, qwen3_session_info *info);
 QWEN3_API void qwen3_session_reset_stats(qwen3_session *session);
 
+/* ---- Chat -------------------------------------------------------------------------------------- */
+
+/* The chat template of a model: how a conversation becomes the text that the model continues. The template is
+ * not interpreted: those that the family is published with are recognised and rendered by code of their own,
+ * byte for byte as the published implementation renders them. */
+typedef struct qwen3_chat_template qwen3_chat_template;
+
+/* Reads chat_template.jinja of the directory, or where there is none chat_template of tokenizer_config.json.
+ * A template that is not rendered is refused with QWEN3_ERR_UNSUPPORTED; plain text can still be completed
+ * then. On failure *chat is NULL. Not collective. */
+QWEN3_API qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **chat, qwen3_error *err);
+/* NULL is allowed. */
+QWEN3_API void qwen3_chat_template_close(qwen3_chat_template *chat);
+
+/* Whether the model reasons before it answers. */
+typedef enum qwen3_chat_thinking {
+    QWEN3_THINKING_OPTIONAL = 0, /* where enable_thinking is not false (Qwen3) */
+    QWEN3_THINKING_ALWAYS,       /* the generation prompt opens the reasoning already (Qwen3-2507-Thinking) */
+    QWEN3_THINKING_NEVER,        /* (Qwen3-2507-Instruct) */
+} qwen3_chat_thinking;
+
+QWEN3_API qwen3_chat_thinking qwen3_chat_template_thinking(const qwen3_chat_template *chat);
+
+typedef struct qwen3_chat_options {
+    bool enable_thinking;       /* false: the generation prompt holds an empty block of reasoning. Read only where
+                                   thinking is optional */
+    bool add_generation_prompt; /* end with the opening of the assistant's turn */
+} qwen3_chat_options;
+
+/* Both true. */
+QWEN3_API qwen3_chat_options qwen3_chat_options_default(void);
+
+/* Bytes [begin, end) of a prompt. Text of the template may hold control tokens. Content is what was handed in
+ * (by users, tools, the model itself, and the definitions of tools): added tokens must not be matched in it, so
+ * that a message which contains "<|im_end|>" does not end its turn. */
+typedef struct qwen3_chat_segment {
+    size_t begin, end;
+    bool is_content;
+} qwen3_chat_segment;
+
+/* A rendered conversation. The segments follow each other from 0 to length, none is empty, and the two kinds
+ * alternate. They only limit where added tokens are matched: a word may reach over the edge of a segment, so
+ * the prompt must be encoded as one text and not segment by segment. */
+typedef struct qwen3_chat_prompt {
+    char *text; /* [length] UTF-8, and a zero byte behind it; it may hold zero bytes, too */
+    size_t length;
+    qwen3_chat_segment *segments; /* [n_segments] */
+    size_t n_segments;
+} qwen3_chat_prompt;
+
+/* Renders a conversation, JSON of `conversation_bytes` bytes: an array of messages, or an object with "messages"
+ * and where wanted "tools", "enable_thinking" and "add_generation_prompt", which stand above `options` (NULL =
+ * defaults); other members are ignored. A message is an object:
+ *   role               "system", "user", "assistant" or "tool"
+ *   content            a string. May be missing or null where an assistant calls tools; null, in the templates
+ *                      that take it (all but the first version of Qwen3's), is empty except in the first system
+ *                      message. Content in several parts is refused: no template of the family renders it
+ *   reasoning_content  of an assistant, a string or null. Where it is missing, what stands before </think> in the
+ *                      content is the reasoning. Only that after the last question of the user is rendered
+ *   tool_calls         of an assistant, an array of {"name", "arguments"} or {"function": {"name", "arguments"}};
+ *                      arguments are an object, or a string that is put in as it is
+ * tools: JSON of `tools_bytes` bytes, an array of objects; NULL = those of the conversation. JSON is written as
+ * Python's json.dumps does with ensure_ascii=False; integers beyond int64, other numbers beyond double and members
+ * that stand twice in an object are refused. Errors name line and column, or message and member. *prompt is the
+ * caller's (qwen3_chat_prompt_free); zeroed on failure. Not collective. */
+QWEN3_API qwen3_status qwen3_chat_template_render(const qwen3_chat_template *chat, const char *conversation,
+                                                  size_t conversation_bytes, const char *tools, size_t tools_bytes,
+                                                  const qwen3_chat_options *options, qwen3_chat_prompt *prompt,
+                                                  qwen3_error *err);
+/* Frees what the prompt holds and zeroes it. */
+QWEN3_API void qwen3_chat_prompt_free(qwen3_chat_prompt *prompt);
+
 /* ---- Limits of the machine --------------------------------------------------------------------- */
 
 typedef struct qwen3_roofline {

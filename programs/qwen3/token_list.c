@@ -8,44 +8,19 @@
 #include <string.h>
 
 #include "common/program.h"
-
-/* Longer files cannot be a prompt. */
-#define MAX_FILE_BYTES ((size_t)256 << 20)
+#include "common/text_file.h"
 
 /* The text is freed with free(); NULL on failure. */
 static char *read_file(const char *path, qwen3_error *err)
 {
-    size_t size = 0, room = 0;
-    char *buffer = NULL;
-    FILE *file = fopen(path, "rb");
-    if (!file) {
-        set_error(err, QWEN3_ERR_IO, "--tokens: cannot open %s: %s", path, strerror(errno));
-        return NULL;
-    }
-    do {
-        if (size + 1 >= room) {
-            room = room ? 2 * room : 4096;
-            char *larger = room <= MAX_FILE_BYTES ? realloc(buffer, room) : NULL;
-            if (!larger) {
-                set_error(err, QWEN3_ERR_MEMORY, "--tokens: %s is too large", path);
-                goto done;
-            }
-            buffer = larger;
-        }
-        size += fread(buffer + size, 1, room - 1 - size, file);
-    } while (!feof(file) && !ferror(file));
-    if (ferror(file))
-        set_error(err, QWEN3_ERR_IO, "--tokens: cannot read %s: %s", path, strerror(errno));
-    else if (memchr(buffer, '\0', size))
+    size_t size;
+    char *text = text_file_read(path, "--tokens", &size, err);
+    if (text && memchr(text, '\0', size)) {
         set_error(err, QWEN3_ERR_FORMAT, "--tokens: %s is not a text file", path);
-    buffer[size] = '\0';
-done:
-    fclose(file);
-    if (err->status != QWEN3_OK) {
-        free(buffer);
-        buffer = NULL;
+        free(text);
+        text = NULL;
     }
-    return buffer;
+    return text;
 }
 
 /* The next id of *at, which moves on. */

@@ -6,19 +6,26 @@
 /* The same bound as the header of a safetensors file has. */
 #define JSON_FILE_MAX ((size_t)100 << 20)
 
-qwen3_status json_text_load(const char *path, const char *text, size_t length, json_t **root, qwen3_error *err)
+qwen3_status json_value_load(const char *path, const char *text, size_t length, size_t flags, json_t **root,
+                             qwen3_error *err)
 {
     json_error_t fault;
-    *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &fault);
+    *root = json_loadb(text, length, JSON_REJECT_DUPLICATES | flags, &fault);
     if (!*root)
         return fail(err, json_error_code(&fault) == json_error_out_of_memory ? QWEN3_ERR_MEMORY : QWEN3_ERR_FORMAT,
                     "%s: line %d, column %d: %s", path, fault.line, fault.column, fault.text);
-    if (!json_is_object(*root)) {
+    return QWEN3_OK;
+}
+
+qwen3_status json_text_load(const char *path, const char *text, size_t length, json_t **root, qwen3_error *err)
+{
+    qwen3_status status = json_value_load(path, text, length, 0, root, err);
+    if (!status && !json_is_object(*root)) {
         json_decref(*root);
         *root = NULL;
         return fail(err, QWEN3_ERR_FORMAT, "%s: line 1: expected a JSON object", path);
     }
-    return QWEN3_OK;
+    return status;
 }
 
 qwen3_status json_file_load(const char *path, json_t **root, qwen3_error *err)
