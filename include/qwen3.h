@@ -76,10 +76,12 @@ typedef enum qwen3_mpi_attention_type {
 } qwen3_mpi_attention_type;
 
 typedef enum qwen3_dtype {
-    QWEN3_DTYPE_AUTO = -1, /* of weights in memory: that of a packed model, otherwise BF16 */
+    QWEN3_DTYPE_AUTO = -1, /* of weights in memory: that of a packed model, otherwise BF16; of keys and values: see
+                              qwen3_model_options */
     QWEN3_DTYPE_F32 = 0,
     QWEN3_DTYPE_BF16,
-    QWEN3_DTYPE_Q8, /* weights only: 8 bits each and a scale for every 32 along the input, 8.5 bits a weight */
+    QWEN3_DTYPE_Q8, /* weights: 8 bits each and a scale for every 32 along the input, 8.5 bits a weight; keys and
+                       values: 8 bits each and an f32 scale for every vector of a head */
     QWEN3_DTYPE_Q4, /* weights only: 4 bits each and a scale for every 32 along the input, 4.5 bits a weight */
 } qwen3_dtype;
 
@@ -199,8 +201,9 @@ typedef struct qwen3_config {
 typedef struct qwen3_model_options {
     qwen3_parallel_strategy strategy;
     int grid_sequence, grid_heads; /* S and H of HYBRID; 0, 0 = chosen; otherwise S * H = ranks */
-    qwen3_dtype dtype;             /* of the weights in memory, and of the KV cache (see QWEN3_ISA_AUTO); AUTO, or that
-                                  of the packed model */
+    qwen3_dtype dtype;             /* of the weights in memory; AUTO, or that of the packed model */
+    qwen3_dtype kv_dtype; /* of the KV cache: F32, BF16 or Q8; AUTO: that of the weights, BF16 where these are quantised
+                             (but see QWEN3_ISA_AUTO) */
     qwen3_isa isa;
     int threads;             /* per rank; 0 = cores this rank may use, divided among the ranks that share them */
     uint64_t seed;           /* of synthetic weights */

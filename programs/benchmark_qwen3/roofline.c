@@ -20,8 +20,10 @@ double prefill_flops(const qwen3_config *c, double batch, double depth, double p
 
 static double kv_bytes_per_token(const qwen3_config *c, qwen3_dtype dtype)
 {
-    double bytes = dtype == QWEN3_DTYPE_F32 ? 4 : 2;
-    return 2 * (double)c->num_layers * (double)(c->num_kv_heads * c->head_dim) * bytes;
+    const double dim = (double)c->head_dim;
+    /* Q8: bytes and an f32 scale. */
+    const double vector = dtype == QWEN3_DTYPE_F32 ? 4 * dim : dtype == QWEN3_DTYPE_BF16 ? 2 * dim : dim + 4;
+    return 2 * (double)(c->num_layers * c->num_kv_heads) * vector;
 }
 
 double decode_kv_bytes(const qwen3_config *c, qwen3_dtype dtype, double batch, double prompt, double generate)

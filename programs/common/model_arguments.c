@@ -45,9 +45,14 @@ void model_arguments_options(model_arguments *a, option *options)
          .kind = OPTION_DTYPE,
          .value = &a->model.dtype,
          .help = a->model.dtype == QWEN3_DTYPE_F32
-                     ? "Type of weights; q8, q4: quantised as they are loaded, KV cache in bf16 (default f32)"
-                     : "Type of weights; q8, q4: quantised as they are loaded, KV cache in bf16 (default bf16, or "
-                       "that of a packed model)"},
+                     ? "Type of weights; q8, q4: quantised as they are loaded (default f32)"
+                     : "Type of weights; q8, q4: quantised as they are loaded (default bf16, or that of a packed "
+                       "model)"},
+        {.name = "kv-dtype",
+         .kind = OPTION_KV_DTYPE,
+         .value = &a->model.kv_dtype,
+         .help = "Type of keys and values (default auto: that of the weights, bf16 where these are quantised, f32 in "
+                 "small models)"},
         {.name = "isa",
          .kind = OPTION_ISA,
          .value = &a->model.isa,

@@ -4,7 +4,7 @@
 
 #include "common/options.h"
 
-enum { MODEL_OPTIONS = 11 };
+enum { MODEL_OPTIONS = 12 };
 
 typedef struct model_arguments {
     char *spec; /* --model; NULL = not given */

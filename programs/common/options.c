@@ -34,6 +34,8 @@ static const char *accepted(const option *o, char *buffer, size_t size)
         return "auto|standard|online_softmax";
     case OPTION_DTYPE:
         return "f32|bf16|q8|q4";
+    case OPTION_KV_DTYPE:
+        return "auto|f32|bf16|q8";
     case OPTION_ISA:
         return "auto|c|avx2|avx512|avx512_vnni|avx512_bf16|amx|neon|neon_bf16";
     case OPTION_GRID:
@@ -142,6 +144,12 @@ static bool read_list(const char *text, int64_t min, int64_t max, size_t exactly
     }
 }
 
+static bool read_kv_dtype(const char *text, qwen3_dtype *dtype)
+{
+    *dtype = QWEN3_DTYPE_AUTO;
+    return strcasecmp(text, "auto") == 0 || (qwen3_dtype_parse(text, dtype) && *dtype != QWEN3_DTYPE_Q4);
+}
+
 /* Reads `text` into the option's value. */
 static bool read_value(const option *o, const char *text)
 {
@@ -172,6 +180,8 @@ static bool read_value(const option *o, const char *text)
         return qwen3_algorithm_parse(text, (qwen3_attention_algorithm *)o->value);
     case OPTION_DTYPE:
         return qwen3_dtype_parse(text, (qwen3_dtype *)o->value);
+    case OPTION_KV_DTYPE:
+        return read_kv_dtype(text, (qwen3_dtype *)o->value);
     case OPTION_ISA:
         return qwen3_isa_parse(text, (qwen3_isa *)o->value);
     case OPTION_GRID:

@@ -19,6 +19,7 @@ typedef enum option_kind {
     OPTION_STRATEGY,  /* qwen3_parallel_strategy */
     OPTION_ALGORITHM, /* qwen3_attention_algorithm */
     OPTION_DTYPE,     /* qwen3_dtype */
+    OPTION_KV_DTYPE,  /* qwen3_dtype that keys and values can have, or AUTO */
     OPTION_ISA,       /* qwen3_isa */
     OPTION_GRID,      /* int[2], "SxH" */
     OPTION_INTS,      /* int_list, "N,N,..." within [min, max]; given again, it adds */

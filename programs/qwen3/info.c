@@ -90,9 +90,9 @@ static void print_memory(const qwen3_config *config)
             printf("\n");
         }
     }
-    int64_t kv_values = 2 * config->num_layers * config->num_kv_heads * config->head_dim;
-    printf("KV cache, bytes per token of the whole job: %" PRId64 " in bf16, %" PRId64 " in f32\n", 2 * kv_values,
-           4 * kv_values);
+    int64_t kv_vectors = 2 * config->num_layers * config->num_kv_heads, kv_values = kv_vectors * config->head_dim;
+    printf("KV cache, bytes per token of the whole job: %" PRId64 " in q8, %" PRId64 " in bf16, %" PRId64 " in f32\n",
+           kv_values + 4 * kv_vectors, 2 * kv_values, 4 * kv_values);
 }
 
 /* On rank 0. */

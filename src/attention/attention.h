@@ -27,7 +27,7 @@
 /* What all calls of one problem share. Query heads come in groups that read the same KV head. */
 typedef struct attention_shape {
     const kernels *kernels;
-    qwen3_dtype kv_type; /* storage of K and V, F32 or BF16; queries have the activation type of its gemm kernel */
+    qwen3_dtype kv_type; /* storage of K and V: F32, BF16 or Q8; queries have the activation type of attention_gemm */
     size_t head_dim;
     size_t kv_heads; /* on this rank */
     size_t group;    /* query heads per KV head, on this rank */
@@ -36,11 +36,19 @@ typedef struct attention_shape {
     int kv_block_size; /* keys per tile; > 0, multiple of KV_BLOCK */
 } attention_shape;
 
+/* What multiplies queries with K and probabilities with V. Q8 is expanded to BF16, in which its bytes are exact. */
+static inline const gemm_kernel *attention_gemm(const attention_shape *shape)
+{
+    return &shape->kernels->gemm[shape->kv_type == QWEN3_DTYPE_Q8 ? QWEN3_DTYPE_BF16 : shape->kv_type];
+}
+
 /* One KV_BLOCK of one KV head.
- *   k: packed W[n = KV_BLOCK slots, k = head_dim] of gemm[kv_type]
- *   v: packed W[n = head_dim, k = KV_BLOCK slots] of gemm[kv_type]
- * Slots past `count` hold finite numbers. Or, where row_stride is not 0 (kv_type F32 only), row-major f32 of somebody
- * else: slot j is k, v[j * row_stride, + head_dim), and there is nothing past `count`. */
+ *   k: packed W[n = KV_BLOCK slots, k = head_dim] of attention_gemm
+ *   v: packed W[n = head_dim, k = KV_BLOCK slots] of attention_gemm
+ * Q8: an f32 scale for each slot, then W packed alike, but signed bytes -127..127 in the place of BF16. A key is scale
+ * * bytes, so its scale can multiply its score instead; that of a value its probability. Slots past `count` hold finite
+ * numbers. Or, where row_stride is not 0 (kv_type F32 only), row-major f32 of somebody else: slot j is k, v[j *
+ * row_stride, + head_dim), and there is nothing past `count`. */
 typedef struct kv_block {
     const void *k, *v;
     size_t row_stride;
@@ -52,7 +60,14 @@ typedef struct kv_block {
 /* Bytes of the packed K or V of one block and head. */
 size_t kv_block_k_bytes(const attention_shape *shape);
 size_t kv_block_v_bytes(const attention_shape *shape);
-/* Writes the key and the value [head_dim] of one token into slot `slot` of a block. */
+/* What follows the scales [KV_BLOCK] in the k or v of a Q8 block. */
+static inline const int8_t *kv_block_q8(const void *part)
+{
+    return (const int8_t *)part + KV_BLOCK * sizeof(float);
+}
+
+/* Writes the key and the value [head_dim] of one token into slot `slot` of a block. Q8: bytes to the nearest multiple
+ * of the scale, which is largest magnitude / 127, and not finite where one of the vector is not. */
 void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, const float *key, const float *value);
 
 /* Elements from one row of q to the next: head_dim rounded up to ACTIVATION_PAD. */

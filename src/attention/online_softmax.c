@@ -32,9 +32,9 @@ static void run(const attention_shape *shape, const attention_job *tile, void *w
     tile_workspace w;
     tile_workspace_layout(shape, tile->rows, step, workspace, &w);
     while ((n = tile_visible_blocks(shape, tile, &next, step, w.blocks)) > 0) {
-        tile_scores(shape, tile, n, w.blocks, w.scores, stride);
-        tile_softmax(shape, tile, n, w.scores, w.probabilities, stride);
-        tile_values(shape, tile, n, w.blocks, w.probabilities, stride);
+        tile_scores(shape, tile, n, w.blocks, w.scores, stride, w.panel);
+        tile_softmax(shape, tile, n, w.blocks, w.scores, w.probabilities, stride);
+        tile_values(shape, tile, n, w.blocks, w.probabilities, stride, w.panel);
     }
 }
 

@@ -161,7 +161,7 @@ static void *get(operator_call *op, size_t bytes, const char *what, qwen3_error 
 
 static void get_queries(operator_call *op, qwen3_error *err)
 {
-    const qwen3_dtype type = op->shape.kernels->gemm[op->shape.kv_type].activation;
+    const qwen3_dtype type = attention_gemm(&op->shape)->activation;
     const size_t pair_bytes = attention_q_stride(&op->shape) * dtype_size(type);
     size_t rows = 0, pairs = 0;
     for (size_t i = 0; i < op->n_sets; i++) {

@@ -10,7 +10,7 @@ static void pack_queries(const team *t, const operator_call *op, const query_set
 {
     const qwen3_attention_args *a = op->args;
     const attention_shape *s = &op->shape;
-    const qwen3_dtype type = s->kernels->gemm[s->kv_type].activation;
+    const qwen3_dtype type = attention_gemm(s)->activation;
     const size_t heads = s->kv_heads * s->group, stride = attention_q_stride(s) * dtype_size(type);
     size_t begin, end;
     team_part(t, a->batch * heads, 1, &begin, &end);
@@ -80,7 +80,7 @@ static void make_jobs(operator_call *op)
 {
     const qwen3_attention_args *a = op->args;
     const attention_shape *s = &op->shape;
-    const qwen3_dtype type = s->kernels->gemm[s->kv_type].activation;
+    const qwen3_dtype type = attention_gemm(s)->activation;
     const size_t blocks = ceil_div(op->keys, KV_BLOCK), stride = attention_q_stride(s) * dtype_size(type);
     for (size_t b = 0; b < a->batch; b++)
         view_keys(op, b, op->views + b * s->kv_heads * blocks);
@@ -109,7 +109,7 @@ static void make_jobs(operator_call *op)
 static void gather_queries(operator_call *op)
 {
     const attention_shape *s = &op->shape;
-    const size_t stride = attention_q_stride(s) * dtype_size(s->kernels->gemm[s->kv_type].activation);
+    const size_t stride = attention_q_stride(s) * dtype_size(attention_gemm(s)->activation);
     for (size_t r = 0; r < op->n_sets; r++) {
         op->pairs[r] = set_pairs(op, &op->sets[r]);
         op->send_bytes[r] = op->pairs[r] * stride;

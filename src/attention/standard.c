@@ -25,7 +25,7 @@ static size_t workspace_bytes(const attention_shape *shape, size_t rows, size_t 
 
 static void run(const attention_shape *shape, const attention_job *tile, void *workspace)
 {
-    const size_t p_size = dtype_size(shape->kernels->gemm[shape->kv_type].activation);
+    const size_t p_size = dtype_size(attention_gemm(shape)->activation);
     const size_t stride = tile_stride(tile->n_blocks), strip_rows = (size_t)shape->q_block_size;
     tile_workspace w;
     tile_workspace_layout(shape, tile->rows, tile->n_blocks, workspace, &w);
@@ -37,11 +37,11 @@ static void run(const attention_shape *shape, const attention_job *tile, void *w
             float *s = w.scores + row0 * shape->group * stride;
             void *p = (char *)w.probabilities + row0 * shape->group * stride * p_size;
             if (pass == SCORES)
-                tile_scores(shape, &strip, n, w.blocks, s, stride);
+                tile_scores(shape, &strip, n, w.blocks, s, stride, w.panel);
             else if (pass == SOFTMAX)
-                tile_softmax(shape, &strip, n, s, p, stride);
+                tile_softmax(shape, &strip, n, w.blocks, s, p, stride);
             else
-                tile_values(shape, &strip, n, w.blocks, p, stride);
+                tile_values(shape, &strip, n, w.blocks, p, stride, w.panel);
         }
     }
 }

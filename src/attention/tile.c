@@ -6,7 +6,7 @@
 attention_job attention_tile(const attention_shape *shape, const attention_job *job, size_t kv_head, size_t row0,
                              size_t rows, size_t block0, size_t n_blocks)
 {
-    const gemm_kernel *g = &shape->kernels->gemm[shape->kv_type];
+    const gemm_kernel *g = attention_gemm(shape);
     size_t query = (kv_head * job->rows + row0) * shape->group;
     attention_job tile = *job;
     tile.rows = rows;
@@ -69,16 +69,41 @@ static void mask_scores(const kv_block *b, bool causal, int32_t position, const 
         s[j] = -INFINITY;
 }
 
-void tile_scores(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
-                 float *s, size_t stride)
+/* y[queries, n] (+)= x W^T with the first `used` values of W[n, k] in bytes (kv_block). Few enough of them are expanded
+ * at once to be multiplied out of the caches. */
+static void multiply_q8(const attention_shape *shape, size_t queries, const void *x, size_t x_stride, const int8_t *w,
+                        size_t n, size_t k, size_t used, float *y, size_t y_stride, bool accumulate, bf16 *panel)
 {
-    const gemm_kernel *g = &shape->kernels->gemm[shape->kv_type];
+    const gemm_kernel *g = attention_gemm(shape);
+    const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
+    for (size_t out = 0; out < n; out += nr, w += nr * round_up(k, kr)) {
+        const size_t columns = n - out < nr ? n - out : nr;
+        shape->kernels->bytes_to_bf16(nr * round_up(used, kr), w, panel);
+        gemm(g, queries, x, x_stride, panel, columns, used, 0, columns, 0, used, y + out, y_stride, accumulate);
+    }
+}
+
+static void scores_q8(const attention_shape *shape, size_t queries, const void *q, const kv_block *b, float *s,
+                      size_t stride, bf16 *panel)
+{
+    multiply_q8(shape, queries, q, attention_q_stride(shape), kv_block_q8(b->k), KV_BLOCK, shape->head_dim,
+                shape->head_dim, s, stride, false, panel);
+    for (size_t i = 0; i < queries; i++, s += stride)
+        shape->kernels->multiply(KV_BLOCK, s, b->k, s, QWEN3_DTYPE_F32);
+}
+
+void tile_scores(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+                 float *s, size_t stride, bf16 *panel)
+{
+    const gemm_kernel *g = attention_gemm(shape);
     const size_t queries = tile->rows * shape->group, dim = shape->head_dim, q_stride = attention_q_stride(shape);
     int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX;
     for (size_t i = 0; i < n; i++, s += KV_BLOCK) {
         const kv_block *b = blocks[i];
         if (b->row_stride)
             shape->kernels->dot_rows(queries, (size_t)b->count, dim, tile->q, q_stride, b->k, b->row_stride, s, stride);
+        else if (shape->kv_type == QWEN3_DTYPE_Q8)
+            scores_q8(shape, queries, tile->q, b, s, stride, panel);
         else
             gemm(g, queries, tile->q, q_stride, b->k, KV_BLOCK, dim, 0, KV_BLOCK, 0, dim, s, stride, false);
         if (b->count == KV_BLOCK && b->max_position <= first && !tile->mask)
@@ -93,10 +118,24 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
     }
 }
 
-void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, float *s, void *p, size_t stride)
+/* p = exp(s - m), times the scales of the values where these are Q8. Returns the sum of exp(s - m). */
+static float probabilities(const attention_shape *shape, size_t n, const kv_block *const *blocks, float *s, float m,
+                           void *p, qwen3_dtype p_type)
 {
     const kernels *k = shape->kernels;
-    const qwen3_dtype p_type = k->gemm[shape->kv_type].activation;
+    if (shape->kv_type != QWEN3_DTYPE_Q8)
+        return k->exp_sum(n * KV_BLOCK, s, m, p, p_type);
+    const float sum = k->exp_sum(n * KV_BLOCK, s, m, s, QWEN3_DTYPE_F32);
+    for (size_t i = 0; i < n; i++)
+        k->multiply(KV_BLOCK, s + i * KV_BLOCK, blocks[i]->v, (char *)p + i * KV_BLOCK * dtype_size(p_type), p_type);
+    return sum;
+}
+
+void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+                  float *s, void *p, size_t stride)
+{
+    const kernels *k = shape->kernels;
+    const qwen3_dtype p_type = attention_gemm(shape)->activation;
     const size_t size = dtype_size(p_type), columns = n * KV_BLOCK;
     char *p_row = p;
     for (size_t i = 0; i < tile->rows * shape->group; i++, s += stride, p_row += stride * size) {
@@ -114,14 +153,14 @@ void tile_softmax(const attention_shape *shape, const attention_job *tile, size_
         if (max == -INFINITY)
             memset(p_row, 0, columns * size);
         else
-            tile->l[i] += k->exp_sum(columns, s, tile->m[i], p_row, p_type);
+            tile->l[i] += probabilities(shape, n, blocks, s, tile->m[i], p_row, p_type);
     }
 }
 
 void tile_values(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
-                 const void *p, size_t stride)
+                 const void *p, size_t stride, bf16 *panel)
 {
-    const gemm_kernel *g = &shape->kernels->gemm[shape->kv_type];
+    const gemm_kernel *g = attention_gemm(shape);
     const size_t queries = tile->rows * shape->group, dim = shape->head_dim;
     const char *p_block = p;
     for (size_t i = 0; i < n; i++, p_block += KV_BLOCK * dtype_size(g->activation)) {
@@ -130,6 +169,9 @@ void tile_values(const attention_shape *shape, const attention_job *tile, size_t
         if (b->row_stride)
             shape->kernels->weighted_rows(queries, slots, dim, (const float *)(const void *)p_block, stride, b->v,
                                           b->row_stride, tile->o, dim);
+        else if (shape->kv_type == QWEN3_DTYPE_Q8)
+            multiply_q8(shape, queries, p_block, stride, kv_block_q8(b->v), dim, KV_BLOCK, slots, tile->o, dim, true,
+                        panel);
         else
             gemm(g, queries, p_block, stride, b->v, dim, KV_BLOCK, 0, dim, 0, round_up(slots, (size_t)g->kr), tile->o,
                  dim, true);
@@ -139,14 +181,19 @@ void tile_values(const attention_shape *shape, const attention_job *tile, size_t
 size_t tile_workspace_layout(const attention_shape *shape, size_t tile_rows, size_t n_blocks, void *data,
                              tile_workspace *parts)
 {
-    const qwen3_dtype p_type = shape->kernels->gemm[shape->kv_type].activation;
+    const gemm_kernel *g = attention_gemm(shape);
+    const size_t depth = shape->head_dim > KV_BLOCK ? shape->head_dim : KV_BLOCK;
+    const size_t panel_bytes = shape->kv_type == QWEN3_DTYPE_Q8 ? gemm_packed_bytes(g, (size_t)g->nr, depth) : 0;
     size_t elements = tile_rows * shape->group * tile_stride(n_blocks);
     size_t scores_at = round_up(n_blocks * sizeof(kv_block *), CACHE_LINE);
     size_t probabilities_at = scores_at + elements * sizeof(float);
+    size_t panel_at = probabilities_at + (g->activation == QWEN3_DTYPE_F32 ? 0 : elements * dtype_size(g->activation));
     if (data) {
         parts->blocks = data;
         parts->scores = (float *)((char *)data + scores_at);
-        parts->probabilities = p_type == QWEN3_DTYPE_F32 ? parts->scores : (void *)((char *)data + probabilities_at);
+        parts->probabilities =
+            g->activation == QWEN3_DTYPE_F32 ? parts->scores : (void *)((char *)data + probabilities_at);
+        parts->panel = (bf16 *)((char *)data + panel_at);
     }
-    return probabilities_at + (p_type == QWEN3_DTYPE_F32 ? 0 : elements * dtype_size(p_type));
+    return panel_at + panel_bytes;
 }

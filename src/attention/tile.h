@@ -24,15 +24,17 @@ size_t tile_visible_blocks(const attention_shape *shape, const attention_job *ti
 
 /* s = q K^T, plus the mask; -INFINITY for keys that a query may not see and for slots that are not filled. */
 void tile_scores(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
-                 float *s, size_t stride);
+                 float *s, size_t stride, bf16 *panel);
 
 /* Moves the running m and l of the tile on to the scores s, rescales o where m grew, and stores the probabilities
- * exp(s - m) in the activation type in p (p = s where that is F32; same stride in elements). */
-void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, float *s, void *p, size_t stride);
+ * exp(s - m) in the activation type in p (p = s where that is F32; same stride in elements); for Q8 these times the
+ * scales of the values, and s is overwritten. */
+void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+                  float *s, void *p, size_t stride);
 
 /* o += p V. */
 void tile_values(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
-                 const void *p, size_t stride);
+                 const void *p, size_t stride, bf16 *panel);
 
 /* Elements from one row of scores to the next: rows that are a power of two apart would fall into few sets of a cache.
  */
@@ -46,6 +48,7 @@ typedef struct tile_workspace {
     const kv_block **blocks; /* [n_blocks] */
     float *scores;           /* [tile_rows * group, tile_stride(n_blocks)] */
     void *probabilities;     /* the same in the activation type; = scores where that is F32 */
+    bf16 *panel;             /* one of K or V, expanded; Q8 only */
 } tile_workspace;
 
 /* Lays the parts out from `data` on and returns the bytes they take. data NULL = only the bytes. */

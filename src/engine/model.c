@@ -11,7 +11,8 @@
 
 qwen3_model_options qwen3_model_options_default(void)
 {
-    return (qwen3_model_options){.dtype = QWEN3_DTYPE_AUTO, .seed = 1, .share_weights = true};
+    return (qwen3_model_options){
+        .dtype = QWEN3_DTYPE_AUTO, .kv_dtype = QWEN3_DTYPE_AUTO, .seed = 1, .share_weights = true};
 }
 
 const qwen3_config *qwen3_model_config(const qwen3_model *model)
@@ -69,16 +70,20 @@ uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
 #define SMALL_MODEL_BYTES ((uint64_t)64 << 20)
 
 /* Sets kernels and KV type. With AUTO a small model gets the best level that keeps activations in f32, and keeps keys
- * and values in f32. */
+ * and values in f32 unless another type is asked for. */
 static void choose_precision(qwen3_model *m, const kernels *best)
 {
+    const bool choose_kv = m->options.kv_dtype == QWEN3_DTYPE_AUTO;
     m->kernels = best;
-    m->plan.kv_dtype = m->options.dtype < ELEMENT_TYPES ? m->options.dtype : QWEN3_DTYPE_BF16;
+    m->plan.kv_dtype = !choose_kv                         ? m->options.kv_dtype
+                       : m->options.dtype < ELEMENT_TYPES ? m->options.dtype
+                                                          : QWEN3_DTYPE_BF16;
     if (m->options.isa != QWEN3_ISA_AUTO || qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES)
         return;
     while (m->kernels->gemm[m->options.dtype].activation != QWEN3_DTYPE_F32)
         m->kernels = m->kernels->below;
-    m->plan.kv_dtype = QWEN3_DTYPE_F32;
+    if (choose_kv)
+        m->plan.kv_dtype = QWEN3_DTYPE_F32;
 }
 
 /* All ranks must read the same model and choose the same kernels. */
@@ -96,7 +101,8 @@ static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
                      c->rope_theta,
                      c->yarn_factor,
                      (double)c->tie_word_embeddings,
-                     (double)m->options.dtype};
+                     (double)m->options.dtype,
+                     (double)m->options.kv_dtype};
     double first[sizeof mine / sizeof *mine];
     memcpy(first, mine, sizeof mine);
     comm_broadcast(m->world, first, sizeof first, 0, QWEN3_COMM_CONTROL);
@@ -228,6 +234,8 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
         fail(err, QWEN3_ERR_ARGUMENT, "threads %d: expected a positive number, or 0 to choose", m->options.threads);
     if (m->options.dtype != QWEN3_DTYPE_AUTO && (unsigned)m->options.dtype >= DTYPE_COUNT)
         fail(err, QWEN3_ERR_ARGUMENT, "dtype %d is unknown", (int)m->options.dtype);
+    if (m->options.kv_dtype < QWEN3_DTYPE_AUTO || m->options.kv_dtype > QWEN3_DTYPE_Q8)
+        fail(err, QWEN3_ERR_ARGUMENT, "kv_dtype %d: expected auto, f32, bf16 or q8", (int)m->options.kv_dtype);
     m->spec = strdup(spec ? spec : "");
     if (!m->spec)
         fail(err, QWEN3_ERR_MEMORY, "no memory for the name of the model");

@@ -133,7 +133,7 @@ static inline size_t session_act_bytes(const qwen3_session *s, size_t n)
 /* The same for queries. */
 static inline qwen3_dtype session_q_type(const qwen3_session *s)
 {
-    return s->shape.kernels->gemm[s->shape.kv_type].activation;
+    return attention_gemm(&s->shape)->activation;
 }
 
 /* buffers.c: tables and buffers for the planned step, before it is committed. */

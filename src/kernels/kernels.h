@@ -4,11 +4,11 @@
  * a level above starts from a copy of the level below and overrides entries (kernels.c). Each architecture has its
  * own chain of levels above plain C. Tables are constant after the first call of kernels_get.
  *
- * Types. Weights are stored as F32, BF16, or in quantised blocks Q8, Q4 (blocks.h), keys and values as F32 or
- * BF16 ("storage"). Activations that enter a matrix product are F32, BF16 or Q8 ("activation"): with BF16 storage the
- * levels with BF16 instructions, and that of AVX-512 with Q8 and Q4 too, multiply BF16 by BF16 with f32 accumulation;
- * that of AVX-512 VNNI multiplies Q8 and Q4 by activations of 8 bits; all others widen storage to f32 and keep f32
- * activations. Everything else (residual stream, outputs of products, scores, partial results) is f32.
+ * Types. Weights are stored as F32, BF16, or in quantised blocks Q8, Q4 (blocks.h), keys and values as F32, BF16 or
+ * bytes that become BF16 ("storage"). Activations that enter a matrix product are F32, BF16 or Q8 ("activation"): with
+ * BF16 storage the levels with BF16 instructions, and that of AVX-512 with Q8 and Q4 too, multiply BF16 by BF16 with
+ * f32 accumulation; that of AVX-512 VNNI multiplies Q8 and Q4 by activations of 8 bits; all others widen storage to f32
+ * and keep f32 activations. Everything else (residual stream, outputs of products, scores, partial results) is f32.
  *
  * BF16 conversion rounds to nearest even; NaN stays NaN.
  */
@@ -24,7 +24,7 @@
 typedef uint16_t bf16;
 
 #define DTYPE_COUNT 4
-#define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone; what keys, values and queries can be */
+#define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone */
 #define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
 /* Values along k after which a tile asks for the next weights (see gemm_kernel). */
@@ -135,6 +135,8 @@ typedef struct kernels {
     void (*silu_mul)(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type);
     /* x += y. */
     void (*add)(size_t n, float *x, const float *y);
+    /* y[i] = x[i] * w[i], stored as y_type. y may be x where y_type is F32. */
+    void (*multiply)(size_t n, const float *x, const float *w, void *y, qwen3_dtype y_type);
     /* y[i] = a * x[i], stored as y_type, Q8 too. y may be x where y_type is F32. */
     void (*scale)(size_t n, float a, const float *x, void *y, qwen3_dtype y_type);
     /* Largest of s[0..n); -INFINITY for n = 0. s has no NaN. */
@@ -153,9 +155,10 @@ typedef struct kernels {
                      float *y, size_t y_stride);
     void (*weighted_rows)(size_t rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w,
                           size_t w_stride, float *y, size_t y_stride);
-    /* y[i] = x[i] converted. */
+    /* y[i] = x[i] converted. Bytes are signed, n of them a multiple of 32, and exact in BF16. */
     void (*to_bf16)(size_t n, const float *x, bf16 *y);
     void (*to_f32)(size_t n, const bf16 *x, float *y);
+    void (*bytes_to_bf16)(size_t n, const int8_t *x, bf16 *y);
 
     /* For measuring limits. Reads every byte of p[0..bytes) (64-byte aligned, multiple of 1 KiB) and
      * returns something that depends on it. */

@@ -231,6 +231,20 @@ static void add(size_t n, float *x, const float *y)
     }
 }
 
+TEMPLATE void multiply_as(size_t n, const float *x, const float *w, void *y, const qwen3_dtype y_type)
+{
+    const vec zero = vec_set1(0.0f);
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t part = part_of(n, i);
+        store_part(y, y_type, i, vec_mul(vec_load_part(x + i, part, zero), vec_load_part(w + i, part, zero)), part);
+    }
+}
+
+static void multiply(size_t n, const float *x, const float *w, void *y, qwen3_dtype y_type)
+{
+    BY_TYPE(y_type, multiply_as, n, x, w, y);
+}
+
 TEMPLATE void scale_as(size_t n, float a, const float *x, void *y, const qwen3_dtype y_type)
 {
     float block[BLOCK];
@@ -400,6 +414,12 @@ static void to_f32(size_t n, const bf16 *x, float *y)
         vec_store_part(y + i, vec_load_part_bf16(x + i, part_of(n, i)), part_of(n, i));
 }
 
+static void bytes_to_bf16(size_t n, const int8_t *x, bf16 *y)
+{
+    for (size_t i = 0; i < n; i += 2 * LANES)
+        vec_store_pairs(y + i, vec_byte_pairs(x + i, 0), vec_byte_pairs(x + i, 1));
+}
+
 /* ---- Limits ------------------------------------------------------------------------------------ */
 
 static uint64_t read_memory(const void *p, size_t bytes)
@@ -452,6 +472,7 @@ TEMPLATE void vector_kernels_fill(kernels *k)
     k->rope = rope;
     k->silu_mul = silu_mul;
     k->add = add;
+    k->multiply = multiply;
     k->scale = scale;
     k->max = max;
     k->exp_sum = exp_sum;
@@ -459,6 +480,7 @@ TEMPLATE void vector_kernels_fill(kernels *k)
     k->weighted_rows = weighted_rows;
     k->to_bf16 = to_bf16;
     k->to_f32 = to_f32;
+    k->bytes_to_bf16 = bytes_to_bf16;
     k->read_memory = read_memory;
     for (int type = 0; type < DTYPE_COUNT; type++)
         k->multiply_add[type] = multiply_add;

@@ -260,6 +260,7 @@ OPTIONS = [
     ("unknown strategy", {"--parallel-strategy": "diagonal"}, "diagonal"),
     ("unknown algorithm", {"--attention-algo": "magic"}, "magic"),
     ("unknown dtype", {"--dtype": "f17"}, "f17"),
+    ("keys and values are not kept in q4", {"--kv-dtype": "q4"}, "kv-dtype.*q4.*q8"),
     ("dtype f16 is not kept in memory", {"--dtype": "f16"}, "f16"),
     ("threads 0", {"--threads": "0"}, "--threads"),
     ("threads negative", {"--threads": "-2"}, "--threads"),

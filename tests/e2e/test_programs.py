@@ -131,6 +131,12 @@ def check_choices(p):
             r, _ = p.benchmark(ranks, "--dtype", dtype, "--isa", "avx512_vnni", "--verify")
             p.holds(f"{dtype} with activations of 8 bits is verified", r.get("verified") == "pass"
                     and r["isa"] == "avx512_vnni" and least <= r["relative_l2"] <= most, r)
+    for dtype, least, most in (("f32", 1e-4, 3e-2), ("q8", 1e-3, 8e-2)):
+        r, _ = p.benchmark(ranks, "--dtype", dtype, "--kv-dtype", "q8", "--verify")
+        p.holds(f"{dtype} with keys and values in q8 is verified, and is not something better",
+                r.get("verified") == "pass" and least <= r["relative_l2"] <= most, r)
+    r, _ = p.benchmark(ranks, "--dtype", "bf16", "--kv-dtype", "f32", "--verify")
+    p.holds("bf16 with keys and values in f32 is verified", r.get("verified") == "pass", r)
     blocks = ["--q-block-size", 5, "--kv-block-size", 64, "--token-split-min", 1, "--seed", 7, "--verify"]
     r, _ = p.benchmark(ranks, *blocks)
     p.holds("block sizes, threshold and seed keep the result right", r.get("verified") == "pass" and r["seed"] == "7",
@@ -299,7 +305,7 @@ def check_once(p):
                 once = len(re.findall(pattern, outcome.out)) == 1 and not ERROR.search(outcome.err)
                 p.holds(f"{' '.join(program)} {option} on {ranks}: once, and good", outcome.ok and once, outcome)
     help_text = run(1, "benchmark_qwen3", "--help").out
-    names = """model phase method parallel-strategy grid attention-algo dtype batch-size prompt-len gen-len generate
+    names = """model phase method parallel-strategy grid attention-algo dtype kv-dtype batch-size prompt-len gen-len generate
         iters warmup threads q-block-size kv-block-size use-kv-cache no-kv-cache compare-kv-cache verify seed output
         verbose help version attention roofline pairs n-prompt n-gen n-depth pg repetitions""".split()
     p.holds("--help names every option", all(f"--{name}" in help_text for name in names),

@@ -2,6 +2,10 @@
  * block size. Errors are held against bounds that follow from the arithmetic:
  *   score:  (dim + 4) eps sum |q k|, and eps of |score| + |mask|
  *   output: sum p |v| times (2 x score error + (keys + 16) eps + 2^-8 where probabilities are stored as BF16)
+ * Q8 stores a vector to the nearest multiple of largest / 127, so with vectors of such multiples nothing changes; with
+ * others each value is off by half a step of its vector:
+ *   score:  sum |q| half step more
+ *   output: sum p half step more, and e^(2 x score error) - 1 instead of 2 x score error, which is not small any more
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -55,6 +59,7 @@ typedef struct problem {
     size_t rows, keys;
     int32_t *q_positions, *k_positions;
     float *q, *k, *v;         /* [heads, rows, dim], [kv_heads, keys, dim]; as stored, so rounded where BF16 */
+    bool rounded;             /* Q8 only: k and v are not what is stored */
     float *mask;              /* NULL or [heads, rows, keys] by position */
     double *expected, *bound; /* [heads, rows, dim] */
 } problem;
@@ -72,6 +77,35 @@ static float *random_floats(size_t n, float range, qwen3_dtype type)
     return x;
 }
 
+/* Vectors that Q8 stores without error: integers up to 127, one of them 127 or -127, times a short scale. */
+static float *random_multiples(size_t vectors, size_t dim, float range)
+{
+    float *x = allocate(vectors * dim * sizeof *x);
+    for (size_t i = 0; i < vectors; i++) {
+        const float scale = range / 64 * (float)(1 + random_below(255)) / 512; /* 127 of it are at most range */
+        for (size_t j = 0; j < dim; j++)
+            x[i * dim + j] = scale * (float)((int)random_below(255) - 127);
+        x[i * dim + random_below(dim)] = random_below(2) ? 127 * scale : -127 * scale;
+    }
+    return x;
+}
+
+static float *random_stored(size_t vectors, size_t dim, float range, qwen3_dtype type, bool rounded)
+{
+    const bool exact = type == QWEN3_DTYPE_Q8 && !rounded;
+    return exact ? random_multiples(vectors, dim, range)
+                 : random_floats(vectors * dim, range, rounded ? QWEN3_DTYPE_F32 : type);
+}
+
+/* The most that Q8 changes a value of a vector: its arithmetic is in f32. */
+static double half_step(const problem *p, const float *x)
+{
+    float largest = 0;
+    for (size_t i = 0; i < p->shape.head_dim && p->rounded; i++)
+        largest = fmaxf(largest, fabsf(x[i]));
+    return (0.5 / 127 + 4 * EPS) * largest;
+}
+
 /* Query row r of query head h: the softmax over all keys, in float64. */
 static void solve_row(problem *p, size_t h, size_t r, double *score)
 {
@@ -80,20 +114,25 @@ static void solve_row(problem *p, size_t h, size_t r, double *score)
     double max = -INFINITY, error = 0, sum = 0;
     for (size_t j = 0; j < p->keys; j++) {
         const float *q = p->q + row * dim, *k = p->k + (kv * p->keys + j) * dim;
-        double x = 0, size = 0;
+        double x = 0, size = 0, q_size = 0;
         for (size_t i = 0; i < dim; i++)
-            x += (double)q[i] * k[i], size += fabs((double)q[i] * k[i]);
+            x += (double)q[i] * k[i], size += fabs((double)q[i] * k[i]), q_size += fabs(q[i]);
         double mask = p->mask ? p->mask[row * p->keys + (size_t)p->k_positions[j]] : 0;
         bool visible = !s->causal || p->k_positions[j] <= p->q_positions[r];
         score[j] = visible ? x + mask : -INFINITY;
         if (score[j] > -INFINITY)
-            error = fmax(error, ((double)dim + 4) * EPS * size + EPS * (fabs(x) + fabs(mask)));
+            error =
+                fmax(error, ((double)dim + 4) * EPS * size + EPS * (fabs(x) + fabs(mask)) + q_size * half_step(p, k));
         max = fmax(max, score[j]);
     }
     for (size_t j = 0; j < p->keys; j++)
         sum += score[j] = score[j] == -INFINITY ? 0 : exp(score[j] - max);
-    bool p_bf16 = s->kernels->gemm[s->kv_type].activation == QWEN3_DTYPE_BF16;
-    double relative = 2 * error + ((double)p->keys + 16) * EPS + (p_bf16 ? 1.0 / 256 : 0);
+    bool p_bf16 = attention_gemm(s)->activation == QWEN3_DTYPE_BF16;
+    double relative =
+        (p->rounded ? expm1(2 * error) : 2 * error) + ((double)p->keys + 16) * EPS + (p_bf16 ? 1.0 / 256 : 0);
+    double steps = 0;
+    for (size_t j = 0; j < p->keys && sum > 0; j++)
+        steps += score[j] / sum * half_step(p, p->v + (kv * p->keys + j) * dim);
     for (size_t i = 0; i < dim; i++) {
         double o = 0, size = 0;
         for (size_t j = 0; j < p->keys && sum > 0; j++) {
@@ -101,7 +140,7 @@ static void solve_row(problem *p, size_t h, size_t r, double *score)
             o += term, size += fabs(term);
         }
         p->expected[row * dim + i] = o;
-        p->bound[row * dim + i] = relative * size + 1e-30;
+        p->bound[row * dim + i] = relative * size + (1 + relative) * steps + 1e-30;
     }
 }
 
@@ -138,14 +177,14 @@ static void random_positions(problem *p)
 }
 
 /* range: of q and k; scores reach range^2 * sqrt(dim) or so. */
-static problem problem_make(attention_shape shape, size_t rows, size_t keys, bool masked, float range)
+static problem problem_draw(attention_shape shape, size_t rows, size_t keys, bool masked, float range, bool rounded)
 {
-    problem p = {.shape = shape, .rows = rows, .keys = keys};
+    problem p = {.shape = shape, .rows = rows, .keys = keys, .rounded = rounded};
     size_t heads = shape.kv_heads * shape.group;
     random_positions(&p);
-    p.q = random_floats(heads * rows * shape.head_dim, range, shape.kernels->gemm[shape.kv_type].activation);
-    p.k = random_floats(shape.kv_heads * keys * shape.head_dim, range, shape.kv_type);
-    p.v = random_floats(shape.kv_heads * keys * shape.head_dim, 2.0f, shape.kv_type);
+    p.q = random_floats(heads * rows * shape.head_dim, range, attention_gemm(&shape)->activation);
+    p.k = random_stored(shape.kv_heads * keys, shape.head_dim, range, shape.kv_type, rounded);
+    p.v = random_stored(shape.kv_heads * keys, shape.head_dim, 2.0f, shape.kv_type, rounded);
     if (masked) {
         p.mask = random_floats(heads * rows * keys, 3.0f, QWEN3_DTYPE_F32);
         for (size_t i = 0; i < heads * rows * keys; i++)
@@ -154,6 +193,11 @@ static problem problem_make(attention_shape shape, size_t rows, size_t keys, boo
     }
     problem_solve(&p);
     return p;
+}
+
+static problem problem_make(attention_shape shape, size_t rows, size_t keys, bool masked, float range)
+{
+    return problem_draw(shape, rows, keys, masked, range, false);
 }
 
 static void problem_free(problem *p)
@@ -190,7 +234,7 @@ static void *make_shard(const problem *p, size_t begin, size_t end, bool ragged)
 static attention_job make_job(const problem *p, const void *shard)
 {
     const attention_shape *s = &p->shape;
-    const qwen3_dtype type = s->kernels->gemm[s->kv_type].activation;
+    const qwen3_dtype type = attention_gemm(s)->activation;
     const size_t stride = attention_q_stride(s), n = s->kv_heads * s->group * p->rows;
     attention_job job = {.rows = p->rows, .q_positions = p->q_positions, .mask = p->mask};
     char *q = allocate(n * stride * dtype_size(type));
@@ -399,6 +443,38 @@ static void check_block(const kernels *k, qwen3_dtype type, size_t dim)
     free(bk), free(bv), free(expected), free(key), free(value), free(turned);
 }
 
+/* The same for Q8: the bytes are those of the packing of all q, once they are BF16. */
+static void check_q8_block(const kernels *k, size_t dim)
+{
+    attention_shape s = {.kernels = k, .kv_type = QWEN3_DTYPE_Q8, .head_dim = dim, .kv_heads = 1, .group = 1};
+    const gemm_kernel *g = attention_gemm(&s);
+    const size_t k_values = kv_block_k_bytes(&s) - KV_BLOCK * sizeof(float), nr = (size_t)g->nr;
+    const size_t v_values = kv_block_v_bytes(&s) - KV_BLOCK * sizeof(float);
+    const size_t most = k_values > v_values ? k_values : v_values;
+    char *bk = allocate(kv_block_k_bytes(&s)), *bv = allocate(kv_block_v_bytes(&s));
+    bf16 *expanded = allocate(most * sizeof(bf16)), *expected = allocate(most * sizeof(bf16));
+    float *key = random_multiples(KV_BLOCK, dim, 5.0f), *value = random_multiples(KV_BLOCK, dim, 0x1p66f);
+    float *turned = allocate(KV_BLOCK * dim * sizeof(float));
+    for (size_t slot = 0; slot < KV_BLOCK; slot++)
+        kv_block_store(&s, bk, bv, slot, key + slot * dim, value + slot * dim);
+    for (size_t slot = 0; slot < KV_BLOCK; slot++)
+        for (size_t i = 0; i < dim; i++) {
+            key[slot * dim + i] /= ((float *)bk)[slot];
+            turned[i * KV_BLOCK + slot] = value[slot * dim + i] / ((float *)bv)[slot];
+        }
+    for (size_t n = 0; n < KV_BLOCK; n += nr)
+        gemm_pack_panel(g, KV_BLOCK, dim, n / nr, key + n * dim, QWEN3_DTYPE_F32, dim,
+                        expected + n * round_up(dim, (size_t)g->kr));
+    k->bytes_to_bf16(k_values, kv_block_q8(bk), expanded);
+    assert_memory_equal(expanded, expected, k_values * sizeof(bf16));
+    for (size_t n = 0; n < dim; n += nr)
+        gemm_pack_panel(g, dim, KV_BLOCK, n / nr, turned + n * KV_BLOCK, QWEN3_DTYPE_F32, KV_BLOCK,
+                        expected + n * KV_BLOCK);
+    k->bytes_to_bf16(v_values, kv_block_q8(bv), expanded);
+    assert_memory_equal(expanded, expected, v_values * sizeof(bf16));
+    free(bk), free(bv), free(expanded), free(expected), free(key), free(value), free(turned);
+}
+
 static void test_blocks(void **state)
 {
     (void)state;
@@ -408,7 +484,40 @@ static void test_blocks(void **state)
         for (int type = 0; type < ELEMENT_TYPES; type++)
             for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
                 check_block(k, (qwen3_dtype)type, dims[d]);
+        for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+            check_q8_block(k, dims[d]);
     }
+}
+
+/* Vectors of 0, of the smallest and the largest numbers, and such as are not finite. */
+static void test_q8_scales(void **state)
+{
+    (void)state;
+    enum { Q8_DIM = 40 };
+    attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .kv_type = QWEN3_DTYPE_Q8, .head_dim = Q8_DIM};
+    static const float largest[] = {0, 1e-42f, 0x1p-101f, 0x1p-100f, 1e-20f, 1, 77.7f, 1e30f, 3.4e38f, INFINITY, NAN};
+    char *k = allocate(kv_block_k_bytes(&s)), *v = allocate(kv_block_v_bytes(&s));
+    int8_t *bytes = (int8_t *)v + KV_BLOCK * sizeof(float);
+    for (size_t c = 0; c < sizeof largest / sizeof *largest; c++) {
+        float x[Q8_DIM];
+        for (size_t i = 0; i < Q8_DIM; i++)
+            x[i] = random_float(isfinite(largest[c]) ? largest[c] : 1.0f);
+        x[random_below(Q8_DIM)] = random_below(2) ? largest[c] : -largest[c];
+        const size_t slot = random_below(KV_BLOCK), nr = (size_t)attention_gemm(&s)->nr;
+        kv_block_store(&s, k, v, slot, x, x);
+        const float scale = ((float *)v)[slot];
+        assert_memory_equal((float *)k + slot, &scale, sizeof scale);
+        assert_int_equal(isfinite(scale), isfinite(largest[c]));
+        if (!isfinite(scale))
+            continue;
+        assert_true(largest[c] < 0x1p-100f ? scale == 0 : fabs((double)scale * 127 / largest[c] - 1) <= 2 * EPS);
+        for (size_t i = 0; i < Q8_DIM; i++) {
+            const int8_t q = bytes[(i / nr * KV_BLOCK + slot / 2 * 2) * nr + i % nr * 2 + slot % 2];
+            assert_true(q >= -127);
+            assert_true(fabs((double)scale * q - x[i]) <= (scale > 0 ? 0.50003 * scale : 0x1p-100));
+        }
+    }
+    free(k), free(v);
 }
 
 /* A shard is still the same after it was moved, and says so in its views. */
@@ -468,7 +577,10 @@ static void check_case(const kernels *k, qwen3_dtype type, int number)
     size_t rows = random_below(5) ? 1 + random_below(50) : 1, keys = random_below(8) ? random_below(5 * KV_BLOCK) : 0;
     /* Scores of some units, of some tens, and of +-1e4 and more. */
     static const float ranges[] = {1.0f, 2.0f, 60.0f};
-    problem p = problem_make(s, rows, keys, random_below(3) == 0, ranges[random_below(3)]);
+    const float range = ranges[random_below(3)];
+    /* A bound on what rounding keys costs says something where scores are small. */
+    const bool rounded = type == QWEN3_DTYPE_Q8 && random_below(2);
+    problem p = problem_draw(s, rows, keys, random_below(3) == 0, rounded ? 0.5f : range, rounded);
     void *shard = make_shard(&p, 0, keys, random_below(2));
     int threads = 1 + (int)random_below(3);
     bool in_place = type == QWEN3_DTYPE_F32 && random_below(2);
@@ -483,10 +595,10 @@ static void check_case(const kernels *k, qwen3_dtype type, int number)
         double worst = worst_error(&p, &job);
         if (!(worst <= 1.0))
             fail_msg("%s %s %s case %d: error is %g times the bound (rows %zu keys %zu dim %zu kv_heads %zu group %zu "
-                     "causal %d mask %d blocks %d %d threads %d in place %d)",
-                     k->name, type == QWEN3_DTYPE_F32 ? "f32" : "bf16", attention_algorithm_get(algorithms[a])->name,
-                     number, worst, rows, keys, s.head_dim, s.kv_heads, s.group, s.causal, p.mask != NULL,
-                     s.q_block_size, s.kv_block_size, threads, in_place);
+                     "causal %d mask %d blocks %d %d threads %d in place %d rounded %d)",
+                     k->name, qwen3_dtype_name(type), attention_algorithm_get(algorithms[a])->name, number, worst, rows,
+                     keys, s.head_dim, s.kv_heads, s.group, s.causal, p.mask != NULL, s.q_block_size, s.kv_block_size,
+                     threads, in_place, rounded);
         size_t queries = s.kv_heads * s.group * rows;
         assert_memory_equal(job.o, again.o, queries * s.head_dim * sizeof(float));
         assert_memory_equal(job.l, again.l, queries * sizeof(float));
@@ -503,7 +615,7 @@ static void test_random_cases(void **state)
     (void)state;
     FOR_EACH_LEVEL(k)
     {
-        for (int type = 0; type < ELEMENT_TYPES; type++)
+        for (int type = 0; type <= QWEN3_DTYPE_Q8; type++)
             for (int number = 0; number < 60; number++)
                 check_case(k, (qwen3_dtype)type, number);
     }
@@ -515,7 +627,7 @@ static void test_split_keys(void **state)
 {
     (void)state;
     for (int round = 0; round < 40; round++) {
-        attention_shape s = random_shape(kernels_get(QWEN3_ISA_AUTO), (qwen3_dtype)(round % 2));
+        attention_shape s = random_shape(kernels_get(QWEN3_ISA_AUTO), (qwen3_dtype)(round % 3));
         size_t keys = 1 + random_below(300), parts[] = {0, random_below(keys + 1), keys};
         problem p = problem_make(s, 1 + random_below(20), keys, random_below(2), 2.0f);
         void *nothing = make_shard(&p, 0, 0, false);
@@ -594,9 +706,9 @@ int main(void)
     random_state = seed ? strtoull(seed, NULL, 0) : 20240607;
     printf("QWEN3_TEST_SEED=%llu\n", (unsigned long long)random_state);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_partials),     cmocka_unit_test(test_blocks),     cmocka_unit_test(test_shard),
-        cmocka_unit_test(test_random_cases), cmocka_unit_test(test_split_keys), cmocka_unit_test(test_many_jobs),
-        cmocka_unit_test(test_score_memory),
+        cmocka_unit_test(test_partials),  cmocka_unit_test(test_blocks),       cmocka_unit_test(test_q8_scales),
+        cmocka_unit_test(test_shard),     cmocka_unit_test(test_random_cases), cmocka_unit_test(test_split_keys),
+        cmocka_unit_test(test_many_jobs), cmocka_unit_test(test_score_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -210,6 +210,54 @@ static void test_conversions(void **state)
     }
 }
 
+static void test_bytes(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (size_t n = 0; n <= 512; n += 32)
+            for (int at_start = 0; at_start < 2; at_start++) {
+                fenced fx, fy;
+                int8_t *x = fence(&fx, n, at_start);
+                bf16 *y = fence(&fy, n * sizeof(bf16), at_start);
+                for (size_t i = 0; i < n; i++)
+                    x[i] = (int8_t)(n == 256 ? (int)i - 128 : (int)random_below(256) - 128);
+                k->bytes_to_bf16(n, x, y);
+                for (size_t i = 0; i < n; i++)
+                    assert_true(bf16_to_f32(y[i]) == (float)x[i]);
+                unfence(&fx);
+                unfence(&fy);
+            }
+    }
+}
+
+static void test_multiply(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
+            const size_t n = sizes[s / 2];
+            fenced fx, fw, fh;
+            float *x = fence(&fx, n * sizeof(float), s & 1), *w = fence(&fw, n * sizeof(float), s & 1);
+            bf16 *h = fence(&fh, n * sizeof(bf16), s & 1);
+            fill_nasty(x, n);
+            fill_nasty(w, n);
+            float exact[1031];
+            assert_true(n <= COUNT(exact));
+            for (size_t i = 0; i < n; i++)
+                exact[i] = x[i] * w[i];
+            k->multiply(n, x, w, h, QWEN3_DTYPE_BF16);
+            check_rounded("multiply", k->name, n, h, exact);
+            k->multiply(n, x, w, x, QWEN3_DTYPE_F32);
+            assert_memory_equal(x, exact, n * sizeof *x);
+            unfence(&fx);
+            unfence(&fw);
+            unfence(&fh);
+        }
+    }
+}
+
 /* ---- Element by element ------------------------------------------------------------------------ */
 
 static void test_add_scale_max(void **state)
@@ -481,10 +529,11 @@ int main(void)
 {
     seed_random();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),         cmocka_unit_test(test_dispatch),    cmocka_unit_test(test_common_level),
-        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_conversions), cmocka_unit_test(test_rms_norm),
-        cmocka_unit_test(test_add_scale_max), cmocka_unit_test(test_rope),        cmocka_unit_test(test_silu_mul),
-        cmocka_unit_test(test_exp_sum),       cmocka_unit_test(test_nan),         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_names),      cmocka_unit_test(test_dispatch),    cmocka_unit_test(test_common_level),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_conversions), cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_multiply),   cmocka_unit_test(test_rms_norm),    cmocka_unit_test(test_add_scale_max),
+        cmocka_unit_test(test_rope),       cmocka_unit_test(test_silu_mul),    cmocka_unit_test(test_exp_sum),
+        cmocka_unit_test(test_nan),        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,6 +81,12 @@ TEMPLATE vec vec_pairs(const bf16 *p, int odd)
     return vreinterpretq_f32_u32(odd ? vandq_u32(u, vdupq_n_u32(0xffff0000u)) : vshlq_n_u32(u, 16));
 }
 
+TEMPLATE void vec_store_pairs(bf16 *p, vec even, vec odd)
+{
+    const uint32x4_t low = vshrq_n_u32(vreinterpretq_u32_f32(even), 16);
+    vst1q_u16(p, vreinterpretq_u16_u32(vorrq_u32(low, vreinterpretq_u32_f32(odd))));
+}
+
 TEMPLATE vec vec_byte_pairs(const void *p, int odd)
 {
     const int32x4_t u = vmovl_s16(vreinterpret_s16_s8(vld1_s8(p)));

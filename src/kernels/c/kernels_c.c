@@ -175,6 +175,12 @@ static void add(size_t n, float *x, const float *y)
         x[i] += y[i];
 }
 
+static void multiply(size_t n, const float *x, const float *w, void *y, qwen3_dtype y_type)
+{
+    for (size_t i = 0; i < n; i++)
+        store(y, y_type, i, x[i] * w[i]);
+}
+
 static void scale(size_t n, float a, const float *x, void *y, qwen3_dtype y_type)
 {
     float block[BLOCK];
@@ -244,6 +250,12 @@ static void to_f32(size_t n, const bf16 *x, float *y)
         y[i] = bf16_to_f32(x[i]);
 }
 
+static void bytes_to_bf16(size_t n, const int8_t *x, bf16 *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = f32_to_bf16((float)x[i]);
+}
+
 static uint64_t read_memory(const void *p, size_t bytes)
 {
     const uint64_t *x = p;
@@ -282,6 +294,7 @@ void kernels_init_c(kernels *k)
     k->rope = rope;
     k->silu_mul = silu_mul;
     k->add = add;
+    k->multiply = multiply;
     k->scale = scale;
     k->max = max;
     k->exp_sum = exp_sum;
@@ -289,6 +302,7 @@ void kernels_init_c(kernels *k)
     k->weighted_rows = weighted_rows;
     k->to_bf16 = to_bf16;
     k->to_f32 = to_f32;
+    k->bytes_to_bf16 = bytes_to_bf16;
     k->read_memory = read_memory;
     for (int type = 0; type < DTYPE_COUNT; type++)
         k->multiply_add[type] = multiply_add;

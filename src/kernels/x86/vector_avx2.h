@@ -88,6 +88,13 @@ TEMPLATE vec vec_pairs(const bf16 *p, int odd)
                                    : _mm256_slli_epi32(u, 16));
 }
 
+/* The inverse, of values that are exact in BF16. */
+TEMPLATE void vec_store_pairs(bf16 *p, vec even, vec odd)
+{
+    const __m256i low = _mm256_srli_epi32(_mm256_castps_si256(even), 16);
+    _mm256_storeu_si256((__m256i *)p, _mm256_or_si256(low, _mm256_castps_si256(odd)));
+}
+
 /* The even or the odd ones of 2 * LANES signed bytes. */
 TEMPLATE vec vec_byte_pairs(const void *p, int odd)
 {

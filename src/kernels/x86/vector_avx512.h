@@ -66,6 +66,12 @@ TEMPLATE vec vec_pairs(const bf16 *p, int odd)
                                    : _mm512_slli_epi32(u, 16));
 }
 
+TEMPLATE void vec_store_pairs(bf16 *p, vec even, vec odd)
+{
+    const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
+    _mm512_storeu_si512(p, _mm512_or_si512(low, _mm512_castps_si512(odd)));
+}
+
 TEMPLATE vec vec_byte_pairs(const void *p, int odd)
 {
     const __m512i u = _mm512_cvtepi16_epi32(_mm256_loadu_si256(p));
