@@ -13,5 +13,7 @@ typedef struct command {
 
 qwen3_status command_logits(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_info(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
+qwen3_status command_tokenize(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
+qwen3_status command_detokenize(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 
 #endif

@@ -8,6 +8,8 @@
 static const command commands[] = {
     {"logits", "Write the logits of given tokens as raw little-endian float32", command_logits},
     {"info", "Show a model's configuration, tensors, parameters and memory needs", command_info},
+    {"tokenize", "Turn text on standard input into token ids", command_tokenize},
+    {"detokenize", "Turn token ids on standard input into text", command_detokenize},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
