@@ -95,7 +95,9 @@ static qwen3_status encode_text(encoder *e, const unsigned char *text, size_t le
         at += e->t->tokens[id].bytes;
         begin = at;
     }
-    return status ? status : encode_stretch(e, text + begin, length - begin, err);
+    if (status == QWEN3_OK && begin < length)
+        status = encode_stretch(e, text + begin, length - begin, err);
+    return status;
 }
 
 static qwen3_status check_text(size_t length, const qwen3_text_range *plain, size_t n_plain, qwen3_error *err)

@@ -86,6 +86,8 @@ qwen3_status utf8_append_valid(text_buffer *out, const unsigned char *text, size
     size_t begin = 0, at = 0, length;
     if (held)
         *held = 0;
+    if (bytes == 0) /* text may be NULL */
+        return QWEN3_OK;
     while (at < bytes && status == QWEN3_OK) {
         int32_t code_point = utf8_decode(text + at, bytes - at, &length);
         if (code_point < 0) {
