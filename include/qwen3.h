@@ -338,6 +338,71 @@ typedef struct qwen3_session_info {
 QWEN3_API void qwen3_session_get_info(const qwen3_session *session, qwen3_session_info *info);
 QWEN3_API void qwen3_session_reset_stats(qwen3_session *session);
 
+/* ---- Text -------------------------------------------------------------------------------------- */
+
+/* The tokenizer of a published model directory: normalisation form C, the split pattern of the family,
+ * byte-level byte-pair encoding, and added tokens, which stand for themselves in text ("<|im_end|>").
+ * Immutable: any number of threads may use one at once. Nothing in this section is collective. */
+typedef struct qwen3_tokenizer qwen3_tokenizer;
+
+/* Reads `path`: a directory with tokenizer.json, or that file. Settings that would change ids and are not
+ * handled are refused by name (QWEN3_ERR_UNSUPPORTED). On failure *tokenizer is NULL and nothing is kept. */
+QWEN3_API qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer, qwen3_error *err);
+/* NULL is allowed. Streams of the tokenizer must be closed first. */
+QWEN3_API void qwen3_tokenizer_close(qwen3_tokenizer *tokenizer);
+
+typedef enum qwen3_token_kind {
+    QWEN3_TOKEN_NONE = 0, /* no token has this id */
+    QWEN3_TOKEN_ORDINARY, /* a piece of text */
+    QWEN3_TOKEN_ADDED,    /* an added token that belongs to what is read: "<think>", "<tool_call>" */
+    QWEN3_TOKEN_SPECIAL,  /* an added token that steers: "<|im_end|>", "<|endoftext|>" */
+} qwen3_token_kind;
+
+/* The largest id plus 1. The output head of a model can have more rows: its last ones stand for no token. */
+QWEN3_API int32_t qwen3_tokenizer_vocab_size(const qwen3_tokenizer *tokenizer);
+/* Any id may be asked for. */
+QWEN3_API qwen3_token_kind qwen3_tokenizer_kind(const qwen3_tokenizer *tokenizer, int32_t id);
+/* The bytes that the token stands for, which need not be well-formed UTF-8 on their own and are not ended by
+ * a zero; *length of them (NULL where not wanted), owned by the tokenizer. NULL where no token has the id. */
+QWEN3_API const char *qwen3_tokenizer_token(const qwen3_tokenizer *tokenizer, int32_t id, size_t *length);
+/* The id of the token of exactly these bytes, added tokens first; -1 where there is none. */
+QWEN3_API int32_t qwen3_tokenizer_find(const qwen3_tokenizer *tokenizer, const char *bytes, size_t length);
+
+/* Bytes [begin, end) of a text. */
+typedef struct qwen3_text_range {
+    size_t begin, end;
+} qwen3_text_range;
+
+/* The ids of a text of at most 512 MiB, which may hold zero bytes. Bytes that are not UTF-8 are read as
+ * U+FFFD, one for each maximal subpart (Unicode 15, section 3.9), as published decoders write it.
+ * plain [n_plain]: ascending ranges that do not overlap, in which no added token is recognised, so that what
+ * a user wrote never becomes a control token; a range over the whole text for a text that is all plain, NULL
+ * and 0 for none. A range does not cut the text otherwise: ids do not depend on it where no added token
+ * touches it. *ids [*n] is freed with free(); it is not NULL even where *n is 0. On failure it is NULL. */
+QWEN3_API qwen3_status qwen3_tokenizer_encode(const qwen3_tokenizer *tokenizer, const char *text, size_t length,
+                                              const qwen3_text_range *plain, size_t n_plain, int32_t **ids, size_t *n,
+                                              qwen3_error *err);
+
+/* The text of ids, well-formed UTF-8: what tokens give otherwise is written as U+FFFD, one for each maximal
+ * subpart. skip_special leaves out tokens of kind QWEN3_TOKEN_SPECIAL. *text [*length] ends with a zero, not
+ * counted, and is freed with free(). An id without a token is an error. On failure *text is NULL. */
+QWEN3_API qwen3_status qwen3_tokenizer_decode(const qwen3_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                                              bool skip_special, char **text, size_t *length, qwen3_error *err);
+
+/* Decoding token by token: what was pushed, in order, gives the text of qwen3_tokenizer_decode, and each
+ * part of it is well-formed UTF-8. The beginning of a character waits for its other bytes. */
+typedef struct qwen3_text_stream qwen3_text_stream;
+
+QWEN3_API qwen3_status qwen3_text_stream_open(const qwen3_tokenizer *tokenizer, bool skip_special,
+                                              qwen3_text_stream **stream, qwen3_error *err);
+/* *text [*length] ends with a zero, not counted, belongs to the stream and lives until its next call. */
+QWEN3_API qwen3_status qwen3_text_stream_push(qwen3_text_stream *stream, int32_t id, const char **text, size_t *length,
+                                              qwen3_error *err);
+/* The end: what still waits becomes U+FFFD. Then the stream can be used again. */
+QWEN3_API void qwen3_text_stream_finish(qwen3_text_stream *stream, const char **text, size_t *length);
+/* NULL is allowed. */
+QWEN3_API void qwen3_text_stream_close(qwen3_text_stream *stream);
+
 /* ---- Chat -------------------------------------------------------------------------------------- */
 
 /* The chat template of a model: how a conversation becomes the text that the model continues. The template is

@@ -15,5 +15,7 @@ qwen3_status command_logits(const command *self, qwen3_comm *world, int argc, co
 qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_info(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_template(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
+qwen3_status command_tokenize(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
+qwen3_status command_detokenize(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 
 #endif

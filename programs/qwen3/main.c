@@ -9,6 +9,8 @@ static const command commands[] = {
     {"logits", "Write the logits of given tokens as raw little-endian float32", command_logits},
     {"pack", "Pack a checkpoint for the kernels, to be mapped and used in place", command_pack},
     {"info", "Show a model's configuration, tensors, parameters and memory needs", command_info},
+    {"tokenize", "Turn text on standard input into token ids", command_tokenize},
+    {"detokenize", "Turn token ids on standard input into text", command_detokenize},
     {"template", "Render a conversation into the prompt that the model's chat template makes of it", command_template},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -79,9 +79,9 @@ class Outcome:
         return f"$ {' '.join(map(str, self.command))}\nexit status {self.code}\n{self.out[-1000:]}\n{self.err[-1500:]}"
 
 
-def run(ranks, program, *arguments, timeout=60, env=None):
+def run(ranks, program, *arguments, timeout=60, env=None, stdin=b""):
     """Runs a program of the build (or a path) on `ranks` ranks; kills the whole group on timeout. One rank is
-    started as users start it: without the launcher."""
+    started as users start it: without the launcher. stdin: bytes."""
     program = BIN / program  # an absolute path stays what it is
     if not program.exists():
         sys.exit(f"{program} is missing: build it, or set QWEN3_BIN")
@@ -91,9 +91,11 @@ def run(ranks, program, *arguments, timeout=60, env=None):
         command += [*EMULATOR, str(part)] if pathlib.Path(str(part)).parent == BIN else [str(part)]
     if ranks > 1:
         command = [LAUNCH, MPIEXEC, str(ranks), *command]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
-                                 env=environment)
+    with (tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as out, tempfile.TemporaryFile("w+") as err,
+          tempfile.TemporaryFile() as given):
+        given.write(stdin)
+        given.seek(0)
+        child = subprocess.Popen(command, stdin=given, stdout=out, stderr=err, start_new_session=True, env=environment)
         try:
             code = child.wait(timeout)
         except subprocess.TimeoutExpired:
