@@ -127,10 +127,10 @@ def check_choices(p):
         r, _ = p.benchmark(ranks, "--dtype", dtype, "--verify")
         p.holds(f"{dtype} is verified, and is not something better", r.get("verified") == "pass"
                 and r["dtype"] == dtype and least <= r["relative_l2"] <= most, r)
-        if has_level("avx512_vnni"):
-            r, _ = p.benchmark(ranks, "--dtype", dtype, "--isa", "avx512_vnni", "--verify")
+        for isa in filter(has_level, ("avx512_vnni", "neon_dot")):
+            r, _ = p.benchmark(ranks, "--dtype", dtype, "--isa", isa, "--verify")
             p.holds(f"{dtype} with activations of 8 bits is verified", r.get("verified") == "pass"
-                    and r["isa"] == "avx512_vnni" and least <= r["relative_l2"] <= most, r)
+                    and r["isa"] == isa and least <= r["relative_l2"] <= most, r)
     blocks = ["--q-block-size", 5, "--kv-block-size", 64, "--token-split-min", 1, "--seed", 7, "--verify"]
     r, _ = p.benchmark(ranks, *blocks)
     p.holds("block sizes, threshold and seed keep the result right", r.get("verified") == "pass" and r["seed"] == "7",
