@@ -12,8 +12,9 @@
 
 #define NR (VECS * LANES)
 
-/* Each sum is two registers, the whole one and that within a block. Up to this many rows, 4 vectors of outputs have 24
- * of these, and the weights pass by once; up to 6 rows, 2 vectors of outputs have as many. */
+/* Products are summed for 2 vectors of outputs at a time, within a block first, which takes as many registers again.
+ * Up to this many rows, the whole sums of all outputs fit beside these, and the weights pass by once; more rows, up to
+ * 6, leave registers for half of the outputs: 24 sums, 4 weights, the activations, the table and the mask of codes. */
 #define WHOLE_ROWS 3
 
 /* The weights for eight i of 2 vectors of outputs, from those at q on: fours[0] of i = 0, 4, 1, 5 and fours[1] of 2, 6,
@@ -38,30 +39,25 @@ TEMPLATE void load_weights(const qwen3_dtype storage, int8x16_t levels, const un
     }
 }
 
-/* block = products of a block of each of `rows` rows with those of `vecs` vectors of outputs whose first q stands at
- * q. */
-TEMPLATE void sum_block(const int rows, const int vecs, const qwen3_dtype storage, int8x16_t levels,
-                        const unsigned char *x, size_t x_bytes, const unsigned char *q, int32x4_t block[MR][VECS])
+/* block = products of a block of each of `rows` rows with those of 2 vectors of outputs whose first q stands at q. */
+TEMPLATE void sum_block(const int rows, const qwen3_dtype storage, int8x16_t levels, const unsigned char *x,
+                        size_t x_bytes, const unsigned char *q, int32x4_t block[MR][2])
 {
-    const size_t width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
     const size_t eight_bytes = NR * (storage == QWEN3_DTYPE_Q8 ? 8 : 4);
     UNROLL
-    for (int v = 0; v < rows * vecs; v++)
-        block[v / vecs][v % vecs] = vdupq_n_s32(0);
+    for (int r = 0; r < rows; r++)
+        block[r][0] = block[r][1] = vdupq_n_s32(0);
     UNROLL
     for (size_t i = 0; i < BLOCK; i += 8) {
+        int8x16_t fours[2][2];
+        load_weights(storage, levels, q + i / 8 * eight_bytes, fours);
         UNROLL
-        for (int v = 0; v < vecs; v += 2) {
-            int8x16_t fours[2][2];
-            load_weights(storage, levels, q + i / 8 * eight_bytes + (size_t)v * LANES * width, fours);
+        for (int r = 0; r < rows; r++) {
+            const int8x8_t xi = vld1_s8((const int8_t *)x + (size_t)r * x_bytes + activation_offset(i));
             UNROLL
-            for (int r = 0; r < rows; r++) {
-                const int8x8_t xi = vld1_s8((const int8_t *)x + (size_t)r * x_bytes + activation_offset(i));
-                UNROLL
-                for (int j = 0; j < 2; j++) {
-                    block[r][v + j] = vdotq_lane_s32(block[r][v + j], fours[0][j], xi, 0);
-                    block[r][v + j] = vdotq_lane_s32(block[r][v + j], fours[1][j], xi, 1);
-                }
+            for (int v = 0; v < 2; v++) {
+                block[r][v] = vdotq_lane_s32(block[r][v], fours[0][v], xi, 0);
+                block[r][v] = vdotq_lane_s32(block[r][v], fours[1][v], xi, 1);
             }
         }
     }
@@ -73,6 +69,7 @@ TEMPLATE void sum_outputs(const int rows, const int vecs, const qwen3_dtype stor
                           float *y, size_t y_stride, bool accumulate)
 {
     const size_t group_bytes = NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES);
+    const size_t width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
     const int8x16_t levels = vld1q_s8(q4_values);
     vec sum[MR][VECS];
     UNROLL
@@ -82,16 +79,19 @@ TEMPLATE void sum_outputs(const int rows, const int vecs, const qwen3_dtype stor
             sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
     }
     for (size_t g = 0; g < k_groups; g++, scales += group_bytes, q += group_bytes, x += ACTIVATION_BLOCK_BYTES) {
-        int32x4_t block[MR][VECS];
-        sum_block(rows, vecs, storage, levels, x, x_bytes, q, block);
         UNROLL
-        for (int v = 0; v < vecs; v++) {
-            const vec s = vec_load_part_bf16((const bf16 *)scales + v * LANES, LANES);
+        for (int v = 0; v < vecs; v += 2) {
+            int32x4_t block[MR][2];
+            sum_block(rows, storage, levels, x, x_bytes, q + (size_t)v * LANES * width, block);
+            const bf16 *at = (const bf16 *)scales + v * LANES;
+            const vec s[2] = {vec_load_part_bf16(at, LANES), vec_load_part_bf16(at + LANES, LANES)};
             UNROLL
             for (int r = 0; r < rows; r++) {
                 float scale;
                 memcpy(&scale, x + (size_t)r * x_bytes, sizeof scale);
-                sum[r][v] = vec_fma(vec_mul(s, vcvtq_f32_s32(block[r][v])), vec_set1(scale), sum[r][v]);
+                UNROLL
+                for (int j = 0; j < 2; j++)
+                    sum[r][v + j] = vec_fma(vec_mul(s[j], vcvtq_f32_s32(block[r][j])), vec_set1(scale), sum[r][v + j]);
             }
         }
     }
@@ -130,8 +130,10 @@ static uint64_t multiply_add(size_t n)
     __asm__ volatile("" : "+w"(ones));
     int32x4_t sum[MR * VECS];
     UNROLL
-    for (int j = 0; j < MR * VECS; j++)
+    for (int j = 0; j < MR * VECS; j++) {
         sum[j] = vdupq_n_s32(0);
+        __asm__ volatile("" : "+w"(sum[j])); /* not known to be equal: one would do for all */
+    }
     for (size_t i = 0; i < steps; i++) {
         UNROLL
         for (int j = 0; j < MR * VECS; j++)
