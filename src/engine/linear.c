@@ -46,43 +46,49 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
     }
 }
 
-/* Rows [row, row + m) of one panel of b.gated, whose first output is n0. `next`: the weights that come after. */
-static void gated_panel(const team *t, const qwen3_session *s, const layer_weights *w, range n, size_t n0, size_t row,
-                        size_t m, const void *next)
+/* Outputs that are gated together: whole panels, and whole blocks where activations are blocks. */
+static size_t gated_width(const qwen3_session *s)
+{
+    return (size_t)gemm_grain(s->model->weights.gemm);
+}
+
+/* Rows [row, row + m) of gated_width outputs of b.gated from n0 on. `next`: the weights that come after. */
+static void gated_part(const team *t, const qwen3_session *s, const layer_weights *w, range n, size_t n0, size_t row,
+                       size_t m, const void *next)
 {
     const gemm_kernel *g = s->model->weights.gemm;
-    const size_t nr = (size_t)g->nr, n1 = n0 + nr < (size_t)n.end ? n0 + nr : (size_t)n.end;
+    const size_t width = gated_width(s), n1 = n0 + width < (size_t)n.end ? n0 + width : (size_t)n.end;
     const size_t x_stride = activation_stride(w->gate.k), y_stride = activation_stride((size_t)range_size(n));
-    float *gate = session_tiles(s, t->tid), *up = gate + TILED_ROWS * nr;
+    float *gate = session_tiles(s, t->tid), *up = gate + TILED_ROWS * width;
     const char *x = (const char *)s->b.normed + session_act_bytes(s, row * x_stride);
-    matrix_product(g, &w->gate, m, x, x_stride, n0, n1, 0, w->gate.k, gate, nr, false, matrix_at(g, &w->up, n0, 0));
-    matrix_product(g, &w->up, m, x, x_stride, n0, n1, 0, w->up.k, up, nr, false, next);
+    matrix_product(g, &w->gate, m, x, x_stride, n0, n1, 0, w->gate.k, gate, width, false, matrix_at(g, &w->up, n0, 0));
+    matrix_product(g, &w->up, m, x, x_stride, n0, n1, 0, w->up.k, up, width, false, next);
     char *y = (char *)s->b.gated + session_act_bytes(s, row * y_stride + n0 - (size_t)n.begin);
     for (size_t r = 0; r < m; r++)
-        s->model->kernels->silu_mul(n1 - n0, gate + r * nr, up + r * nr, y + session_act_bytes(s, r * y_stride),
+        s->model->kernels->silu_mul(n1 - n0, gate + r * width, up + r * width, y + session_act_bytes(s, r * y_stride),
                                     session_act_type(s));
 }
 
 void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range n, size_t m)
 {
     const gemm_kernel *g = s->model->weights.gemm;
-    const size_t nr = (size_t)g->nr, panels = ((size_t)range_size(n) + nr - 1) / nr;
-    if (m == 0 || panels == 0)
+    const size_t width = gated_width(s), parts = ((size_t)range_size(n) + width - 1) / width;
+    if (m == 0 || parts == 0)
         return;
     if (m <= FEW_ROWS) {
-        team_pieces pieces = team_pieces_begin(t, panels, 1);
+        team_pieces pieces = team_pieces_begin(t, parts, 1);
         for (size_t begin, end; team_pieces_next(t, &pieces, &begin, &end);)
             for (; begin < end; begin++)
-                gated_panel(t, s, w, n, (size_t)n.begin + begin * nr, 0, m, NULL);
+                gated_part(t, s, w, n, (size_t)n.begin + begin * width, 0, m, NULL);
         return;
     }
-    const size_t rows = linear_item_rows(t, g, m, panels, TILED_ROWS), items = (m + rows - 1) / rows * panels;
+    const size_t rows = linear_item_rows(t, g, m, parts, TILED_ROWS), items = (m + rows - 1) / rows * parts;
     team_loop_begin(t);
     size_t i = team_loop_next(t);
     for (size_t next; i < items; i = next) {
-        const size_t row = i / panels * rows;
+        const size_t row = i / parts * rows;
         next = team_loop_next(t);
-        gated_panel(t, s, w, n, (size_t)n.begin + i % panels * nr, row, m - row < rows ? m - row : rows,
-                    next < items ? matrix_at(g, &w->gate, (size_t)n.begin + next % panels * nr, 0) : NULL);
+        gated_part(t, s, w, n, (size_t)n.begin + i % parts * width, row, m - row < rows ? m - row : rows,
+                   next < items ? matrix_at(g, &w->gate, (size_t)n.begin + next % parts * width, 0) : NULL);
     }
 }

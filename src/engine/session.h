@@ -35,10 +35,10 @@ typedef struct step_buffers {
     void *attended;          /* [n, part of heads * head_dim] activation */
     void *gated;             /* [n, part of intermediate] activation */
     float *sums;             /* [n, hidden] partial outputs of o and down, to be reduced */
-    float *tiles; /* [threads][2][TILED_ROWS, nr or head_dim]: gate and up of one panel, or k and v of one head */
-    void *embed_scratch; /* [threads][hidden] f32 */
-    void *shards[2];     /* pass_kv */
-    kv_block *own_views; /* by sequence [kv_heads][pages] */
+    float *tiles;            /* [threads][2][TILED_ROWS, gemm_grain or head_dim]: gate and up, or k and v of one head */
+    void *embed_scratch;     /* [threads][hidden] f32 */
+    void *shards[2];         /* pass_kv */
+    kv_block *own_views;     /* by sequence [kv_heads][pages] */
     kv_block *shard_views;
     attention_workspace workspace;
     float *out_hidden; /* [n_out, hidden] after the final norm, by group of rows */
@@ -101,8 +101,8 @@ static inline bool session_attends_all(const qwen3_session *s)
 /* Columns of the tiles of a thread, and the first of its two. */
 static inline size_t session_tile_width(const qwen3_session *s)
 {
-    size_t nr = (size_t)s->model->weights.gemm->nr;
-    return s->shape.head_dim > nr ? s->shape.head_dim : nr;
+    size_t grain = (size_t)gemm_grain(s->model->weights.gemm);
+    return s->shape.head_dim > grain ? s->shape.head_dim : grain;
 }
 static inline float *session_tiles(const qwen3_session *s, int tid)
 {

@@ -55,7 +55,7 @@ bool q4_quantise(const float *x, bf16 *scale, int8_t *codes);
  *
  * value = scale * q, q = -127..127. A block is
  *   f32 scale; int32 -128 * sum of all q; 32 signed bytes, the q of each eight i in the order 0, 4, 1, 5, 2, 6, 3, 7
- * What that is good for stands in x86/kernels_avx512_vnni.c. */
+ * What that is good for stands in x86/kernels_avx512_vnni.c and arm/kernels_neon_dot.c. */
 
 /* Where the q of i stands in its block. */
 static inline size_t activation_offset(size_t i)

@@ -25,6 +25,7 @@ static const char *const isa_names[ISA_COUNT] = {
     [QWEN3_ISA_AVX512_BF16] = "avx512_bf16",
     [QWEN3_ISA_AMX] = "amx",
     [QWEN3_ISA_NEON] = "neon",
+    [QWEN3_ISA_NEON_DOT] = "neon_dot",
     [QWEN3_ISA_NEON_BF16] = "neon_bf16",
 };
 
@@ -36,7 +37,8 @@ static const qwen3_isa below[ISA_COUNT] = {
     [QWEN3_ISA_AVX512_BF16] = QWEN3_ISA_AVX512_VNNI,
     [QWEN3_ISA_AMX] = QWEN3_ISA_AVX512_BF16,
     [QWEN3_ISA_NEON] = QWEN3_ISA_C,
-    [QWEN3_ISA_NEON_BF16] = QWEN3_ISA_NEON,
+    [QWEN3_ISA_NEON_DOT] = QWEN3_ISA_NEON,
+    [QWEN3_ISA_NEON_BF16] = QWEN3_ISA_NEON_DOT,
 };
 
 /* Those that this CPU has are filled; the others stay without a name. */
@@ -112,6 +114,8 @@ static bool cpu_has(qwen3_isa isa)
 #elif defined(__aarch64__)
     case QWEN3_ISA_NEON:
         return true; /* the calling convention needs it */
+    case QWEN3_ISA_NEON_DOT:
+        return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
     case QWEN3_ISA_NEON_BF16:
         return getauxval(AT_HWCAP2) & HWCAP2_BF16;
 #endif
@@ -155,6 +159,7 @@ static void build_tables(void)
         [QWEN3_ISA_AMX] = kernels_init_amx,
 #elif defined(__aarch64__)
         [QWEN3_ISA_NEON] = kernels_init_neon,
+        [QWEN3_ISA_NEON_DOT] = kernels_init_neon_dot,
         [QWEN3_ISA_NEON_BF16] = kernels_init_neon_bf16,
 #endif
     };
@@ -200,7 +205,8 @@ qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err)
         return QWEN3_OK;
     if (isa == QWEN3_ISA_AUTO)
         return fail(err, QWEN3_ERR_ARGUMENT, "environment variable QWEN3_ISA: got \"%s\", expected %s",
-                    getenv("QWEN3_ISA"), "auto, c, avx2, avx512, avx512_vnni, avx512_bf16, amx, neon or neon_bf16");
+                    getenv("QWEN3_ISA"),
+                    "auto, c, avx2, avx512, avx512_vnni, avx512_bf16, amx, neon, neon_dot or neon_bf16");
     return fail(err, QWEN3_ERR_UNSUPPORTED, "instruction set: got %s, expected one that this CPU has, at best %s",
                 qwen3_isa_name(isa), qwen3_isa_name(qwen3_isa_best()));
 }

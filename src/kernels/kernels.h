@@ -4,11 +4,12 @@
  * a level above starts from a copy of the level below and overrides entries (kernels.c). Each architecture has its
  * own chain of levels above plain C. Tables are constant after the first call of kernels_get.
  *
- * Types. Weights are stored as F32, BF16, or in quantised blocks Q8, Q4 (blocks.h), keys and values as F32, BF16 or
- * bytes that become BF16 ("storage"). Activations that enter a matrix product are F32, BF16 or Q8 ("activation"): with
- * BF16 storage the levels with BF16 instructions, and that of AVX-512 with Q8 and Q4 too, multiply BF16 by BF16 with
- * f32 accumulation; that of AVX-512 VNNI multiplies Q8 and Q4 by activations of 8 bits; all others widen storage to f32
- * and keep f32 activations. Everything else (residual stream, outputs of products, scores, partial results) is f32.
+ * Types. Weights are stored as F32, BF16, or in quantised blocks Q8, Q4 (blocks.h), keys and values as F32, BF16
+ * or bytes that become BF16 ("storage"). Activations that enter a matrix product are F32, BF16 or Q8 ("activation"):
+ * with BF16 storage the levels with BF16 instructions, and AMX with Q8 and Q4 too, multiply BF16 by BF16 with f32
+ * accumulation; the other levels with dot products of bytes multiply Q8 and Q4 by activations of 8 bits; all others
+ * widen storage to f32 and keep f32 activations. Everything else (residual stream, outputs of products, scores, partial
+ * results) is f32.
  *
  * BF16 conversion rounds to nearest even; NaN stays NaN.
  */

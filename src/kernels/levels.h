@@ -22,6 +22,7 @@ void kernels_init_amx(kernels *k);
 void kernels_bf16_blocks(kernels *k);
 #elif defined(__aarch64__)
 void kernels_init_neon(kernels *k);
+void kernels_init_neon_dot(kernels *k);
 void kernels_init_neon_bf16(kernels *k);
 #endif
 

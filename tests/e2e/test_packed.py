@@ -17,7 +17,7 @@ MODELS = {
     "panels": (Shape(hidden=101, inter=203, layers=2, heads=8, kv_heads=4, head_dim=64, vocab=257), {"dtype": "f32"}),
 }
 DTYPES = ("f32", "bf16", "q8", "q4")
-LEVELS = [isa for isa in ("c", "avx2", "avx512", "avx512_bf16", "neon", "neon_bf16") if has_level(isa)]
+LEVELS = [isa for isa in ("c", "avx2", "avx512", "avx512_bf16", "neon", "neon_dot", "neon_bf16") if has_level(isa)]
 STRATEGIES = ("headwise", "sequence", "hybrid")
 ALGORITHMS = ("standard", "online_softmax")
 

@@ -127,10 +127,10 @@ def check_choices(p):
         r, _ = p.benchmark(ranks, "--dtype", dtype, "--verify")
         p.holds(f"{dtype} is verified, and is not something better", r.get("verified") == "pass"
                 and r["dtype"] == dtype and least <= r["relative_l2"] <= most, r)
-        if has_level("avx512_vnni"):
-            r, _ = p.benchmark(ranks, "--dtype", dtype, "--isa", "avx512_vnni", "--verify")
+        for isa in filter(has_level, ("avx512_vnni", "neon_dot")):
+            r, _ = p.benchmark(ranks, "--dtype", dtype, "--isa", isa, "--verify")
             p.holds(f"{dtype} with activations of 8 bits is verified", r.get("verified") == "pass"
-                    and r["isa"] == "avx512_vnni" and least <= r["relative_l2"] <= most, r)
+                    and r["isa"] == isa and least <= r["relative_l2"] <= most, r)
     for dtype, least, most in (("f32", 1e-4, 3e-2), ("q8", 1e-3, 8e-2)):
         r, _ = p.benchmark(ranks, "--dtype", dtype, "--kv-dtype", "q8", "--verify")
         p.holds(f"{dtype} with keys and values in q8 is verified, and is not something better",

@@ -285,7 +285,9 @@ static void check_shape(qwen3_comm *world, int index, uint64_t *random)
         make_expected(dir, s, (size_t)model->vocab, expected);
     }
     /* A level with activations of 8 bits, where there is one. */
-    const qwen3_isa bytes = kernels_get(QWEN3_ISA_AVX512_VNNI) ? QWEN3_ISA_AVX512_VNNI : qwen3_isa_best();
+    const qwen3_isa bytes = kernels_get(QWEN3_ISA_AVX512_VNNI) ? QWEN3_ISA_AVX512_VNNI
+                            : kernels_get(QWEN3_ISA_NEON_DOT)  ? QWEN3_ISA_NEON_DOT
+                                                               : qwen3_isa_best();
     for (int h = 1; h <= ranks; h++) {
         if (ranks % h)
             continue;

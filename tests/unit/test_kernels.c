@@ -80,6 +80,8 @@ static void test_common_level(void **state)
         {QWEN3_ISA_AVX512, QWEN3_ISA_C, QWEN3_ISA_C},
         {QWEN3_ISA_AMX, QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX512_BF16},
         {QWEN3_ISA_NEON_BF16, QWEN3_ISA_NEON, QWEN3_ISA_NEON},
+        {QWEN3_ISA_NEON_BF16, QWEN3_ISA_NEON_DOT, QWEN3_ISA_NEON_DOT},
+        {QWEN3_ISA_NEON_DOT, QWEN3_ISA_AVX512_VNNI, QWEN3_ISA_C},
         {QWEN3_ISA_NEON, QWEN3_ISA_AVX512_BF16, QWEN3_ISA_C},
         {QWEN3_ISA_NEON_BF16, QWEN3_ISA_C, QWEN3_ISA_C},
     };
@@ -126,6 +128,8 @@ static void test_dispatch(void **state)
     qwen3_error err = {0};
     assert_int_equal(kernels_choose(QWEN3_ISA_AUTO, &chosen, &err), QWEN3_ERR_ARGUMENT);
     assert_non_null(strstr(err.message, "avx1024"));
+    for (qwen3_isa isa = QWEN3_ISA_AUTO; isa < ISA_COUNT; isa++)
+        assert_non_null(strstr(err.message, qwen3_isa_name(isa)));
     err = (qwen3_error){0};
     assert_int_equal(kernels_choose((qwen3_isa)99, &chosen, &err), QWEN3_ERR_UNSUPPORTED);
     assert_null(chosen);

@@ -24,6 +24,9 @@ TEMPLATE vec vec_add_products(vec c, pairs a, pairs b)
 
 #include "kernels/vector_bf16_kernels.h"
 
+/* Quantised weights stay with the level of SDOT: that multiplies 16 pairs in an instruction, and the 32 products of a
+ * block of 4 outputs take 8 of them and 3 that scale the sum. BFDOT multiplies 8 pairs, which makes 16, and weights
+ * would have to be widened before. */
 void kernels_init_neon_bf16(kernels *k)
 {
     vector_bf16_kernels_fill(k);

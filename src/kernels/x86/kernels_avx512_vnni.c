@@ -204,8 +204,10 @@ static uint64_t multiply_add(size_t n)
     const __m512i ones = _mm512_set1_epi32(bits);
     __m512i sum[MR * VECS];
     UNROLL
-    for (int j = 0; j < MR * VECS; j++)
+    for (int j = 0; j < MR * VECS; j++) {
         sum[j] = _mm512_setzero_si512();
+        __asm__ volatile("" : "+v"(sum[j])); /* not known to be equal: one would do for all */
+    }
     for (size_t i = 0; i < steps; i++) {
         UNROLL
         for (int j = 0; j < MR * VECS; j++)

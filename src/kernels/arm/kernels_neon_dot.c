@@ -1,0 +1,155 @@
+/* kernels_neon_dot.c - quantised weights times activations of 8 bits (SDOT, Armv8.2): integers are summed exactly
+ * within a block, and scaled once for its 32 products.
+ *
+ * The instruction adds four products of signed bytes in every 32-bit lane; one of its factors can be a lane of a
+ * vector, so that activations need not be repeated. The four are i, i + 4, i + 1 and i + 5, as they come out of the
+ * words of Q4 and of interleaved pairs of Q8; activations stand in this order (blocks.h).
+ */
+#include "kernels/arm/vector_neon.h"
+
+#include "kernels/blocks.h"
+#include "kernels/tile.h"
+
+#define NR (VECS * LANES)
+
+/* Products are summed for 2 vectors of outputs at a time, within a block first, which takes as many registers again.
+ * Up to this many rows, the whole sums of all outputs fit beside these, and the weights pass by once; more rows, up to
+ * 6, leave registers for half of the outputs: 24 sums, 4 weights, the activations, the table and the mask of codes. */
+#define WHOLE_ROWS 3
+
+/* The weights for eight i of 2 vectors of outputs, from those at q on: fours[0] of i = 0, 4, 1, 5 and fours[1] of 2, 6,
+ * 3, 7. */
+TEMPLATE void load_weights(const qwen3_dtype storage, int8x16_t levels, const unsigned char *q, int8x16_t fours[2][2])
+{
+    if (storage == QWEN3_DTYPE_Q4) {
+        UNROLL
+        for (int v = 0; v < 2; v++) {
+            const uint8x16_t codes = vld1q_u8(q + v * 4 * LANES);
+            fours[0][v] = vqtbl1q_s8(levels, vandq_u8(codes, vdupq_n_u8(15)));
+            fours[1][v] = vqtbl1q_s8(levels, vshrq_n_u8(codes, 4));
+        }
+        return;
+    }
+    UNROLL
+    for (int e = 0; e < 2; e++) {
+        const int8_t *pair = (const int8_t *)q + e * 2 * NR;
+        const int8x16_t a = vld1q_s8(pair), b = vld1q_s8(pair + 2 * 2 * NR);
+        fours[e][0] = vzip1q_s8(a, b);
+        fours[e][1] = vzip2q_s8(a, b);
+    }
+}
+
+/* block = products of a block of each of `rows` rows with those of 2 vectors of outputs whose first q stands at q. */
+TEMPLATE void sum_block(const int rows, const qwen3_dtype storage, int8x16_t levels, const unsigned char *x,
+                        size_t x_bytes, const unsigned char *q, int32x4_t block[MR][2])
+{
+    const size_t eight_bytes = NR * (storage == QWEN3_DTYPE_Q8 ? 8 : 4);
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        block[r][0] = block[r][1] = vdupq_n_s32(0);
+    UNROLL
+    for (size_t i = 0; i < BLOCK; i += 8) {
+        int8x16_t fours[2][2];
+        load_weights(storage, levels, q + i / 8 * eight_bytes, fours);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const int8x8_t xi = vld1_s8((const int8_t *)x + (size_t)r * x_bytes + activation_offset(i));
+            UNROLL
+            for (int v = 0; v < 2; v++) {
+                block[r][v] = vdotq_lane_s32(block[r][v], fours[0][v], xi, 0);
+                block[r][v] = vdotq_lane_s32(block[r][v], fours[1][v], xi, 1);
+            }
+        }
+    }
+}
+
+/* `vecs` vectors of outputs of a panel, the scales and q of the first of which stand at `scales` and q. */
+TEMPLATE void sum_outputs(const int rows, const int vecs, const qwen3_dtype storage, size_t k_groups,
+                          const unsigned char *x, size_t x_bytes, const unsigned char *scales, const unsigned char *q,
+                          float *y, size_t y_stride, bool accumulate)
+{
+    const size_t group_bytes = NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES);
+    const size_t width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
+    const int8x16_t levels = vld1q_s8(q4_values);
+    vec sum[MR][VECS];
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
+    }
+    for (size_t g = 0; g < k_groups; g++, scales += group_bytes, q += group_bytes, x += ACTIVATION_BLOCK_BYTES) {
+        UNROLL
+        for (int v = 0; v < vecs; v += 2) {
+            int32x4_t block[MR][2];
+            sum_block(rows, storage, levels, x, x_bytes, q + (size_t)v * LANES * width, block);
+            const bf16 *at = (const bf16 *)scales + v * LANES;
+            const vec s[2] = {vec_load_part_bf16(at, LANES), vec_load_part_bf16(at + LANES, LANES)};
+            UNROLL
+            for (int r = 0; r < rows; r++) {
+                float scale;
+                memcpy(&scale, x + (size_t)r * x_bytes, sizeof scale);
+                UNROLL
+                for (int j = 0; j < 2; j++)
+                    sum[r][v + j] = vec_fma(vec_mul(s[j], vcvtq_f32_s32(block[r][j])), vec_set1(scale), sum[r][v + j]);
+            }
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            vec_store(y + (size_t)r * y_stride + v * LANES, sum[r][v]);
+    }
+}
+
+TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_groups, const unsigned char *x,
+                          size_t x_stride, const unsigned char *w, float *y, size_t y_stride, bool accumulate,
+                          const char *ahead, size_t ahead_bytes)
+{
+    (void)ahead; /* see PREFETCH_ROWS */
+    (void)ahead_bytes;
+    const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES, width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
+    const unsigned char *q = w + NR * sizeof(bf16);
+    const int vecs = rows <= WHOLE_ROWS ? VECS : VECS / 2;
+    UNROLL
+    for (int v = 0; v < VECS; v += vecs) {
+        const size_t out = (size_t)v * LANES;
+        sum_outputs(rows, vecs, storage, k_groups, x, x_bytes, w + out * sizeof(bf16), q + out * width, y + out,
+                    y_stride, accumulate);
+    }
+}
+
+DEFINE_TILE(tile_q8, tile_blocks, QWEN3_DTYPE_Q8)
+DEFINE_TILE(tile_q4, tile_blocks, QWEN3_DTYPE_Q4)
+
+static uint64_t multiply_add(size_t n)
+{
+    const size_t steps = n * (1000000 / (MR * VECS * 32));
+    int8x16_t ones = vdupq_n_s8(1);
+    __asm__ volatile("" : "+w"(ones));
+    int32x4_t sum[MR * VECS];
+    UNROLL
+    for (int j = 0; j < MR * VECS; j++) {
+        sum[j] = vdupq_n_s32(0);
+        __asm__ volatile("" : "+w"(sum[j])); /* not known to be equal: one would do for all */
+    }
+    for (size_t i = 0; i < steps; i++) {
+        UNROLL
+        for (int j = 0; j < MR * VECS; j++)
+            sum[j] = vdotq_s32(sum[j], ones, ones);
+    }
+    UNROLL
+    for (int j = 0; j < MR * VECS; j++)
+        __asm__ volatile("" : : "w"(sum[j]));
+    return (uint64_t)steps * MR * VECS * 32;
+}
+
+void kernels_init_neon_dot(kernels *k)
+{
+    gemm_kernel *q8 = &k->gemm[QWEN3_DTYPE_Q8], *q4 = &k->gemm[QWEN3_DTYPE_Q4];
+    *q8 = (gemm_kernel){QWEN3_DTYPE_Q8, QWEN3_DTYPE_Q8, MR, NR, BLOCK, Q8_BLOCK_BYTES, tile_q8, NULL, NULL, NULL};
+    *q4 = (gemm_kernel){QWEN3_DTYPE_Q4, QWEN3_DTYPE_Q8, MR, NR, BLOCK, Q4_BLOCK_BYTES, tile_q4, NULL, NULL, NULL};
+    k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add;
+    k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add;
+}
