@@ -1,6 +1,6 @@
 #!/bin/sh
 # check_arm.sh: builds for 64-bit Arm with Debian's cross compiler (one rank, no MPI) and runs the tests under qemu-user:
-# all but the slow ones on a processor with BF16 instructions, those of kernels and attention also on one without, and
+# all but the slow ones on a processor with BF16 instructions, those of kernels, products and attention also on one without, and
 # on one without dot products of bytes either.
 # Installs what is missing, which includes libraries of the foreign architecture arm64. Says nothing about speed.
 set -eu
@@ -23,6 +23,6 @@ on() {
 status=0
 on max -LE api || status=1
 for cpu in neoverse-n1 cortex-a72; do
-    on $cpu -R '^unit\.(kernels|attention)$' || status=1
+    on $cpu -R '^unit\.(kernels|gemm|attention)$' || status=1
 done
 exit $status

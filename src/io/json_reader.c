@@ -181,8 +181,8 @@ static qwen3_status take_member(json_reader *r, const char *where, const char *c
                                 json_reader *values, qwen3_error *err)
 {
     char buffer[64];
-    const char *name;
-    size_t n, i = 0;
+    const char *name = buffer;
+    size_t n = 0, i = 0;
     qwen3_status status = json_take_string(r, buffer, sizeof buffer, &name, &n, err);
     if (status)
         return status;

@@ -22,7 +22,7 @@ static qwen3_status load_file(qwen3_tokenizer *t, const char *path, qwen3_error 
     else
         status = tokenizer_load(t, path, text, bytes, err);
     file_unmap(text, bytes);
-    if (status == QWEN3_OK && !(t->whole = calloc(t->n_tokens, sizeof *t->whole)))
+    if (status == QWEN3_OK && !(t->whole = calloc(t->n_tokens + 1, sizeof *t->whole)))
         status = fail(err, QWEN3_ERR_MEMORY, "%s: cannot allocate %zu bytes", path, t->n_tokens);
     return status;
 }

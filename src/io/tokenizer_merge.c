@@ -55,14 +55,15 @@ static qwen3_status work_reserve(const qwen3_tokenizer *t, merge_work *work, siz
     if (n > work->room) {
         size_t room = n > 2 * work->room ? n : 2 * work->room;
         merge_work_free(work);
-        work->symbols = malloc(room * sizeof *work->symbols);
+        work->symbols = calloc(room, sizeof *work->symbols);
         work->entries = malloc(3 * room * sizeof *work->entries);
         work->batch = malloc(room * sizeof *work->batch);
         work->buckets = calloc(t->n_merges + 1, sizeof *work->buckets);
         work->waiting = calloc(t->n_merges / 64 + 1, sizeof *work->waiting);
         if (!work->symbols || !work->entries || !work->batch || !work->buckets || !work->waiting) {
             merge_work_free(work);
-            return fail(err, QWEN3_ERR_MEMORY, "text: cannot allocate the work space of a piece of %zu bytes", n);
+            fail(err, QWEN3_ERR_MEMORY, "text: cannot allocate the work space of a piece of %zu bytes", n);
+            return QWEN3_ERR_MEMORY;
         }
         work->room = room;
     }
@@ -128,8 +129,8 @@ static void merge_rank(const qwen3_tokenizer *t, merge_work *work, int32_t rank)
 
 static qwen3_status merge_long(const qwen3_tokenizer *t, merge_work *work, int32_t *ids, size_t *n, qwen3_error *err)
 {
-    qwen3_status status = work_reserve(t, work, *n, err);
-    if (status)
+    qwen3_status status = *n > 0 ? work_reserve(t, work, *n, err) : QWEN3_OK;
+    if (status || *n == 0)
         return status;
     int32_t last = (int32_t)*n - 1;
     for (int32_t i = 0; i <= last; i++)

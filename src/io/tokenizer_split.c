@@ -61,7 +61,7 @@ static size_t run_end(const unsigned char *text, size_t bytes, size_t at, kind w
 /* Alternative 1: bytes of the contraction at text[0] = '\'', or 0. */
 static size_t contraction(const unsigned char *text, size_t bytes)
 {
-    static const char pairs[][2] = {{'r', 'e'}, {'v', 'e'}, {'l', 'l'}};
+    static const unsigned char pairs[][2] = {{'r', 'e'}, {'v', 'e'}, {'l', 'l'}};
     if (bytes < 2)
         return 0;
     unsigned char first = text[1] | 0x20;
