@@ -108,7 +108,7 @@ def shift(model):
 def exchange_sizes(model):
     """Two tensors of unlike sizes under each other's names."""
     def swap(fields):
-        a, b = "model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.up_proj.weight"
+        a, b = "model.layers.0.self_attn.k_proj.weight", "model.layers.0.mlp.up_proj.weight"
         fields[a], fields[b] = fields[b], fields[a]
     rewrite(model, header=swap)
 
