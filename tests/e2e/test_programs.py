@@ -246,7 +246,8 @@ def check_test_limits(p):
         p.holds("limit and fraction", all((r[key] or 0) > 0 for key in keys) and len(r["samples_limit_ts"]) == 2
                 and np.isclose(r["limit_ts"], np.mean(r["samples_limit_ts"]))
                 and np.isclose(r["limit_fraction"], r["avg_ts"] / r["limit_ts"]), r)
-    if results:
+    # Where reading is what limits a step, as on any real machine; an emulated one computes slower than it reads.
+    if results and all(r["peak_flops"] > 8 * r["read_bandwidth"] for r in results):
         # Bytes of a step; without depth, the weights and on average 1.5 tokens.
         decode, deep = (by_name[name]["read_bandwidth"] / by_name[name]["limit_ts"] for name in ("tg2", "tg2 @ d1000"))
         token = (decode - by_name["tg2"]["model_size"]) / 1.5
