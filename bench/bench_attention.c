@@ -107,8 +107,12 @@ static void bench_operator(bench *b, size_t kv_heads)
 static void attend_layers(team *t, void *arg)
 {
     bench *b = arg;
-    for (size_t layer = 0; layer < b->n_layers; layer++)
+    for (size_t layer = 0; layer < b->n_layers; layer++) {
+        if (t->tid == 0)
+            attention_plan(t, &b->shape, b->algorithm, &b->jobs[layer], 1, &b->workspace);
+        team_barrier(t);
         attention_run(t, &b->shape, b->algorithm, &b->jobs[layer], 1, &b->workspace);
+    }
 }
 
 static double time_layers(void *arg)

@@ -186,8 +186,8 @@ double decode_kv_bytes(const qwen3_config *c, qwen3_dtype dtype, double batch, d
 double test_limit(const qwen3_model *model, const benchmark_test *t, const qwen3_roofline *limits);
 /* The multiply-add peak that products with weights of this type are held against. */
 double roofline_peak(const qwen3_roofline *limits, qwen3_dtype dtype);
-/* The larger of two measurements of the same limits. */
-void roofline_keep_larger(qwen3_roofline *best, const qwen3_roofline *other);
+/* Of two measurements of the same limits. */
+qwen3_roofline roofline_mean(const qwen3_roofline *a, const qwen3_roofline *b);
 /* Completes a result whose dtype is that of the model that was open, not that asked for. */
 void roofline_fractions(benchmark_result *r, const qwen3_roofline *limits);
 

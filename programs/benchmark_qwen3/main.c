@@ -31,7 +31,7 @@ typedef struct benchmark {
     workload work;
     reference ref;
     benchmark_result results[MAX_CONFIGURATIONS];
-    qwen3_roofline limits;
+    qwen3_roofline limits[2]; /* before, after */
     int nodes;
 } benchmark;
 
@@ -98,17 +98,11 @@ static qwen3_status check_model(benchmark *b, qwen3_error *err)
     return qwen3_comm_agree(b->world, err);
 }
 
-/* Limits vary with what else the machine does: they are measured around the benchmark, the larger counts. */
-static qwen3_status measure_limits(benchmark *b, qwen3_error *err)
+/* Limits vary with what else the machine does: they are measured before the benchmark and after it. */
+static qwen3_status measure_limits(benchmark *b, qwen3_roofline *limits, qwen3_error *err)
 {
-    qwen3_roofline limits;
     const qwen3_model_options *m = &b->o.arguments.model;
-    if (!b->o.roofline)
-        return QWEN3_OK;
-    qwen3_status status = qwen3_roofline_measure(b->world, m->threads, m->isa, &limits, err);
-    if (status == QWEN3_OK)
-        roofline_keep_larger(&b->limits, &limits);
-    return status;
+    return b->o.roofline ? qwen3_roofline_measure(b->world, m->threads, m->isa, limits, err) : QWEN3_OK;
 }
 
 /* Configurations [first, end) share a strategy and so a model. Collective. */
@@ -150,13 +144,13 @@ static qwen3_status run(benchmark *b, qwen3_error *err)
         status = reference_make(&b->ref, b->world, &b->o, err);
     }
     if (status == QWEN3_OK)
-        status = measure_limits(b, err);
+        status = measure_limits(b, &b->limits[0], err);
     for (size_t first = 0, end; first < b->n && status == QWEN3_OK; first = end) {
         for (end = first + 1; end < b->n && b->list[end].strategy == b->list[first].strategy;)
             end++;
         status = run_group(b, first, end, err);
     }
-    return status == QWEN3_OK ? measure_limits(b, err) : status;
+    return status == QWEN3_OK ? measure_limits(b, &b->limits[1], err) : status;
 }
 
 /* What needs more than one measurement, on rank 0. */
@@ -164,8 +158,9 @@ static void complete_results(benchmark *b)
 {
     if (b->o.compare_kv_cache)
         b->results[0].kv_cache_speedup = b->results[1].decode.ms / b->results[0].decode.ms;
+    const qwen3_roofline limits = roofline_mean(&b->limits[0], &b->limits[1]);
     for (size_t i = 0; b->o.roofline && i < b->n; i++)
-        roofline_fractions(&b->results[i], &b->limits);
+        roofline_fractions(&b->results[i], &limits);
 }
 
 /* Prints the results on rank 0; the exit status is the verdict of --verify, on all ranks. Collective. */

@@ -59,11 +59,11 @@ double test_limit(const qwen3_model *model, const benchmark_test *t, const qwen3
     return batch * (prompt + generate) / seconds;
 }
 
-void roofline_keep_larger(qwen3_roofline *best, const qwen3_roofline *other)
+qwen3_roofline roofline_mean(const qwen3_roofline *a, const qwen3_roofline *b)
 {
-    best->read_bytes_per_second = fmax(best->read_bytes_per_second, other->read_bytes_per_second);
-    best->f32_flops = fmax(best->f32_flops, other->f32_flops);
-    best->bf16_flops = fmax(best->bf16_flops, other->bf16_flops);
+    return (qwen3_roofline){.read_bytes_per_second = (a->read_bytes_per_second + b->read_bytes_per_second) / 2,
+                            .f32_flops = (a->f32_flops + b->f32_flops) / 2,
+                            .bf16_flops = (a->bf16_flops + b->bf16_flops) / 2};
 }
 
 void roofline_fractions(benchmark_result *r, const qwen3_roofline *limits)

@@ -159,9 +159,8 @@ static qwen3_status run_timed(test_run *run, size_t steps, double *seconds, qwen
     return status;
 }
 
-/* One measured repetition: depth, limits, timed part, limits. The larger of the limits on both sides counts: what else
- * the machine does only lowers them. Where no depth lies between, those after a repetition are those before the next.
- * Collective. */
+/* One measured repetition: depth, limits, timed part, limits. The mean of the limits on both sides counts. Where no
+ * depth lies between, those after a repetition are those before the next. Collective. */
 static qwen3_status repeat(test_run *run, size_t i, qwen3_error *err)
 {
     const benchmark_test *t = run->test;
@@ -181,7 +180,7 @@ static qwen3_status repeat(test_run *run, size_t i, qwen3_error *err)
     r->ns.values[i] = round(1e9 * seconds);
     r->ts.values[i] = t->batch * (double)(t->prompt + t->generate) / seconds;
     if (roofline) {
-        roofline_keep_larger(&limits, &run->limits);
+        limits = roofline_mean(&limits, &run->limits);
         r->bandwidth.values[i] = limits.read_bytes_per_second;
         r->peak.values[i] = roofline_peak(&limits, qwen3_model_plan(run->list->model)->dtype);
         r->limit_ts.values[i] = test_limit(run->list->model, t, &limits);

@@ -121,6 +121,10 @@ typedef struct attention_workspace {
  * threads, and for jobs of the same rows with fewer blocks. Score bytes in *score_bytes. */
 size_t attention_workspace_bytes(const attention_shape *shape, const attention_algorithm *algorithm,
                                  const attention_job *jobs, size_t n_jobs, int threads, size_t *score_bytes);
+/* Cuts the jobs into pieces of work, in the workspace. One thread of the team calls it; a barrier must lie between it
+ * and attention_run, which takes the same arguments. Keys need not be in their places yet, only their positions. */
+void attention_plan(const team *t, const attention_shape *shape, const attention_algorithm *algorithm,
+                    const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace);
 void attention_run(team *t, const attention_shape *shape, const attention_algorithm *algorithm,
                    const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace);
 

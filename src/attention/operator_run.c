@@ -212,8 +212,12 @@ static void run_body(team *t, void *arg)
     if (!op->in_place)
         pack_keys(t, op);
     team_barrier(t);
-    if (op->flow == FLOW_PASS_Q && t->tid == 0)
-        gather_queries(op);
+    if (t->tid == 0) {
+        if (op->flow == FLOW_PASS_Q)
+            gather_queries(op);
+        if (op->flow != FLOW_PASS_KV)
+            attention_plan(t, &op->shape, op->algorithm, op->jobs, n_jobs, &op->workspace);
+    }
     team_barrier(t);
     if (op->flow == FLOW_PASS_KV) {
         pass_kv p = {

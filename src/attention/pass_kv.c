@@ -34,8 +34,12 @@ static void start_hop(const pass_kv *p, int hop)
 void pass_kv_run(team *t, const pass_kv *p, attention_job *jobs)
 {
     int ranks = comm_size(p->group), rank = comm_rank(p->group);
-    if (t->tid == 0 && ranks > 1)
-        start_hop(p, 1);
+    if (t->tid == 0) {
+        if (ranks > 1)
+            start_hop(p, 1);
+        attention_plan(t, p->shape, p->algorithm, jobs, p->n_jobs, p->workspace);
+    }
+    team_barrier(t);
     attention_run(t, p->shape, p->algorithm, jobs, p->n_jobs, p->workspace);
     for (int hop = 1; hop < ranks; hop++) {
         if (t->tid == 0) {
@@ -44,6 +48,7 @@ void pass_kv_run(team *t, const pass_kv *p, attention_job *jobs)
             if (hop + 1 < ranks)
                 start_hop(p, hop + 1);
             view_shard(p, p->buffers[hop % 2], (rank - hop + ranks) % ranks, jobs);
+            attention_plan(t, p->shape, p->algorithm, jobs, p->n_jobs, p->workspace);
         }
         team_barrier(t);
         attention_run(t, p->shape, p->algorithm, jobs, p->n_jobs, p->workspace);

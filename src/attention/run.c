@@ -239,18 +239,27 @@ static void merge_parts(const work *w, const team *t, const float *partials)
     }
 }
 
+static int planned_threads(const team *t, const attention_workspace *workspace)
+{
+    return workspace->threads ? workspace->threads : t->size;
+}
+
+void attention_plan(const team *t, const attention_shape *shape, const attention_algorithm *algorithm,
+                    const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace)
+{
+    const work w = work_of(shape, algorithm, jobs, n_jobs, planned_threads(t, workspace));
+    list_pieces(&w, workspace->data, (float *)((char *)workspace->data + layout_work(&w).partials_at));
+}
+
 void attention_run(team *t, const attention_shape *shape, const attention_algorithm *algorithm,
                    const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace)
 {
-    const int threads = workspace->threads ? workspace->threads : t->size;
+    const int threads = planned_threads(t, workspace);
     work w = work_of(shape, algorithm, jobs, n_jobs, threads);
     work_layout at = layout_work(&w);
     const size_t items = at.pieces * shape->kv_heads;
     piece *pieces = workspace->data;
     float *partials = (float *)((char *)workspace->data + at.partials_at);
-    if (t->tid == 0)
-        list_pieces(&w, pieces, partials);
-    team_barrier(t);
     team_loop_begin(t);
     if (t->tid < threads) {
         void *own = (char *)workspace->data + at.threads_at + at.thread_bytes * (size_t)t->tid;

@@ -293,12 +293,22 @@ static void collect_attended(team *t, const qwen3_session *s)
     }
 }
 
+/* Keys that travel are planned for as they arrive. */
+static bool keys_travel(const qwen3_session *s)
+{
+    return s->step.mode == STEP_SPLIT_ROWS && !s->step.pass_query && s->cache.groups > 1;
+}
+
+void attend_plan(const team *t, qwen3_session *s, int64_t layer)
+{
+    make_jobs(s, layer);
+    if (!keys_travel(s))
+        attention_plan(t, &s->shape, s->algorithm, s->tables.jobs, session_jobs(s), &s->b.workspace);
+}
+
 void attend(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
 {
     size_t n_jobs = session_jobs(s);
-    if (t->tid == 0)
-        make_jobs(s, layer);
-    team_barrier(t);
     if (attend_projects(s))
         project_heads(t, s, w, layer);
     else
@@ -309,7 +319,7 @@ void attend(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
         attend_split_heads(t, s, n_jobs);
     else if (s->step.pass_query)
         attend_pass_query(t, s, n_jobs);
-    else if (s->cache.groups > 1)
+    else if (keys_travel(s))
         attend_pass_kv(t, s, layer);
     else
         attention_run(t, &s->shape, s->algorithm, s->tables.jobs, n_jobs, &s->b.workspace);

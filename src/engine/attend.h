@@ -8,9 +8,13 @@
  * many and all here, and a head is a number of whole panels. */
 bool attend_projects(const qwen3_session *s);
 
+/* Prepares the jobs of a layer. Thread 0 calls it, after the attention of the layer before and a barrier ahead of
+ * attend(). */
+void attend_plan(const team *t, qwen3_session *s, int64_t layer);
+
 /* b.normed, or b.qkv (the products of this rank's part) where heads are not projected here -> norm, rotation, queries
  * and cache -> attention over the keys of all ranks -> b.attended [rows, part of heads * head_dim]. Called by all
- * threads; begins and ends with a barrier. */
+ * threads, after a barrier; ends with one. */
 void attend(team *t, qwen3_session *s, const layer_weights *w, int64_t layer);
 
 #endif

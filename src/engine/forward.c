@@ -142,11 +142,16 @@ static void decoder(team *t, void *arg)
     for (int64_t i = 0; i < m->config.num_layers; i++) {
         const layer_weights *w = &m->weights.layers[i];
         int64_t d = m->config.head_dim;
+        /* While other threads normalise. */
+        if (t->tid == 0)
+            attend_plan(t, s, i);
         finish_and_normalise(t, s, split && i > 0, w->input_norm);
         size_t stride = activation_stride(w->qkv.k);
-        if (!attend_projects(s))
+        if (!attend_projects(s)) {
             linear(t, m->weights.gemm, &w->qkv, s->part.qkv, (range){0, (int64_t)w->qkv.k}, n, s->b.normed, stride,
                    s->b.qkv, (size_t)range_size(s->part.qkv), false);
+            team_barrier(t);
+        }
         attend(t, s, w, i);
         project_back(t, s, &w->o, (range){s->part.heads.begin * d, s->part.heads.end * d}, s->b.attended, split);
         finish_and_normalise(t, s, split, w->post_norm);

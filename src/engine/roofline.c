@@ -1,8 +1,9 @@
 /* roofline.c - the limits of the machine: reads of memory and multiply-adds (Williams et al. 2009).
  *
  * All ranks measure at once, because that is how they compute. In a pass each rank does its part between
- * barriers; the rate of the pass is the work of all ranks over the time of the slowest, and the best of
- * several passes counts.
+ * barriers; it takes the time of the slowest. The rate is the work of all passes over their time: what is held
+ * against it also runs for a while, through every pause that the machine makes. The best pass would be a limit
+ * that a shared machine reaches for milliseconds and never for a second.
  */
 #include <stdlib.h>
 
@@ -67,12 +68,12 @@ static const kernels *narrower(const kernels *k)
     return k;
 }
 
-/* Work per second of all ranks together. Passes take turns with the level below: wide loads read a tenth faster on
- * Zen 5, narrow ones on Zen 4. Collective. */
-static double best_rate(measurement *m, int passes, void (*pass)(team *t, void *arg))
+/* Work per second of all ranks together. Passes take turns with the level below, and the faster of the two counts: wide
+ * loads read a tenth faster on Zen 5, narrow ones on Zen 4. Collective. */
+static double mean_rate(measurement *m, int passes, void (*pass)(team *t, void *arg))
 {
     const int ranks = qwen3_comm_size(m->comm);
-    double best = 0;
+    double work[2] = {0}, seconds[2] = {0};
     for (int i = 0; i < passes; i++) {
         memset(m->slots, 0, ((size_t)ranks + 1) * sizeof *m->slots);
         m->reader = i % 2 ? narrower(m->k) : m->k;
@@ -82,12 +83,11 @@ static double best_rate(measurement *m, int passes, void (*pass)(team *t, void *
         m->slots[0] = seconds_now() - start;
         m->slots[1 + qwen3_comm_rank(m->comm)] = m->work;
         qwen3_comm_max(m->comm, m->slots, (size_t)ranks + 1);
-        double work = 0;
+        seconds[i % 2] += m->slots[0];
         for (int r = 0; r < ranks; r++)
-            work += m->slots[1 + r];
-        best = fmax(best, work / m->slots[0]);
+            work[i % 2] += m->slots[1 + r];
     }
-    return best;
+    return fmax(work[0] / seconds[0], work[1] / seconds[1]);
 }
 
 static double flop_rate(measurement *m, qwen3_dtype type)
@@ -98,7 +98,7 @@ static double flop_rate(measurement *m, qwen3_dtype type)
     m->k->multiply_add[type](100);
     const double elapsed = fmax(seconds_now() - start, 1e-6);
     m->repeats = 1 + (size_t)(100 * FLOP_SECONDS / elapsed);
-    return best_rate(m, FLOP_PASSES, flop_pass);
+    return mean_rate(m, FLOP_PASSES, flop_pass);
 }
 
 /* Collective: every rank gets here whether or not it could set up so far. */
@@ -135,7 +135,7 @@ qwen3_status qwen3_roofline_measure(qwen3_comm *c, int threads, qwen3_isa isa, q
     const qwen3_status status = set_up(&m, threads, isa, &local);
     if (status == QWEN3_OK) {
         team_run(m.threads, fill_pass, &m);
-        out->read_bytes_per_second = best_rate(&m, READ_PASSES, read_pass);
+        out->read_bytes_per_second = mean_rate(&m, READ_PASSES, read_pass);
         out->f32_flops = flop_rate(&m, QWEN3_DTYPE_F32);
         out->bf16_flops = flop_rate(&m, QWEN3_DTYPE_BF16);
     } else if (err) {

@@ -303,6 +303,9 @@ typedef struct run_arguments {
 static void run_body(team *t, void *arg)
 {
     run_arguments *a = arg;
+    if (t->tid == 0)
+        attention_plan(t, a->shape, a->algorithm, a->jobs, a->n_jobs, &a->workspace);
+    team_barrier(t);
     attention_run(t, a->shape, a->algorithm, a->jobs, a->n_jobs, &a->workspace);
 }
 
