@@ -199,8 +199,8 @@ def check_verify(r):
     (directory / "config.json").unlink()
     done = r.run("--verify", "Tiny")
     r.checks.true("--verify names what differs and what is missing", done.returncode == 1
-                  and done.stderr.count("\n") == 2 and f"{LARGE}: differs" in done.stderr and "config.json: missing" in done.stderr
-                  and done.stdout.count(": ok") == len(FILES) - 2, done)
+                  and done.stderr.count("\n") == 2 and f"{LARGE}: differs" in done.stderr
+                  and "config.json: missing" in done.stderr and done.stdout.count(": ok") == len(FILES) - 2, done)
     r.checks.true("and changes nothing",
                   server.asked == [] and (directory / LARGE).read_bytes()[-1:] == b"x")
 
