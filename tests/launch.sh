@@ -16,6 +16,9 @@ if "$mpiexec" --version 2>/dev/null | grep -qi 'open.*mpi\|openrte\|prte'; then
         OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
         export OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
     fi
+    # On one machine no other network is needed: looking for it is a third of the time of the start.
+    OMPI_MCA_pml=${OMPI_MCA_pml:-ob1}
+    export OMPI_MCA_pml
     # More ranks than cores must not spin while they wait.
     exec "$mpiexec" --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -n "$ranks" "$@"
 fi

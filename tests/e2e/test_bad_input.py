@@ -324,6 +324,8 @@ class Runner:
         return outcome, {int(file.name): int(file.read_text()) for file in status.iterdir() if file.read_text()}
 
     def refused(self, what, ranks, command, culprit, env=None):
+        if ranks not in RANKS:  # one rank is tested in another build
+            return
         outcome, statuses = self.run(ranks, command, env)
         messages = MESSAGE.findall(outcome.err)
         faults = []
@@ -354,7 +356,7 @@ def check_checkpoints(runner, ranks):
             model = runner.damaged(kind, damage)
             reads_values = (what, damage, culprit) in VALUES
             commands = [(ranks[0], runner.logits(**{"--model": model}))]
-            if FULL or number % 3 == 0 or reads_values:
+            if ranks[1:] and (FULL or number % 3 == 0 or reads_values):
                 commands.append((ranks[-1], runner.logits(**{"--model": model})))
             if (FULL or number % 3 == 1) and not reads_values:
                 commands.append((ranks[0], ["qwen3", "info", "--model", model]))
@@ -365,6 +367,7 @@ def check_checkpoints(runner, ranks):
 
 
 def check_options(runner, ranks):
+    """All on one rank, some on several: all ranks read the same words, and agree as on any other error."""
     empty = runner.directory / "empty"
     empty.write_text(" \n")
     small_heads = runner.directory / "small-heads"
@@ -378,7 +381,7 @@ def check_options(runner, ranks):
     commands += [(what, benchmark("synthetic:tiny", *options), culprit) for what, options, culprit in BENCHMARK]
     for number, (what, command, culprit) in enumerate(commands):
         runner.refused(what, ranks[0], command, culprit)
-        if FULL or number % 3 == 0:
+        if ranks[1:] and (FULL or number % 6 == 0):
             runner.refused(what, ranks[-1], command, culprit)
 
 
@@ -418,7 +421,7 @@ def check_unwired_launcher(runner):
 
 def main():
     checks = Checks()
-    ranks = [n for n in RANKS if n <= 2] or RANKS[:1]
+    ranks = [1] + [n for n in RANKS if n == 2]
     with scratch() as directory:
         runner = Runner(checks, directory)
         for n in ranks:

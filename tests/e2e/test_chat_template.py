@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from e2e import BIN, DATA, EMULATOR, FULL, RANKS, Checks, rng, run, scratch
+from e2e import BIN, DATA, EMULATOR, ENVIRONMENT, FULL, RANKS, Checks, rng, run, scratch
 
 import chat_conversations
 
@@ -28,7 +28,7 @@ def render(directory, stdin, *options):
     """(exit status, standard output, standard error) of qwen3 template."""
     text = stdin if isinstance(stdin, bytes) else (stdin if isinstance(stdin, str) else json.dumps(stdin)).encode()
     done = subprocess.run([*EMULATOR, BIN / "qwen3", "template", "--model", directory, *options], input=text,
-                          capture_output=True, timeout=120)
+                          env=ENVIRONMENT, capture_output=True, timeout=120)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 

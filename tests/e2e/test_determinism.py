@@ -29,7 +29,9 @@ def main():
     with scratch() as directory:
         make_checkpoint.make_checkpoint(directory / "model", SHAPE, "bf16", seed=3)
         (directory / "ids").write_text(" ".join(map(str, random.randint(0, SHAPE.vocab, 200))))
-        for ranks, threads, setting in itertools.product([n for n in RANKS if n <= 3], (1, 2), SETTINGS):
+        cases = list(itertools.product([n for n in RANKS if n <= 3], SETTINGS))
+        for number, (ranks, setting) in enumerate(cases):
+            threads = 1 + (number + ranks) % 2  # every setting meets both
             what = f"{ranks} ranks, {threads} threads, {', '.join(setting)}"
             outcome, first = logits(directory, ranks, threads, setting)
             if checks.true(f"{what}: runs", outcome.ok and len(first) == 200 * SHAPE.vocab * 4, outcome):

@@ -3,6 +3,7 @@
 levels that it was packed for and that run x strategies x algorithms x ranks; and what it refuses."""
 import itertools
 import json
+import shutil
 import struct
 import sys
 
@@ -20,6 +21,7 @@ DTYPES = ("f32", "bf16", "q8", "q4")
 LEVELS = [isa for isa in ("c", "avx2", "avx512", "avx512_bf16", "neon", "neon_dot", "neon_bf16") if has_level(isa)]
 STRATEGIES = ("headwise", "sequence", "hybrid")
 ALGORITHMS = ("standard", "online_softmax")
+FEW = 3  # ranks
 
 
 def logits(folder, ranks, model, *arguments):
@@ -31,9 +33,11 @@ def logits(folder, ranks, model, *arguments):
 
 
 def endless_layouts(random):
-    """(ranks, strategy), each as often as any other."""
+    """(ranks, strategy), each as often as any other; each strategy meets one number of many ranks, which take long."""
+    few, many = [n for n in RANKS if n <= FEW], [n for n in RANKS if n > FEW]
     while True:
-        layouts = list(itertools.product(RANKS, STRATEGIES))
+        random.shuffle(many)
+        layouts = list(itertools.product(few, STRATEGIES)) + list(zip(many, STRATEGIES))
         random.shuffle(layouts)
         yield from layouts
 
@@ -52,7 +56,7 @@ def check_same(checks, folder, random):
             if not checks.true(f"pack {name} {dtype}", outcome.ok, outcome):
                 continue
             checks.true("the tokenizer is copied", (packed / "tokenizer.json").read_text() == "{}")
-            for ranks, strategy in itertools.product(RANKS, STRATEGIES) if FULL else itertools.islice(layouts, 2):
+            for ranks, strategy in itertools.product(RANKS, STRATEGIES) if FULL else itertools.islice(layouts, 1):
                 level = packed_for if random.randint(2) else LEVELS[random.randint(len(LEVELS))]
                 arguments = ["--tokens", ",".join(map(str, random.randint(257, size=random.randint(2, 40)))),
                              "--decode-from", 2, "--parallel-strategy", strategy, "--attention-algo",
@@ -145,15 +149,15 @@ def check_refusals(checks, folder):
     source = folder / "source"
     make_checkpoint.make_checkpoint(source, Shape(layers=2), "bf16")
     pack = ("pack", "--model", source, "--dtype", "q8", "--output")
-    for name, (fault, words) in FAULTS.items():
-        packed = folder / name.replace(" ", "-")
-        outcome = run(1, "qwen3", *pack, packed)
-        checks.true(f"{name}: packed", outcome.ok, outcome)
-        fault(packed)
-        for ranks in RANKS if FULL else RANKS[:2]:
-            refused(checks, name, logits(folder, ranks, packed, "--tokens", "1,2")[1], *words)
     good = folder / "good"
     checks.true("packed", run(max(RANKS), "qwen3", *pack, good).ok)
+    checks.true("the good one runs", logits(folder, 1, good, "--tokens", "1,2")[0])
+    for number, (name, (fault, words)) in enumerate(FAULTS.items()):
+        packed = folder / name.replace(" ", "-")
+        shutil.copytree(good, packed)
+        fault(packed)
+        for ranks in RANKS if FULL else RANKS[:2] if number % 3 == 0 else RANKS[:1]:
+            refused(checks, name, logits(folder, ranks, packed, "--tokens", "1,2")[1], *words)
     before = (good / "packed.safetensors").read_bytes()
     refused(checks, "an existing target", run(max(RANKS), "qwen3", *pack, good), "good", "exists")
     checks.true("an existing target stays", (good / "packed.safetensors").read_bytes() == before)

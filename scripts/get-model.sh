@@ -1,0 +1,195 @@
+#!/usr/bin/env bash
+# get-model.sh [--verify] NAME [DIRECTORY]: see usage().
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+Usage: scripts/get-model.sh [--verify] NAME [DIRECTORY]
+
+Fetches a published model from Hugging Face into DIRECTORY (models/ and the model's name): the files that the programs
+read, no others. Each is checked against its published checksum before it appears under its name. What is there already
+is left alone; a fetch that was interrupted goes on where it stopped when the same command is given again.
+
+NAME: a model of https://huggingface.co/Qwen, or OWNER/MODEL. Dense ones are
+    Qwen3-0.6B  Qwen3-1.7B  Qwen3-4B  Qwen3-8B  Qwen3-14B  Qwen3-32B
+    Qwen3-4B-Instruct-2507  Qwen3-4B-Thinking-2507  and up to 14B with -Base at the end
+    (sizes: about 2 GB for every billion of weights)
+
+  --verify   fetch nothing, check the files in DIRECTORY against the published checksums
+  --help     this text
+
+Environment: HF_ENDPOINT, address of a mirror (https://huggingface.co); HF_TOKEN, for models that ask for one.
+END
+}
+
+fail() {
+    echo "get-model.sh: error: $*" >&2
+    exit 1
+}
+
+endpoint=${HF_ENDPOINT:-https://huggingface.co}
+endpoint=${endpoint%/}
+attempts=5 # that bring nothing, one after the other, before a file is given up
+
+# What a status of HTTP or of curl means: explain CURL_STATUS HTTP_STATUS WHAT
+explain() {
+    local what=$3
+    case $2 in
+    401) fail "$what: HTTP status 401: no such model (--help shows names), or one that asks for a token (HF_TOKEN)" ;;
+    403) fail "$what: HTTP status 403: no access: agree to the model's terms on its page, and set HF_TOKEN" ;;
+    404) fail "$what: HTTP status 404: not there (--help shows names)" ;;
+    429 | 5??) fail "$what: HTTP status $2: the server is busy or broken; try again later" ;;
+    4??) fail "$what: HTTP status $2" ;;
+    esac
+    case $1 in
+    5 | 6) fail "$what: the address cannot be resolved: no network? (HF_ENDPOINT names a mirror)" ;;
+    7) fail "$what: no server answers: no network? (HF_ENDPOINT names a mirror)" ;;
+    22) fail "$what: HTTP status $2" ;;
+    23) fail "$what: cannot write in $directory: is the disk full?" ;;
+    35 | 51 | 60 | 77) fail "$what: no secure connection (curl status $1); are ca-certificates installed?" ;;
+    18 | 28 | 52 | 55 | 56 | 92) fail "$what: the connection broke; the same command goes on where it stopped" ;;
+    *) fail "$what: curl ended with status $1" ;;
+    esac
+}
+
+# request URL OPTION...: prints the HTTP status; the token is not for the command line, which all users can read.
+request() {
+    curl --location --fail --proto '=http,https' --connect-timeout 30 --speed-limit 1 --speed-time 60 \
+        --write-out '%{http_code}' "${@:2}" \
+        --config <(if [ -n "${HF_TOKEN:-}" ]; then printf 'header = "Authorization: Bearer %s"\n' "$HF_TOKEN"; fi) "$1"
+}
+
+# Lines "FILE SIZE sha256|blob HASH" of the files that are needed, from the answer of the server on standard input.
+# Large files have a SHA-256; small ones are known by what git calls them, SHA-1 of a header and the content.
+needed_files() {
+    python3 -c '
+import json, re, sys
+NEEDED = re.compile(r"(tokenizer|tokenizer_config|generation_config|config|model\.safetensors\.index)\.json"
+                    r"|chat_template\.jinja|model(-\d+-of-\d+)?\.safetensors")
+try:
+    for file in json.load(sys.stdin):
+        if file["type"] == "file" and NEEDED.fullmatch(file["path"]):
+            lfs = file.get("lfs")
+            size, hash = (lfs["size"], lfs["oid"]) if lfs else (file["size"], file["oid"])
+            if not re.fullmatch("[0-9a-f]{64}" if lfs else "[0-9a-f]{40}", hash):
+                raise ValueError(hash)
+            print(file["path"], int(size), "sha256" if lfs else "blob", hash)
+except (ValueError, KeyError, TypeError, AttributeError):
+    sys.exit(1)
+'
+}
+
+bytes_of() {
+    stat -c %s "$1" 2>/dev/null || echo 0
+}
+
+# matches PATH SIZE KIND HASH
+matches() {
+    local found
+    [ "$(bytes_of "$1")" = "$2" ] || return 1
+    if [ "$3" = sha256 ]; then
+        found=$(sha256sum <"$1")
+    else
+        found=$({ printf 'blob %s\0' "$2" && cat "$1"; } | sha1sum)
+    fi
+    [ "${found%% *}" = "$4" ]
+}
+
+# fetch FILE SIZE KIND HASH
+fetch() {
+    local file=$1 size=$2 part=$directory/$1.part url=$endpoint/$model/resolve/main/$1 before status code failures=0
+    [ "$(bytes_of "$part")" -le "$size" ] || rm -f "$part"
+    while before=$(bytes_of "$part") && { [ "$before" -lt "$size" ] || [ ! -e "$part" ]; }; do
+        status=0
+        code=$(request "$url" "${progress[@]}" --continue-at - --output "$part") || status=$?
+        [ $status != 0 ] || break
+        case $status in
+        18 | 28 | 52 | 55 | 56 | 92) ;; # cut
+        33) rm -f "$part" ;;            # a server that cannot go on in the middle
+        *) explain $status "$code" "$endpoint/$model: $file" ;;
+        esac
+        failures=$(($(bytes_of "$part") > before ? 0 : failures + 1))
+        [ $failures -lt $attempts ] || explain $status "$code" "$endpoint/$model: $file"
+        sleep $failures
+    done
+    if ! matches "$part" "${@:2}"; then
+        rm -f "$part"
+        fail "$directory/$file: what arrived does not have the published checksum and was deleted; fetch it again"
+    fi
+    mv "$part" "$directory/$file"
+}
+
+# A disk that is too small should be known before hours have gone by.
+check_space() {
+    local missing=0 free name size
+    while read -r name size _; do
+        name=$directory/$name
+        [ "$(bytes_of "$name")" = "$size" ] || missing=$((missing + size - $(bytes_of "$name.part")))
+    done <<<"$files"
+    free=$(df -Pk "$directory" | awk 'NR == 2 { print $4 }')
+    [ $((missing / 1024)) -le "$free" ] ||
+        fail "$directory: $((missing / 1000000)) MB are missing, $((free * 1024 / 1000000)) MB are free on this disk"
+}
+
+verify=no
+while [[ ${1-} == -* ]]; do
+    case $1 in
+    --verify) verify=yes ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    *) fail "unknown option $1 (--help shows the known ones)" ;;
+    esac
+    shift
+done
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then
+    usage >&2
+    exit 2
+fi
+model=$1
+[[ $model == */* ]] || model=Qwen/$model
+[[ $model =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
+    fail "$1: expected the name of a model, or OWNER/MODEL (--help shows names)"
+directory=${2:-models/${model#*/}}
+for program in curl python3 sha256sum; do
+    command -v $program >/dev/null ||
+        fail "$program is not installed (Debian: apt-get install curl ca-certificates python3)"
+done
+progress=(--silent)
+[ ! -t 2 ] || progress=(--progress-bar)
+
+status=0
+answer=$(request "$endpoint/api/models/$model/tree/main" --silent) || status=$?
+code=${answer: -3} # --write-out's, behind what the server sent
+[ $status = 0 ] || explain $status "$code" "$endpoint/$model"
+files=$(needed_files <<<"${answer%???}") || fail "$endpoint: the answer is no list of a model's files"
+[[ $'\n'$files == *$'\n'config.json\ * && $files == *.safetensors\ * ]] ||
+    fail "$endpoint/$model: no config.json and *.safetensors there: not a model that the programs can read"
+
+if [ $verify = yes ]; then
+    bad=0
+    while read -r file size kind hash; do
+        if matches "$directory/$file" "$size" "$kind" "$hash"; then
+            echo "$directory/$file: ok"
+        else
+            what=missing
+            [ ! -e "$directory/$file" ] || what="differs from the published file; delete it and fetch it again"
+            echo "get-model.sh: error: $directory/$file: $what" >&2
+            bad=1
+        fi
+    done <<<"$files"
+    exit $bad
+fi
+
+mkdir -p "$directory" || fail "$directory: cannot be made"
+check_space
+while read -r file size kind hash; do
+    if [ "$(bytes_of "$directory/$file")" = "$size" ] && [ -e "$directory/$file" ]; then
+        echo "$directory/$file: there already"
+    else
+        echo "$directory/$file: $size bytes"
+        fetch "$file" "$size" "$kind" "$hash"
+    fi
+done <<<"$files"
+echo "$model is complete in $directory"
