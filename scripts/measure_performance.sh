@@ -22,22 +22,23 @@ read -ra under <<<"${UNDER:-}"
 read -ra peer_options <<<"${LLAMA_BENCH_OPTIONS--fa 1}"
 
 # name | weights | options of ours | options of llama-bench, "-" where it has no such test
-# Both run each test once before it counts: ours as its warm-up, the other's first repetition is left away. Prompts of
-# 8192 take long enough to go without.
+# Short tests, several times: the limits of a shared machine change within seconds, and ours has them measured between
+# any two. Both run each test once before it counts: ours as its warm-up, the other's first repetition is left away.
+# Prompts of 8192 take long enough to go without.
 rows=(
-    "prefill of 512|bf16|-p 512 -n 0|-p 512 -n 0 -r 2"
-    "prefill of 512|f32|-p 512 -n 0|-p 512 -n 0 -r 2"
-    "prefill of 512|q8|-p 512 -n 0|-p 512 -n 0 -r 2"
-    "prefill of 512|q4|-p 512 -n 0|-p 512 -n 0 -r 2"
-    "prefill of 2048|bf16|-p 2048 -n 0|-p 2048 -n 0 -r 2"
-    "prefill of 8192|bf16|-p 8192 -n 0 --warmup 0|-p 8192 -n 0 -r 1"
-    "decode of 64|bf16|-p 0 -n 64|-p 0 -n 64 -r 2"
-    "decode of 64|q8|-p 0 -n 64|-p 0 -n 64 -r 2"
-    "decode of 64|q4|-p 0 -n 64|-p 0 -n 64 -r 2"
-    "decode of 64 after 2048|bf16|-p 0 -n 64 -d 2048|-p 0 -n 64 -d 2048 -r 2"
-    "decode of 64 after 2048|q4|-p 0 -n 64 -d 2048|-p 0 -n 64 -d 2048 -r 2"
-    "decode of 64, 8 sequences|bf16|-p 0 -n 64 -b 8|-"
-    "prefill of 512, AVX2 kernels|f32|-p 512 -n 0 --isa avx2|-"
+    "prefill of 512|bf16|-p 512 -n 0 -r 3|-p 512 -n 0 -r 4"
+    "prefill of 512|f32|-p 512 -n 0 -r 3|-p 512 -n 0 -r 4"
+    "prefill of 512|q8|-p 512 -n 0 -r 3|-p 512 -n 0 -r 4"
+    "prefill of 512|q4|-p 512 -n 0 -r 3|-p 512 -n 0 -r 4"
+    "prefill of 2048|bf16|-p 2048 -n 0 -r 2|-p 2048 -n 0 -r 2"
+    "prefill of 8192|bf16|-p 8192 -n 0 -r 1 --warmup 0|-p 8192 -n 0 -r 1"
+    "decode of 32|bf16|-p 0 -n 32 -r 4|-p 0 -n 32 -r 5"
+    "decode of 32|q8|-p 0 -n 32 -r 4|-p 0 -n 32 -r 5"
+    "decode of 32|q4|-p 0 -n 32 -r 4|-p 0 -n 32 -r 5"
+    "decode of 32 after 2048|bf16|-p 0 -n 32 -d 2048 -r 2|-p 0 -n 32 -d 2048 -r 2"
+    "decode of 32 after 2048|q4|-p 0 -n 32 -d 2048 -r 2|-p 0 -n 32 -d 2048 -r 2"
+    "decode of 32, 8 sequences|bf16|-p 0 -n 32 -b 8 -r 2|-"
+    "prefill of 512, AVX2 kernels|f32|-p 512 -n 0 -r 2 --isa avx2|-"
 )
 
 # ours ROW-ROUND WEIGHTS OPTIONS
@@ -45,7 +46,7 @@ ours() {
     local options
     read -ra options <<<"$3"
     "${under[@]}" "$build/bin/benchmark_qwen3" --model "$model" --threads "$threads" --dtype "$2" "${options[@]}" \
-        -r 1 --roofline --output json >"$results/ours-$1.json" 2>>"$results/notes.txt"
+        --roofline --output json >"$results/ours-$1.json" 2>>"$results/notes.txt"
 }
 
 # theirs ROW-ROUND WEIGHTS OPTIONS: nothing without a program, a model and such a test.

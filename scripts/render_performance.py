@@ -28,7 +28,7 @@ def main():
             other = directory / path.name.replace("ours", "theirs")
             if other.exists():
                 peer = read(other)
-                theirs.append(peer["samples_ts"][-1])
+                theirs.append(statistics.mean(peer["samples_ts"][1:] or peer["samples_ts"]))
                 ratios.append(ours[-1]["avg_ts"] / theirs[-1])
         if not ours:
             continue
