@@ -1,7 +1,7 @@
 #!/bin/sh
-# check_arm.sh: builds for 64-bit Arm with Debian's cross compiler (one rank, no MPI) and runs the tests under qemu-user:
-# on a processor with BF16 instructions, which has all levels of kernels, all that can differ from x86-64; those of
-# kernels and products also on one without, and on one without dot products of bytes either.
+# check_arm.sh: builds for 64-bit Arm with Debian's cross compiler (one rank, no MPI) and runs tests under qemu-user: on
+# a processor with BF16 instructions, which has all levels of kernels, all that can differ from x86-64; those of kernels
+# and products also on one without, and on one without dot products of bytes either.
 # Installs what is missing, which includes libraries of the foreign architecture arm64. Says nothing about speed.
 set -eu
 cd "$(dirname "$0")/.."

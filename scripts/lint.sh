@@ -30,6 +30,11 @@ left_overs() {
     ! git grep -nE '\b(TODO|FIXME|XXX)\b' -- ':!scripts/lint.sh' ':!*.md'
 }
 
+# C is clang-format's, Markdown is not wrapped, and lists of arguments of CMake and make are not cut.
+line_lengths() {
+    ! LC_ALL=C.UTF-8 git grep -nE '.{121,}' -- '*.py' '*.sh' .ci/run
+}
+
 # Only main ends the process, and only programs print.
 library_manners() {
     ! git grep -nE '\b(exit|abort|printf|puts|perror)\(' -- 'src/*.c'
@@ -63,6 +68,7 @@ cpp_check() {
 check formatting formatting
 check layers tools/check_layers.py
 check left-overs left_overs
+check line-lengths line_lengths
 check library-manners library_manners
 check shellcheck shell_scripts
 check python python_scripts

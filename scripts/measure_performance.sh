@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# measure_performance.sh [BUILD_DIRECTORY]: prints the performance table of docs/PERFORMANCE.md: prefill and decode of one
-# rank, against the limits of the machine that benchmark_qwen3 --roofline measures around them. About 15 minutes on
+# measure_performance.sh [BUILD_DIRECTORY]: prints the performance table of docs/PERFORMANCE.md: prefill and decode of
+# one rank, against the limits of the machine that benchmark_qwen3 --roofline measures around them. About 15 minutes on
 # 2 cores; run it on a machine that does nothing else.
 #   ROUNDS=5                 every figure is the median of so many runs; all rows take turns in each round
 #   MODEL=synthetic:0.6B     or a checkpoint
@@ -9,7 +9,7 @@
 #   UNDER="numactl -N 0"     a command to run every measurement under
 # Beside another engine, its runs taking turns with ours:
 #   LLAMA_BENCH=PROGRAM      a llama-bench that you have built
-#   GGUF_bf16=FILE GGUF_f32=FILE GGUF_q8=FILE GGUF_q4=FILE   the same model in its format; rows without a file go without
+#   GGUF_bf16=FILE GGUF_f32=FILE GGUF_q8=FILE GGUF_q4=FILE   the same model in its format, for the rows of each
 #   LLAMA_BENCH_OPTIONS="-fa 1"                              more options for it
 # Raw results stay in BUILD_DIRECTORY/performance/; `scripts/render_performance.py DIRECTORY` prints the table again.
 set -euo pipefail

@@ -43,8 +43,8 @@ def main():
     for row in [heading, ["---", "---"] + ["---:"] * 5, *table]:
         print("| " + " | ".join(row[:columns]) + " |")
     print(f"\n{first['model_type'].rsplit(' ', 1)[0]} shape on {first['cpu_info'].strip()}, {machine['cores']} cores, "
-          f"{first['n_threads']} threads, {first['isa']} kernels where not said otherwise, commit {machine['commit']}, {machine['date']}; medians "
-          f"of {rounds} rounds in which all rows took turns.")
+          f"{first['n_threads']} threads, {first['isa']} kernels where not said otherwise, commit {machine['commit']}, "
+          f"{machine['date']}; medians of {rounds} rounds in which all rows took turns.")
     if peer:
         print(f"llama-bench: build {peer['build_commit']} ({peer['build_number']}), K and V in {peer['type_k']}; ours "
               f"in bf16, f32 with f32 weights. Ratios are medians of those of each round.")

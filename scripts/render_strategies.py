@@ -24,8 +24,8 @@ WORDS = {
         "phases": {"prefill": "prefill", "decode": "decode"},
         "correctness": ["ranks", "strategy", "algorithm", "input", "cases", "relative L2", "largest difference",
                         "bytes sent", "result"],
-        "verdict": "Differences are from float64, cases are causal or not and masked or not. All shapes of the program, "
-                   "with uneven and empty shards, odd heads and large scores: {}.",
+        "verdict": "Differences are from float64, cases are causal or not and masked or not. All shapes of the "
+                   "program, with uneven and empty shards, odd heads and large scores: {}.",
     },
     "PARALLEL_STRATEGIES.zh-CN.md": {
         "machine": "测量于 {date}，{cpu}，{cores} 核，{model}，bf16，提交 {commit}；{threads}。"

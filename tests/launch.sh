@@ -19,7 +19,17 @@ if "$mpiexec" --version 2>/dev/null | grep -qi 'open.*mpi\|openrte\|prte'; then
     # On one machine no other network is needed: looking for it is a third of the time of the start.
     OMPI_MCA_pml=${OMPI_MCA_pml:-ob1}
     export OMPI_MCA_pml
+    # A job that ends removes the folder in which all jobs of a user have theirs, and one that begins at that moment
+    # fails with "orte_init failed": each gets a folder of its own.
+    if [ -z "${OMPI_MCA_orte_tmpdir_base:-}" ]; then
+        OMPI_MCA_orte_tmpdir_base=$(mktemp -d)
+        export OMPI_MCA_orte_tmpdir_base
+        trap 'rm -rf "$OMPI_MCA_orte_tmpdir_base"' EXIT
+    fi
+    trap 'exit 143' TERM # when the launcher, which gets it as well, has ended
     # More ranks than cores must not spin while they wait.
-    exec "$mpiexec" --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -n "$ranks" "$@"
+    status=0
+    "$mpiexec" --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -n "$ranks" "$@" || status=$?
+    exit $status
 fi
 exec "$mpiexec" -n "$ranks" "$@"

@@ -85,7 +85,7 @@ void model_arguments_options(model_arguments *a, option *options)
         {.name = "seed",
          .kind = OPTION_UINT64,
          .value = &a->model.seed,
-         .help = "Seed of synthetic weights and tokens"},
+         .help = "Seed of synthetic weights and tokens (default 1)"},
     };
     _Static_assert(sizeof table / sizeof *table == MODEL_OPTIONS, "one entry for each");
     memcpy(options, table, sizeof table);

@@ -8,13 +8,19 @@ qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, cons
     qwen3_model_options model = qwen3_model_options_default();
     char *spec = NULL, *output = NULL;
     option options[] = {
-        model_spec_option(&spec),
+        {.name = "model",
+         .short_name = 'm',
+         .kind = OPTION_TEXT,
+         .value = &spec,
+         .argument = "DIR",
+         .help = "Checkpoint directory, or packed model to be packed for another level"},
         {.name = "dtype", .kind = OPTION_DTYPE, .value = &model.dtype, .help = "Type of packed weights (default bf16)"},
         {.name = "isa",
          .kind = OPTION_ISA,
          .value = &model.isa,
          .help = "Level of the kernels to pack for (default auto: the best); others repack as they load"},
         {.name = "threads",
+         .short_name = 't',
          .kind = OPTION_INT,
          .value = &model.threads,
          .min = 1,

@@ -90,6 +90,8 @@ static void cpu_model(const machine *m, char *text, size_t size)
     if (!model)
         model = hwloc_obj_get_info_by_name(hwloc_get_root_obj(m->topology), "CPUModel");
     snprintf(text, size, "%s", model ? model : "unknown");
+    for (size_t n = strlen(text); n > 0 && text[n - 1] == ' '; n--) /* some processors fill their name with spaces */
+        text[n - 1] = '\0';
 }
 
 /* Numbers the nodes of the group in the order of their lowest ranks. Collective. */

@@ -17,7 +17,8 @@ status=0
 foreign=$(grep -v '^qwen3_' "$work/exported" || true)
 [ -z "$foreign" ] || { echo "exported without the prefix:"; echo "$foreign"; status=1; }
 comm -13 "$work/declared" "$work/exported" >"$work/undeclared"
-[ ! -s "$work/undeclared" ] || { echo "exported but not declared in a public header:"; cat "$work/undeclared"; status=1; }
+[ ! -s "$work/undeclared" ] ||
+    { echo "exported but not declared in a public header:"; cat "$work/undeclared"; status=1; }
 comm -23 "$work/declared" "$work/exported" >"$work/missing"
 [ ! -s "$work/missing" ] || { echo "declared in a public header but not exported:"; cat "$work/missing"; status=1; }
 [ -s "$work/declared" ] || { echo "no declarations found in: $*"; status=1; }

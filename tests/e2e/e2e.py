@@ -31,10 +31,11 @@ RANKS = sorted({int(n) for n in re.split(r"[ ,;]+", os.environ.get("QWEN3_TEST_R
 RANKS = RANKS if MPIEXEC else [1]
 FULL = os.environ.get("QWEN3_TEST_FULL") == "1"
 SEED = int(os.environ.get("QWEN3_TEST_SEED", "20240917"))
+OPEN_MPI = tempfile.TemporaryDirectory(prefix="qwen3-test-")
 # Open MPI alone reads these. A rank that was started without launcher starts a daemon, which takes half of the time and
 # on a busy machine sometimes fails; and ranks of which one has failed get a second between SIGTERM and SIGKILL.
 QUICK_START = {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_odls_base_sigkill_timeout": "0",
-               "OMPI_MCA_pml": "ob1"}  # as in launch.sh
+               "OMPI_MCA_pml": "ob1", "OMPI_MCA_orte_tmpdir_base": OPEN_MPI.name}  # these as in launch.sh
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", **QUICK_START, **os.environ}  # many ranks share few cores
 
 

@@ -68,7 +68,8 @@ def check_random(checks, directories):
         conversations = [chat_conversations.conversation(random, template) for _ in range(20000 if FULL else 1000)]
         compare(checks, f"{template} beside Jinja2", directory, conversations, [reference(c) for c in conversations])
         # What the template cannot render is refused.
-        for c in ({"messages": []}, {"messages": [{"role": "system"}]}, {"messages": [{"role": "system", "content": None}]},
+        for c in ({"messages": []}, {"messages": [{"role": "system"}]},
+                  {"messages": [{"role": "system", "content": None}]},
                   {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}]}):
             try:
                 reference(c)
@@ -96,7 +97,8 @@ def check_options(checks, directories, scratch_directory):
                     code == REFUSED and "--no-thinking" in err, (code, out, err))
         both = render(directory, {"messages": question, "tools": [{"name": "add"}]}), render(directory, question,
                                                                                             "--tools", tools)
-        checks.true(f"{template}: --tools", both[0] == both[1] and '<tools>\n{"name": "add"}\n</tools>' in both[0][1], both)
+        checks.true(f"{template}: --tools", both[0] == both[1] and
+                    '<tools>\n{"name": "add"}\n</tools>' in both[0][1], both)
     code, out, err = render(directories["qwen3"], "")
     checks.true("an empty batch is none", render(directories["qwen3"], "", "--batch") == (0, "", ""))
     for ranks in RANKS[:2]:  # standard input is empty
@@ -167,7 +169,8 @@ def check_faults(checks, directories, scratch_directory):
     refused("no directory", render(scratch_directory / "none", good), "tokenizer_config.json: cannot open")
     for name, content, words in (("tokenizer_config.json", "{}", "chat_template is missing"),
                                  ("tokenizer_config.json", '{"chat_template": []}', "chat_template: expected a string"),
-                                 ("tokenizer_config.json", '{"chat_template": "{{ x }}"}', "none of the chat templates"),
+                                 ("tokenizer_config.json", '{"chat_template": "{{ x }}"}',
+                                  "none of the chat templates"),
                                  ("chat_template.jinja", "{%- if tools %}", "chat_template.jinja: is none of")):
         (scratch_directory / name).write_text(content)
         refused(f"{name} with {content}", render(scratch_directory, good), name, words)

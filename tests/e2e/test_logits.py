@@ -23,10 +23,10 @@ YARN = {"factor": 4.0, "original_max_position_embeddings": 64}
 ALGORITHMS = ("standard", "online_softmax")
 FEW = 3  # ranks
 LONGEST = 150  # more than two pages of the KV cache
-# Relative L2, in every row. For these small models the engine keeps all but the weights in f32. "bf16 products" asks for what
-# large models get where the CPU has it: the reference with its activations, queries, keys, values and probabilities
-# rounded to BF16 where the engine does gives 6e-3 to 9e-3 over many rows of these models and up to 1.7e-2 in the worst
-# row, so it is judged over many rows, and few rows get twice the tolerance.
+# Relative L2, in every row. For these small models the engine keeps all but the weights in f32. "bf16 products" asks
+# for what large models get where the CPU has it: the reference with its activations, queries, keys, values and
+# probabilities rounded to BF16 where the engine does gives 6e-3 to 9e-3 over many rows of these models and up to 1.7e-2
+# in the worst row, so it is judged over many rows, and few rows get twice the tolerance.
 TOLERANCE = {"f32": 1e-5, "bf16": 1e-2}
 PRODUCTS = "bf16 products"
 MANY_ROWS = 16

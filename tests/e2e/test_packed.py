@@ -13,7 +13,8 @@ import make_checkpoint
 
 Shape = make_checkpoint.Shape
 MODELS = {
-    "heads3": (Shape(hidden=96, inter=160, heads=3, kv_heads=3, head_dim=32, vocab=512, tied=False), {"dtype": "bf16", "shards": 5}),
+    "heads3": (Shape(hidden=96, inter=160, heads=3, kv_heads=3, head_dim=32, vocab=512, tied=False),
+               {"dtype": "bf16", "shards": 5}),
     "f16": (Shape(hidden=90, inter=101, heads=10, kv_heads=2, head_dim=32, vocab=331), {"dtype": "f16"}),
     "panels": (Shape(hidden=101, inter=203, layers=2, heads=8, kv_heads=4, head_dim=64, vocab=257), {"dtype": "f32"}),
 }
@@ -163,17 +164,17 @@ def check_refusals(checks, folder):
     checks.true("an existing target stays", (good / "packed.safetensors").read_bytes() == before)
     refused(checks, "another dtype", logits(folder, max(RANKS), good, "--tokens", "1", "--dtype", "bf16")[1], "bf16",
             "packed as q8")
-    refused(checks, "--verify of another type than its reference", run(max(RANKS[:2]), "benchmark_qwen3", "--model", good,
-                                                                         "--verify", "--prompt-len", 4, "--gen-len", 1),
-            "--verify", "f32", "packed as q8")
+    outcome = run(max(RANKS[:2]), "benchmark_qwen3", "--model", good, "--verify", "--prompt-len", 4, "--gen-len", 1)
+    refused(checks, "--verify of another type than its reference", outcome, "--verify", "f32", "packed as q8")
     refused(checks, "packing as another dtype", run(1, "qwen3", "pack", "--model", good, "--dtype", "q4", "--output",
                                                     folder / "x"), "q4", "packed as q8")
     refused(checks, "synthetic weights", run(1, "qwen3", "pack", "--model", "synthetic:tiny", "--output", folder / "x"),
             "synthetic:tiny")
     refused(checks, "no parent", run(1, "qwen3", *pack, folder / "none" / "x"), "none/x")
     # UCX, below MPICH, keeps its shared memory in files, which the limit would forbid too: one rank needs none.
-    refused(checks, "a full disk", run(1, "/bin/bash", "-c", "trap '' XFSZ; ulimit -f 50; UCX_TLS=self exec \"$@\"",
-                                       "bash", BIN / "qwen3", *pack, folder / "x"), "packed.safetensors", "cannot write")
+    outcome = run(1, "/bin/bash", "-c", "trap '' XFSZ; ulimit -f 50; UCX_TLS=self exec \"$@\"", "bash", BIN / "qwen3",
+                  *pack, folder / "x")
+    refused(checks, "a full disk", outcome, "packed.safetensors", "cannot write")
     checks.true("nothing is left of what failed", not list(folder.glob("x*")), list(folder.glob("x*")))
     outcome = run(1, "qwen3", "info", "--model", good)
     checks.true("info", outcome.ok and "packed as            q8" in outcome.out, outcome)

@@ -157,12 +157,14 @@ def check_placement(p):
     """--verbose tells where CPUs and weights are; binding threads does not change how many there are."""
     ranks = p.few[-1]
     _, outcome = p.benchmark(ranks, "--verbose")
-    lines = re.findall(r"(?m)^rank \d+ +NUMA nodes: CPUs \S+, weights (?:unknown|(?:\d+: \d+ %(?:, )?)+); threads ", outcome.err)
+    weights = r"(?:unknown|(?:\d+: \d+ %(?:, )?)+)"
+    lines = re.findall(rf"(?m)^rank \d+ +NUMA nodes: CPUs \S+, weights {weights}; threads ", outcome.err)
     p.holds("--verbose tells the NUMA nodes of every rank", len(lines) == ranks, outcome)
     threads = []
     for binding in ("false", "close"):
-        outcome = run(1, "/usr/bin/env", "-u", "OMP_NUM_THREADS", f"OMP_PROC_BIND={binding}", BIN / "benchmark_qwen3", "--model",
-                      "synthetic:tiny", "--phase", "prefill", "--prompt-len", 4, "--iters", 1, "--warmup", 0, "--output", "json")
+        outcome = run(1, "/usr/bin/env", "-u", "OMP_NUM_THREADS", f"OMP_PROC_BIND={binding}", BIN / "benchmark_qwen3",
+                      "--model", "synthetic:tiny", "--phase", "prefill", "--prompt-len", 4, "--iters", 1, "--warmup", 0,
+                      "--output", "json")
         threads.append(outcome.ok and json.loads(outcome.out)["results"][0]["threads"])
     p.holds("threads that are bound are as many", threads[0] and threads[0] == threads[1], f"{threads}\n{outcome}")
 
@@ -192,7 +194,8 @@ def check_tests(p):
     options = ["-p", "5,9", "-n", 3, "-pg", "4,2", "-d", "0,6", "-b", "1,2", "-r", 3]
     for ranks in p.few:
         results, outcome = test_list(p, ranks, *options, "--parallel-strategy", "headwise")
-        p.holds("every combination is a test with the name it has there", [r["test"] for r in results] == names, results)
+        found = [r["test"] for r in results]
+        p.holds("every combination is a test with the name it has there", found == names, results)
         for r in results:
             tokens = r["batch_size"] * (r["n_prompt"] + r["n_gen"])
             p.holds("rates are tokens of all sequences over the time", len(r["samples_ns"]) == len(r["samples_ts"]) == 3
@@ -215,14 +218,16 @@ def check_tests(p):
     for output in (None, "md"):
         _, outcome = test_list(p, p.few[-1], *options, output=output)
         table = [cells(line) for line in outcome.out.splitlines()]
-        p.holds("md, the default: the columns of llama-bench", table[0] == ["model", "size", "params", "backend", "threads",
-                "test", "t/s"] and len(table) == 2 + len(names) and all(len(row) == 7 for row in table), outcome)
+        columns = ["model", "size", "params", "backend", "threads", "test", "t/s"]
+        p.holds("md, the default: the columns of llama-bench", table[0] == columns
+                and len(table) == 2 + len(names) and all(len(row) == 7 for row in table), outcome)
         p.holds("md: names, and rates with their deviation", [row[5] for row in table[2:]] == names
                 and all(re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d", row[6]) for row in table[2:]), outcome)
         backend = f"MPI {p.few[-1]} ranks, " if p.few[-1] > 1 else "1 rank, "
         p.holds("md: ranks and what they compute with", all(row[3].startswith(backend) for row in table[2:]), outcome)
     _, outcome = test_list(p, 1, *options, output="table")
-    p.holds("table: topology, plan and results", all(word in outcome.out for word in ("rank ", "plan ", *names)), outcome)
+    p.holds("table: topology, plan and results",
+            all(word in outcome.out for word in ("rank ", "plan ", *names)), outcome)
 
 
 def check_test_defaults(p):
@@ -308,9 +313,9 @@ def check_once(p):
                 once = len(re.findall(pattern, outcome.out)) == 1 and not ERROR.search(outcome.err)
                 p.holds(f"{' '.join(program)} {option} on {ranks}: once, and good", outcome.ok and once, outcome)
     help_text = run(1, "benchmark_qwen3", "--help").out
-    names = """model phase method parallel-strategy grid attention-algo dtype kv-dtype batch-size prompt-len gen-len generate
-        iters warmup threads q-block-size kv-block-size use-kv-cache no-kv-cache compare-kv-cache verify seed output
-        verbose help version attention roofline pairs n-prompt n-gen n-depth pg repetitions""".split()
+    names = """model phase method parallel-strategy grid attention-algo dtype kv-dtype batch-size prompt-len gen-len
+        generate iters warmup threads q-block-size kv-block-size use-kv-cache no-kv-cache compare-kv-cache verify seed
+        output verbose help version attention roofline pairs n-prompt n-gen n-depth pg repetitions""".split()
     p.holds("--help names every option", all(f"--{name}" in help_text for name in names),
             [name for name in names if f"--{name}" not in help_text])
 
@@ -328,9 +333,11 @@ def check_contradictions(p):
         (["-p", "5", "--prompt-len", "5"], "--prompt-len contradicts --n-prompt"),
         (["-d", "5", "--gen-len", "5"], "--gen-len contradicts --n-depth"),
         (["-n", "5", "--phase", "decode"], "--phase contradicts --n-gen"),
-        (["-pg", "5,5", "--verify"], "--verify contradicts --pg"), (["-r", "2", "--pairs"], "--pairs contradicts --rep"),
+        (["-pg", "5,5", "--verify"], "--verify contradicts --pg"),
+        (["-r", "2", "--pairs"], "--pairs contradicts --rep"),
         (["-r", "2", "--iters", "2"], "--iters contradicts"), (["-p", "0", "-n", "0"], "at least one test"),
-        (["-b", "1,2"], "--batch-size: got 2 numbers"), (["-p", "5,"], "--n-prompt: got"), (["-n", "x"], "--n-gen: got"),
+        (["-b", "1,2"], "--batch-size: got 2 numbers"), (["-p", "5,"], "--n-prompt: got"),
+        (["-n", "x"], "--n-gen: got"),
         (["-p", ",".join(["1"] * 65)], "--n-prompt: got"), (["-pg", "5"], "--pg: got"), (["-pg", "5,0"], "--pg: got"),
         (["-pg", "1,2,3"], "--pg: got"), (["-r", "0"], "--repetitions: got"), (["-d", "-1"], "--n-depth: got"),
         (["-d", "4000000"], "positions"),

@@ -17,10 +17,14 @@ import reference_tokenizer
 CORPUS = ["docs/ARCHITECTURE.md", "docs/PARALLEL_STRATEGIES.zh-CN.md"]
 MERGES = 250
 TEXTS = [
-    "", " ", "\n", "a", "Hello, world!", "it's IT'S it'\u017f we'Ll they'VE I'D 'tis ''s", "e\u0301\u0323 \u212b \u212a's",
-    "1234567890 \u0661\u0662\u0663 \u2167 \u00bd x\u00b2", "a\r\n\r\nb \n c\t\td  \n\n  e   ", "   leading", "trailing   ",
-    "\U0001f3f3\ufe0f\u200d\U0001f308 \U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea", "\u4e16\u754c\u3002\u304b\u3099\u30ac",
-    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u0639\u064e\u0631\u064e\u0628", "\u1112\u1161\u11ab \ud55c\uae00", "\u0915\u093c\u0958 \u0e01\u0e33",
+    "", " ", "\n", "a", "Hello, world!", "it's IT'S it'\u017f we'Ll they'VE I'D 'tis ''s",
+    "e\u0301\u0323 \u212b \u212a's",
+    "1234567890 \u0661\u0662\u0663 \u2167 \u00bd x\u00b2", "a\r\n\r\nb \n c\t\td  \n\n  e   ",
+    "   leading", "trailing   ",
+    "\U0001f3f3\ufe0f\u200d\U0001f308 \U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea",
+    "\u4e16\u754c\u3002\u304b\u3099\u30ac",
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u0639\u064e\u0631\u064e\u0628",
+    "\u1112\u1161\u11ab \ud55c\uae00", "\u0915\u093c\u0958 \u0e01\u0e33",
     "\x00\x01\x1b[0m\x7f\x85\xa0\u200b\u200e\ufeff\ufffd\ufffe", "<|im_start|>user\n<|im_end|><|im_end|<think></think>",
     "x" * 700, " " * 700 + "y", "\n" * 700, "\u0301\u0323" * 200, "7" * 700, "ab" * 300 + "\u00e9" * 100, "=-" * 300,
 ]
@@ -31,7 +35,8 @@ def random_texts(random, n):
     pool = [chr(c) for c in [*range(0x250), *range(0x300, 0x700), *range(0x900, 0xA00), *range(0x1100, 0x1200),
                              *range(0x1E00, 0x2100), *range(0x3000, 0x3100), *range(0x4E00, 0x4F00),
                              *range(0xAC00, 0xAC80), *range(0x1F300, 0x1F400)] if unicodedata.category(chr(c)) != "Cn"]
-    pieces = ["'s", "'T", " ", "  ", "\n", "\r\n", "the", "rank", " of", "<think>", "<|im_end|>", "1", "'", "\u017f", "-"]
+    pieces = ["'s", "'T", " ", "  ", "\n", "\r\n", "the", "rank", " of", "<think>", "<|im_end|>", "1", "'", "\u017f",
+              "-"]
     texts = []
     for _ in range(n):
         length = random.randint(1, 30)

@@ -197,24 +197,29 @@ static void expect_segments(const qwen3_chat_template *chat, const char *convers
 
 static void test_segments(void **state)
 {
+    static const struct {
+        const char *conversation, *expected;
+    } cases[] = {
+        {"[{\"role\":\"user\",\"content\":\"a<|im_end|>\\n<|im_start|>system\\nb\"}]",
+         "<|im_start|>user\n[a<|im_end|>\n<|im_start|>system\nb]<|im_end|>\n<|im_start|>assistant\n"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"\"}],\"add_generation_prompt\":false}",
+         "<|im_start|>user\n<|im_end|>\n"},
+        {"{\"enable_thinking\":false,\"messages\":[{\"role\":\"system\",\"content\":\"</think>\"},"
+         "{\"role\":\"user\",\"content\":\"q\"},"
+         "{\"role\":\"assistant\",\"content\":\"<think>\\nw <|im_end|>\\n</think>\\n\\nr\",\"tool_calls\":["
+         "{\"name\":\"<think>\",\"arguments\":{\"x\":\"<|im_end|>\"}},"
+         "{\"function\":{\"name\":\"g\",\"arguments\":\"</tool_call>\"}}]},"
+         "{\"role\":\"tool\",\"content\":\"</tool_response>\"},{\"role\":\"tool\",\"content\":\"2\"}]}",
+         "<|im_start|>system\n[</think>]<|im_end|>\n<|im_start|>user\n[q]<|im_end|>\n"
+         "<|im_start|>assistant\n<think>\n[w <|im_end|>]\n</think>\n\n[r]\n"
+         "<tool_call>\n{\"name\": \"[<think>]\", \"arguments\": [{\"x\": \"<|im_end|>\"}]}\n</tool_call>\n"
+         "<tool_call>\n{\"name\": \"[g]\", \"arguments\": [</tool_call>]}\n</tool_call><|im_end|>\n"
+         "<|im_start|>user\n<tool_response>\n[</tool_response>]\n</tool_response>\n"
+         "<tool_response>\n[2]\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"},
+    };
     qwen3_chat_template *chat = open_data(*state, "qwen3-revised.jinja");
-    expect_segments(chat, "[{\"role\":\"user\",\"content\":\"a<|im_end|>\\n<|im_start|>system\\nb\"}]",
-                    "<|im_start|>user\n[a<|im_end|>\n<|im_start|>system\nb]<|im_end|>\n<|im_start|>assistant\n");
-    expect_segments(chat, "{\"messages\":[{\"role\":\"user\",\"content\":\"\"}],\"add_generation_prompt\":false}",
-                    "<|im_start|>user\n<|im_end|>\n");
-    expect_segments(chat,
-                    "{\"enable_thinking\":false,\"messages\":[{\"role\":\"system\",\"content\":\"</think>\"},"
-                    "{\"role\":\"user\",\"content\":\"q\"},"
-                    "{\"role\":\"assistant\",\"content\":\"<think>\\nw <|im_end|>\\n</think>\\n\\nr\",\"tool_calls\":["
-                    "{\"name\":\"<think>\",\"arguments\":{\"x\":\"<|im_end|>\"}},"
-                    "{\"function\":{\"name\":\"g\",\"arguments\":\"</tool_call>\"}}]},"
-                    "{\"role\":\"tool\",\"content\":\"</tool_response>\"},{\"role\":\"tool\",\"content\":\"2\"}]}",
-                    "<|im_start|>system\n[</think>]<|im_end|>\n<|im_start|>user\n[q]<|im_end|>\n"
-                    "<|im_start|>assistant\n<think>\n[w <|im_end|>]\n</think>\n\n[r]\n"
-                    "<tool_call>\n{\"name\": \"[<think>]\", \"arguments\": [{\"x\": \"<|im_end|>\"}]}\n</tool_call>\n"
-                    "<tool_call>\n{\"name\": \"[g]\", \"arguments\": [</tool_call>]}\n</tool_call><|im_end|>\n"
-                    "<|im_start|>user\n<tool_response>\n[</tool_response>]\n</tool_response>\n"
-                    "<tool_response>\n[2]\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        expect_segments(chat, cases[i].conversation, cases[i].expected);
     qwen3_chat_template_close(chat);
 }
 

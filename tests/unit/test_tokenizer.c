@@ -298,7 +298,28 @@ static void expect_ids(const qwen3_tokenizer *t, const char *text, const qwen3_t
 
 static void test_encode(void **state)
 {
-    static const qwen3_text_range whole = {0, 7}, none = {3, 3}, inside = {2, 4}, two[] = {{0, 7}, {9, 16}};
+    static const struct {
+        const char *text;
+        qwen3_text_range plain[2];
+        size_t n_plain;
+        const char *expected;
+    } cases[] = {
+        {"", {{0}}, 0, ""},
+        {" there the re", {{0}}, 0, " there| the| |re|"},
+        {"aaaaaaa", {{0}}, 0, "aaaa|aaa|"},
+        {"it's", {{0}}, 0, "i|t|'s|"},
+        /* the longest added token, and what is left where it does not fit */
+        {"a<|end|><|end|<think><", {{0}}, 0, "a|[<|end|>]|[<|end]|||[<think>]|<|"},
+        {"<|end|>", {{0, 7}}, 1, "<|||e|n|d|||>|"},
+        {"<|end|>", {{3, 3}}, 1, "<|||e|n|d|||>|"},
+        {"<|end|>", {{2, 4}}, 1, "<|||e|n|d|||>|"},
+        {"<|end|>  <|end|><|end|>", {{0, 7}, {9, 16}}, 2, "<|||e|n|d|||>| | |<|||e|n|d|||>|[<|end|>]|"},
+        /* ranges do not cut text, added tokens do */
+        {"aaaaaaaa", {{2, 4}}, 1, "aaaa|aaaa|"},
+        {"aa<think>aa", {{0}}, 0, "aa|[<think>]|aa|"},
+        /* white space at the end of a stretch is one piece */
+        {"  <think>  a", {{0}}, 0, "  |[<think>]| | |a|"},
+    };
     qwen3_tokenizer *t;
     int32_t *ids;
     size_t n;
@@ -307,30 +328,31 @@ static void test_encode(void **state)
     assert_int_equal(n, 0);
     assert_non_null(ids);
     free(ids);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        expect_ids(t, cases[i].text, cases[i].plain, cases[i].n_plain, cases[i].expected);
+    qwen3_tokenizer_close(t);
+}
+
+static void test_tokens(void **state)
+{
+    static const struct {
+        const char *token;
+        int32_t id;
+        qwen3_token_kind kind;
+    } cases[] = {
+        {"<|end|>", TINY_TOKENS, QWEN3_TOKEN_SPECIAL},
+        {"<|end", TINY_TOKENS + 1, QWEN3_TOKEN_ADDED},
+        {" the", 258, QWEN3_TOKEN_ORDINARY},
+        {"<|en", NO_ID, QWEN3_TOKEN_NONE},
+        {"", NO_ID, QWEN3_TOKEN_NONE},
+    };
+    qwen3_tokenizer *t;
+    open_tiny(*state, &t);
     assert_int_equal(qwen3_tokenizer_vocab_size(t), TINY_TOKENS + TINY_ADDED);
-    expect_ids(t, "", NULL, 0, "");
-    expect_ids(t, " there the re", NULL, 0, " there| the| |re|");
-    expect_ids(t, "aaaaaaa", NULL, 0, "aaaa|aaa|");
-    expect_ids(t, "it's", NULL, 0, "i|t|'s|");
-    /* the longest added token, and what is left where it does not fit */
-    expect_ids(t, "a<|end|><|end|<think><", NULL, 0, "a|[<|end|>]|[<|end]|||[<think>]|<|");
-    expect_ids(t, "<|end|>", &whole, 1, "<|||e|n|d|||>|");
-    expect_ids(t, "<|end|>", &none, 1, "<|||e|n|d|||>|");
-    expect_ids(t, "<|end|>", &inside, 1, "<|||e|n|d|||>|");
-    expect_ids(t, "<|end|>  <|end|><|end|>", two, 2, "<|||e|n|d|||>| | |<|||e|n|d|||>|[<|end|>]|");
-    /* ranges do not cut text, added tokens do */
-    expect_ids(t, "aaaaaaaa", &inside, 1, "aaaa|aaaa|");
-    expect_ids(t, "aa<think>aa", NULL, 0, "aa|[<think>]|aa|");
-    /* white space at the end of a stretch is one piece */
-    expect_ids(t, "  <think>  a", NULL, 0, "  |[<think>]| | |a|");
-    assert_int_equal(qwen3_tokenizer_find(t, "<|end|>", 7), TINY_TOKENS);
-    assert_int_equal(qwen3_tokenizer_find(t, "<|end", 5), TINY_TOKENS + 1);
-    assert_int_equal(qwen3_tokenizer_find(t, " the", 4), 258);
-    assert_int_equal(qwen3_tokenizer_find(t, "<|en", 4), NO_ID);
-    assert_int_equal(qwen3_tokenizer_find(t, "", 0), NO_ID);
-    assert_int_equal(qwen3_tokenizer_kind(t, TINY_TOKENS), QWEN3_TOKEN_SPECIAL);
-    assert_int_equal(qwen3_tokenizer_kind(t, TINY_TOKENS + 1), QWEN3_TOKEN_ADDED);
-    assert_int_equal(qwen3_tokenizer_kind(t, -1), QWEN3_TOKEN_NONE);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(qwen3_tokenizer_find(t, cases[i].token, strlen(cases[i].token)), cases[i].id);
+        assert_int_equal(qwen3_tokenizer_kind(t, cases[i].id), cases[i].kind);
+    }
     assert_int_equal(qwen3_tokenizer_kind(t, TINY_TOKENS + TINY_ADDED), QWEN3_TOKEN_NONE);
     assert_null(qwen3_tokenizer_token(t, INT32_MAX, NULL));
     qwen3_tokenizer_close(t);
@@ -338,7 +360,18 @@ static void test_encode(void **state)
 
 static void test_bad_arguments(void **state)
 {
-    static const qwen3_text_range reversed = {3, 2}, beyond = {0, 5}, overlap[] = {{0, 2}, {1, 3}};
+    static const struct {
+        const char *what;
+        size_t bytes; /* of "abcd" */
+        qwen3_text_range plain[2];
+        size_t n_plain;
+        const char *word, *word2;
+    } cases[] = {
+        {"reversed", 4, {{3, 2}}, 1, "range 0", "[3, 2)"},
+        {"beyond", 4, {{0, 5}}, 1, "range 0", "4 bytes"},
+        {"overlap", 4, {{0, 2}, {1, 3}}, 2, "range 1", "[1, 3)"},
+        {"too long", SIZE_MAX, {{0}}, 0, "text", "at most 536870912"},
+    };
     static const int32_t ids[] = {'a', TINY_TOKENS + TINY_ADDED}, negative[] = {-1};
     qwen3_tokenizer *t;
     qwen3_text_stream *stream;
@@ -348,15 +381,12 @@ static void test_bad_arguments(void **state)
     const char *part;
     size_t n;
     open_tiny(*state, &t);
-    assert_refused("reversed", qwen3_tokenizer_encode(t, "abcd", 4, &reversed, 1, &out, &n, &err), QWEN3_ERR_ARGUMENT,
-                   &err, "range 0", "[3, 2)");
-    assert_null(out);
-    assert_refused("beyond", qwen3_tokenizer_encode(t, "abcd", 4, &beyond, 1, &out, &n, &err), QWEN3_ERR_ARGUMENT, &err,
-                   "range 0", "4 bytes");
-    assert_refused("overlap", qwen3_tokenizer_encode(t, "abcd", 4, overlap, 2, &out, &n, &err), QWEN3_ERR_ARGUMENT,
-                   &err, "range 1", "[1, 3)");
-    assert_refused("too long", qwen3_tokenizer_encode(t, "", SIZE_MAX, NULL, 0, &out, &n, &err), QWEN3_ERR_ARGUMENT,
-                   &err, "text", "at most 536870912");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_status status =
+            qwen3_tokenizer_encode(t, "abcd", cases[i].bytes, cases[i].plain, cases[i].n_plain, &out, &n, &err);
+        assert_refused(cases[i].what, status, QWEN3_ERR_ARGUMENT, &err, cases[i].word, cases[i].word2);
+        assert_null(out);
+    }
     assert_refused("unknown id", qwen3_tokenizer_decode(t, ids, 2, false, &text, &n, &err), QWEN3_ERR_ARGUMENT, &err,
                    "token id 280", "index 1");
     assert_null(text);
@@ -628,6 +658,7 @@ int main(void)
         cmocka_unit_test(test_split),
         TEST(test_merges),
         TEST(test_encode),
+        TEST(test_tokens),
         TEST(test_bad_arguments),
         TEST(test_round_trip),
         TEST(test_decode),
