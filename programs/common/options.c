@@ -228,7 +228,7 @@ static bool read_value(const option *o, const char *text)
     return false;
 }
 
-static qwen3_status take_option(option *o, const char *text, qwen3_error *err)
+qwen3_status option_take(option *o, const char *text, qwen3_error *err)
 {
     char buffer[128];
     if (!o->given && (o->kind == OPTION_INTS || o->kind == OPTION_PAIRS))
@@ -324,7 +324,7 @@ static qwen3_status take_options(const command_line *line, poptContext context, 
             return QWEN3_OK;
         }
         char *text = poptGetOptArg(context);
-        qwen3_status status = take_option(&line->options[value - 1], text ? text : "", err);
+        qwen3_status status = option_take(&line->options[value - 1], text ? text : "", err);
         free(text);
         if (status != QWEN3_OK)
             return status;
@@ -335,7 +335,7 @@ static qwen3_status take_options(const command_line *line, poptContext context, 
     const char *rest = poptGetArg(context);
     option *operand = rest ? find_operand(line) : NULL;
     if (operand) {
-        if (take_option(operand, rest, err) != QWEN3_OK)
+        if (option_take(operand, rest, err) != QWEN3_OK)
             return err->status;
         rest = poptGetArg(context);
     }

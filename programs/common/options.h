@@ -70,6 +70,8 @@ typedef struct command_line {
  * *finished. Where it fails, values may have been changed. Either way options_free must follow. */
 qwen3_status options_parse(const command_line *line, FILE *print_to, bool *finished, qwen3_error *err);
 void options_free(option *options, size_t n);
+/* Gives one option of a table the value that `text` says. */
+qwen3_status option_take(option *o, const char *text, qwen3_error *err);
 
 /* Whether the option, which must be in the table, was given. */
 bool option_given(const command_line *line, const char *name);

@@ -26,6 +26,8 @@ qwen3_status generation_check(generation_arguments *a, const command_line *line,
 /* Puts what was given into *sampling; bias [MAX_TEXTS] must live as long as it. */
 qwen3_status generation_sampling(const generation_arguments *a, const command_line *line, qwen3_logit_bias *bias,
                                  qwen3_sampling_options *sampling, qwen3_error *err);
+/* Changes one option of sampling: "temperature 0.7", "top-k 20". Its range is checked where a sampler is opened. */
+qwen3_status generation_set(qwen3_sampling_options *sampling, const char *text, qwen3_error *err);
 
 /* ---- generation.c */
 

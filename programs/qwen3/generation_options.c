@@ -180,3 +180,27 @@ qwen3_status generation_sampling(const generation_arguments *a, const command_li
     sampling->n_bias = a->bias.n;
     return QWEN3_OK;
 }
+
+qwen3_status generation_set(qwen3_sampling_options *sampling, const char *text, qwen3_error *err)
+{
+    generation_arguments a = {.sampling = *sampling};
+    option options[GENERATION_OPTIONS];
+    char name[32], value[64];
+    int used = 0;
+    generation_options(&a, options);
+    if (sscanf(text, "%31s %63s%n", name, value, &used) != 2 || text[used])
+        return set_error(err, QWEN3_ERR_ARGUMENT, "/set: got \"%.100s\", expected NAME VALUE", text);
+    for (size_t i = TEXT_OPTIONS; i < GENERATION_OPTIONS; i++) {
+        option *o = &options[i];
+        bool of_sampling = i < TEXT_OPTIONS + SAMPLING_OPTIONS ? o->kind != OPTION_TEXTS : o->value == &a.sampling.seed;
+        if (!of_sampling || strcmp(o->name, name) != 0)
+            continue;
+        if (option_take(o, value, err) == QWEN3_OK)
+            *sampling = a.sampling;
+        return err->status;
+    }
+    return set_error(err, QWEN3_ERR_ARGUMENT,
+                     "/set: got \"%s\", expected temperature, top-k, top-p, min-p, presence-penalty, "
+                     "frequency-penalty, repetition-penalty or seed",
+                     name);
+}

@@ -99,7 +99,7 @@ qwen3_status output_piece(output *out, piece_kind kind, const char *text, size_t
 qwen3_status output_end(output *out, qwen3_error *err)
 {
     set_dimmed(out, false);
-    if (out->terminal && out->last && out->last != '\n')
+    if ((out->terminal || out->new_line) && out->last && out->last != '\n')
         fputc('\n', out->file);
     out->last = '\0';
     return flush_output(out->file, "standard output", err);
@@ -110,7 +110,7 @@ qwen3_status output_event(output *out, json_t *event, qwen3_error *err)
     if (!event)
         return set_error(err, QWEN3_ERR_MEMORY, "event: out of memory");
     if (out->json) {
-        json_dumpf(event, out->file, JSON_COMPACT);
+        json_dumpf(event, out->file, JSON_COMPACT | JSON_REAL_PRECISION(9));
         fputc('\n', out->file);
     }
     json_decref(event);
@@ -129,7 +129,7 @@ static void make_printable(char *message)
 
 qwen3_status output_note(output *out, const char *event, qwen3_error *err, const char *format, ...)
 {
-    char message[1200];
+    char message[2000];
     va_list args;
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);

@@ -18,8 +18,9 @@ typedef enum piece_kind {
 typedef struct output {
     FILE *file;         /* answers, and with json everything */
     bool json;          /* events */
-    bool terminal;      /* a person looks at it: colours, no control characters, a newline at the end of an answer */
+    bool terminal;      /* a person looks at it: colours */
     bool safe;          /* no control characters: a terminal, or what may be one behind a launcher */
+    bool new_line;      /* an answer ends with a newline, at a terminal anyway */
     bool hide_thinking; /* reasoning and marks are not shown */
     bool dimmed;        /* state: dimmed text is being written */
     char last;          /* state: last character written of an answer, 0 = none */
