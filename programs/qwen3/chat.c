@@ -27,7 +27,7 @@ static void describe_options(chat *c, option *options)
          .kind = OPTION_FLAG,
          .value = &c->no_editing,
          .help = "Read lines as they come, and leave the terminal to mpirun (default: edit lines where there is a "
-                 "terminal; with mpirun the program takes it over, so that Ctrl-C ends an answer and not the job)"},
+                 "terminal, that of mpirun too, where Ctrl-C then ends an answer and not the job)"},
     };
     _Static_assert(sizeof own / sizeof *own == OWN_OPTIONS, "one entry for each");
     memcpy(options, own, sizeof own);
@@ -142,7 +142,9 @@ static qwen3_status give_answer(chat *c, qwen3_error *err)
                               .out = &c->out,
                               .interrupted = answer_interrupted,
                               .context = &c->in};
+    terminal_set_lines(&c->in.terminal, false);
     qwen3_status status = answer_generate(&c->g, &request, &a, err);
+    terminal_set_lines(&c->in.terminal, true);
     if (status == QWEN3_OK) {
         if (c->g.rank == 0)
             take_answer(c, &a, err);
@@ -196,7 +198,9 @@ static qwen3_status open_talk(chat *c, int ranks, qwen3_error *err)
     bool sure, asked = output_is_terminal(STDIN_FILENO, ranks, &sure) && c->out.terminal;
     qwen3_chat_thinking can = qwen3_chat_template_thinking(c->g.chat);
     bool thinking = can == QWEN3_THINKING_ALWAYS || (can == QWEN3_THINKING_OPTIONAL && !c->arguments.no_thinking);
-    c->in = input_open(asked && !c->no_editing, asked);
+    c->in = (input){.prompts = asked, .out = stdout};
+    if (asked && !c->no_editing)
+        input_edit(&c->in);
     c->out.file = c->in.out;
     c->out.new_line = true;
     if (conversation_open(&c->conversation, c->arguments.system, thinking, err) != QWEN3_OK)

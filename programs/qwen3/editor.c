@@ -26,7 +26,8 @@ enum { HISTORY_LINES = 1000, POLL_MS = 200 };
 struct editor {
     EditLine *line;
     History *history;
-    FILE *in, *out;
+    const terminal *terminal;
+    text_buffer ahead; /* keys that came while nothing was asked */
     const char *prompt;
     bool interrupted;
 };
@@ -51,28 +52,42 @@ static char *get_prompt(EditLine *line)
     return (char *)editor_of(line)->prompt;
 }
 
+/* The next key, if there is one within the time: 1; none: -1 and EAGAIN; end of input: 0. */
+static int next_byte(editor *e, int timeout_ms, unsigned char *byte)
+{
+    struct pollfd keys = {.fd = e->terminal->keys, .events = POLLIN};
+    if (e->ahead.n > 0) {
+        *byte = (unsigned char)e->ahead.data[0];
+        text_drop(&e->ahead, 1);
+        return 1;
+    }
+    int ready = poll(&keys, 1, timeout_ms);
+    if (ready > 0)
+        return (int)read(keys.fd, byte, 1);
+    if (ready == 0)
+        errno = EAGAIN;
+    return -1;
+}
+
 /* One byte, or none at the end of input and at Ctrl-C. A signal may come just before waiting begins, so this does not
  * wait for long at a time. */
 static int read_byte(editor *e, unsigned char *byte)
 {
-    struct pollfd input = {.fd = fileno(e->in), .events = POLLIN};
     for (;;) {
-        if (interrupt_taken()) {
-            e->interrupted = true;
+        e->interrupted = interrupt_taken();
+        if (e->interrupted)
             return -1;
-        }
         if (resized) {
             resized = 0;
             el_resize(e->line);
         }
-        int ready = poll(&input, 1, POLL_MS);
-        if (ready < 0 && errno != EINTR)
+        int got = next_byte(e, POLL_MS, byte);
+        if (got > 0 && *byte == KEY_INTERRUPT) {
+            e->interrupted = true;
             return -1;
-        if (ready <= 0)
-            continue;
-        ssize_t got = read(input.fd, byte, 1);
-        if (got >= 0 || errno != EINTR)
-            return (int)got;
+        }
+        if (got >= 0 || (errno != EINTR && errno != EAGAIN))
+            return got;
     }
 }
 
@@ -120,6 +135,14 @@ static unsigned char paste(EditLine *line, int key)
     return inserted || text.n == 0 ? CC_REFRESH : CC_ERROR;
 }
 
+/* libedit has an interrupt character of its own in each of its sets of modes. */
+static void disable_interrupt(EditLine *line)
+{
+    el_set(line, EL_SETTY, "-d", "intr=", NULL);
+    el_set(line, EL_SETTY, "-q", "intr=", NULL);
+    el_set(line, EL_SETTY, "-x", "intr=", NULL);
+}
+
 /* The editor thinks in characters of the locale. */
 static void choose_locale(void)
 {
@@ -137,7 +160,7 @@ static bool open_history(editor *e)
     return el_set(e->line, EL_HIST, history, e->history) == 0;
 }
 
-editor *editor_open(FILE *in, FILE *out)
+editor *editor_open(const terminal *t)
 {
     const char *kind = getenv("TERM");
     if (!kind || !*kind || strcmp(kind, "dumb") == 0)
@@ -146,9 +169,8 @@ editor *editor_open(FILE *in, FILE *out)
     editor *e = calloc(1, sizeof *e);
     if (!e)
         return NULL;
-    e->in = in;
-    e->out = out;
-    e->line = el_init("qwen3", in, out, stderr);
+    e->terminal = t;
+    e->line = el_init("qwen3", t->modes, t->out, stderr);
     if (!e->line || !open_history(e)) {
         editor_close(e);
         return NULL;
@@ -159,6 +181,8 @@ editor *editor_open(FILE *in, FILE *out)
     el_set(e->line, EL_GETCFN, read_character);
     el_set(e->line, EL_ADDFN, "qwen3-paste", "Insert pasted text", paste);
     el_set(e->line, EL_BIND, PASTE_BEGIN, "qwen3-paste", NULL);
+    if (t->forwarded)
+        disable_interrupt(e->line);
     el_source(e->line, NULL);
     struct sigaction action = {.sa_handler = take_resize};
     sigaction(SIGWINCH, &action, NULL);
@@ -173,26 +197,44 @@ void editor_close(editor *e)
         history_end(e->history);
     if (e->line)
         el_end(e->line);
+    text_free(&e->ahead);
     free(e);
 }
 
 line_end editor_line(editor *e, const char *prompt, text_buffer *line, qwen3_error *err)
 {
     int n = 0;
+    FILE *out = e->terminal->out;
     e->prompt = prompt;
     e->interrupted = false;
-    fputs(PASTE_ON, e->out);
-    fflush(e->out);
+    el_resize(e->line); /* ranks behind a launcher get no SIGWINCH */
+    fputs(PASTE_ON, out);
+    fflush(out);
     const char *text = el_gets(e->line, &n);
-    fputs(PASTE_OFF, e->out);
+    fputs(PASTE_OFF, out);
     if (!text || n <= 0) {
         el_reset(e->line);
-        fputc('\n', e->out);
-        fflush(e->out);
+        fputc('\n', out);
+        fflush(out);
         return e->interrupted ? LINE_INTERRUPTED : LINE_END;
     }
-    fflush(e->out);
+    fflush(out);
     return text_append(line, text, (size_t)n - (text[n - 1] == '\n'), err) == QWEN3_OK ? LINE_COMPLETE : LINE_END;
+}
+
+bool editor_interrupted(editor *e)
+{
+    qwen3_error err = {0};
+    unsigned char byte;
+    text_buffer keys = {0};
+    bool interrupted = false;
+    while (e->terminal->forwarded && !interrupted && next_byte(e, 0, &byte) > 0)
+        interrupted = byte == KEY_INTERRUPT || text_append(&keys, (const char *)&byte, 1, &err) != QWEN3_OK;
+    if (interrupted)
+        text_free(&keys);
+    text_free(&e->ahead);
+    e->ahead = keys;
+    return interrupted;
 }
 
 void editor_remember(editor *e, const char *text)

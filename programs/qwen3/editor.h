@@ -2,9 +2,8 @@
 #ifndef EDITOR_H
 #define EDITOR_H
 
-#include <stdio.h>
-
 #include "common/text_buffer.h"
+#include "terminal.h"
 
 typedef enum line_end {
     LINE_COMPLETE = 0,
@@ -14,11 +13,13 @@ typedef enum line_end {
 
 typedef struct editor editor;
 
-/* NULL where the terminal cannot be used for that (TERM unset or "dumb"). */
-editor *editor_open(FILE *in, FILE *out);
+/* The terminal must outlive the editor. NULL where it cannot be used for that (TERM unset or "dumb"). */
+editor *editor_open(const terminal *t);
 void editor_close(editor *e);
 /* Appends a line, without its newline, to *line; pasted text may hold newlines. */
 line_end editor_line(editor *e, const char *prompt, text_buffer *line, qwen3_error *err);
+/* Whether Ctrl-C came as a key, while nothing is asked; other keys are kept for the next line. Does not wait. */
+bool editor_interrupted(editor *e);
 /* Remembers a text for the arrow keys. */
 void editor_remember(editor *e, const char *text);
 

@@ -16,15 +16,17 @@
 /* A signal may come just before waiting begins, so it does not last long at a time. */
 enum { POLL_MS = 200 };
 
-input input_open(bool editing, bool prompts)
+void input_edit(input *in)
 {
-    input in = {.prompts = prompts, .out = stdout};
-    if (!editing || !terminal_open(&in.terminal))
-        return in;
-    in.prompts = true;
-    in.out = in.terminal.out;
-    in.editor = editor_open(in.terminal.in, in.terminal.out);
-    return in;
+    if (!terminal_open(&in->terminal))
+        return;
+    in->editor = editor_open(&in->terminal);
+    if (!in->editor) {
+        terminal_close(&in->terminal);
+        return;
+    }
+    in->prompts = true;
+    in->out = in->terminal.out;
 }
 
 void input_close(input *in)
@@ -36,16 +38,11 @@ void input_close(input *in)
 
 /* ---- Lines without an editor -------------------------------------------------------------------- */
 
-static int input_file(const input *in)
-{
-    return in->terminal.in ? fileno(in->terminal.in) : STDIN_FILENO;
-}
-
 /* Reads what is there; false where nothing was within the time. */
 static bool read_some(input *in, int timeout_ms, qwen3_error *err)
 {
     char bytes[4096];
-    struct pollfd file = {.fd = input_file(in), .events = POLLIN};
+    struct pollfd file = {.fd = STDIN_FILENO, .events = POLLIN};
     int ready = poll(&file, 1, timeout_ms);
     if (ready <= 0)
         return false;
@@ -110,7 +107,7 @@ bool input_stops(input *in)
     if (interrupt_taken())
         return true;
     if (in->editor)
-        return false;
+        return editor_interrupted(in->editor);
     while (!in->ended && next_line(in, &content) == 0 && read_some(in, 0, &err))
         continue;
     size_t whole = next_line(in, &content);

@@ -14,8 +14,9 @@ typedef struct input {
     bool ended;          /* without an editor: there is no more to read */
 } input;
 
-/* editing: with an editor where there is a terminal for it, prompts: a terminal is asked otherwise too. */
-input input_open(bool editing, bool prompts);
+/* Takes a terminal with an editor for the lines of standard input, which `in` is for until then, where there is one.
+ * *in stays where it is from then on. */
+void input_edit(input *in);
 void input_close(input *in);
 
 /* Appends what the user says to *text: a line; lines that end in a backslash and the next; lines between two that

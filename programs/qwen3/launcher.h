@@ -6,9 +6,12 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* The nearest ancestor with the name of a launcher; 0 where there is none, which on the other nodes of a job is so. */
+/* The nearest ancestor with the name of a launcher; 0 where there is none, as on the other nodes of a job. */
 pid_t launcher_find(void);
 /* Whether its file descriptor `fd` is a terminal. */
 bool launcher_has_terminal(pid_t launcher, int fd);
+/* Opens its terminal, which is not to become that of this process; -1 where input and output are not both at one, or
+ * it is in the background there. */
+int launcher_open_terminal(pid_t launcher);
 
 #endif

@@ -7,65 +7,77 @@
 
 #include "launcher.h"
 
-static bool open_streams(terminal *t, int fd)
+/* For the handler: a launcher that ends a job terminates its ranks. */
+static struct terminal *to_restore;
+
+static void restore(int number)
 {
-    int copy = dup(fd);
-    t->in = fdopen(fd, "r");
-    t->out = copy >= 0 ? fdopen(copy, "w") : NULL;
-    if (t->in && t->out)
-        return true;
-    terminal_close(t);
-    return false;
+    if (to_restore)
+        tcsetattr(fileno(to_restore->modes), TCSANOW, &to_restore->found);
+    signal(number, SIG_DFL);
+    raise(number);
 }
 
-/* The launcher must own the terminal at this moment: one that was put in the background has not got it to give. */
-static bool take(int fd, pid_t launcher, pid_t *owner)
+static void keep_from_interrupting(terminal *t)
 {
-    *owner = tcgetpgrp(fd);
-    if (*owner < 0 || *owner != getpgid(launcher) || getsid(launcher) != getsid(0))
+    struct termios modes = t->found;
+    modes.c_cc[VINTR] = _POSIX_VDISABLE;
+    tcsetattr(fileno(t->modes), TCSANOW, &modes);
+    to_restore = t;
+    signal(SIGTERM, restore);
+}
+
+static bool open_forwarded(terminal *t, pid_t launcher)
+{
+    int fd = launcher_open_terminal(launcher);
+    if (fd < 0)
         return false;
-    if (getpgrp() == *owner && setpgid(0, 0) != 0)
-        return false;
-    /* From the background tcsetpgrp is a reason for SIGTTOU. Ctrl-Z would stop this rank and no other. */
+    /* A rank is in the background of its launcher's terminal, and means it. */
     signal(SIGTTOU, SIG_IGN);
-    signal(SIGTSTP, SIG_IGN);
-    if (tcsetpgrp(fd, getpgrp()) != 0)
-        return false;
-    /* Open MPI's mpirun looks at SIGCONT whether it is in the background, and reads no more if so. */
-    kill(launcher, SIGCONT);
-    return true;
+    int copy = dup(fd);
+    *t = (terminal){.modes = fdopen(fd, "r"), .out = fdopen(copy, "w"), .keys = STDIN_FILENO, .forwarded = true};
+    if (t->modes && t->out && tcgetattr(fd, &t->found) == 0) {
+        keep_from_interrupting(t);
+        return true;
+    }
+    terminal_close(t);
+    return false;
 }
 
 bool terminal_open(terminal *t)
 {
     *t = (terminal){0};
     pid_t launcher = launcher_find();
-    if (!launcher) {
-        t->in = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) ? stdin : NULL;
-        t->out = t->in ? stdout : NULL;
-        return t->in != NULL;
-    }
-    if (!launcher_has_terminal(launcher, STDIN_FILENO) || !launcher_has_terminal(launcher, STDOUT_FILENO))
+    if (launcher)
+        return open_forwarded(t, launcher);
+    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
         return false;
-    int fd = open("/dev/tty", O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    pid_t owner;
-    if (!take(fd, launcher, &owner)) {
-        close(fd);
-        return false;
-    }
-    t->owner = owner;
-    return open_streams(t, fd);
+    *t = (terminal){.modes = stdin, .out = stdout, .keys = STDIN_FILENO};
+    return true;
 }
 
 void terminal_close(terminal *t)
 {
-    if (t->owner && t->in)
-        tcsetpgrp(fileno(t->in), t->owner);
-    if (t->in && t->in != stdin)
-        fclose(t->in);
-    if (t->out && t->out != stdout)
+    if (to_restore == t) {
+        tcsetattr(fileno(t->modes), TCSADRAIN, &t->found);
+        to_restore = NULL;
+    }
+    if (t->forwarded && t->modes)
+        fclose(t->modes);
+    if (t->forwarded && t->out)
         fclose(t->out);
     *t = (terminal){0};
+}
+
+void terminal_set_lines(const terminal *t, bool lines)
+{
+    struct termios modes;
+    if (!t->forwarded || tcgetattr(fileno(t->modes), &modes) != 0)
+        return;
+    modes.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    if (lines)
+        modes.c_lflag |= ICANON | ECHO;
+    modes.c_cc[VMIN] = 1;
+    modes.c_cc[VTIME] = 0;
+    tcsetattr(fileno(t->modes), TCSANOW, &modes);
 }

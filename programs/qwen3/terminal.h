@@ -1,24 +1,30 @@
-/* terminal.h - takes the terminal over from an MPI launcher.
+/* terminal.h - a terminal to talk at, also behind an MPI launcher.
  *
- * A launcher reads the terminal and hands bytes to rank 0, whose standard input is a pipe: no line can be edited, and
- * Ctrl-C goes to the launcher, which (Open MPI's) ends the job. But where rank 0 runs on the same machine, in the
- * launcher's session, it can open the terminal itself and become its foreground process group, as a shell makes a job
- * that of its terminal: then it gets keys and Ctrl-C, and the launcher, in the background, neither. */
+ * A launcher reads the terminal and hands what it reads to rank 0 through a pipe; Ctrl-C, a signal to the launcher,
+ * ends the job. But rank 0 can open the launcher's terminal and change its modes: without lines, every key comes
+ * through the pipe as it is pressed, and without an interrupt character Ctrl-C is a key like any other. */
 #ifndef TERMINAL_H
 #define TERMINAL_H
 
 #include <stdbool.h>
 #include <stdio.h>
-#include <sys/types.h>
+#include <termios.h>
+
+#define KEY_INTERRUPT 3 /* Ctrl-C */
 
 typedef struct terminal {
-    FILE *in, *out; /* NULL where it was not taken */
-    pid_t owner;    /* the process group that it goes back to; 0 = it was always ours */
+    FILE *modes;          /* the terminal, for its modes; NULL where there is none */
+    FILE *out;            /* what is shown */
+    int keys;             /* what is typed comes here */
+    bool forwarded;       /* by way of a launcher: Ctrl-C comes as a key */
+    struct termios found; /* where forwarded: the modes to go back to */
 } terminal;
 
-/* The terminal of this process, where it has one of its own on standard input and output; or that of its launcher,
- * taken over; false where there is neither. */
+/* The terminal on standard input and output, of this process or else of its launcher; false where there is none, or
+ * the launcher is in the background. */
 bool terminal_open(terminal *t);
 void terminal_close(terminal *t);
+/* Where forwarded: keys come at once, and are not shown, or line by line. Otherwise nothing. */
+void terminal_set_lines(const terminal *t, bool lines);
 
 #endif
