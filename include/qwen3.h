@@ -327,8 +327,8 @@ QWEN3_API qwen3_status qwen3_forward(qwen3_session *session, const qwen3_batch *
 QWEN3_API size_t qwen3_logits_rows(const qwen3_session *session);
 /* Collects all rows [rows, vocab_size] in `logits` on rank 0 (ignored and may be NULL elsewhere). Collective. */
 QWEN3_API qwen3_status qwen3_logits(qwen3_session *session, float *logits, qwen3_error *err);
-/* The token of the largest logit of each row (lowest id at ties), on all ranks. Collective; only one
- * candidate per rank and row travels. */
+/* The token of the largest logit of each row (lowest id at ties), on all ranks. A logit that is NaN or +INFINITY is
+ * an error. Collective; only one candidate of 16 bytes per rank and row travels. */
 QWEN3_API qwen3_status qwen3_argmax(qwen3_session *session, int32_t *tokens, qwen3_error *err);
 
 typedef struct qwen3_session_info {
@@ -418,12 +418,12 @@ QWEN3_API qwen3_status qwen3_sampler_accept(qwen3_sampler *sampler, const int32_
 /* Empties the history and goes on with this seed. */
 QWEN3_API void qwen3_sampler_reset(qwen3_sampler *sampler, uint64_t seed);
 
-/* One token for each row of logits of the last forward, tokens [rows], on all ranks. samplers [rows], no sampler twice,
- * not their sequences' order but that of the rows; NULL for a row = the token of the largest logit, as qwen3_argmax
- * says. Each token becomes part of the history of its sampler. Only candidates travel: top_k of each rank and row, or
- * with other options two and, for each time that one is refused by top_p or min_p, one more and two sums. A row of
- * which all tokens are forbidden, or with a logit that is NaN or +INFINITY, is an error, and no history grows.
- * The logits are not changed. Collective. */
+/* Chooses a token for each row of logits of the last forward: tokens [rows], on all ranks, which become part of the
+ * histories. samplers [rows]: that of each row, none twice; NULL for a row, or samplers NULL for all = as qwen3_argmax.
+ * Only candidates of 16 bytes travel. Of each rank and row that is one where the choice is greedy, top_k where that is
+ * asked for, otherwise two, and then with top_p two more for each token that is drawn (most often one, 1 / top_p or
+ * fewer on average). A row in which no token may be chosen, or with a logit of a token that is NaN or +INFINITY, is an
+ * error, and no history grows. The logits stay as they are. Collective. */
 QWEN3_API qwen3_status qwen3_sample(qwen3_session *session, qwen3_sampler *const *samplers, int32_t *tokens,
                                     qwen3_error *err);
 

@@ -1,5 +1,6 @@
 #include "model/sampler.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,4 +179,60 @@ void qwen3_sampler_reset(qwen3_sampler *s, uint64_t seed)
     s->n_seen = 0;
     s->length = 0;
     s->options.seed = seed;
+}
+
+/* ---- Adjusting logits -------------------------------------------------------------------------- */
+
+/* Where a token stands among [first, first + n), or NULL. */
+static float *logit_of(float *logits, int32_t first, size_t n, int32_t token)
+{
+    return token >= first && (size_t)(token - first) < n ? logits + (token - first) : NULL;
+}
+
+/* An adjusted logit as f32. */
+static float rounded(double value, float raw)
+{
+    return value > FLT_MAX && raw <= FLT_MAX ? FLT_MAX : (float)value;
+}
+
+static float penalised(const qwen3_sampling_options *o, float raw, uint32_t generated)
+{
+    double value = raw < 0 ? raw * o->repetition_penalty : raw / o->repetition_penalty;
+    if (generated > 0)
+        value -= generated * o->frequency_penalty + o->presence_penalty;
+    return rounded(value, raw);
+}
+
+void sampler_adjust(const qwen3_sampler *s, float *logits, int32_t first, size_t n, float *saved)
+{
+    const qwen3_sampling_options *o = &s->options;
+    for (size_t i = 0; i < o->n_bias; i++) {
+        float *x = logit_of(logits, first, n, o->bias[i].token);
+        if (!x)
+            continue;
+        saved[i] = *x;
+        *x = rounded((double)*x + o->bias[i].bias, *x);
+    }
+    saved += o->n_bias;
+    for (size_t i = 0; i < s->n_seen; i++) {
+        float *x = logit_of(logits, first, n, s->seen[i].token);
+        if (!x)
+            continue;
+        saved[i] = *x;
+        *x = penalised(o, *x, s->seen[i].generated);
+    }
+}
+
+void sampler_restore(const qwen3_sampler *s, float *logits, int32_t first, size_t n, const float *saved)
+{
+    for (size_t i = s->n_seen; i-- > 0;) {
+        float *x = logit_of(logits, first, n, s->seen[i].token);
+        if (x)
+            *x = saved[s->options.n_bias + i];
+    }
+    for (size_t i = s->options.n_bias; i-- > 0;) {
+        float *x = logit_of(logits, first, n, s->options.bias[i].token);
+        if (x)
+            *x = saved[i];
+    }
 }

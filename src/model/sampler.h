@@ -27,6 +27,15 @@ struct qwen3_sampler {
 /* Ranges of all options but the bias. `where` is put before messages. */
 qwen3_status sampling_options_check(const qwen3_sampling_options *o, const char *where, qwen3_error *err);
 
+/* Adds bias and penalties to the logits [n] of tokens [first, first + n); what was changed is kept in
+ * saved[sampler_changes(s)], for sampler_restore. NaN and +INFINITY stay; nothing else becomes them. */
+void sampler_adjust(const qwen3_sampler *s, float *logits, int32_t first, size_t n, float *saved);
+void sampler_restore(const qwen3_sampler *s, float *logits, int32_t first, size_t n, const float *saved);
+static inline size_t sampler_changes(const qwen3_sampler *s)
+{
+    return s->options.n_bias + s->n_seen;
+}
+
 /* Makes room for n more tokens. */
 qwen3_status sampler_reserve(qwen3_sampler *s, size_t n, qwen3_error *err);
 /* Appends one, for which there is room. */
