@@ -142,9 +142,7 @@ static qwen3_status give_answer(chat *c, qwen3_error *err)
                               .out = &c->out,
                               .interrupted = answer_interrupted,
                               .context = &c->in};
-    terminal_set_lines(&c->in.terminal, false);
     qwen3_status status = answer_generate(&c->g, &request, &a, err);
-    terminal_set_lines(&c->in.terminal, true);
     if (status == QWEN3_OK) {
         if (c->g.rank == 0)
             take_answer(c, &a, err);

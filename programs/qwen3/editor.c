@@ -135,12 +135,13 @@ static unsigned char paste(EditLine *line, int key)
     return inserted || text.n == 0 ? CC_REFRESH : CC_ERROR;
 }
 
-/* libedit has an interrupt character of its own in each of its sets of modes. */
-static void disable_interrupt(EditLine *line)
+/* libedit has modes of its own for lines being edited, quoted keys, and between lines, where it would set the modes
+ * that it found: none of them may interrupt, and keys must come at once in the last, too. */
+static void set_modes_forwarded(EditLine *line)
 {
     el_set(line, EL_SETTY, "-d", "intr=", NULL);
     el_set(line, EL_SETTY, "-q", "intr=", NULL);
-    el_set(line, EL_SETTY, "-x", "intr=", NULL);
+    el_set(line, EL_SETTY, "-x", "intr=", "-icanon", "-echo", NULL);
 }
 
 /* The editor thinks in characters of the locale. */
@@ -182,7 +183,7 @@ editor *editor_open(const terminal *t)
     el_set(e->line, EL_ADDFN, "qwen3-paste", "Insert pasted text", paste);
     el_set(e->line, EL_BIND, PASTE_BEGIN, "qwen3-paste", NULL);
     if (t->forwarded)
-        disable_interrupt(e->line);
+        set_modes_forwarded(e->line);
     el_source(e->line, NULL);
     struct sigaction action = {.sa_handler = take_resize};
     sigaction(SIGWINCH, &action, NULL);
@@ -207,7 +208,8 @@ line_end editor_line(editor *e, const char *prompt, text_buffer *line, qwen3_err
     FILE *out = e->terminal->out;
     e->prompt = prompt;
     e->interrupted = false;
-    el_resize(e->line); /* ranks behind a launcher get no SIGWINCH */
+    el_resize(e->line);               /* ranks behind a launcher get no SIGWINCH */
+    el_set(e->line, EL_PREP_TERM, 1); /* before there is a prompt to type at */
     fputs(PASTE_ON, out);
     fflush(out);
     const char *text = el_gets(e->line, &n);

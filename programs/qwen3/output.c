@@ -26,7 +26,7 @@ output output_open(bool json, bool hide_thinking, int ranks)
     return (output){.file = stdout,
                     .json = json,
                     .terminal = terminal && !json,
-                    .safe = (terminal || !sure) && !json,
+                    .safe = terminal || !sure,
                     .hide_thinking = hide_thinking};
 }
 
@@ -65,13 +65,6 @@ static qwen3_status make_safe(text_buffer *shown, const char *text, size_t n, qw
     return status;
 }
 
-static void set_dimmed(output *out, bool dimmed)
-{
-    if (out->terminal && out->dimmed != dimmed)
-        fputs(dimmed ? DIM : PLAIN, out->file);
-    out->dimmed = dimmed;
-}
-
 static json_t *piece_event(piece_kind kind, const char *text, size_t n)
 {
     return json_pack("{ss,ss%}", "event", kind == PIECE_TEXT ? "text" : "thinking", "text", text, n);
@@ -91,14 +84,18 @@ qwen3_status output_piece(output *out, piece_kind kind, const char *text, size_t
         text = out->shown.data;
         n = out->shown.n;
     }
-    set_dimmed(out, kind != PIECE_TEXT);
+    /* Each piece by itself: whenever the program ends, the terminal is as it was. */
+    bool dimmed = out->terminal && kind != PIECE_TEXT;
+    if (dimmed)
+        fputs(DIM, out->file);
     fwrite(text, 1, n, out->file);
+    if (dimmed)
+        fputs(PLAIN, out->file);
     return flush_output(out->file, "standard output", err);
 }
 
 qwen3_status output_end(output *out, qwen3_error *err)
 {
-    set_dimmed(out, false);
     if ((out->terminal || out->new_line) && out->last && out->last != '\n')
         fputc('\n', out->file);
     out->last = '\0';
@@ -110,7 +107,7 @@ qwen3_status output_event(output *out, json_t *event, qwen3_error *err)
     if (!event)
         return set_error(err, QWEN3_ERR_MEMORY, "event: out of memory");
     if (out->json) {
-        json_dumpf(event, out->file, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        json_dumpf(event, out->file, JSON_COMPACT | JSON_REAL_PRECISION(9) | (out->safe ? JSON_ENSURE_ASCII : 0));
         fputc('\n', out->file);
     }
     json_decref(event);

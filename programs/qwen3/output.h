@@ -22,7 +22,6 @@ typedef struct output {
     bool safe;          /* no control characters: a terminal, or what may be one behind a launcher */
     bool new_line;      /* an answer ends with a newline, at a terminal anyway */
     bool hide_thinking; /* reasoning and marks are not shown */
-    bool dimmed;        /* state: dimmed text is being written */
     char last;          /* state: last character written of an answer, 0 = none */
     text_buffer shown;  /* work space */
 } output;

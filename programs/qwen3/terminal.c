@@ -68,16 +68,3 @@ void terminal_close(terminal *t)
         fclose(t->out);
     *t = (terminal){0};
 }
-
-void terminal_set_lines(const terminal *t, bool lines)
-{
-    struct termios modes;
-    if (!t->forwarded || tcgetattr(fileno(t->modes), &modes) != 0)
-        return;
-    modes.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
-    if (lines)
-        modes.c_lflag |= ICANON | ECHO;
-    modes.c_cc[VMIN] = 1;
-    modes.c_cc[VTIME] = 0;
-    tcsetattr(fileno(t->modes), TCSANOW, &modes);
-}

@@ -20,11 +20,9 @@ typedef struct terminal {
     struct termios found; /* where forwarded: the modes to go back to */
 } terminal;
 
-/* The terminal on standard input and output, of this process or else of its launcher; false where there is none, or
- * the launcher is in the background. */
+/* The terminal on standard input and output, of this process or else of its launcher, which then is not interrupted any
+ * more (the editor sets the other modes); false where there is none, or the launcher is in the background. */
 bool terminal_open(terminal *t);
 void terminal_close(terminal *t);
-/* Where forwarded: keys come at once, and are not shown, or line by line. Otherwise nothing. */
-void terminal_set_lines(const terminal *t, bool lines);
 
 #endif
