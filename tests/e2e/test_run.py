@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """qwen3 run: what it generates is what the logits say, what is shown is what was generated, and what ends it."""
-import json
 import sys
 
 import numpy as np
 
-from e2e import RANKS, Checks, run, scratch
+from e2e import BIN, RANKS, Checks, run, scratch
 
 from text_model import TextModel, events, joined, last
 
@@ -175,8 +174,8 @@ def check_refusals(r, directory):
     outcome = r.run(PROMPT, "--context", 3, ranks=ranks)
     r.holds(f"one message on {ranks} ranks", outcome.code not in (0, None)
             and outcome.err.count("qwen3: error: ") == 1, outcome)
-    outcome = run(ranks, "/bin/sh", "-c", 'exec "$@" >/dev/full', "sh", str(r.run(PROMPT, "-n", 1).command[0]), "run",
-                  "--model", r.model.directory, PROMPT, "-n", 50)
+    outcome = run(ranks, "/bin/sh", "-c", 'exec "$@" >/dev/full', "sh", BIN / "qwen3", "run", "--model",
+                  r.model.directory, PROMPT, "-n", 50)
     r.holds(f"a full disk ends {ranks} ranks", outcome.code not in (0, None)
             and outcome.err.count("standard output: cannot write") == 1, outcome)
 
