@@ -95,7 +95,7 @@ static qwen3_status encode_chat(run_job *job, size_t length, qwen3_error *err)
 /* On rank 0, before weights are loaded. */
 static qwen3_status make_prompt(run_job *job, qwen3_error *err)
 {
-    size_t length;
+    size_t length = 0;
     qwen3_status status = read_prompt(job, &length, err);
     if (status == QWEN3_OK)
         status = job->raw ? qwen3_tokenizer_encode(job->g.tokenizer, job->prompt, length, NULL, 0, &job->tokens,

@@ -8,12 +8,13 @@
 #include "launcher.h"
 
 /* For the handler: a launcher that ends a job terminates its ranks. */
-static struct terminal *to_restore;
+static const terminal *to_restore;
+static int to_restore_fd;
 
 static void restore(int number)
 {
     if (to_restore)
-        tcsetattr(fileno(to_restore->modes), TCSANOW, &to_restore->found);
+        tcsetattr(to_restore_fd, TCSANOW, &to_restore->found);
     signal(number, SIG_DFL);
     raise(number);
 }
@@ -23,6 +24,7 @@ static void keep_from_interrupting(terminal *t)
     struct termios modes = t->found;
     modes.c_cc[VINTR] = _POSIX_VDISABLE;
     tcsetattr(fileno(t->modes), TCSANOW, &modes);
+    to_restore_fd = fileno(t->modes);
     to_restore = t;
     signal(SIGTERM, restore);
 }
