@@ -118,7 +118,8 @@ static void check_sampling(qwen3_comm *world, uint64_t *random)
     setup all, alone;
     options.threads = 1;
     float *logits = NULL;
-    bool open = open_setup(world, &options, 1, &all) & open_setup(qwen3_comm_self(), &options, 1, &alone);
+    bool open = open_setup(world, &options, 1, &all);
+    open = open_setup(qwen3_comm_self(), &options, 1, &alone) && open;
     if (open) {
         qwen3_error err = {0};
         logits = malloc(ROWS * all.vocab * sizeof *logits);
@@ -253,7 +254,8 @@ static void check_truncation(qwen3_comm *world, const qwen3_model_options *optio
     const uint64_t sparse = qwen3_comm_size(world) > 4 ? 6 : 2; /* many ranks on few cores are slow */
     setup s, fresh;
     char label[200];
-    bool open = open_setup(world, options, SEQUENCES, &s) & open_setup(world, options, SEQUENCES, &fresh);
+    bool open = open_setup(world, options, SEQUENCES, &s);
+    open = open_setup(world, options, SEQUENCES, &fresh) && open;
     for (size_t i = 0; open && i < sizeof lengths / sizeof *lengths; i += 1 + check_random(random) % sparse) {
         int64_t length = lengths[i][0], keep = lengths[i][1],
                 most = (int64_t[]){1000, 40, 17}[check_random(random) % 3];
