@@ -421,9 +421,9 @@ QWEN3_API void qwen3_sampler_reset(qwen3_sampler *sampler, uint64_t seed);
 /* Chooses a token for each row of logits of the last forward: tokens [rows], on all ranks, which become part of the
  * histories. samplers [rows]: that of each row, none twice; NULL for a row, or samplers NULL for all = as qwen3_argmax.
  * Only candidates of 16 bytes travel. Of each rank and row that is one where the choice is greedy, top_k where that is
- * asked for, otherwise two, and then with top_p two more for each token that is drawn (most often one, 1 / top_p or
- * fewer on average). A row in which no token may be chosen, or with a logit of a token that is NaN or +INFINITY, is an
- * error, and no history grows. The logits stay as they are. Collective. */
+ * asked for, otherwise two; top_p adds one for the token drawn, and two for each that top_p or min_p refuses, which on
+ * average happens less than 1 / top_p times. A row in which no token may be chosen, or with a logit of a token that is
+ * NaN or +INFINITY, is an error, and no history grows. The logits stay as they are. Collective. */
 QWEN3_API qwen3_status qwen3_sample(qwen3_session *session, qwen3_sampler *const *samplers, int32_t *tokens,
                                     qwen3_error *err);
 

@@ -345,7 +345,7 @@ qwen3_status qwen3_sample(qwen3_session *s, qwen3_sampler *const *samplers, int3
 {
     qwen3_error local;
     err = error_begin(err, &local);
-    if (session_need_logits(s, err))
+    if (session_need_logits(s, err) || s->step.n_out == 0)
         return err->status;
     comm *world = s->model->world;
     sampling c = {.session = s,

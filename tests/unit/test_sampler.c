@@ -183,19 +183,23 @@ static void test_rows_refused(void **state)
 
 enum { DRAWS = 32 * ROWS };
 
-/* Draws from one row again and again: counts[TOKENS]. */
+/* Draws from one row again and again: counts[TOKENS]. With a history, each draw has a seed of its own; without, each
+ * sampler goes on. */
 static void count_draws(const fixture *f, const qwen3_sampling_options *options, const reference_history *h,
                         int64_t *counts)
 {
+    qwen3_sampler *samplers[ROWS];
+    qwen3_error err = {0};
     memset(counts, 0, TOKENS * sizeof *counts);
+    for (size_t row = 0; row < ROWS; row++) {
+        qwen3_sampling_options o = *options;
+        o.seed += row;
+        samplers[row] = open_sampler(f, &o);
+    }
     for (size_t i = 0; i < DRAWS / ROWS; i++) {
-        qwen3_sampler *samplers[ROWS];
         int32_t tokens[ROWS];
-        qwen3_error err = {0};
-        for (size_t row = 0; row < ROWS; row++) {
-            qwen3_sampling_options o = *options;
-            o.seed = options->seed + i * ROWS + row; /* as different users do */
-            samplers[row] = open_sampler(f, &o);
+        for (size_t row = 0; row < ROWS && h->n_prompt > 0; row++) {
+            qwen3_sampler_reset(samplers[row], options->seed + i * ROWS + row);
             assert_int_equal(qwen3_sampler_accept(samplers[row], h->prompt, h->n_prompt, false, &err), QWEN3_OK);
             assert_int_equal(qwen3_sampler_accept(samplers[row], h->generated, h->n_generated, true, &err), QWEN3_OK);
         }
@@ -204,9 +208,10 @@ static void count_draws(const fixture *f, const qwen3_sampling_options *options,
         for (size_t row = 0; row < ROWS; row++) {
             assert_in_range(tokens[row], 0, TOKENS - 1);
             counts[tokens[row]]++;
-            qwen3_sampler_close(samplers[row]);
         }
     }
+    for (size_t row = 0; row < ROWS; row++)
+        qwen3_sampler_close(samplers[row]);
 }
 
 /* Pearson's statistic as a standard normal variable (Wilson & Hilferty 1931); tokens of which fewer than 5 are expected
