@@ -304,6 +304,9 @@ QWEN3_API qwen3_status qwen3_session_open(qwen3_model *model, const qwen3_sessio
 QWEN3_API void qwen3_session_close(qwen3_session *session);
 /* Forgets a sequence (all of them with -1) and frees its KV pages. Collective. */
 QWEN3_API qwen3_status qwen3_session_reset(qwen3_session *session, int sequence, qwen3_error *err);
+/* Forgets the tokens of a sequence from position `length` on, 0 <= length <= qwen3_session_length, as if they had never
+ * been there; KV pages that hold nothing any more are free again. Logits of the last forward stay. Collective. */
+QWEN3_API qwen3_status qwen3_session_truncate(qwen3_session *session, int sequence, int64_t length, qwen3_error *err);
 /* Tokens that the sequence holds. */
 QWEN3_API int64_t qwen3_session_length(const qwen3_session *session, int sequence);
 
@@ -324,8 +327,8 @@ QWEN3_API qwen3_status qwen3_forward(qwen3_session *session, const qwen3_batch *
 QWEN3_API size_t qwen3_logits_rows(const qwen3_session *session);
 /* Collects all rows [rows, vocab_size] in `logits` on rank 0 (ignored and may be NULL elsewhere). Collective. */
 QWEN3_API qwen3_status qwen3_logits(qwen3_session *session, float *logits, qwen3_error *err);
-/* The token of the largest logit of each row (lowest id at ties), on all ranks. Collective; only one
- * candidate per rank and row travels. */
+/* The token of the largest logit of each row (lowest id at ties), on all ranks. A logit that is NaN or +INFINITY is
+ * an error. Collective; only one candidate of 16 bytes per rank and row travels. */
 QWEN3_API qwen3_status qwen3_argmax(qwen3_session *session, int32_t *tokens, qwen3_error *err);
 
 typedef struct qwen3_session_info {
@@ -339,6 +342,90 @@ typedef struct qwen3_session_info {
 
 QWEN3_API void qwen3_session_get_info(const qwen3_session *session, qwen3_session_info *info);
 QWEN3_API void qwen3_session_reset_stats(qwen3_session *session);
+
+/* ---- Sampling ---------------------------------------------------------------------------------- */
+
+/* What is added to the logit of a token: a finite number, or -INFINITY, which forbids it. */
+typedef struct qwen3_logit_bias {
+    int32_t token;
+    float bias;
+} qwen3_logit_bias;
+
+/* How the next token is chosen. Steps are taken in this order, that of the reference implementation
+ * (transformers):
+ *   bias                added
+ *   repetition_penalty  a positive logit of a token of the history is divided by it, a negative one multiplied
+ *   frequency_penalty   subtracted once for each time that the token was generated
+ *   presence_penalty    subtracted once if it was
+ *   temperature         logits are divided by it; 0: the largest is chosen (lowest id at ties), and no more steps
+ *   top_k               the k largest remain (the lowest ids at ties)
+ *   top_p               the likeliest of these remain, as few as have this probability together, at least one
+ *   min_p               those remain that have at least this part of the largest probability
+ * and then a token is drawn from what remains, with probabilities softmax(logits). */
+typedef struct qwen3_sampling_options {
+    double temperature;        /* 0, or 1e-6 to 1e6 */
+    int top_k;                 /* 0 = off, as is the number of tokens or more */
+    double top_p;              /* 0 to 1; 1 = off */
+    double min_p;              /* 0 to 1; 0 = off */
+    double presence_penalty;   /* 0 = off; of generated tokens */
+    double frequency_penalty;  /* 0 = off; of generated tokens */
+    double repetition_penalty; /* above 0; 1 = off; of tokens of the prompt and generated ones (Keskar et al. 2019) */
+    const qwen3_logit_bias *bias; /* [n_bias] no token twice; read where a sampler is opened, and not kept */
+    size_t n_bias;
+    uint64_t seed;
+} qwen3_sampling_options;
+
+/* Greedy, all else off, seed 0. */
+QWEN3_API qwen3_sampling_options qwen3_sampling_options_default(void);
+
+#define QWEN3_MAX_END_TOKENS 16
+
+/* How a model is meant to be sampled, and what ends its answers. Plain data. */
+typedef struct qwen3_generation_config {
+    qwen3_sampling_options sampling; /* without bias, seed 0 */
+    int32_t end_tokens[QWEN3_MAX_END_TOKENS];
+    int n_end_tokens;
+} qwen3_generation_config;
+
+/* Reads generation_config.json of the directory: do_sample (false or missing: temperature is 0), temperature (1 where
+ * it is missing), top_k, top_p, min_p, repetition_penalty, eos_token_id (an id or several). What is missing or null has
+ * the default of qwen3_sampling_options_default, and end tokens are then those of eos_token_id of config.json, if
+ * there; other keys are ignored. Without the file nothing but these end tokens is known, and of "synthetic:SIZE"
+ * nothing at all. *config is zeroed on failure. Not collective. */
+QWEN3_API qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_config *config,
+                                                    qwen3_error *err);
+/* Whether the token is among the end tokens. */
+QWEN3_API bool qwen3_generation_config_ends(const qwen3_generation_config *config, int32_t token);
+
+/* Chooses the tokens of one sequence: options, and the history that penalties look at. Every rank has one for each
+ * sequence and makes the same calls on it. Draws are reproducible: what is drawn depends on the logits, the options,
+ * and the number of tokens in the history, and not on the number of ranks (but logits differ in their last bits with
+ * it). So a sampler that was told the history of another one goes on as that would. */
+typedef struct qwen3_sampler qwen3_sampler;
+
+/* n_tokens: ids from 0 that stand for tokens (qwen3_tokenizer_vocab_size), 0 = vocab_size; the rows of the output head
+ * behind them are never chosen. options NULL = defaults; the error names the option that is out of its range. On
+ * failure *sampler is NULL. Not collective. */
+QWEN3_API qwen3_status qwen3_sampler_open(const qwen3_config *config, int32_t n_tokens,
+                                          const qwen3_sampling_options *options, qwen3_sampler **sampler,
+                                          qwen3_error *err);
+/* NULL is allowed. */
+QWEN3_API void qwen3_sampler_close(qwen3_sampler *sampler);
+/* Appends tokens [n] to the history: generated ones, or such of the prompt. What qwen3_sample chose is in it already.
+ * On failure the history is what it was. */
+QWEN3_API qwen3_status qwen3_sampler_accept(qwen3_sampler *sampler, const int32_t *tokens, size_t n, bool generated,
+                                            qwen3_error *err);
+/* Empties the history and goes on with this seed. */
+QWEN3_API void qwen3_sampler_reset(qwen3_sampler *sampler, uint64_t seed);
+
+/* Chooses a token for each row of logits of the last forward: tokens [rows], on all ranks, which become part of the
+ * histories. samplers [rows]: that of each row, none twice; NULL for a row, or samplers NULL for all = as qwen3_argmax.
+ * Only candidates of 16 bytes travel. Of each rank and row that is one where the choice is greedy, top_k where that is
+ * asked for, otherwise two; top_p adds one for the token drawn, and two for each that top_p or min_p refuses, which on
+ * average happens less than 1 / top_p times. A row in which no token may be chosen, or with a logit of a token that is
+ * NaN or +INFINITY, is an error, and no history grows. The logits stay as they are. Collective. */
+QWEN3_API qwen3_status qwen3_sample(qwen3_session *session, qwen3_sampler *const *samplers, int32_t *tokens,
+                                    qwen3_error *err);
 
 /* ---- Text -------------------------------------------------------------------------------------- */
 

@@ -4,7 +4,8 @@
 
 #include "common/options.h"
 
-enum { MODEL_OPTIONS = 12 };
+/* The last one is --seed, which programs that sample put another in the place of. */
+enum { MODEL_OPTIONS = 12, MODEL_SEED_OPTION = MODEL_OPTIONS - 1 };
 
 typedef struct model_arguments {
     char *spec; /* --model; NULL = not given */

@@ -24,8 +24,14 @@ static const char *accepted(const option *o, char *buffer, size_t size)
         return buffer;
     case OPTION_UINT64:
         return "an integer from 0 to 18446744073709551615";
+    case OPTION_DOUBLE:
+        snprintf(buffer, size, "a number from %g to %g", o->least, o->most);
+        return buffer;
     case OPTION_TEXT:
+    case OPTION_TEXTS:
         return o->argument;
+    case OPTION_OPERAND:
+        return "text that is not empty";
     case OPTION_CHOICE:
         return o->choices;
     case OPTION_STRATEGY:
@@ -55,10 +61,12 @@ static const char *accepted(const option *o, char *buffer, size_t size)
 
 static const char *argument_name(const option *o)
 {
-    if (o->argument || o->kind == OPTION_FLAG)
+    if (o->argument || o->kind == OPTION_FLAG || o->kind == OPTION_OPERAND)
         return o->argument;
     if (o->kind == OPTION_INT || o->kind == OPTION_INT64 || o->kind == OPTION_UINT64)
         return "N";
+    if (o->kind == OPTION_DOUBLE)
+        return "X";
     if (o->kind == OPTION_INTS || o->kind == OPTION_PAIRS)
         return o->kind == OPTION_INTS ? "N,..." : "N,N";
     return o->kind == OPTION_GRID ? "SxH" : accepted(o, NULL, 0);
@@ -89,6 +97,27 @@ static bool read_unsigned(const char *text, uint64_t *value)
     if (errno || *end)
         return false;
     *value = number;
+    return true;
+}
+
+/* Decimal notation; neither hexadecimal nor words. */
+static bool read_double(const char *text, double least, double most, double *value)
+{
+    char *end;
+    if (!*text || text[strspn(text, "+-.0123456789eE")])
+        return false;
+    double number = strtod(text, &end);
+    if (*end || end == text || !(number >= least && number <= most))
+        return false;
+    *value = number;
+    return true;
+}
+
+static bool add_text(const char *text, text_list *list)
+{
+    if (!*text || list->n == MAX_TEXTS || !(list->texts[list->n] = strdup(text)))
+        return false;
+    list->n++;
     return true;
 }
 
@@ -168,10 +197,15 @@ static bool read_value(const option *o, const char *text)
     case OPTION_UINT64:
         return read_unsigned(text, (uint64_t *)o->value);
     case OPTION_TEXT:
+    case OPTION_OPERAND:
         if (!*text)
             return false;
         free(*(char **)o->value);
         return (*(char **)o->value = strdup(text)) != NULL;
+    case OPTION_DOUBLE:
+        return read_double(text, o->least, o->most, o->value);
+    case OPTION_TEXTS:
+        return add_text(text, o->value);
     case OPTION_CHOICE:
         return read_choice(text, o->choices, (int *)o->value);
     case OPTION_STRATEGY:
@@ -194,7 +228,7 @@ static bool read_value(const option *o, const char *text)
     return false;
 }
 
-static qwen3_status take_option(option *o, const char *text, qwen3_error *err)
+qwen3_status option_take(option *o, const char *text, qwen3_error *err)
 {
     char buffer[128];
     if (!o->given && (o->kind == OPTION_INTS || o->kind == OPTION_PAIRS))
@@ -202,8 +236,8 @@ static qwen3_status take_option(option *o, const char *text, qwen3_error *err)
     o->given = true;
     if (read_value(o, text))
         return QWEN3_OK;
-    return set_error(err, QWEN3_ERR_ARGUMENT, "--%s: got \"%s\", expected %s", o->name, text,
-                     accepted(o, buffer, sizeof buffer));
+    return set_error(err, QWEN3_ERR_ARGUMENT, "%s%s: got \"%s\", expected %s", o->kind == OPTION_OPERAND ? "" : "--",
+                     o->name, text, accepted(o, buffer, sizeof buffer));
 }
 
 /* The table in popt's form, with --help and --version. Free with free(). */
@@ -213,16 +247,19 @@ static struct poptOption *popt_table(const command_line *line, qwen3_error *err)
     size_t n = line->n_options;
     if (!(table = allocate(n + 3, sizeof *table, "options", err)))
         return NULL;
+    size_t used = 0;
     for (size_t i = 0; i < n; i++) {
         const option *o = &line->options[i];
+        if (o->kind == OPTION_OPERAND)
+            continue;
         unsigned argument = o->kind == OPTION_FLAG ? POPT_ARG_NONE : POPT_ARG_STRING;
-        table[i] = (struct poptOption){.longName = o->name,
-                                       .shortName = o->short_name,
-                                       .argInfo = argument | (o->one_dash ? POPT_ARGFLAG_ONEDASH : 0),
-                                       .val = (int)i + 1};
+        table[used++] = (struct poptOption){.longName = o->name,
+                                            .shortName = o->short_name,
+                                            .argInfo = argument | (o->one_dash ? POPT_ARGFLAG_ONEDASH : 0),
+                                            .val = (int)i + 1};
     }
-    table[n] = (struct poptOption){.longName = "help", .shortName = 'h', .val = VALUE_HELP};
-    table[n + 1] = (struct poptOption){.longName = "version", .shortName = 'V', .val = VALUE_VERSION};
+    table[used++] = (struct poptOption){.longName = "help", .shortName = 'h', .val = VALUE_HELP};
+    table[used] = (struct poptOption){.longName = "version", .shortName = 'V', .val = VALUE_VERSION};
     return table;
 }
 
@@ -249,12 +286,25 @@ static void print_option(FILE *out, char short_name, const char *name, const cha
     fputc('\n', out);
 }
 
+static option *find_operand(const command_line *line)
+{
+    for (size_t i = 0; i < line->n_options; i++)
+        if (line->options[i].kind == OPTION_OPERAND)
+            return &line->options[i];
+    return NULL;
+}
+
 static void print_help(const command_line *line, FILE *out)
 {
-    fprintf(out, "Usage: %s [OPTION...]\n%s.\n\n", line->name, line->summary);
+    const option *operand = find_operand(line);
+    fprintf(out, "Usage: %s [OPTION...]", line->name);
+    if (operand)
+        fprintf(out, " [%s]", operand->name);
+    fprintf(out, "\n%s%s%s.\n\n", line->summary, operand ? ". " : "", operand ? operand->help : "");
     for (size_t i = 0; i < line->n_options; i++)
-        print_option(out, line->options[i].short_name, line->options[i].name, argument_name(&line->options[i]),
-                     line->options[i].help);
+        if (&line->options[i] != operand)
+            print_option(out, line->options[i].short_name, line->options[i].name, argument_name(&line->options[i]),
+                         line->options[i].help);
     print_option(out, 'h', "help", NULL, "Print this help");
     print_option(out, 'V', "version", NULL, "Print the version");
 }
@@ -274,7 +324,7 @@ static qwen3_status take_options(const command_line *line, poptContext context, 
             return QWEN3_OK;
         }
         char *text = poptGetOptArg(context);
-        qwen3_status status = take_option(&line->options[value - 1], text ? text : "", err);
+        qwen3_status status = option_take(&line->options[value - 1], text ? text : "", err);
         free(text);
         if (status != QWEN3_OK)
             return status;
@@ -283,6 +333,12 @@ static qwen3_status take_options(const command_line *line, poptContext context, 
         return set_error(err, QWEN3_ERR_ARGUMENT, "%s: %s (see --help)", poptBadOption(context, 0),
                          poptStrerror(value));
     const char *rest = poptGetArg(context);
+    option *operand = rest ? find_operand(line) : NULL;
+    if (operand) {
+        if (option_take(operand, rest, err) != QWEN3_OK)
+            return err->status;
+        rest = poptGetArg(context);
+    }
     if (rest)
         return set_error(err, QWEN3_ERR_ARGUMENT, "unexpected argument \"%s\" (see --help)", rest);
     return QWEN3_OK;
@@ -309,9 +365,14 @@ qwen3_status options_parse(const command_line *line, FILE *print_to, bool *finis
 void options_free(option *options, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (options[i].kind == OPTION_TEXT) {
+        if (options[i].kind == OPTION_TEXT || options[i].kind == OPTION_OPERAND) {
             free(*(char **)options[i].value);
             *(char **)options[i].value = NULL;
+        }
+        if (options[i].kind == OPTION_TEXTS) {
+            text_list *list = options[i].value;
+            while (list->n > 0)
+                free(list->texts[--list->n]);
         }
     }
 }

@@ -14,7 +14,9 @@ typedef enum option_kind {
     OPTION_INT,       /* int within [min, max] */
     OPTION_INT64,     /* int64_t within [min, max] */
     OPTION_UINT64,    /* uint64_t */
+    OPTION_DOUBLE,    /* double within [least, most] */
     OPTION_TEXT,      /* char *, not empty, freed by options_free */
+    OPTION_TEXTS,     /* text_list; given again, it adds; freed by options_free */
     OPTION_CHOICE,    /* int, index of the name in `choices` */
     OPTION_STRATEGY,  /* qwen3_parallel_strategy */
     OPTION_ALGORITHM, /* qwen3_attention_algorithm */
@@ -23,6 +25,7 @@ typedef enum option_kind {
     OPTION_ISA,       /* qwen3_isa */
     OPTION_GRID,      /* int[2], "SxH" */
     OPTION_INTS,      /* int_list, "N,N,..." within [min, max]; given again, it adds */
+    OPTION_OPERAND,   /* char *, as OPTION_TEXT: the one argument without dashes, which the name stands for in --help */
     OPTION_PAIRS,     /* int_list of first and second values in turn, "N,N" within [min, max]; given again, it adds */
 } option_kind;
 
@@ -32,6 +35,13 @@ typedef struct int_list {
     size_t n;
     int values[MAX_INTS];
 } int_list;
+
+enum { MAX_TEXTS = 256 };
+
+typedef struct text_list {
+    size_t n;
+    char *texts[MAX_TEXTS]; /* not empty */
+} text_list;
 
 typedef struct option {
     const char *name; /* without the dashes */
@@ -43,6 +53,7 @@ typedef struct option {
     const char *argument; /* stands for the value in --help; NULL = by kind */
     const char *choices;  /* of OPTION_CHOICE: "table|md|csv" */
     int64_t min, max;     /* of integers */
+    double least, most;   /* of OPTION_DOUBLE */
     bool given;           /* out: it was on the command line */
 } option;
 
@@ -59,6 +70,8 @@ typedef struct command_line {
  * *finished. Where it fails, values may have been changed. Either way options_free must follow. */
 qwen3_status options_parse(const command_line *line, FILE *print_to, bool *finished, qwen3_error *err);
 void options_free(option *options, size_t n);
+/* Gives one option of a table the value that `text` says. */
+qwen3_status option_take(option *o, const char *text, qwen3_error *err);
 
 /* Whether the option, which must be in the table, was given. */
 bool option_given(const command_line *line, const char *name);

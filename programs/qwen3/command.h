@@ -11,6 +11,8 @@ typedef struct command {
     qwen3_status (*run)(const struct command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 } command;
 
+qwen3_status command_chat(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
+qwen3_status command_run(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_logits(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_info(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);

@@ -6,6 +6,8 @@
 #include "common/program.h"
 
 static const command commands[] = {
+    {"chat", "Talk with a model", command_chat},
+    {"run", "Answer one prompt", command_run},
     {"logits", "Write the logits of given tokens as raw little-endian float32", command_logits},
     {"pack", "Pack a checkpoint for the kernels, to be mapped and used in place", command_pack},
     {"info", "Show a model's configuration, tensors, parameters and memory needs", command_info},

@@ -57,6 +57,13 @@ size_t kv_slots_add(kv_slots *slots, int32_t position)
     return (size_t)slots->count++;
 }
 
+void kv_slots_cut(kv_slots *slots, size_t count)
+{
+    assert(count > 0 && (int32_t)count <= slots->count);
+    slots->count = (int32_t)count;
+    slots->max_position = slots->positions[count - 1];
+}
+
 void kv_page_view(const attention_shape *shape, const kv_slots *slots, const void *page, kv_block *blocks,
                   size_t stride)
 {

@@ -15,7 +15,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/spin.h"
 #include "base/status.h"
@@ -28,6 +30,11 @@
 #define WHOLE_FLOATS ((size_t)4096)
 /* Polls before the CPU is given away: the spread of ranks that run; short where they share CPUs. */
 #define SPINS 256
+/* A rank that has waited this long sleeps between polls, for this part of the time that it has waited, so that what it
+ * waits for is not noticed much later: who waits for a person to type must not keep a CPU busy. */
+#define WAIT_SECONDS 5e-3
+#define SLEEP_PART 0.05
+#define LONGEST_SLEEP 1e-3
 
 struct shm {
     comm_segment *segment;
@@ -71,18 +78,35 @@ static unsigned char *slot(const comm *c, int rank, uint64_t number)
     return c->shm->base + (size_t)c->size * sizeof(post) + (2 * (size_t)rank + (number & 1)) * SLOT_BYTES;
 }
 
+/* *begin: when this was first called in a wait, 0 before. */
+static void give_cpu_away(double *begin)
+{
+    double now = seconds_now(), sleep;
+    if (*begin == 0)
+        *begin = now;
+    if (now - *begin < WAIT_SECONDS) {
+        sched_yield();
+        return;
+    }
+    sleep = SLEEP_PART * (now - *begin);
+    usleep((useconds_t)(1e6 * (sleep < LONGEST_SLEEP ? sleep : LONGEST_SLEEP)));
+}
+
 void shm_barrier(comm *c)
 {
     struct shm *s = c->shm;
     post *posts = (post *)s->base;
     uint64_t number = ++s->number;
     atomic_store_explicit(&posts[c->rank].number, number, memory_order_release);
+    double begin = 0;
     for (int r = 0; r < c->size; r++) {
-        for (int i = 0; atomic_load_explicit(&posts[r].number, memory_order_acquire) < number; i++) {
-            if (i < SPINS)
+        for (int i = 0; atomic_load_explicit(&posts[r].number, memory_order_acquire) < number;) {
+            if (i < SPINS) {
                 cpu_relax();
-            else
-                sched_yield();
+                i++;
+            } else {
+                give_cpu_away(&begin);
+            }
         }
     }
 }

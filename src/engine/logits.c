@@ -7,14 +7,14 @@
 /* Logits are collected in pieces of at most this many bytes, so that rank 0 needs little beside the result. */
 #define COLLECT_BYTES (64u << 20)
 
-static qwen3_status no_logits(const qwen3_session *s, qwen3_error *err)
+qwen3_status session_need_logits(const qwen3_session *s, qwen3_error *err)
 {
     if (s->has_logits)
         return QWEN3_OK;
     return fail(err, QWEN3_ERR_ARGUMENT, "no logits: expected a successful qwen3_forward before");
 }
 
-static range vocabulary_of(const qwen3_model *m, int rank)
+range session_vocabulary(const qwen3_model *m, int rank)
 {
     const qwen3_plan *p = &m->plan;
     return weights_shard(&m->config, gemm_grain(m->weights.gemm), p->grid_sequence, p->grid_heads, rank / p->grid_heads,
@@ -49,12 +49,12 @@ static void collect_rows(const qwen3_session *s, size_t first, size_t rows, floa
     size_t vocabulary = (size_t)m->config.vocab_size, mine = m->weights.head.n;
     int ranks = comm_size(m->world);
     for (int r = 0; r < ranks; r++)
-        bytes[r] = rows * (size_t)range_size(vocabulary_of(m, r)) * sizeof(float);
+        bytes[r] = rows * (size_t)range_size(session_vocabulary(m, r)) * sizeof(float);
     comm_gather(m->world, s->b.logits + first * mine, parts, bytes, QWEN3_COMM_LOGITS);
     if (comm_rank(m->world) != 0)
         return;
     for (int r = 0; r < ranks; r++) {
-        range columns = vocabulary_of(m, r);
+        range columns = session_vocabulary(m, r);
         size_t n = (size_t)range_size(columns);
         for (size_t i = 0; i < rows; i++)
             memcpy(logits + (first + i) * vocabulary + columns.begin, parts + i * n, n * sizeof(float));
@@ -66,7 +66,7 @@ qwen3_status qwen3_logits(qwen3_session *s, float *logits, qwen3_error *err)
 {
     qwen3_error local;
     err = error_begin(err, &local);
-    if (no_logits(s, err))
+    if (session_need_logits(s, err))
         return err->status;
     const qwen3_model *m = s->model;
     size_t row_bytes = (size_t)m->config.vocab_size * sizeof(float), n = s->step.n_out;
@@ -87,59 +87,6 @@ qwen3_status qwen3_logits(qwen3_session *s, float *logits, qwen3_error *err)
         collect_rows(s, first, n - first < piece ? n - first : piece, parts, bytes, logits);
     if (root)
         memory_free(parts, piece * row_bytes);
-    free(bytes);
-    return status;
-}
-
-typedef struct candidate {
-    float value;
-    int32_t token; /* -1: the rank has no part of the vocabulary; -2: a logit is NaN */
-} candidate;
-
-static candidate best_of(const float *row, range columns)
-{
-    candidate best = {0, -1};
-    for (int64_t i = 0; i < range_size(columns); i++) {
-        if (isnan(row[i]))
-            return (candidate){0, -2};
-        if (best.token < 0 || row[i] > best.value)
-            best = (candidate){row[i], (int32_t)(columns.begin + i)};
-    }
-    return best;
-}
-
-qwen3_status qwen3_argmax(qwen3_session *s, int32_t *tokens, qwen3_error *err)
-{
-    qwen3_error local;
-    err = error_begin(err, &local);
-    if (no_logits(s, err))
-        return err->status;
-    const qwen3_model *m = s->model;
-    size_t n = s->step.n_out, ranks = (size_t)comm_size(m->world);
-    candidate *all = malloc((ranks + 1) * n * sizeof *all), *mine = all ? all + ranks * n : NULL;
-    size_t *bytes = malloc(ranks * sizeof *bytes);
-    if (!all || !bytes)
-        fail(err, QWEN3_ERR_MEMORY, "no memory for the best tokens of %zu rows", n);
-    qwen3_status status = qwen3_comm_agree(m->world, err);
-    if (!status) {
-        for (size_t r = 0; r < ranks; r++)
-            bytes[r] = n * sizeof *all;
-        for (size_t i = 0; i < n; i++)
-            mine[i] = best_of(s->b.logits + i * m->weights.head.n, vocabulary_of(m, comm_rank(m->world)));
-        comm_allgather(m->world, mine, all, bytes, QWEN3_COMM_LOGITS);
-    }
-    for (size_t i = 0; !status && i < n; i++) {
-        candidate best = {0, -1};
-        for (size_t r = 0; r < ranks && best.token != -2; r++) {
-            candidate c = all[r * n + i];
-            if (c.token == -2 || (c.token >= 0 && (best.token < 0 || c.value > best.value)))
-                best = c;
-        }
-        tokens[i] = best.token;
-        if (best.token < 0)
-            status = fail_not_a_number(i, err);
-    }
-    free(all);
     free(bytes);
     return status;
 }

@@ -123,6 +123,33 @@ qwen3_status qwen3_session_reset(qwen3_session *s, int sequence, qwen3_error *er
     return QWEN3_OK;
 }
 
+qwen3_status qwen3_session_truncate(qwen3_session *s, int sequence, int64_t length, qwen3_error *err)
+{
+    qwen3_error local;
+    err = error_begin(err, &local);
+    kv_cache *c = &s->cache;
+    size_t groups = (size_t)c->groups;
+    int64_t *owned = malloc(groups * sizeof *owned);
+    size_t *bytes = malloc(groups * sizeof *bytes);
+    if (sequence < 0 || sequence >= s->options.max_sequences)
+        fail(err, QWEN3_ERR_ARGUMENT, "sequence %d: expected 0..%d", sequence, s->options.max_sequences - 1);
+    else if (length < 0 || length > c->sequences[sequence].length)
+        fail(err, QWEN3_ERR_ARGUMENT, "length %lld: expected 0..%lld, the tokens of sequence %d", (long long)length,
+             (long long)c->sequences[sequence].length, sequence);
+    else if (!owned || !bytes)
+        fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu ranks", groups);
+    if (!qwen3_comm_agree(s->model->world, err)) {
+        for (size_t g = 0; g < groups; g++)
+            bytes[g] = sizeof *owned;
+        int64_t mine = kv_cache_owned_below(c, sequence, length);
+        comm_allgather(s->model->sequence_group, &mine, owned, bytes, QWEN3_COMM_CONTROL);
+        kv_cache_truncate(c, sequence, length, owned);
+    }
+    free(owned);
+    free(bytes);
+    return err->status;
+}
+
 int64_t qwen3_session_length(const qwen3_session *s, int sequence)
 {
     return sequence >= 0 && sequence < s->options.max_sequences ? s->cache.sequences[sequence].length : 0;

@@ -140,6 +140,11 @@ static inline qwen3_dtype session_q_type(const qwen3_session *s)
 qwen3_status session_prepare(qwen3_session *s, qwen3_error *err);
 void session_free_buffers(qwen3_session *s);
 
+/* logits.c: the part of the vocabulary that a rank has the logits of. */
+range session_vocabulary(const qwen3_model *m, int rank);
+/* QWEN3_OK where the last forward left logits. */
+qwen3_status session_need_logits(const qwen3_session *s, qwen3_error *err);
+
 /* forward.c: carries the planned and committed step out. */
 void session_run(qwen3_session *s);
 

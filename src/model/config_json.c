@@ -6,123 +6,59 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/json_file.h"
+#include "io/json_section.h"
 #include "model/config.h"
 
-/* An object of the file; `name` is put before its keys in messages ("" or "rope_scaling."). */
-typedef struct section {
-    const char *path, *name;
-    const json_t *object;
-    qwen3_error *err;
-} section;
-
-/* value NULL: the key is missing. */
-static qwen3_status fail_value(const section *s, qwen3_status status, const char *key, const json_t *value,
-                               const char *expected)
-{
-    char *text = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-    if (value)
-        fail(s->err, status, "%s: %s%s: got %.80s, expected %s", s->path, s->name, key, text ? text : "?", expected);
-    else
-        fail(s->err, status, "%s: %s%s is missing, expected %s", s->path, s->name, key, expected);
-    free(text);
-    return status;
-}
-
-/* The value of a key that is there and not null, or NULL. */
-static const json_t *value_of(const section *s, const char *key)
-{
-    const json_t *value = json_object_get(s->object, key);
-    return json_is_null(value) ? NULL : value;
-}
-
-static qwen3_status read_integer(const section *s, const char *key, int64_t *out)
-{
-    const json_t *value = json_object_get(s->object, key);
-    if (!json_is_integer(value))
-        return fail_value(s, QWEN3_ERR_CONFIG, key, value, "an integer");
-    *out = json_integer_value(value);
-    return QWEN3_OK;
-}
-
-static qwen3_status read_number(const section *s, const char *key, double *out)
-{
-    const json_t *value = json_object_get(s->object, key);
-    if (!json_is_number(value))
-        return fail_value(s, QWEN3_ERR_CONFIG, key, value, "a number");
-    *out = json_number_value(value);
-    return QWEN3_OK;
-}
-
-static qwen3_status read_optional_number(const section *s, const char *key, double *out)
-{
-    return value_of(s, key) ? read_number(s, key, out) : QWEN3_OK;
-}
-
-static qwen3_status read_bool(const section *s, const char *key, bool *out)
-{
-    const json_t *value = json_object_get(s->object, key);
-    if (!json_is_boolean(value))
-        return fail_value(s, QWEN3_ERR_CONFIG, key, value, "true or false");
-    *out = json_is_true(value);
-    return QWEN3_OK;
-}
-
 /* A switch for something that is not supported: absent, null or false. */
-static qwen3_status require_off(const section *s, const char *key)
+static qwen3_status require_off(const json_section *s, const char *key)
 {
-    const json_t *value = value_of(s, key);
+    const json_t *value = json_value_of(s, key);
     if (!value || json_is_false(value))
         return QWEN3_OK;
-    return fail_value(s, QWEN3_ERR_UNSUPPORTED, key, value, "false (nothing else is supported)");
-}
-
-static bool is_string(const json_t *value, const char *expected)
-{
-    return json_is_string(value) && strcmp(json_string_value(value), expected) == 0;
+    return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, key, value, "false (nothing else is supported)");
 }
 
 /* The architecture must be the dense one, under every name by which the file calls it. */
-static qwen3_status check_architecture(const section *s)
+static qwen3_status check_architecture(const json_section *s)
 {
-    const json_t *list = value_of(s, "architectures"), *type = value_of(s, "model_type");
+    const json_t *list = json_value_of(s, "architectures"), *type = json_value_of(s, "model_type");
     if (!list && !type)
-        return fail_value(s, QWEN3_ERR_CONFIG, "architectures", NULL, "[\"Qwen3ForCausalLM\"]");
+        return json_fail_value(s, QWEN3_ERR_CONFIG, "architectures", NULL, "[\"Qwen3ForCausalLM\"]");
     const json_t *name = json_array_get(list, 0);
-    if (is_string(name, "Qwen3MoeForCausalLM") || is_string(type, "qwen3_moe"))
+    if (json_is_text(name, "Qwen3MoeForCausalLM") || json_is_text(type, "qwen3_moe"))
         return fail(s->err, QWEN3_ERR_UNSUPPORTED,
                     "%s: architectures: mixture-of-experts models (Qwen3MoeForCausalLM) are not supported yet",
                     s->path);
-    if (list && (json_array_size(list) != 1 || !is_string(name, "Qwen3ForCausalLM")))
-        return fail_value(s, QWEN3_ERR_UNSUPPORTED, "architectures", list, "[\"Qwen3ForCausalLM\"]");
-    if (type && !is_string(type, "qwen3"))
-        return fail_value(s, QWEN3_ERR_UNSUPPORTED, "model_type", type, "\"qwen3\"");
+    if (list && (json_array_size(list) != 1 || !json_is_text(name, "Qwen3ForCausalLM")))
+        return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "architectures", list, "[\"Qwen3ForCausalLM\"]");
+    if (type && !json_is_text(type, "qwen3"))
+        return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "model_type", type, "\"qwen3\"");
     return QWEN3_OK;
 }
 
 /* Everything that would make the computation another one than ours. */
-static qwen3_status check_features(const section *s)
+static qwen3_status check_features(const json_section *s)
 {
     qwen3_status status = check_architecture(s);
     if (status)
         return status;
     const json_t *activation = json_object_get(s->object, "hidden_act");
-    if (!is_string(activation, "silu"))
-        return fail_value(s, json_is_string(activation) ? QWEN3_ERR_UNSUPPORTED : QWEN3_ERR_CONFIG, "hidden_act",
-                          activation, "\"silu\"");
+    if (!json_is_text(activation, "silu"))
+        return json_fail_value(s, json_is_string(activation) ? QWEN3_ERR_UNSUPPORTED : QWEN3_ERR_CONFIG, "hidden_act",
+                               activation, "\"silu\"");
     if ((status = require_off(s, "attention_bias")) || (status = require_off(s, "use_sliding_window")))
         return status;
-    const json_t *quantization = value_of(s, "quantization_config");
+    const json_t *quantization = json_value_of(s, "quantization_config");
     if (quantization)
-        return fail_value(s, QWEN3_ERR_UNSUPPORTED, "quantization_config", quantization,
-                          "no such key (only BF16, F16 and F32 weights are supported)");
-    const json_t *types = value_of(s, "layer_types");
+        return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "quantization_config", quantization,
+                               "no such key (only BF16, F16 and F32 weights are supported)");
+    const json_t *types = json_value_of(s, "layer_types");
     size_t layer;
     json_t *type;
     json_array_foreach(types, layer, type)
     {
-        if (!is_string(type, "full_attention"))
-            return fail_value(s, QWEN3_ERR_UNSUPPORTED, "layer_types", type, "\"full_attention\" in every layer");
+        if (!json_is_text(type, "full_attention"))
+            return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "layer_types", type, "\"full_attention\" in every layer");
     }
     return QWEN3_OK;
 }
@@ -137,59 +73,60 @@ typedef struct rope {
 } rope;
 
 /* The type stands under "rope_type" or, in older files, "type". */
-static qwen3_status read_rope_type(const section *s, bool *yarn)
+static qwen3_status read_rope_type(const json_section *s, bool *yarn)
 {
-    const json_t *type = value_of(s, "rope_type"), *older = value_of(s, "type");
+    const json_t *type = json_value_of(s, "rope_type"), *older = json_value_of(s, "type");
     if (type && older && !json_equal(type, older))
-        return fail_value(s, QWEN3_ERR_CONFIG, "type", older, "the same as rope_type");
+        return json_fail_value(s, QWEN3_ERR_CONFIG, "type", older, "the same as rope_type");
     if (!type)
         type = older;
-    if (!type && value_of(s, "factor"))
-        return fail_value(s, QWEN3_ERR_CONFIG, "rope_type", NULL, "\"default\" or \"yarn\"");
-    *yarn = is_string(type, "yarn");
-    if (type && !*yarn && !is_string(type, "default"))
-        return fail_value(s, QWEN3_ERR_UNSUPPORTED, "rope_type", type, "\"default\" or \"yarn\"");
+    if (!type && json_value_of(s, "factor"))
+        return json_fail_value(s, QWEN3_ERR_CONFIG, "rope_type", NULL, "\"default\" or \"yarn\"");
+    *yarn = json_is_text(type, "yarn");
+    if (type && !*yarn && !json_is_text(type, "default"))
+        return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "rope_type", type, "\"default\" or \"yarn\"");
     return QWEN3_OK;
 }
 
 /* (Peng et al. 2023): the paper's constants hold where the file does not say others. */
-static qwen3_status read_yarn(const section *s, rope *r)
+static qwen3_status read_yarn(const json_section *s, rope *r)
 {
     static const char *const unsupported[] = {"mscale", "mscale_all_dim"};
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++)
-        if (value_of(s, unsupported[i]))
-            return fail_value(s, QWEN3_ERR_UNSUPPORTED, unsupported[i], value_of(s, unsupported[i]),
-                              "no such key (use attention_factor)");
-    const json_t *truncate = value_of(s, "truncate");
+        if (json_value_of(s, unsupported[i]))
+            return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, unsupported[i], json_value_of(s, unsupported[i]),
+                                   "no such key (use attention_factor)");
+    const json_t *truncate = json_value_of(s, "truncate");
     if (truncate && !json_is_true(truncate))
-        return fail_value(s, QWEN3_ERR_UNSUPPORTED, "truncate", truncate, "true");
+        return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "truncate", truncate, "true");
     r->beta_fast = 32;
     r->beta_slow = 1;
     qwen3_status status;
-    if ((status = read_number(s, "factor", &r->factor)) ||
-        (status = read_integer(s, "original_max_position_embeddings", &r->original_positions)) ||
-        (status = read_optional_number(s, "beta_fast", &r->beta_fast)) ||
-        (status = read_optional_number(s, "beta_slow", &r->beta_slow)))
+    if ((status = json_read_number(s, "factor", &r->factor)) ||
+        (status = json_read_integer(s, "original_max_position_embeddings", &r->original_positions)) ||
+        (status = json_read_optional_number(s, "beta_fast", &r->beta_fast)) ||
+        (status = json_read_optional_number(s, "beta_slow", &r->beta_slow)))
         return status;
     if (!(r->factor >= 1)) /* 0 means "off" from here on */
-        return fail_value(s, QWEN3_ERR_CONFIG, "factor", value_of(s, "factor"), "at least 1");
+        return json_fail_value(s, QWEN3_ERR_CONFIG, "factor", json_value_of(s, "factor"), "at least 1");
     r->attention_factor = 0.1 * log(r->factor) + 1;
-    return read_optional_number(s, "attention_factor", &r->attention_factor);
+    return json_read_optional_number(s, "attention_factor", &r->attention_factor);
 }
 
 /* One of the two objects; absent or null leaves *r as it is and *found false. */
-static qwen3_status read_rope_object(const section *root, const char *key, const char *prefix, rope *r, bool *found)
+static qwen3_status read_rope_object(const json_section *root, const char *key, const char *prefix, rope *r,
+                                     bool *found)
 {
-    const json_t *object = value_of(root, key);
+    const json_t *object = json_value_of(root, key);
     *found = object != NULL;
     if (!object)
         return QWEN3_OK;
     if (!json_is_object(object))
-        return fail_value(root, QWEN3_ERR_CONFIG, key, object, "an object");
-    section s = {root->path, prefix, object, root->err};
-    bool yarn;
+        return json_fail_value(root, QWEN3_ERR_CONFIG, key, object, "an object");
+    json_section s = {root->path, prefix, object, root->err};
+    bool yarn = false;
     qwen3_status status;
-    if ((status = read_optional_number(&s, "rope_theta", &r->theta)) || (status = read_rope_type(&s, &yarn)))
+    if ((status = json_read_optional_number(&s, "rope_theta", &r->theta)) || (status = read_rope_type(&s, &yarn)))
         return status;
     return yarn ? read_yarn(&s, r) : QWEN3_OK;
 }
@@ -200,7 +137,7 @@ static bool rope_scaling_equal(const rope *a, const rope *b)
            a->attention_factor == b->attention_factor && a->original_positions == b->original_positions;
 }
 
-static qwen3_status read_rope(const section *root, qwen3_config *c)
+static qwen3_status read_rope(const json_section *root, qwen3_config *c)
 {
     rope newer = {0}, older = {0};
     bool has_newer, has_older;
@@ -208,7 +145,7 @@ static qwen3_status read_rope(const section *root, qwen3_config *c)
     qwen3_status status;
     if ((status = read_rope_object(root, "rope_parameters", "rope_parameters.", &newer, &has_newer)) ||
         (status = read_rope_object(root, "rope_scaling", "rope_scaling.", &older, &has_older)) ||
-        (status = read_optional_number(root, "rope_theta", &top)))
+        (status = json_read_optional_number(root, "rope_theta", &top)))
         return status;
     if (has_newer && has_older && !rope_scaling_equal(&newer, &older))
         return fail(root->err, QWEN3_ERR_CONFIG, "%s: rope_parameters and rope_scaling contradict each other",
@@ -222,8 +159,8 @@ static qwen3_status read_rope(const section *root, qwen3_config *c)
             c->rope_theta = thetas[i];
     }
     if (c->rope_theta == 0)
-        return fail_value(root, QWEN3_ERR_CONFIG, "rope_theta", json_object_get(root->object, "rope_theta"),
-                          "a number, here or in rope_parameters");
+        return json_fail_value(root, QWEN3_ERR_CONFIG, "rope_theta", json_object_get(root->object, "rope_theta"),
+                               "a number, here or in rope_parameters");
     const rope *r = has_newer ? &newer : &older;
     c->yarn_factor = r->factor;
     c->yarn_beta_fast = r->beta_fast;
@@ -235,7 +172,7 @@ static qwen3_status read_rope(const section *root, qwen3_config *c)
 
 /* ---- The whole file ---------------------------------------------------------------------------- */
 
-static qwen3_status read_config(const section *s, qwen3_config *c)
+static qwen3_status read_config(const json_section *s, qwen3_config *c)
 {
     const struct {
         const char *key;
@@ -252,9 +189,9 @@ static qwen3_status read_config(const section *s, qwen3_config *c)
     };
     qwen3_status status = check_features(s);
     for (size_t i = 0; i < sizeof integers / sizeof *integers && !status; i++)
-        status = read_integer(s, integers[i].key, integers[i].value);
-    if (status || (status = read_number(s, "rms_norm_eps", &c->rms_norm_eps)) || (status = read_rope(s, c)) ||
-        (status = read_bool(s, "tie_word_embeddings", &c->tie_word_embeddings)) ||
+        status = json_read_integer(s, integers[i].key, integers[i].value);
+    if (status || (status = json_read_number(s, "rms_norm_eps", &c->rms_norm_eps)) || (status = read_rope(s, c)) ||
+        (status = json_read_bool(s, "tie_word_embeddings", &c->tie_word_embeddings)) ||
         (status = config_check(c, s->path, s->err)))
         return status;
     int64_t extended = (int64_t)(c->yarn_factor * (double)c->yarn_original_positions);
@@ -272,7 +209,7 @@ qwen3_status config_read_dir(const char *dir, qwen3_config *config, qwen3_error 
     json_t *root = NULL;
     qwen3_status status = json_file_load(path, &root, err);
     if (!status) {
-        section s = {path, "", root, err};
+        json_section s = {path, "", root, err};
         status = read_config(&s, config);
     }
     if (status)

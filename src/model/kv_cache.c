@@ -112,17 +112,50 @@ kv_slot kv_cache_append(kv_cache *c, int sequence, int64_t position, int owner)
     return (kv_slot){page, kv_slots_add(&page->slots, (int32_t)position)};
 }
 
-void kv_cache_reset(kv_cache *c, int sequence)
+/* Gives back the pages from `keep` on. */
+static void free_pages_from(kv_cache *c, kv_sequence *s, size_t keep)
 {
-    kv_sequence *s = &c->sequences[sequence];
-    c->used_pages -= kv_pages_for(s->owned[c->group]);
-    while (s->n_pages > 0) {
+    while (s->n_pages > keep) {
         kv_page *page = s->pages[--s->n_pages];
         page->next = c->free_pages;
         c->free_pages = page;
     }
+}
+
+void kv_cache_reset(kv_cache *c, int sequence)
+{
+    kv_sequence *s = &c->sequences[sequence];
+    c->used_pages -= kv_pages_for(s->owned[c->group]);
+    free_pages_from(c, s, 0);
     s->length = 0;
     memset(s->owned, 0, (size_t)c->groups * sizeof *s->owned);
+}
+
+int64_t kv_cache_owned_below(const kv_cache *c, int sequence, int64_t length)
+{
+    const kv_sequence *s = &c->sequences[sequence];
+    int64_t kept = 0, high = s->owned[c->group];
+    while (kept < high) { /* slots are filled in ascending order of position */
+        int64_t middle = kept + (high - kept) / 2;
+        if (s->pages[middle / KV_BLOCK]->slots.positions[middle % KV_BLOCK] < length)
+            kept = middle + 1;
+        else
+            high = middle;
+    }
+    return kept;
+}
+
+void kv_cache_truncate(kv_cache *c, int sequence, int64_t length, const int64_t *owned)
+{
+    kv_sequence *s = &c->sequences[sequence];
+    int64_t kept = owned[c->group];
+    size_t pages = kv_pages_for(kept);
+    c->used_pages -= kv_pages_for(s->owned[c->group]) - pages;
+    free_pages_from(c, s, pages);
+    if (kept % KV_BLOCK != 0)
+        kv_slots_cut(&s->pages[pages - 1]->slots, (size_t)(kept % KV_BLOCK));
+    s->length = length;
+    memcpy(s->owned, owned, (size_t)c->groups * sizeof *owned);
 }
 
 size_t kv_cache_pages(const kv_cache *c, int sequence, int group)

@@ -54,6 +54,10 @@ qwen3_status kv_cache_reserve(kv_cache *c, int sequence, int64_t n, qwen3_error 
  * have been reserved. */
 kv_slot kv_cache_append(kv_cache *c, int sequence, int64_t position, int owner);
 void kv_cache_reset(kv_cache *c, int sequence);
+/* How many of the positions below `length` this rank's group keeps. */
+int64_t kv_cache_owned_below(const kv_cache *c, int sequence, int64_t length);
+/* Forgets the positions from `length` on; owned[groups] is what kv_cache_owned_below says on each group. */
+void kv_cache_truncate(kv_cache *c, int sequence, int64_t length, const int64_t *owned);
 
 /* Pages that so many positions fill. */
 static inline size_t kv_pages_for(int64_t positions)

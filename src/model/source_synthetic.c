@@ -1,32 +1,24 @@
 /* source_synthetic.c - seeded random weights without a file: every value is a function of its place, so any
  * rank can make any block of any tensor and all agree.
  *
- * A counter-based generator (Salmon et al. 2011): the finaliser of SplitMix64 (Steele, Lea & Flood 2014)
- * hashes (seed, role, layer, row) to a key and (key, column / 4) to 64 bits, which are four independent
- * uniform numbers u0..u3 of 16 bits. Four columns get their sums with the signs of the rows of a Hadamard matrix,
- * which are uncorrelated and each distributed as the sum of four uniform numbers (Irwin-Hall), close to
- * normal: kurtosis 2.7, nothing beyond 3.46 standard deviations. The standard deviations are those that
- * keep activations of the published shapes near 1: matrices 0.7 / sqrt(cols), embeddings and head 0.05,
- * norm weights 1 + 0.2 x. */
+ * A counter-based generator (base/random.h) hashes (seed, role, layer, row) to a key and (key, column / 4) to 64 bits,
+ * which are four independent uniform numbers u0..u3 of 16 bits. Four columns get their sums with the signs of the rows
+ * of a Hadamard matrix, which are uncorrelated and each distributed as the sum of four uniform numbers (Irwin-Hall),
+ * close to normal: kurtosis 2.7, nothing beyond 3.46 standard deviations. The standard deviations are those that keep
+ * activations of the published shapes near 1: matrices 0.7 / sqrt(cols), embeddings and head 0.05, norm weights 1 + 0.2
+ * x. */
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/random.h"
 #include "model/source_backend.h"
 
-#define GOLDEN_GAMMA UINT64_C(0x9e3779b97f4a7c15)
 #define LANES 4
 
 typedef struct synthetic_source {
     source base;
     uint64_t seed;
 } synthetic_source;
-
-static inline uint64_t mix(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
 
 /* Mean and scale of a value: mean + scale * (integer of variance SUM_VARIANCE and mean 0). */
 typedef struct distribution {
@@ -49,7 +41,7 @@ static distribution distribution_of(tensor_role role, int64_t cols)
 /* The values of columns LANES * group .. LANES * group + LANES - 1. */
 static inline void generate_group(uint64_t key, uint64_t group, distribution d, bf16 *out)
 {
-    uint64_t bits = mix(key + group * GOLDEN_GAMMA);
+    uint64_t bits = mix64(key + group * GOLDEN_GAMMA);
     int32_t u0 = (int16_t)bits, u1 = (int16_t)(bits >> 16), u2 = (int16_t)(bits >> 32), u3 = (int16_t)(bits >> 48);
     int32_t a = u0 + u1, b = u0 - u1, c = u2 + u3, e = u2 - u3;
     int32_t sums[LANES] = {a + c, b + e, a - c, b - e};
@@ -86,13 +78,13 @@ static void synthetic_block(const source *base, tensor_role role, int64_t layer,
     int64_t all_rows, all_cols;
     tensor_describe(&base->config, role, layer, name, &all_rows, &all_cols);
     distribution d = distribution_of(role, all_cols);
-    uint64_t tensor_key = mix(mix(s->seed + GOLDEN_GAMMA) + GOLDEN_GAMMA * (1 + tensor_index(role, layer)));
+    uint64_t tensor_key = mix64(mix64(s->seed + GOLDEN_GAMMA) + GOLDEN_GAMMA * (1 + tensor_index(role, layer)));
     bf16 *out = scratch;
     if (tensor_is_vector(role)) {
-        generate_row(mix(tensor_key), row0, rows, d, out); /* along the vector, whose columns are one each */
+        generate_row(mix64(tensor_key), row0, rows, d, out); /* along the vector, whose columns are one each */
     } else {
         for (int64_t row = 0; row < rows; row++)
-            generate_row(mix(tensor_key + (uint64_t)(row0 + row) * GOLDEN_GAMMA), col0, cols, d, out + row * cols);
+            generate_row(mix64(tensor_key + (uint64_t)(row0 + row) * GOLDEN_GAMMA), col0, cols, d, out + row * cols);
     }
     *data = scratch;
     *type = QWEN3_DTYPE_BF16;

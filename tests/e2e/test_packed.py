@@ -23,6 +23,8 @@ LEVELS = [isa for isa in ("c", "avx2", "avx512", "avx512_bf16", "neon", "neon_do
 STRATEGIES = ("headwise", "sequence", "hybrid")
 ALGORITHMS = ("standard", "online_softmax")
 FEW = 3  # ranks
+# What chat reads beside the weights and config.json.
+COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 
 
 def logits(folder, ranks, model, *arguments):
@@ -48,7 +50,8 @@ def check_same(checks, folder, random):
     for name, (shape, options) in MODELS.items():
         source = folder / name
         make_checkpoint.make_checkpoint(source, shape, **options)
-        (source / "tokenizer.json").write_text("{}")
+        for companion in COMPANIONS:
+            (source / companion).write_text(f'{{"file": "{companion}"}}')
         for dtype in DTYPES:
             packed_for = LEVELS[random.randint(len(LEVELS))]
             packed = folder / f"{name}-{dtype}"
@@ -56,7 +59,9 @@ def check_same(checks, folder, random):
                           packed)
             if not checks.true(f"pack {name} {dtype}", outcome.ok, outcome):
                 continue
-            checks.true("the tokenizer is copied", (packed / "tokenizer.json").read_text() == "{}")
+            for companion in ("config.json", *COMPANIONS):
+                checks.true(f"{companion} is copied", (packed / companion).is_file() and
+                            (packed / companion).read_bytes() == (source / companion).read_bytes())
             for ranks, strategy in itertools.product(RANKS, STRATEGIES) if FULL else itertools.islice(layouts, 1):
                 level = packed_for if random.randint(2) else LEVELS[random.randint(len(LEVELS))]
                 arguments = ["--tokens", ",".join(map(str, random.randint(257, size=random.randint(2, 40)))),

@@ -1,0 +1,24 @@
+/* text_buffer.h - bytes that grow. */
+#ifndef TEXT_BUFFER_H
+#define TEXT_BUFFER_H
+
+#include <stddef.h>
+
+#include "common/error.h"
+
+/* All zero = empty. */
+typedef struct text_buffer {
+    char *data; /* [n], and a zero byte behind them where room > 0 */
+    size_t n, room;
+} text_buffer;
+
+/* On failure the buffer holds what it held. */
+qwen3_status text_append(text_buffer *buffer, const char *bytes, size_t n, qwen3_error *err);
+/* Takes the first n bytes away. */
+void text_drop(text_buffer *buffer, size_t n);
+/* Empties the buffer, and keeps its memory. */
+void text_clear(text_buffer *buffer);
+/* Empties the buffer and frees its memory. */
+void text_free(text_buffer *buffer);
+
+#endif

@@ -1,0 +1,116 @@
+/* generation.c - see generation.h. */
+#include "generation.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/program.h"
+
+/* A template that is not rendered does not hinder plain completion: the message says so. */
+static qwen3_status open_template(generation *g, const char *dir, qwen3_error *err)
+{
+    qwen3_error fault = {0};
+    if (qwen3_chat_template_open(dir, &g->chat, &fault) != QWEN3_OK)
+        return set_error(err, fault.status, "%.800s; \"qwen3 run --raw\" completes text without a template",
+                         fault.message);
+    if (g->arguments->no_thinking && qwen3_chat_template_thinking(g->chat) == QWEN3_THINKING_ALWAYS)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--no-thinking: the model in %s always reasons", dir);
+    if (g->arguments->thinking && qwen3_chat_template_thinking(g->chat) == QWEN3_THINKING_NEVER)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--thinking: the model in %s never reasons", dir);
+    return QWEN3_OK;
+}
+
+/* On rank 0. */
+static qwen3_status open_text(generation *g, const qwen3_config *config, bool raw, qwen3_error *err)
+{
+    const char *dir = g->arguments->model.spec;
+    if (qwen3_tokenizer_open(dir, &g->tokenizer, err) != QWEN3_OK)
+        return err->status;
+    g->n_tokens = qwen3_tokenizer_vocab_size(g->tokenizer);
+    if (g->n_tokens > config->vocab_size)
+        return set_error(err, QWEN3_ERR_CONFIG, "%s: the tokenizer has ids up to %d, vocab_size of config.json is %lld",
+                         dir, (int)g->n_tokens - 1, (long long)config->vocab_size);
+    g->think = qwen3_tokenizer_find(g->tokenizer, "<think>", strlen("<think>"));
+    g->think_end = qwen3_tokenizer_find(g->tokenizer, "</think>", strlen("</think>"));
+    return raw ? QWEN3_OK : open_template(g, dir, err);
+}
+
+static qwen3_status check_context(generation *g, const qwen3_config *config, qwen3_error *err)
+{
+    g->context = g->arguments->context ? g->arguments->context : config->max_positions;
+    if (g->context > config->max_positions)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--context: got %lld, expected at most max_position_embeddings, %lld",
+                         (long long)g->context, (long long)config->max_positions);
+    g->held = allocate((size_t)g->context, sizeof *g->held, "tokens", err);
+    return err->status;
+}
+
+/* The seed of rank 0 counts where none was given. */
+static void choose_seed(generation *g, const command_line *line)
+{
+    uint64_t *seed = &g->config.sampling.seed;
+    if (option_given(line, "seed"))
+        return;
+    /* Short, so that it can be read off and typed. */
+    if (g->rank == 0 && getrandom(seed, sizeof(uint32_t), 0) < 0)
+        *seed = 0;
+    qwen3_comm_broadcast(g->world, seed, sizeof *seed);
+}
+
+qwen3_status generation_open_text(generation *g, qwen3_comm *world, const generation_arguments *arguments,
+                                  const command_line *line, bool raw, qwen3_error *err)
+{
+    qwen3_config config;
+    const char *spec = arguments->model.spec;
+    *g = (generation){.world = world, .rank = qwen3_comm_rank(world), .arguments = arguments, .think = -1};
+    g->think_end = -1;
+    if (qwen3_config_read(spec, &config, err) == QWEN3_OK &&
+        qwen3_generation_config_read(spec, &g->config, err) == QWEN3_OK &&
+        generation_sampling(arguments, line, g->bias, &g->config.sampling, err) == QWEN3_OK &&
+        check_context(g, &config, err) == QWEN3_OK && g->rank == 0)
+        open_text(g, &config, raw, err);
+    qwen3_status status = qwen3_comm_agree(world, err);
+    if (status != QWEN3_OK)
+        return status;
+    choose_seed(g, line);
+    qwen3_comm_broadcast(world, &g->n_tokens, sizeof g->n_tokens);
+    /* Options out of their range are found before the weights are loaded. */
+    qwen3_sampler_open(&config, g->n_tokens, &g->config.sampling, &g->sampler, err);
+    return qwen3_comm_agree(world, err);
+}
+
+qwen3_status generation_open_model(generation *g, qwen3_error *err)
+{
+    qwen3_model_options options = g->arguments->model.model;
+    qwen3_session_options session = g->arguments->model.session;
+    qwen3_status status = qwen3_model_open(g->world, g->arguments->model.spec, &options, &g->model, err);
+    if (status != QWEN3_OK)
+        return status;
+    session.max_sequences = 1;
+    session.max_tokens = g->context;
+    return qwen3_session_open(g->model, &session, &g->session, err);
+}
+
+qwen3_status generation_set_sampling(generation *g, const qwen3_sampling_options *sampling, qwen3_error *err)
+{
+    qwen3_sampler *sampler;
+    qwen3_status status = qwen3_sampler_open(qwen3_model_config(g->model), g->n_tokens, sampling, &sampler, err);
+    if (status != QWEN3_OK)
+        return status;
+    qwen3_sampler_close(g->sampler);
+    g->sampler = sampler;
+    g->config.sampling = *sampling;
+    return QWEN3_OK;
+}
+
+void generation_close(generation *g)
+{
+    qwen3_sampler_close(g->sampler);
+    qwen3_session_close(g->session);
+    qwen3_model_close(g->model);
+    qwen3_chat_template_close(g->chat);
+    qwen3_tokenizer_close(g->tokenizer);
+    free(g->held);
+}

@@ -1,0 +1,206 @@
+/* generation_options.c - the command line of run and chat. */
+#include <errno.h>
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/program.h"
+#include "generation.h"
+
+#define MAX_PENALTY 1e6
+
+enum { TEXT_OPTIONS = 9, SAMPLING_OPTIONS = 8 };
+
+generation_arguments generation_arguments_default(void)
+{
+    generation_arguments a = {.model = model_arguments_default(), .sampling = qwen3_sampling_options_default()};
+    a.model.model.expect_decode = true;
+    return a;
+}
+
+static void text_options(generation_arguments *a, option *options)
+{
+    const option table[] = {
+        {.name = "system", .kind = OPTION_TEXT, .value = &a->system, .argument = "TEXT", .help = "System message"},
+        {.name = "thinking",
+         .kind = OPTION_FLAG,
+         .value = &a->thinking,
+         .help = "Let the model reason before it answers (default, where it can)"},
+        {.name = "no-thinking", .kind = OPTION_FLAG, .value = &a->no_thinking, .help = "Ask for no reasoning"},
+        {.name = "hide-thinking", .kind = OPTION_FLAG, .value = &a->hide_thinking, .help = "Do not show reasoning"},
+        {.name = "max-tokens",
+         .short_name = 'n',
+         .kind = OPTION_INT64,
+         .value = &a->max_tokens,
+         .min = 1,
+         .max = INT32_MAX,
+         .help = "End an answer after N tokens (default: where the context is full)"},
+        {.name = "context",
+         .short_name = 'c',
+         .kind = OPTION_INT64,
+         .value = &a->context,
+         .min = 1,
+         .max = INT32_MAX,
+         .help = "Tokens of prompt and answer together (default: as many as the model has positions; memory is taken "
+                 "as it is needed)"},
+        {.name = "stop",
+         .kind = OPTION_TEXTS,
+         .value = &a->stop,
+         .argument = "STRING",
+         .help = "End an answer before this string, in reasoning too; can be given several times"},
+        {.name = "json", .kind = OPTION_FLAG, .value = &a->json, .help = "Write events, a JSON object a line"},
+        {.name = "stats",
+         .kind = OPTION_FLAG,
+         .value = &a->stats,
+         .help = "Write counts and speeds to standard error after each answer"},
+    };
+    _Static_assert(sizeof table / sizeof *table == TEXT_OPTIONS, "one entry for each");
+    memcpy(options, table, sizeof table);
+}
+
+static void sampling_options(generation_arguments *a, option *options)
+{
+    qwen3_sampling_options *s = &a->sampling;
+    const option table[] = {
+        {.name = "temperature",
+         .kind = OPTION_DOUBLE,
+         .value = &s->temperature,
+         .most = 1e6,
+         .help = "0 takes the likeliest token, more is more varied (default: as for all of these options, what "
+                 "generation_config.json says)"},
+        {.name = "top-k",
+         .kind = OPTION_INT,
+         .value = &s->top_k,
+         .max = INT32_MAX,
+         .help = "Draw from the N likeliest tokens, 0 = from all"},
+        {.name = "top-p",
+         .kind = OPTION_DOUBLE,
+         .value = &s->top_p,
+         .most = 1,
+         .help = "Draw from the likeliest tokens that have this probability together, 1 = from all"},
+        {.name = "min-p",
+         .kind = OPTION_DOUBLE,
+         .value = &s->min_p,
+         .most = 1,
+         .help = "Draw from tokens that have this part of the largest probability, 0 = from all"},
+        {.name = "presence-penalty",
+         .kind = OPTION_DOUBLE,
+         .value = &s->presence_penalty,
+         .least = -MAX_PENALTY,
+         .most = MAX_PENALTY,
+         .help = "Taken from the logit of a token that was generated already"},
+        {.name = "frequency-penalty",
+         .kind = OPTION_DOUBLE,
+         .value = &s->frequency_penalty,
+         .least = -MAX_PENALTY,
+         .most = MAX_PENALTY,
+         .help = "The same, once for each time"},
+        {.name = "repetition-penalty",
+         .kind = OPTION_DOUBLE,
+         .value = &s->repetition_penalty,
+         .least = DBL_MIN,
+         .most = MAX_PENALTY,
+         .help = "Divides the logit of a token that is in prompt or answer already, 1 = off"},
+        {.name = "logit-bias",
+         .kind = OPTION_TEXTS,
+         .value = &a->bias,
+         .argument = "ID=VALUE",
+         .help = "Added to the logit of this token, -inf forbids it; can be given several times"},
+    };
+    _Static_assert(sizeof table / sizeof *table == SAMPLING_OPTIONS, "one entry for each");
+    memcpy(options, table, sizeof table);
+}
+
+void generation_options(generation_arguments *a, option *options)
+{
+    _Static_assert(GENERATION_OPTIONS == TEXT_OPTIONS + SAMPLING_OPTIONS + MODEL_OPTIONS, "one entry for each");
+    text_options(a, options);
+    sampling_options(a, options + TEXT_OPTIONS);
+    option *model = options + TEXT_OPTIONS + SAMPLING_OPTIONS;
+    model_arguments_options(&a->model, model);
+    model[MODEL_SEED_OPTION] = (option){.name = "seed",
+                                        .kind = OPTION_UINT64,
+                                        .value = &a->sampling.seed,
+                                        .help = "Seed of the draws (default: another one each time)"};
+}
+
+static qwen3_status read_bias(const char *text, qwen3_logit_bias *bias, qwen3_error *err)
+{
+    char *end;
+    errno = 0;
+    long id = strtol(text, &end, 10);
+    bool good = *text >= '0' && *text <= '9' && !errno && id <= INT32_MAX && *end == '=';
+    const char *value = good ? end + 1 : text;
+    good = good && *value && !value[strspn(value, "+-.0123456789eEinf")];
+    float number = good ? strtof(value, &end) : 0;
+    if (!good || *end || isnan(number) || (isinf(number) && number > 0))
+        return set_error(err, QWEN3_ERR_ARGUMENT,
+                         "--logit-bias: got \"%s\", expected ID=VALUE with a token id and a number or -inf", text);
+    *bias = (qwen3_logit_bias){(int32_t)id, number};
+    return QWEN3_OK;
+}
+
+qwen3_status generation_check(generation_arguments *a, const command_line *line, int ranks, qwen3_error *err)
+{
+    if (!a->model.spec)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected DIR");
+    if (strncmp(a->model.spec, "synthetic:", strlen("synthetic:")) == 0)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--model: %s has no tokenizer, expected DIR", a->model.spec);
+    if (a->thinking && a->no_thinking)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--thinking contradicts --no-thinking");
+    return model_arguments_check(&a->model, line, ranks, err);
+}
+
+/* What was given stands above what the model asks for. */
+qwen3_status generation_sampling(const generation_arguments *a, const command_line *line, qwen3_logit_bias *bias,
+                                 qwen3_sampling_options *sampling, qwen3_error *err)
+{
+    const qwen3_sampling_options *given = &a->sampling;
+    if (option_given(line, "temperature"))
+        sampling->temperature = given->temperature;
+    if (option_given(line, "top-k"))
+        sampling->top_k = given->top_k;
+    if (option_given(line, "top-p"))
+        sampling->top_p = given->top_p;
+    if (option_given(line, "min-p"))
+        sampling->min_p = given->min_p;
+    if (option_given(line, "presence-penalty"))
+        sampling->presence_penalty = given->presence_penalty;
+    if (option_given(line, "frequency-penalty"))
+        sampling->frequency_penalty = given->frequency_penalty;
+    if (option_given(line, "repetition-penalty"))
+        sampling->repetition_penalty = given->repetition_penalty;
+    if (option_given(line, "seed"))
+        sampling->seed = given->seed;
+    for (size_t i = 0; i < a->bias.n; i++)
+        if (read_bias(a->bias.texts[i], &bias[i], err) != QWEN3_OK)
+            return err->status;
+    sampling->bias = bias;
+    sampling->n_bias = a->bias.n;
+    return QWEN3_OK;
+}
+
+qwen3_status generation_set(qwen3_sampling_options *sampling, const char *text, qwen3_error *err)
+{
+    generation_arguments a = {.sampling = *sampling};
+    option options[GENERATION_OPTIONS];
+    char name[32], value[64];
+    int used = 0;
+    generation_options(&a, options);
+    if (sscanf(text, "%31s %63s%n", name, value, &used) != 2 || text[used])
+        return set_error(err, QWEN3_ERR_ARGUMENT, "/set: got \"%.100s\", expected NAME VALUE", text);
+    for (size_t i = TEXT_OPTIONS; i < GENERATION_OPTIONS; i++) {
+        option *o = &options[i];
+        bool of_sampling = i < TEXT_OPTIONS + SAMPLING_OPTIONS ? o->kind != OPTION_TEXTS : o->value == &a.sampling.seed;
+        if (!of_sampling || strcmp(o->name, name) != 0)
+            continue;
+        if (option_take(o, value, err) == QWEN3_OK)
+            *sampling = a.sampling;
+        return err->status;
+    }
+    return set_error(err, QWEN3_ERR_ARGUMENT,
+                     "/set: got \"%s\", expected temperature, top-k, top-p, min-p, presence-penalty, "
+                     "frequency-penalty, repetition-penalty or seed",
+                     name);
+}

@@ -1,0 +1,28 @@
+/* terminal.h - a terminal to talk at, also behind an MPI launcher.
+ *
+ * A launcher reads the terminal and hands what it reads to rank 0 through a pipe; Ctrl-C, a signal to the launcher,
+ * ends the job. But rank 0 can open the launcher's terminal and change its modes: without lines, every key comes
+ * through the pipe as it is pressed, and without an interrupt character Ctrl-C is a key like any other. */
+#ifndef TERMINAL_H
+#define TERMINAL_H
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <termios.h>
+
+#define KEY_INTERRUPT 3 /* Ctrl-C */
+
+typedef struct terminal {
+    FILE *modes;          /* the terminal, for its modes; NULL where there is none */
+    FILE *out;            /* what is shown */
+    int keys;             /* what is typed comes here */
+    bool forwarded;       /* by way of a launcher: Ctrl-C comes as a key */
+    struct termios found; /* where forwarded: the modes to go back to */
+} terminal;
+
+/* The terminal on standard input and output, of this process or else of its launcher, which then is not interrupted any
+ * more (the editor sets the other modes); false where there is none, or the launcher is in the background. */
+bool terminal_open(terminal *t);
+void terminal_close(terminal *t);
+
+#endif

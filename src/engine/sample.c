@@ -1,0 +1,385 @@
+/* sample.c - choosing the next tokens from logits that are distributed over the ranks, of which only candidates
+ * travel, in rounds for all rows of the step at once.
+ *
+ * Greedy: the first token of each rank (select.h: order). top_k: the first k of each rank, with which every rank does
+ * the rest. Otherwise: each rank draws a token, the best of these is drawn from all, and is accepted if it is one of
+ * those that top_p and min_p leave. As those are the first ones of the row, a refused token refuses what stands behind
+ * it, too, and the next one is drawn from what stands before it, with the same noise: the one accepted is that which
+ * drawing among those left gives, but nobody has to find out which they are. The number of rounds does not depend on
+ * the number of tokens: with top_p, 1 / top_p draws or fewer are expected. (Rejection without sorting: Ye et al.
+ * 2025, FlashInfer.)
+ *
+ * All ranks see the same records and take the same decisions; what is compared is computed by one rank only, or from
+ * the same numbers by the same kernels. */
+#include <stdlib.h>
+
+#include "engine/select.h"
+#include "engine/session.h"
+#include "model/sampler.h"
+
+/* What a rank says of a row in one round. */
+typedef union record {
+    candidate candidate;
+    struct {
+        int64_t total, before;
+    } mass;
+} record;
+
+/* Instead of a token: a logit of the rank is NaN or +INFINITY. */
+#define NOT_FINITE (-2)
+
+typedef enum row_state {
+    ROW_DRAWS,  /* wants a token */
+    ROW_WEIGHS, /* wants the probability of what stands before the token that was drawn */
+    ROW_DONE,
+} row_state;
+
+typedef struct row {
+    qwen3_sampler *sampler; /* NULL: greedy, among all rows of the output head */
+    row_state state;
+    drawing drawing;
+    logits_part part;
+    float *logits; /* those of the part, which bias and penalties change for the time of the call */
+    float *saved;
+    size_t top_k;   /* 0: all */
+    int32_t tokens; /* ids that may be chosen */
+    candidate first, drawn;
+} row;
+
+typedef struct sampling {
+    const qwen3_session *session;
+    row *rows; /* [n] */
+    size_t n, ranks;
+    int rank;
+    size_t most;        /* records of a rank in one round */
+    record *mine, *all; /* [most], [ranks * most] */
+    candidate *list;    /* [best_list_room(largest top_k)] */
+    float *e;           /* [largest top_k] */
+    float scale;        /* mass_scale */
+    float *block_max;   /* of all rows */
+    float *saved;
+    size_t *bytes, *at; /* [ranks] of the records of each rank; first record that is not read yet */
+} sampling;
+
+/* ---- Rows -------------------------------------------------------------------------------------- */
+
+static bool row_greedy(const row *r)
+{
+    return !r->sampler || r->sampler->options.temperature == 0;
+}
+
+/* Logits of a row that a rank chooses from. */
+static size_t row_size(const sampling *c, const row *r, int rank)
+{
+    range columns = session_vocabulary(c->session->model, rank);
+    int64_t end = columns.end < r->tokens ? columns.end : r->tokens;
+    return end > columns.begin ? (size_t)(end - columns.begin) : 0;
+}
+
+/* Records of a rank in the first round: the first token and one that is drawn, or the first k. */
+static size_t row_records(const sampling *c, const row *r, int rank)
+{
+    size_t n = row_size(c, r, rank);
+    return row_greedy(r) ? 1 : r->top_k == 0 ? 2 : n < r->top_k ? n : r->top_k;
+}
+
+static void open_row(const sampling *c, size_t index, qwen3_sampler *sampler)
+{
+    const qwen3_model *m = c->session->model;
+    row *r = &c->rows[index];
+    *r = (row){.sampler = sampler, .tokens = sampler ? sampler->n_tokens : (int32_t)m->config.vocab_size};
+    int rank = comm_rank(m->world);
+    r->logits = c->session->b.logits + index * m->weights.head.n;
+    r->part = (logits_part){.kernels = m->kernels,
+                            .logits = r->logits,
+                            .n = row_size(c, r, rank),
+                            .first = (int32_t)session_vocabulary(m, rank).begin};
+    if (row_greedy(r))
+        return;
+    r->drawing.inverse_temperature = 1 / sampler->options.temperature;
+    r->drawing.key = mix64(mix64(sampler->options.seed) + (sampler->length + 1) * GOLDEN_GAMMA);
+    if (sampler->options.top_k < r->tokens)
+        r->top_k = (size_t)sampler->options.top_k;
+}
+
+/* The first round: what this rank says of a row. Returns how many records that is. */
+static size_t say_first(const sampling *c, row *r, record *out)
+{
+    size_t n = row_records(c, r, c->rank);
+    if (r->sampler)
+        sampler_adjust(r->sampler, r->logits, r->part.first, r->part.n, r->saved);
+    if (!logits_part_scan(&r->part)) {
+        out[0].candidate.token = NOT_FINITE;
+    } else if (r->top_k > 0) {
+        size_t found = logits_part_top(&r->part, &r->drawing, n, c->list, &out[0].candidate);
+        for (size_t i = found; i < n; i++)
+            out[i].candidate.token = -1;
+    } else {
+        out[0].candidate = logits_part_first(&r->part);
+        if (n > 1)
+            out[1].candidate = logits_part_draw(&r->part, &r->drawing, NULL);
+    }
+    return n;
+}
+
+/* What top_p and min_p leave of the first k tokens: draws from it. */
+static candidate draw_from_list(const sampling *c, const row *r, const best_list *l)
+{
+    const qwen3_sampling_options *o = &r->sampler->options;
+    candidate drawn = {.token = -1};
+    int64_t total = 0, before = 0;
+    for (size_t i = 0; i < l->n; i++)
+        c->e[i] = l->items[i].logit;
+    relative_probabilities(r->part.kernels, l->n, c->e, c->e[0], &r->drawing, c->e);
+    for (size_t i = 0; i < l->n; i++)
+        total += mass_of(c->e[i], c->scale);
+    for (size_t i = 0; i < l->n; i++) {
+        if (i > 0 && ((o->top_p < 1 && (double)before >= o->top_p * (double)total) || c->e[i] < (float)o->min_p))
+            break;
+        before += mass_of(c->e[i], c->scale);
+        if (candidate_beats(l->items[i], drawn, r->drawing.inverse_temperature))
+            drawn = l->items[i];
+    }
+    return drawn;
+}
+
+/* Whether the token that was drawn is one of those that min_p leaves. */
+static bool passes_min_p(const row *r)
+{
+    float e;
+    relative_probabilities(r->part.kernels, 1, &r->drawn.logit, r->first.logit, &r->drawing, &e);
+    return e >= (float)r->sampler->options.min_p;
+}
+
+/* A token was drawn: whether it is accepted, or what must be known first. */
+static void judge(row *r)
+{
+    if (row_greedy(r) || r->top_k > 0 || r->drawn.token == r->first.token)
+        r->state = ROW_DONE;
+    else if (!passes_min_p(r))
+        r->state = ROW_DRAWS;
+    else
+        r->state = r->sampler->options.top_p < 1 ? ROW_WEIGHS : ROW_DONE;
+}
+
+static qwen3_status hear_first(const sampling *c, size_t index, qwen3_error *err)
+{
+    row *r = &c->rows[index];
+    best_list l;
+    best_list_init(&l, r->top_k ? r->top_k : 1, c->list);
+    r->drawn = (candidate){.token = -1};
+    bool finite = true;
+    for (size_t rank = 0; rank < c->ranks; rank++) {
+        size_t n = row_records(c, r, (int)rank);
+        const record *said = c->all + c->at[rank];
+        c->at[rank] += n;
+        if (n == 0)
+            continue;
+        finite &= said[0].candidate.token != NOT_FINITE;
+        for (size_t i = 0; finite && i < (r->top_k ? n : 1); i++)
+            if (said[i].candidate.token >= 0)
+                best_list_add(&l, said[i].candidate);
+        if (finite && r->top_k == 0 && n > 1 &&
+            candidate_beats(said[1].candidate, r->drawn, r->drawing.inverse_temperature))
+            r->drawn = said[1].candidate;
+    }
+    if (!finite)
+        return fail(err, QWEN3_ERR_FORMAT,
+                    "row %zu: a logit is not a number, or infinite; the weights or the input overflow", index);
+    best_list_finish(&l);
+    if (l.n == 0)
+        return fail(err, QWEN3_ERR_ARGUMENT, "row %zu: no token may be chosen; expected a bias that leaves one", index);
+    r->first = l.items[0];
+    if (row_greedy(r))
+        r->drawn = r->first;
+    else if (r->top_k > 0)
+        r->drawn = draw_from_list(c, r, &l);
+    judge(r);
+    return QWEN3_OK;
+}
+
+/* ---- Rounds ------------------------------------------------------------------------------------ */
+
+static void exchange(const sampling *c)
+{
+    size_t first = 0;
+    for (size_t rank = 0; rank < c->ranks; rank++) {
+        c->at[rank] = first;
+        first += c->bytes[rank] / sizeof(record);
+    }
+    comm_allgather(c->session->model->world, c->mine, c->all, c->bytes, QWEN3_COMM_LOGITS);
+}
+
+static qwen3_status first_round(const sampling *c, qwen3_error *err)
+{
+    for (size_t rank = 0; rank < c->ranks; rank++) {
+        c->bytes[rank] = 0;
+        for (size_t i = 0; i < c->n; i++)
+            c->bytes[rank] += row_records(c, &c->rows[i], (int)rank) * sizeof(record);
+    }
+    record *out = c->mine;
+    for (size_t i = 0; i < c->n; i++)
+        out += say_first(c, &c->rows[i], out);
+    exchange(c);
+    for (size_t i = 0; i < c->n; i++)
+        hear_first(c, i, err); /* the first fault is kept */
+    return err->status;
+}
+
+static void hear_more(const sampling *c, row *r)
+{
+    candidate drawn = {.token = -1};
+    int64_t total = 0, before = 0;
+    for (size_t rank = 0; rank < c->ranks; rank++) {
+        const record *said = c->all + c->at[rank]++;
+        if (r->state == ROW_WEIGHS) {
+            total += said->mass.total;
+            before += said->mass.before;
+        } else if (candidate_beats(said->candidate, drawn, r->drawing.inverse_temperature)) {
+            drawn = said->candidate;
+        }
+    }
+    if (r->state == ROW_WEIGHS) {
+        bool inside = (double)before < r->sampler->options.top_p * (double)total;
+        r->state = inside ? ROW_DONE : ROW_DRAWS;
+    } else {
+        r->drawn = drawn;
+        judge(r);
+    }
+}
+
+/* One record of each rank for each row that is not done; false where all are. */
+static bool next_round(const sampling *c)
+{
+    record *out = c->mine;
+    for (size_t i = 0; i < c->n; i++) {
+        const row *r = &c->rows[i];
+        if (r->state == ROW_WEIGHS)
+            logits_part_masses(&r->part, &r->drawing, r->first.logit, c->scale, r->drawn, &out->mass.total,
+                               &out->mass.before);
+        else if (r->state == ROW_DRAWS)
+            out->candidate = logits_part_draw(&r->part, &r->drawing, &r->drawn);
+        out += r->state != ROW_DONE;
+    }
+    if (out == c->mine)
+        return false;
+    for (size_t rank = 0; rank < c->ranks; rank++)
+        c->bytes[rank] = (size_t)((char *)out - (char *)c->mine);
+    exchange(c);
+    for (size_t i = 0; i < c->n; i++)
+        if (c->rows[i].state != ROW_DONE)
+            hear_more(c, &c->rows[i]);
+    return true;
+}
+
+/* ---- One call ---------------------------------------------------------------------------------- */
+
+/* Checks the samplers and marks those in use. */
+static qwen3_status take_samplers(const qwen3_session *s, qwen3_sampler *const *samplers, size_t n, qwen3_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        qwen3_sampler *sampler = samplers ? samplers[i] : NULL;
+        if (!sampler)
+            continue;
+        if (sampler->in_use)
+            return fail(err, QWEN3_ERR_ARGUMENT, "row %zu: its sampler is that of a row before; expected one for each",
+                        i);
+        if (sampler->vocab_size != s->model->config.vocab_size)
+            return fail(err, QWEN3_ERR_ARGUMENT,
+                        "row %zu: its sampler was opened for a vocabulary of %lld; expected %lld, that of the model", i,
+                        (long long)sampler->vocab_size, (long long)s->model->config.vocab_size);
+        sampler->in_use = true;
+        if (sampler_reserve(sampler, 1, err))
+            return err->status;
+    }
+    return QWEN3_OK;
+}
+
+static void free_rows(sampling *c)
+{
+    free(c->rows);
+    free(c->mine);
+    free(c->list);
+    free(c->e);
+    free(c->block_max);
+    free(c->saved);
+    free(c->bytes);
+}
+
+static qwen3_status allocate(sampling *c, qwen3_sampler *const *samplers, qwen3_error *err)
+{
+    size_t blocks = 0, saved = 0, most_k = 1, all = 0;
+    c->rows = calloc(c->n, sizeof *c->rows);
+    for (size_t i = 0; c->rows && i < c->n; i++) {
+        row *r = &c->rows[i];
+        open_row(c, i, samplers ? samplers[i] : NULL);
+        blocks += logits_part_blocks(r->part.n);
+        saved += r->sampler ? sampler_changes(r->sampler) : 0;
+        most_k = r->top_k > most_k ? r->top_k : most_k;
+        for (size_t rank = 0; rank < c->ranks; rank++)
+            all += row_records(c, r, (int)rank) + 1; /* 1: in the rounds behind the first */
+        c->most += row_records(c, r, c->rank) + 1;
+    }
+    c->mine = malloc((c->most + all) * sizeof *c->mine);
+    c->list = malloc(best_list_room(most_k) * sizeof *c->list);
+    c->e = malloc(most_k * sizeof *c->e);
+    c->block_max = malloc((blocks + 1) * sizeof *c->block_max);
+    c->saved = malloc((saved + 1) * sizeof *c->saved);
+    c->bytes = malloc(2 * c->ranks * sizeof *c->bytes);
+    if (!c->rows || !c->mine || !c->list || !c->e || !c->block_max || !c->saved || !c->bytes)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for the candidates of %zu rows", c->n);
+    c->all = c->mine + c->most;
+    c->at = c->bytes + c->ranks;
+    blocks = saved = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        row *r = &c->rows[i];
+        r->part.block_max = c->block_max + blocks;
+        r->saved = c->saved + saved;
+        blocks += logits_part_blocks(r->part.n);
+        saved += r->sampler ? sampler_changes(r->sampler) : 0;
+    }
+    return QWEN3_OK;
+}
+
+qwen3_status qwen3_sample(qwen3_session *s, qwen3_sampler *const *samplers, int32_t *tokens, qwen3_error *err)
+{
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (session_need_logits(s, err) || s->step.n_out == 0)
+        return err->status;
+    comm *world = s->model->world;
+    sampling c = {.session = s,
+                  .n = s->step.n_out,
+                  .ranks = (size_t)comm_size(world),
+                  .rank = comm_rank(world),
+                  .scale = mass_scale(s->model->config.vocab_size)};
+    if (!take_samplers(s, samplers, c.n, err))
+        allocate(&c, samplers, err);
+    if (!qwen3_comm_agree(world, err)) {
+        if (!first_round(&c, err))
+            while (next_round(&c))
+                ;
+        for (size_t i = 0; i < c.n; i++) {
+            row *r = &c.rows[i];
+            if (r->sampler)
+                sampler_restore(r->sampler, r->logits, r->part.first, r->part.n, r->saved);
+        }
+    }
+    for (size_t i = 0; i < c.n; i++) {
+        qwen3_sampler *sampler = samplers ? samplers[i] : NULL;
+        if (sampler)
+            sampler->in_use = false;
+        if (err->status)
+            continue;
+        tokens[i] = c.rows[i].drawn.token;
+        if (sampler)
+            sampler_append(sampler, tokens[i], true);
+    }
+    free_rows(&c);
+    return err->status;
+}
+
+qwen3_status qwen3_argmax(qwen3_session *s, int32_t *tokens, qwen3_error *err)
+{
+    return qwen3_sample(s, NULL, tokens, err);
+}

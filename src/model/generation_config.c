@@ -1,0 +1,113 @@
+/* generation_config.c - how a model is meant to be sampled, as its directory says. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/json_section.h"
+#include "model/config.h"
+#include "model/sampler.h"
+
+static qwen3_status add_end_token(const json_section *s, const json_t *value, qwen3_generation_config *c)
+{
+    json_int_t id = json_integer_value(value);
+    if (!json_is_integer(value) || id < 0 || id > INT32_MAX)
+        return json_fail_value(s, QWEN3_ERR_CONFIG, "eos_token_id", value, "the id of a token, or an array of ids");
+    if (!qwen3_generation_config_ends(c, (int32_t)id)) {
+        if (c->n_end_tokens == QWEN3_MAX_END_TOKENS)
+            return fail(s->err, QWEN3_ERR_UNSUPPORTED, "%s: eos_token_id: has more than %d ids", s->path,
+                        QWEN3_MAX_END_TOKENS);
+        c->end_tokens[c->n_end_tokens++] = (int32_t)id;
+    }
+    return QWEN3_OK;
+}
+
+static qwen3_status read_end_tokens(const json_section *s, qwen3_generation_config *c)
+{
+    const json_t *value = json_value_of(s, "eos_token_id");
+    if (!json_is_array(value))
+        return value ? add_end_token(s, value, c) : QWEN3_OK;
+    qwen3_status status = QWEN3_OK;
+    for (size_t i = 0; i < json_array_size(value) && !status; i++)
+        status = add_end_token(s, json_array_get(value, i), c);
+    return status;
+}
+
+static qwen3_status read_top_k(const json_section *s, qwen3_sampling_options *o)
+{
+    int64_t k = 0;
+    if (!json_value_of(s, "top_k"))
+        return QWEN3_OK;
+    qwen3_status status = json_read_integer(s, "top_k", &k);
+    if (!status && (k < 0 || k > INT32_MAX))
+        status = json_fail_value(s, QWEN3_ERR_CONFIG, "top_k", json_value_of(s, "top_k"),
+                                 "a positive number, or 0 for all tokens");
+    o->top_k = (int)k;
+    return status;
+}
+
+static qwen3_status read_sampling(const json_section *s, qwen3_generation_config *c)
+{
+    qwen3_sampling_options *o = &c->sampling;
+    bool sample = false;
+    char where[4096];
+    qwen3_status status = json_value_of(s, "do_sample") ? json_read_bool(s, "do_sample", &sample) : QWEN3_OK;
+    o->temperature = 1;
+    if (status || (status = json_read_optional_number(s, "temperature", &o->temperature)) ||
+        (status = read_top_k(s, o)) || (status = json_read_optional_number(s, "top_p", &o->top_p)) ||
+        (status = json_read_optional_number(s, "min_p", &o->min_p)) ||
+        (status = json_read_optional_number(s, "repetition_penalty", &o->repetition_penalty)) ||
+        (status = read_end_tokens(s, c)))
+        return status;
+    snprintf(where, sizeof where, "%s: ", s->path);
+    if (sampling_options_check(o, where, s->err))
+        return s->err ? s->err->status = QWEN3_ERR_CONFIG : QWEN3_ERR_CONFIG;
+    if (!sample)
+        o->temperature = 0;
+    return QWEN3_OK;
+}
+
+/* Reads one file of the directory with `read`. optional: a file that is not there leaves *config as it is. */
+static qwen3_status read_file(const char *dir, const char *name, bool optional,
+                              qwen3_status (*read)(const json_section *s, qwen3_generation_config *c),
+                              qwen3_generation_config *config, qwen3_error *err)
+{
+    char *path;
+    if (asprintf(&path, "%s/%s", dir, name) < 0)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: out of memory", dir);
+    json_t *root = NULL;
+    qwen3_status status = QWEN3_OK;
+    if (!optional || access(path, F_OK) == 0)
+        status = json_file_load(path, &root, err);
+    if (root) {
+        json_section s = {path, "", root, err};
+        status = read(&s, config);
+    }
+    json_decref(root);
+    free(path);
+    return status;
+}
+
+qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_config *config, qwen3_error *err)
+{
+    error_clear(err);
+    if (!spec || !config)
+        return fail(err, QWEN3_ERR_ARGUMENT, "qwen3_generation_config_read: spec and config must not be NULL");
+    *config = (qwen3_generation_config){.sampling = qwen3_sampling_options_default()};
+    if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
+        return QWEN3_OK;
+    qwen3_status status = read_file(spec, "generation_config.json", true, read_sampling, config, err);
+    if (!status && config->n_end_tokens == 0)
+        status = read_file(spec, "config.json", false, read_end_tokens, config, err);
+    if (status)
+        *config = (qwen3_generation_config){0};
+    return status;
+}
+
+bool qwen3_generation_config_ends(const qwen3_generation_config *config, int32_t token)
+{
+    for (int i = 0; i < config->n_end_tokens; i++)
+        if (config->end_tokens[i] == token)
+            return true;
+    return false;
+}
