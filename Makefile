@@ -1,7 +1,8 @@
 # Thin front to CMake.
 #
 #   make            build the library and the programs into build/bin, build/lib
-#   make demo       install what is missing, build, compare all strategies and algorithms on 2 ranks (about 2 minutes)
+#   make demo       install what is missing, build, compare all strategies and algorithms on 2 ranks (about 2 minutes),
+#                   and talk to the small model that is included
 #   make check      install what is missing, build, run all tests
 #   make deps       install what is missing (Debian packages: scripts/packages.txt)
 #   make lint       formatting, static analysis, layer rules;  make format  reformats
@@ -67,10 +68,17 @@ check: deps
 	@$(MAKE) --no-print-directory build
 	ctest --test-dir $(BUILD) --parallel $(JOBS) --output-on-failure --no-tests=error $(CTEST)
 
+# Starts a program on the ranks of the demo.
+LAUNCH = OMP_NUM_THREADS=$$(($(THREADS))) tests/launch.sh $(if $(filter none,$(MPI)),none 1,$$(sed -n 's/^MPIEXEC_EXECUTABLE:[^=]*=//p' $(BUILD)/CMakeCache.txt) $(RANKS))
+# Puts what was said in front of each answer; fails where answers are missing.
+DIALOGUE = awk 'NR == FNR { said[NR] = $$0; n = NR; next } { print "> " said[FNR]; print; fflush() } END { exit FNR != n }'
+
 demo: deps
 	@$(MAKE) --no-print-directory build
-	OMP_NUM_THREADS=$$(($(THREADS))) tests/launch.sh $(if $(filter none,$(MPI)),none 1,$$(sed -n 's/^MPIEXEC_EXECUTABLE:[^=]*=//p' $(BUILD)/CMakeCache.txt) $(RANKS)) \
-	    $(BUILD)/bin/benchmark_qwen3 --model $(MODEL) --dtype bf16 --pairs --verify --prompt-len 128 --gen-len 16 --iters 1 --warmup 1
+	$(LAUNCH) $(BUILD)/bin/benchmark_qwen3 --model $(MODEL) --dtype bf16 --pairs --verify --prompt-len 128 --gen-len 16 --iters 1 --warmup 1
+	@printf '\nmodels/demo on %s ranks (qwen3 chat --model models/demo):\n\n' $(if $(filter none,$(MPI)),1,$(RANKS))
+	@$(LAUNCH) $(BUILD)/bin/qwen3 chat --model models/demo --hide-thinking < examples/conversation.txt | \
+	    $(DIALOGUE) examples/conversation.txt -
 
 lint:
 	scripts/install_deps.sh $(PURPOSES) lint
