@@ -23,8 +23,8 @@ TEMPLATE size_t part_of(size_t n, size_t i)
     return n - i < LANES ? n - i : LANES;
 }
 
-/* step(n, i, part, ...) for every vector of n elements: LANES as a constant, so that nothing is masked, which computes
- * masks and keeps a load from taking what a store before it has not written yet; then what is left. */
+/* step(n, i, part, ...) for every vector of n elements: with LANES as a constant, so that the compiler masks nothing,
+ * then for what is left. */
 #define EACH_VECTOR(n, step, ...)                                                                                      \
     do {                                                                                                               \
         size_t vector = 0;                                                                                             \
