@@ -132,15 +132,14 @@ static void project_heads(team *t, const qwen3_session *s, const layer_weights *
     const size_t n = session_rows(s, &first);
     if (units == 0)
         return;
-    const size_t rows = linear_item_rows(t, g, n, units, TILED_ROWS);
-    const size_t items = (n + rows - 1) / rows * units;
+    const linear_items items = linear_items_of(t, g, n, units, TILED_ROWS);
     team_loop_begin(t);
     size_t i = team_loop_next(t);
-    for (size_t next; i < items; i = next) {
-        const size_t row = i / units * rows;
+    for (size_t next; i < items.count; i = next) {
+        const linear_item item = linear_item_at(&items, i);
         next = team_loop_next(t);
-        project_head(t, s, w, layer, row, n - row < rows ? n - row : rows, i % units,
-                     next < items ? matrix_at(g, &w->qkv, next % units * d, 0) : NULL);
+        const void *ahead = next < items.count ? matrix_at(g, &w->qkv, linear_item_at(&items, next).part * d, 0) : NULL;
+        project_head(t, s, w, layer, item.row, item.m, item.part, ahead);
     }
 }
 

@@ -9,14 +9,37 @@
 /* Fewer rows would not pay for bringing a panel into the caches. */
 #define LEAST_ROWS 48
 
-/* Rows are cut so that every thread finds ITEMS_PER_THREAD items, and the last ones to finish are not long alone. */
-size_t linear_item_rows(const team *t, const gemm_kernel *g, size_t m, size_t parts, size_t most)
+/* Of the last items, LAST_ITEMS for each thread, the rows are cut in LAST_CUTS. */
+#define LAST_ITEMS 2
+#define LAST_CUTS 4
+
+/* Rows are cut so that every thread finds ITEMS_PER_THREAD items. */
+linear_items linear_items_of(const team *t, const gemm_kernel *g, size_t m, size_t parts, size_t most)
 {
     const size_t mr = (size_t)g->mr, chunks = ((size_t)t->size * ITEMS_PER_THREAD + parts - 1) / parts;
+    const size_t last = t->size > 1 ? (size_t)t->size * LAST_ITEMS : 0;
     size_t rows = (m + chunks - 1) / chunks;
     rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
     rows = (rows + mr - 1) / mr * mr;
-    return rows < most ? rows : most / mr * mr;
+    rows = rows < most ? rows : most / mr * mr;
+    const size_t count = (m + rows - 1) / rows * parts, ordinary = count > last ? count - last : 0;
+    return (linear_items){ordinary + (count - ordinary) * LAST_CUTS, m, parts, rows, ordinary, mr};
+}
+
+linear_item linear_item_at(const linear_items *items, size_t i)
+{
+    const bool cut = i >= items->ordinary;
+    const size_t whole = cut ? items->ordinary + (i - items->ordinary) / LAST_CUTS : i;
+    const size_t row = whole / items->parts * items->rows, left = items->m - row;
+    linear_item item = {whole % items->parts, row, left < items->rows ? left : items->rows};
+    if (cut) {
+        const size_t units = (item.m + items->grain - 1) / items->grain, piece = (i - items->ordinary) % LAST_CUTS;
+        const size_t begin = units * piece / LAST_CUTS * items->grain;
+        const size_t end = units * (piece + 1) / LAST_CUTS * items->grain;
+        item.row += begin;
+        item.m = (end < item.m ? end : item.m) - begin;
+    }
+    return item;
 }
 
 void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, size_t m, const void *x, size_t x_stride,
@@ -32,17 +55,17 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
             matrix_product(g, w, m, x, x_stride, n0 + begin, n0 + end, k0, k1, y + begin, y_stride, accumulate, NULL);
         return;
     }
-    size_t rows = linear_item_rows(t, g, m, panels, ROWS_PER_ITEM), chunks = (m + rows - 1) / rows;
+    const linear_items items = linear_items_of(t, g, m, panels, ROWS_PER_ITEM);
     team_loop_begin(t);
     size_t i = team_loop_next(t);
-    for (size_t next; i < chunks * panels; i = next) {
-        size_t row = i / panels * rows, column = i % panels * nr;
-        size_t m_item = m - row < rows ? m - row : rows;
-        size_t end = n0 + column + nr < n1 ? n0 + column + nr : n1;
+    for (size_t next; i < items.count; i = next) {
+        const linear_item item = linear_item_at(&items, i);
+        const size_t column = item.part * nr, end = n0 + column + nr < n1 ? n0 + column + nr : n1;
         next = team_loop_next(t);
-        const void *ahead = next < chunks * panels ? matrix_at(g, w, n0 + next % panels * nr, k0) : NULL;
-        matrix_product(g, w, m_item, (const char *)x + activation_bytes(g->activation, row * x_stride), x_stride,
-                       n0 + column, end, k0, k1, y + row * y_stride + column, y_stride, accumulate, ahead);
+        const void *ahead =
+            next < items.count ? matrix_at(g, w, n0 + linear_item_at(&items, next).part * nr, k0) : NULL;
+        matrix_product(g, w, item.m, (const char *)x + activation_bytes(g->activation, item.row * x_stride), x_stride,
+                       n0 + column, end, k0, k1, y + item.row * y_stride + column, y_stride, accumulate, ahead);
     }
 }
 
@@ -82,13 +105,15 @@ void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range
                 gated_part(t, s, w, n, (size_t)n.begin + begin * width, 0, m, NULL);
         return;
     }
-    const size_t rows = linear_item_rows(t, g, m, parts, TILED_ROWS), items = (m + rows - 1) / rows * parts;
+    const linear_items items = linear_items_of(t, g, m, parts, TILED_ROWS);
     team_loop_begin(t);
     size_t i = team_loop_next(t);
-    for (size_t next; i < items; i = next) {
-        const size_t row = i / parts * rows;
+    for (size_t next; i < items.count; i = next) {
+        const linear_item item = linear_item_at(&items, i);
         next = team_loop_next(t);
-        gated_part(t, s, w, n, (size_t)n.begin + i % parts * width, row, m - row < rows ? m - row : rows,
-                   next < items ? matrix_at(g, &w->gate, (size_t)n.begin + next % parts * width, 0) : NULL);
+        const void *ahead = NULL;
+        if (next < items.count)
+            ahead = matrix_at(g, &w->gate, (size_t)n.begin + linear_item_at(&items, next).part * width, 0);
+        gated_part(t, s, w, n, (size_t)n.begin + item.part * width, item.row, item.m, ahead);
     }
 }

@@ -9,8 +9,10 @@
 
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
-/* How far ahead of its use a panel is asked for where one tile takes all rows. */
-#define AHEAD_DISTANCE ((size_t)4096)
+/* Up to this many tiles of rows are bound by reading weights, which went fastest unasked on Zen 5. Where they are more
+ * than one, the first reads a piece of FEW_PIECE_BYTES, and the others find it in the first-level cache. */
+#define FEW_TILES 3
+#define FEW_PIECE_BYTES ((size_t)16 * 1024)
 /* Rows that pay for expanding a piece, where a tile can do without: more than this many tiles of them. */
 #define DIRECT_TILES 2
 /* Of a piece that is expanded, on the stack of the calling thread. */
@@ -157,16 +159,15 @@ static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const
         memcpy(y + (size_t)r * y_stride, whole + (size_t)r * nr, p->cols * sizeof(float));
 }
 
-/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. While they pass over this piece they ask for the
- * next one, each for its share. */
+/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. While many pass over this piece they ask for
+ * the next one, each for its share. */
 static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *p)
 {
     const size_t tiles = (m + (size_t)g->mr - 1) / (size_t)g->mr;
-    const size_t steps = p->k_groups * (size_t)g->kr / AHEAD_STEP,
-                 step_bytes = AHEAD_STEP / (size_t)g->kr * (size_t)g->nr * (size_t)g->group_bytes;
-    const unsigned char *ahead = tiles == 1 ? (const unsigned char *)p->w + AHEAD_DISTANCE : p->next;
-    size_t ask = tiles == 1 ? step_bytes : 0, asked = 0;
-    if (tiles > 1 && steps > 0 && ahead)
+    const size_t steps = p->k_groups * (size_t)g->kr / AHEAD_STEP;
+    const unsigned char *ahead = tiles > FEW_TILES ? p->next : NULL;
+    size_t ask = 0, asked = 0;
+    if (steps > 0 && ahead)
         ask = (p->next_bytes / tiles / steps + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     for (size_t t = 0; t < tiles; t++) {
         const size_t row = t * m / tiles;
@@ -178,7 +179,7 @@ static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y
         else
             tile_edge(g, rows, p, x, x_stride, y, y_stride);
         asked += steps * ask;
-        if (tiles > 1 && ahead)
+        if (ahead)
             ahead = asked < p->next_bytes ? p->next + asked : p->next;
     }
 }
@@ -194,6 +195,12 @@ static void expanded_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_
     piece_rows(g->expanded, m, x_stride, y_stride, &expanded);
 }
 
+static size_t piece_bytes(const gemm_kernel *g, size_t m)
+{
+    const size_t mr = (size_t)g->mr;
+    return m > mr && m <= FEW_TILES * mr ? FEW_PIECE_BYTES : PIECE_BYTES;
+}
+
 void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k,
                  size_t n0, size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate,
                  const void *next)
@@ -201,7 +208,7 @@ void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride,
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const bool expand = g->expand && (!g->tile || m > DIRECT_TILES * (size_t)g->mr);
     const size_t k_piece = expand ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
-                                  : PIECE_BYTES / group_bytes * (size_t)g->kr;
+                                  : piece_bytes(g, m) / group_bytes * (size_t)g->kr;
     for (size_t out = n0; out < n1; out += nr) {
         size_t i = k0;
         do { /* once at least: an empty sum is 0 */

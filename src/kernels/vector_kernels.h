@@ -3,7 +3,7 @@
  * vector_kernels_fill().
  *
  * Loops over elements take LANES at a time and at the end the `part` that is left, with masked loads and
- * stores, so the tail needs no code of its own.
+ * stores, so the tail needs no code of its own. Where a row is short and often handled the loop is EACH_VECTOR.
  */
 #include "kernels/blocks.h"
 #include "kernels/tile.h"
@@ -22,6 +22,17 @@ TEMPLATE size_t part_of(size_t n, size_t i)
 {
     return n - i < LANES ? n - i : LANES;
 }
+
+/* step(n, i, part, ...) for every vector of n elements: with LANES as a constant, so that the compiler masks nothing,
+ * then for what is left. */
+#define EACH_VECTOR(n, step, ...)                                                                                      \
+    do {                                                                                                               \
+        size_t vector = 0;                                                                                             \
+        for (; vector + LANES <= (n); vector += LANES)                                                                 \
+            step(n, vector, LANES, __VA_ARGS__);                                                                       \
+        if (vector < (n))                                                                                              \
+            step(n, vector, (n)-vector, __VA_ARGS__);                                                                  \
+    } while (0)
 
 /* ---- Matrix product ---------------------------------------------------------------------------- */
 
@@ -130,10 +141,10 @@ TEMPLATE void store_part(void *y, const qwen3_dtype y_type, size_t i, vec v, siz
 
 /* The same where y_type may be Q8, for i in ascending order; v is 0 past n. block[BLOCK] keeps what is not stored yet.
  */
-TEMPLATE void store_activation(void *y, const qwen3_dtype y_type, size_t n, size_t i, vec v, float *block)
+TEMPLATE void store_activation(void *y, const qwen3_dtype y_type, size_t n, size_t i, size_t part, vec v, float *block)
 {
     if (y_type != QWEN3_DTYPE_Q8) {
-        store_part(y, y_type, i, v, part_of(n, i));
+        store_part(y, y_type, i, v, part);
         return;
     }
     size_t end = i % BLOCK + LANES;
@@ -159,6 +170,13 @@ TEMPLATE vec sum_of(const vec sums[SUMS])
     return vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3]));
 }
 
+TEMPLATE void norm_step(size_t n, size_t i, size_t part, const float *x, const float *w, vec factor, void *y,
+                        const qwen3_dtype y_type, float *block)
+{
+    const vec zero = vec_set1(0.0f), v = vec_mul(vec_load_part(x + i, part, zero), factor);
+    store_activation(y, y_type, n, i, part, vec_mul(v, vec_load_part(w + i, part, zero)), block);
+}
+
 TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, void *y, const qwen3_dtype y_type)
 {
     const vec zero = vec_set1(0.0f);
@@ -178,11 +196,7 @@ TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, v
     const vec squares = sum_of(sums);
     const vec factor = vec_set1(1.0f / sqrtf(vec_sum(squares) / (float)n + eps));
     float block[BLOCK];
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t part = part_of(n, i);
-        const vec v = vec_mul(vec_load_part(x + i, part, zero), factor);
-        store_activation(y, y_type, n, i, vec_mul(v, vec_load_part(w + i, part, zero)), block);
-    }
+    EACH_VECTOR(n, norm_step, x, w, factor, y, y_type, block);
 }
 
 static void rms_norm(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type)
@@ -190,31 +204,34 @@ static void rms_norm(size_t n, const float *x, const float *w, float eps, void *
     BY_ACTIVATION(y_type, rms_norm_as, n, x, w, eps, y);
 }
 
+TEMPLATE void rope_step(size_t half, size_t i, size_t part, float *x, const float *cosines, const float *sines)
+{
+    const vec zero = vec_set1(0.0f);
+    const vec c = vec_load_part(cosines + i, part, zero), s = vec_load_part(sines + i, part, zero);
+    const vec a = vec_load_part(x + i, part, zero), b = vec_load_part(x + half + i, part, zero);
+    vec_store_part(x + i, vec_fnma(b, s, vec_mul(a, c)), part);
+    vec_store_part(x + half + i, vec_fma(a, s, vec_mul(b, c)), part);
+}
+
 static void rope(size_t d, float *x, const float *cosines, const float *sines)
 {
-    const size_t half = d / 2;
-    const vec zero = vec_set1(0.0f);
-    for (size_t i = 0; i < half; i += LANES) {
-        const size_t part = part_of(half, i);
-        const vec c = vec_load_part(cosines + i, part, zero), s = vec_load_part(sines + i, part, zero);
-        const vec a = vec_load_part(x + i, part, zero), b = vec_load_part(x + half + i, part, zero);
-        vec_store_part(x + i, vec_fnma(b, s, vec_mul(a, c)), part);
-        vec_store_part(x + half + i, vec_fma(a, s, vec_mul(b, c)), part);
-    }
+    EACH_VECTOR(d / 2, rope_step, x, cosines, sines);
 }
 
 /* exp(-|g|) cannot overflow, whichever side of 0 the gate is. */
+TEMPLATE void silu_step(size_t n, size_t i, size_t part, const float *gate, const float *up, void *y,
+                        const qwen3_dtype y_type, float *block)
+{
+    const vec zero = vec_set1(0.0f), one = vec_set1(1.0f), g = vec_load_part(gate + i, part, zero);
+    const vec t = vec_exp(vec_negative_abs(g));
+    const vec sigmoid = vec_div(vec_select_negative(g, t, one), vec_add(one, t));
+    store_activation(y, y_type, n, i, part, vec_mul(vec_mul(g, sigmoid), vec_load_part(up + i, part, zero)), block);
+}
+
 TEMPLATE void silu_mul_as(size_t n, const float *gate, const float *up, void *y, const qwen3_dtype y_type)
 {
-    const vec zero = vec_set1(0.0f), one = vec_set1(1.0f);
     float block[BLOCK];
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t part = part_of(n, i);
-        const vec g = vec_load_part(gate + i, part, zero);
-        const vec t = vec_exp(vec_negative_abs(g));
-        const vec sigmoid = vec_div(vec_select_negative(g, t, one), vec_add(one, t));
-        store_activation(y, y_type, n, i, vec_mul(vec_mul(g, sigmoid), vec_load_part(up + i, part, zero)), block);
-    }
+    EACH_VECTOR(n, silu_step, gate, up, y, y_type, block);
 }
 
 static void silu_mul(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type)
@@ -222,22 +239,29 @@ static void silu_mul(size_t n, const float *gate, const float *up, void *y, qwen
     BY_ACTIVATION(y_type, silu_mul_as, n, gate, up, y);
 }
 
+TEMPLATE void add_step(size_t n, size_t i, size_t part, float *x, const float *y)
+{
+    (void)n;
+    const vec zero = vec_set1(0.0f);
+    vec_store_part(x + i, vec_add(vec_load_part(x + i, part, zero), vec_load_part(y + i, part, zero)), part);
+}
+
 static void add(size_t n, float *x, const float *y)
 {
+    EACH_VECTOR(n, add_step, x, y);
+}
+
+TEMPLATE void multiply_step(size_t n, size_t i, size_t part, const float *x, const float *w, void *y,
+                            const qwen3_dtype y_type)
+{
+    (void)n;
     const vec zero = vec_set1(0.0f);
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t part = part_of(n, i);
-        vec_store_part(x + i, vec_add(vec_load_part(x + i, part, zero), vec_load_part(y + i, part, zero)), part);
-    }
+    store_part(y, y_type, i, vec_mul(vec_load_part(x + i, part, zero), vec_load_part(w + i, part, zero)), part);
 }
 
 TEMPLATE void multiply_as(size_t n, const float *x, const float *w, void *y, const qwen3_dtype y_type)
 {
-    const vec zero = vec_set1(0.0f);
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t part = part_of(n, i);
-        store_part(y, y_type, i, vec_mul(vec_load_part(x + i, part, zero), vec_load_part(w + i, part, zero)), part);
-    }
+    EACH_VECTOR(n, multiply_step, x, w, y, y_type);
 }
 
 static void multiply(size_t n, const float *x, const float *w, void *y, qwen3_dtype y_type)
@@ -245,13 +269,16 @@ static void multiply(size_t n, const float *x, const float *w, void *y, qwen3_dt
     BY_TYPE(y_type, multiply_as, n, x, w, y);
 }
 
+TEMPLATE void scale_step(size_t n, size_t i, size_t part, vec a, const float *x, void *y, const qwen3_dtype y_type,
+                         float *block)
+{
+    store_activation(y, y_type, n, i, part, vec_mul(a, vec_load_part(x + i, part, vec_set1(0.0f))), block);
+}
+
 TEMPLATE void scale_as(size_t n, float a, const float *x, void *y, const qwen3_dtype y_type)
 {
     float block[BLOCK];
-    for (size_t i = 0; i < n; i += LANES) {
-        const vec v = vec_load_part(x + i, part_of(n, i), vec_set1(0.0f));
-        store_activation(y, y_type, n, i, vec_mul(vec_set1(a), v), block);
-    }
+    EACH_VECTOR(n, scale_step, vec_set1(a), x, y, y_type, block);
 }
 
 static void scale(size_t n, float a, const float *x, void *y, qwen3_dtype y_type)
