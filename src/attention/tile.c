@@ -83,13 +83,13 @@ static void multiply_q8(const attention_shape *shape, size_t queries, const void
     }
 }
 
-static void scores_q8(const attention_shape *shape, size_t queries, const void *q, const kv_block *b, float *s,
-                      size_t stride, bf16 *panel)
+static void scores_q8(const attention_shape *shape, size_t queries, const void *q, const kv_block *b, size_t slots,
+                      float *s, size_t stride, bf16 *panel)
 {
-    multiply_q8(shape, queries, q, attention_q_stride(shape), kv_block_q8(b->k), KV_BLOCK, shape->head_dim,
+    multiply_q8(shape, queries, q, attention_q_stride(shape), kv_block_q8(b->k), slots, shape->head_dim,
                 shape->head_dim, s, stride, false, panel);
     for (size_t i = 0; i < queries; i++, s += stride)
-        shape->kernels->multiply(KV_BLOCK, s, b->k, s, QWEN3_DTYPE_F32);
+        shape->kernels->multiply(slots, s, b->k, s, QWEN3_DTYPE_F32);
 }
 
 void tile_scores(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
@@ -100,12 +100,15 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
     int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX;
     for (size_t i = 0; i < n; i++, s += KV_BLOCK) {
         const kv_block *b = blocks[i];
+        /* Panels without a key are not read; the scores of slots past the last key are set below. */
+        const size_t panels_end = round_up((size_t)b->count, (size_t)g->nr);
+        const size_t slots = panels_end < KV_BLOCK ? panels_end : KV_BLOCK;
         if (b->row_stride)
             shape->kernels->dot_rows(queries, (size_t)b->count, dim, tile->q, q_stride, b->k, b->row_stride, s, stride);
         else if (shape->kv_type == QWEN3_DTYPE_Q8)
-            scores_q8(shape, queries, tile->q, b, s, stride, panel);
+            scores_q8(shape, queries, tile->q, b, slots, s, stride, panel);
         else
-            gemm(g, queries, tile->q, q_stride, b->k, KV_BLOCK, dim, 0, KV_BLOCK, 0, dim, s, stride, false);
+            gemm(g, queries, tile->q, q_stride, b->k, KV_BLOCK, dim, 0, slots, 0, dim, s, stride, false);
         if (b->count == KV_BLOCK && b->max_position <= first && !tile->mask)
             continue;
         for (size_t r = 0; r < tile->rows; r++)
