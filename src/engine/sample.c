@@ -310,7 +310,9 @@ static qwen3_status allocate(sampling *c, qwen3_sampler *const *samplers, qwen3_
 {
     size_t blocks = 0, saved = 0, most_k = 1, all = 0;
     c->rows = calloc(c->n, sizeof *c->rows);
-    for (size_t i = 0; c->rows && i < c->n; i++) {
+    if (!c->rows)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for choosing the tokens of %zu rows", c->n);
+    for (size_t i = 0; i < c->n; i++) {
         row *r = &c->rows[i];
         open_row(c, i, samplers ? samplers[i] : NULL);
         blocks += logits_part_blocks(r->part.n);
@@ -326,7 +328,7 @@ static qwen3_status allocate(sampling *c, qwen3_sampler *const *samplers, qwen3_
     c->block_max = malloc((blocks + 1) * sizeof *c->block_max);
     c->saved = malloc((saved + 1) * sizeof *c->saved);
     c->bytes = malloc(2 * c->ranks * sizeof *c->bytes);
-    if (!c->rows || !c->mine || !c->list || !c->e || !c->block_max || !c->saved || !c->bytes)
+    if (!c->mine || !c->list || !c->e || !c->block_max || !c->saved || !c->bytes)
         return fail(err, QWEN3_ERR_MEMORY, "no memory for the candidates of %zu rows", c->n);
     c->all = c->mine + c->most;
     c->at = c->bytes + c->ranks;
