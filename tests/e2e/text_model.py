@@ -1,4 +1,5 @@
 """A small model that can read and write: seeded random weights, a tokenizer trained here, a published chat template."""
+import functools
 import json
 import shutil
 
@@ -12,14 +13,19 @@ MERGES = 250
 UNUSED_ROWS = 5  # of the output head, as published models have them
 
 
+@functools.lru_cache(maxsize=None)
+def trained_tokenizer():
+    corpus = "".join((ROOT / name).read_text(encoding="utf-8")[:12000] for name in CORPUS)
+    return reference_tokenizer.train(corpus, MERGES, reference_tokenizer.ADDED)
+
+
 class TextModel:
     """A model directory. ends: it says which tokens end an answer."""
 
     def __init__(self, directory, template="qwen3-revised", ends=True, sampling=None):
         self.directory = directory
         directory.mkdir()
-        corpus = "".join((ROOT / name).read_text(encoding="utf-8")[:12000] for name in CORPUS)
-        trained = reference_tokenizer.train(corpus, MERGES, reference_tokenizer.ADDED)
+        trained = trained_tokenizer()
         (directory / "tokenizer.json").write_text(json.dumps(trained, ensure_ascii=False), encoding="utf-8")
         self.tokenizer = reference_tokenizer.Tokenizer(directory / "tokenizer.json")
         self.id = {token["content"]: token["id"] for token in trained["added_tokens"]}
