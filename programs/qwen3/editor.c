@@ -185,7 +185,7 @@ editor *editor_open(const terminal *t)
     if (t->forwarded)
         set_modes_forwarded(e->line);
     el_source(e->line, NULL);
-    struct sigaction action = {.sa_handler = take_resize};
+    struct sigaction action = {.sa_handler = take_resize, .sa_flags = SA_RESTART};
     sigaction(SIGWINCH, &action, NULL);
     return e;
 }

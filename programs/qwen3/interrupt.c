@@ -14,7 +14,8 @@ static void take(int signal)
 
 void interrupt_install(void)
 {
-    struct sigaction action = {.sa_handler = take}; /* without SA_RESTART: waiting for input ends */
+    /* Writing goes on; waiting for input, which is poll's, ends all the same. */
+    struct sigaction action = {.sa_handler = take, .sa_flags = SA_RESTART};
     sigaction(SIGINT, &action, NULL);
 }
 

@@ -118,7 +118,8 @@ def check_thinking(checks, directory):
     outcome = r.run(*arguments, "--hide-thinking")
     r.holds("--hide-thinking", outcome.out == text, outcome)
     outcome = r.run(PROMPT, "--no-thinking")
-    r.holds("--no-thinking where it always reasons", outcome.code == REFUSED and "always reasons" in outcome.err, outcome)
+    r.holds("--no-thinking where it always reasons", outcome.code == REFUSED and "always reasons" in outcome.err,
+            outcome)
 
 
 def check_sampling(r):
