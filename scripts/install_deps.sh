@@ -21,10 +21,16 @@ if ! command -v dpkg-query >/dev/null 2>&1; then
     exit 0
 fi
 
+# A library can be installed for several architectures; that of this machine, or the one named, counts.
+native=$(dpkg --print-architecture)
 missing=
 for package in $wanted; do
-    status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
-    [ "$status" = "install ok installed" ] || missing="$missing $package"
+    case $package in
+    *:*) architecture=${package#*:} ;;
+    *) architecture=$native ;;
+    esac
+    dpkg-query -W -f '${Architecture} ${Status}\n' "$package" 2>/dev/null |
+        grep -qE "^($architecture|all) install ok installed\$" || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 
