@@ -48,6 +48,7 @@ PURPOSES := build test $(filter openmpi mpich,$(MPI)) $(filter clang,$(notdir $(
 # Open MPI and MPICH keep memory until the process ends: leaks are looked for in the build without MPI.
 ifneq ($(SANITIZE),)
 export ASAN_OPTIONS ?= detect_leaks=$(if $(filter none,$(MPI)),1,0)
+export LSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/leaks.supp:print_suppressions=0
 endif
 
 .PHONY: build configure demo check deps deps-check lint format clean
