@@ -24,7 +24,7 @@ status=0
 # Emulated arithmetic is slow: fewer random cases. Left out are tests of the programs in which no kernel takes part.
 QWEN3_TEST_CASES=15
 export QWEN3_TEST_CASES
-on max -LE api -E '^e2e\.(bad_input|programs|chat_template|determinism|reference|get_model)$' || status=1
+on max -LE api -E '^e2e\.(bad_input|programs|chat_template|determinism|reference|get_model|demo_model)$' || status=1
 for cpu in neoverse-n1 cortex-a72; do
     on $cpu -R '^unit\.(kernels|gemm)$' || status=1
 done
