@@ -21,7 +21,8 @@ on() {
 }
 
 status=0
-# Emulated arithmetic is slow: fewer random cases. Left out are tests of the programs in which no kernel takes part.
+# Emulated arithmetic is slow: fewer random cases. Left out are tests of the programs in which no kernel takes part, and
+# the many answers of the demo model, which take minutes.
 QWEN3_TEST_CASES=15
 export QWEN3_TEST_CASES
 on max -LE api -E '^e2e\.(bad_input|programs|chat_template|determinism|reference|get_model|demo_model)$' || status=1
