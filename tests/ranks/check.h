@@ -1,9 +1,11 @@
 /* check.h - checks for tests that run on several ranks. A failing check is printed and counted and the test
  * goes on: leaving early on one rank would hang the others in their next collective call.
  *
+ *   uint64_t random;
+ *   qwen3_comm *world = check_begin(argc, argv, 20261124, &random);
  *   check(a == b, "a is %d, expected %d", a, b);
  *   ...
- *   int exit_status = check_report(world);   collective; the same on every rank
+ *   return check_end(world);
  */
 #ifndef QWEN3_TESTS_CHECK_H
 #define QWEN3_TESTS_CHECK_H
@@ -28,9 +30,26 @@ static uint64_t check_count, check_failures;
         }                                                                                                              \
     } while (0)
 
-/* Adds the counts of all ranks; rank 0 prints "N checks, M failed". Returns the exit status, the same on
- * all ranks unless the group itself is broken. Collective. */
-static inline int check_report(qwen3_comm *world)
+/* Starts the ranks. *seed, of a randomised test, is QWEN3_TEST_SEED or else `standard`; rank 0 prints it. Without ranks
+ * there is no test: the process ends. Collective. */
+static inline qwen3_comm *check_begin(int argc, char **argv, uint64_t standard, uint64_t *seed)
+{
+    qwen3_comm *world = NULL;
+    qwen3_error err = {0};
+    if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
+        fprintf(stderr, "rank %d on %s: %s: %s\n", err.rank, err.host, qwen3_status_name(err.status), err.message);
+        exit(EXIT_FAILURE);
+    }
+    const char *text = getenv("QWEN3_TEST_SEED");
+    *seed = text ? strtoull(text, NULL, 0) : standard;
+    if (qwen3_comm_rank(world) == 0)
+        printf("seed %" PRIu64 "\n", *seed);
+    return world;
+}
+
+/* Adds the counts of all ranks, of which rank 0 prints "N checks, M failed", and ends the ranks. Returns the exit
+ * status, the same on all ranks unless the group itself is broken. Collective. */
+static inline int check_end(qwen3_comm *world)
 {
     int size = qwen3_comm_size(world);
     uint64_t own[2] = {check_count, check_failures}, total[2] = {0, 0};
@@ -46,17 +65,8 @@ static inline int check_report(qwen3_comm *world)
     qwen3_comm_max(world, &failed, 1);
     if (qwen3_comm_rank(world) == 0)
         printf("%" PRIu64 " checks, %" PRIu64 " failed\n", total[0], total[1]);
+    qwen3_finalize();
     return failed > 0 || own[1] > 0 || own[0] == 0 ? EXIT_FAILURE : EXIT_SUCCESS;
-}
-
-/* The seed of a randomised test: QWEN3_TEST_SEED, or `standard`. Rank 0 prints it. */
-static inline uint64_t check_seed(const qwen3_comm *world, uint64_t standard)
-{
-    const char *text = getenv("QWEN3_TEST_SEED");
-    uint64_t seed = text ? strtoull(text, NULL, 0) : standard;
-    if (qwen3_comm_rank(world) == 0)
-        printf("seed %" PRIu64 "\n", seed);
-    return seed;
 }
 
 /* splitmix64 (Steele, Lea, Flood 2014) */

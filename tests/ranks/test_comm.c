@@ -414,13 +414,7 @@ static void test_messages(comm *c)
 
 int main(int argc, char **argv)
 {
-    qwen3_comm *world;
-    qwen3_error err;
-    if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
-        fprintf(stderr, "rank %d on %s: %s: %s\n", err.rank, err.host, qwen3_status_name(err.status), err.message);
-        return EXIT_FAILURE;
-    }
-    seed = check_seed(world, 20250901);
+    qwen3_comm *world = check_begin(argc, argv, 20250901, &seed);
     test_group(world);
     test_messages(world);
     test_split(world);
@@ -429,7 +423,5 @@ int main(int argc, char **argv)
     test_segment(world, 100003);
     test_topology(world);
     test_group(qwen3_comm_self());
-    int exit_status = check_report(world);
-    qwen3_finalize();
-    return exit_status;
+    return check_end(world);
 }

@@ -326,16 +326,9 @@ static void check_shape(qwen3_comm *world, int index, uint64_t *random)
 
 int main(int argc, char **argv)
 {
-    qwen3_comm *world;
-    qwen3_error err = {0};
-    if (qwen3_init(&argc, &argv, &world, &err)) {
-        fprintf(stderr, "%s\n", err.message);
-        return EXIT_FAILURE;
-    }
-    uint64_t random = check_seed(world, 20261122);
+    uint64_t random;
+    qwen3_comm *world = check_begin(argc, argv, 20261122, &random);
     for (int i = 0; i < SHAPES; i++)
         check_shape(world, i, &random);
-    int status = check_report(world);
-    qwen3_finalize();
-    return status;
+    return check_end(world);
 }

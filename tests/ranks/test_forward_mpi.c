@@ -81,13 +81,9 @@ static void check_refused(qwen3_model *model, int32_t *ids, bool root, float *lo
 
 int main(int argc, char **argv)
 {
-    qwen3_comm *world;
+    uint64_t random;
+    qwen3_comm *world = check_begin(argc, argv, 7, &random);
     qwen3_error err;
-    if (qwen3_init(&argc, &argv, &world, &err)) {
-        fprintf(stderr, "%s\n", err.message);
-        return EXIT_FAILURE;
-    }
-    uint64_t random = check_seed(world, 7);
     bool root = qwen3_comm_rank(world) == 0;
     int32_t ids[BATCH * LENGTH];
     for (int i = 0; i < BATCH * LENGTH; i++)
@@ -120,7 +116,5 @@ int main(int argc, char **argv)
     qwen3_model_close(alone);
     free(expected);
     free(logits);
-    int status = check_report(world);
-    qwen3_finalize();
-    return status;
+    return check_end(world);
 }

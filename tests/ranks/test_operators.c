@@ -280,19 +280,11 @@ static void test_bytes(comm *world)
 
 int main(int argc, char **argv)
 {
-    comm *world;
-    qwen3_error err;
-    if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
-        fprintf(stderr, "%s\n", err.message);
-        return EXIT_FAILURE;
-    }
-    seed = check_seed(world, 5);
+    comm *world = check_begin(argc, argv, 5, &seed);
     test_faults(world);
     test_repeatable(world);
     test_mixed_isa(world);
     test_nothing(world);
     test_bytes(world);
-    int status = check_report(world);
-    qwen3_finalize();
-    return status;
+    return check_end(world);
 }

@@ -306,13 +306,8 @@ static void check_truncation(qwen3_comm *world, const qwen3_model_options *optio
 
 int main(int argc, char **argv)
 {
-    qwen3_comm *world;
-    qwen3_error err = {0};
-    if (qwen3_init(&argc, &argv, &world, &err)) {
-        fprintf(stderr, "%s\n", err.message);
-        return EXIT_FAILURE;
-    }
-    uint64_t random = check_seed(world, 20261124);
+    uint64_t random;
+    qwen3_comm *world = check_begin(argc, argv, 20261124, &random);
     int ranks = qwen3_comm_size(world);
     check_sampling(world, &random);
     check_traffic(world);
@@ -335,7 +330,5 @@ int main(int argc, char **argv)
             check_truncation(world, &options, &random);
         }
     }
-    int status = check_report(world);
-    qwen3_finalize();
-    return status;
+    return check_end(world);
 }
