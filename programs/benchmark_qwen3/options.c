@@ -1,6 +1,4 @@
 /* options.c - the command line of benchmark_qwen3. */
-#include <string.h>
-
 #include "benchmark.h"
 #include "common/program.h"
 
@@ -16,10 +14,8 @@ typedef struct extra_options {
     bool use_kv_cache, no_kv_cache;
 } extra_options;
 
-enum { TEST_OPTIONS = 5, OWN_OPTIONS = 17, OPTIONS = MODEL_OPTIONS + TEST_OPTIONS + OWN_OPTIONS };
-
 /* Those that ask for a list of tests. */
-static void describe_tests(benchmark_options *o, option *options)
+static void describe_tests(benchmark_options *o, option_table *table)
 {
     const option tests[] = {
 #define LIST(option_name, letter, list_kind, field, least, text)                                                       \
@@ -51,11 +47,10 @@ static void describe_tests(benchmark_options *o, option *options)
          .max = MAX_REPETITIONS,
          .help = "List of tests: how often each is run (default 5)"},
     };
-    _Static_assert(sizeof tests / sizeof *tests == TEST_OPTIONS, "one entry for each");
-    memcpy(options, tests, sizeof tests);
+    option_table_add(table, sizeof tests / sizeof *tests, tests);
 }
 
-static void describe_options(benchmark_options *o, extra_options *extra, option *options)
+static void describe_options(benchmark_options *o, extra_options *extra, option_table *table)
 {
     const option own[] = {
         {.name = "phase",
@@ -111,10 +106,9 @@ static void describe_options(benchmark_options *o, extra_options *extra, option 
          .choices = "standard|streaming",
          .help = "Deprecated: headwise with standard or online_softmax"},
     };
-    _Static_assert(sizeof own / sizeof *own == OWN_OPTIONS, "one entry for each");
-    model_arguments_options(&o->arguments, options);
-    describe_tests(o, options + MODEL_OPTIONS);
-    memcpy(options + MODEL_OPTIONS + TEST_OPTIONS, own, sizeof own);
+    model_arguments_options(&o->arguments, table);
+    describe_tests(o, table);
+    option_table_add(table, sizeof own / sizeof *own, own);
 }
 
 /* Pairs of options that cannot both be meant. */
@@ -146,10 +140,11 @@ static qwen3_status check_tests(benchmark_options *o, const command_line *line, 
 {
     static const char *const others[] = {"phase",        "prompt-len",  "gen-len",          "generate", "iters",
                                          "use-kv-cache", "no-kv-cache", "compare-kv-cache", "pairs",    "verify"};
+    static const char *const of_tests[] = {"n-prompt", "n-gen", "pg", "n-depth", "repetitions"};
     const char *selector = NULL;
-    for (size_t i = MODEL_OPTIONS; i < MODEL_OPTIONS + TEST_OPTIONS && !selector; i++)
-        if (line->options[i].given)
-            selector = line->options[i].name;
+    for (size_t i = 0; i < sizeof of_tests / sizeof *of_tests && !selector; i++)
+        if (option_given(line, of_tests[i]))
+            selector = of_tests[i];
     o->tests = selector != NULL;
     if (!o->tests && o->batches.n > 1)
         return set_error(err, QWEN3_ERR_ARGUMENT,
@@ -227,7 +222,7 @@ qwen3_status benchmark_options_read(benchmark_options *o, int argc, const char *
                                     bool *finished, bool *attention_given, qwen3_error *err)
 {
     extra_options extra = {0};
-    option options[OPTIONS];
+    option_table table = {0};
     *o = (benchmark_options){.arguments = model_arguments_default(),
                              .phase = PHASE_BOTH,
                              .batches = {1, {1}},
@@ -239,11 +234,11 @@ qwen3_status benchmark_options_read(benchmark_options *o, int argc, const char *
                              .generate = 32,
                              .iterations = 3,
                              .warmup = 1};
-    describe_options(o, &extra, options);
+    describe_options(o, &extra, &table);
     command_line line = {"benchmark_qwen3",
                          "Measure prefill and decode of a Qwen3 model on the ranks at hand",
-                         options,
-                         OPTIONS,
+                         table.options,
+                         table.n,
                          argc,
                          argv};
     qwen3_status status = options_parse(&line, rank == 0 ? stdout : NULL, finished, err);

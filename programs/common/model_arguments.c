@@ -1,8 +1,6 @@
 /* model_arguments.c - see model_arguments.h. */
 #include "common/model_arguments.h"
 
-#include <string.h>
-
 #include "common/program.h"
 
 #define MAX_THREADS 4096
@@ -25,9 +23,9 @@ option model_spec_option(char **spec)
                 "32B"};
 }
 
-void model_arguments_options(model_arguments *a, option *options)
+void model_arguments_options(model_arguments *a, option_table *table)
 {
-    const option table[] = {
+    const option options[] = {
         model_spec_option(&a->spec),
         {.name = "parallel-strategy",
          .kind = OPTION_STRATEGY,
@@ -87,8 +85,7 @@ void model_arguments_options(model_arguments *a, option *options)
          .value = &a->model.seed,
          .help = "Seed of synthetic weights and tokens (default 1)"},
     };
-    _Static_assert(sizeof table / sizeof *table == MODEL_OPTIONS, "one entry for each");
-    memcpy(options, table, sizeof table);
+    option_table_add(table, sizeof options / sizeof *options, options);
 }
 
 /* "1x6, 2x3, 3x2, 6x1" */

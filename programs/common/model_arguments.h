@@ -4,9 +4,6 @@
 
 #include "common/options.h"
 
-/* The last one is --seed, which programs that sample put another in the place of. */
-enum { MODEL_OPTIONS = 12, MODEL_SEED_OPTION = MODEL_OPTIONS - 1 };
-
 typedef struct model_arguments {
     char *spec; /* --model; NULL = not given */
     qwen3_model_options model;
@@ -17,8 +14,8 @@ typedef struct model_arguments {
 model_arguments model_arguments_default(void);
 /* --model alone, for programs that need no more. */
 option model_spec_option(char **spec);
-/* Writes the options that fill *a into options[MODEL_OPTIONS]. */
-void model_arguments_options(model_arguments *a, option *options);
+/* Adds the options that fill *a; the last one is --seed, which programs that sample put another in the place of. */
+void model_arguments_options(model_arguments *a, option_table *table);
 /* What cannot be said of one option alone: the grid against the strategy and the number of ranks. Completes
  * a->model. */
 qwen3_status model_arguments_check(model_arguments *a, const command_line *line, int ranks, qwen3_error *err);

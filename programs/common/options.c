@@ -1,6 +1,7 @@
 /* options.c - see options.h. popt splits the command line; each value comes back as text and is read by kind. */
 #include "common/options.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -226,6 +227,13 @@ static bool read_value(const option *o, const char *text)
         return read_list(text, o->min, o->max, 2, o->value);
     }
     return false;
+}
+
+void option_table_add(option_table *table, size_t n, const option *options)
+{
+    assert(table->n + n <= MAX_OPTIONS);
+    memcpy(table->options + table->n, options, n * sizeof *options);
+    table->n += n;
 }
 
 qwen3_status option_take(option *o, const char *text, qwen3_error *err)

@@ -66,6 +66,17 @@ typedef struct command_line {
     const char **argv; /* argv[0] is skipped */
 } command_line;
 
+enum { MAX_OPTIONS = 48 };
+
+/* A table that is made of several. */
+typedef struct option_table {
+    size_t n;
+    option options[MAX_OPTIONS];
+} option_table;
+
+/* Puts n options behind those that the table has; there must be room for them. */
+void option_table_add(option_table *table, size_t n, const option *options);
+
 /* Fills in the values. --help or --version: prints to `print_to` (NULL = another rank prints) and sets
  * *finished. Where it fails, values may have been changed. Either way options_free must follow. */
 qwen3_status options_parse(const command_line *line, FILE *print_to, bool *finished, qwen3_error *err);

@@ -12,9 +12,7 @@
 #include "common/program.h"
 #include "interrupt.h"
 
-enum { OWN_OPTIONS = 2, OPTIONS = GENERATION_OPTIONS + OWN_OPTIONS };
-
-static void describe_options(chat *c, option *options)
+static void describe_options(chat *c, option_table *table)
 {
     const option own[] = {
         {.name = "overflow",
@@ -29,9 +27,8 @@ static void describe_options(chat *c, option *options)
          .help = "Read lines as they come, and leave the terminal to mpirun (default: edit lines where there is a "
                  "terminal, that of mpirun too, where Ctrl-C then ends an answer and not the job)"},
     };
-    _Static_assert(sizeof own / sizeof *own == OWN_OPTIONS, "one entry for each");
-    memcpy(options, own, sizeof own);
-    generation_options(&c->arguments, options + OWN_OPTIONS);
+    option_table_add(table, sizeof own / sizeof *own, own);
+    generation_options(&c->arguments, table);
 }
 
 /* ---- Rank 0: what comes next -------------------------------------------------------------------- */
@@ -242,10 +239,10 @@ static void close_talk(chat *c)
 qwen3_status command_chat(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {
     chat c = {.arguments = generation_arguments_default()};
-    option options[OPTIONS];
-    describe_options(&c, options);
+    option_table table = {0};
+    describe_options(&c, &table);
     int ranks = qwen3_comm_size(world), rank = qwen3_comm_rank(world);
-    command_line line = {"qwen3 chat", self->summary, options, OPTIONS, argc, argv};
+    command_line line = {"qwen3 chat", self->summary, table.options, table.n, argc, argv};
     bool finished = false;
 
     if (options_parse(&line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished)
@@ -257,6 +254,6 @@ qwen3_status command_chat(const command *self, qwen3_comm *world, int argc, cons
         status = talk(&c, world, &line, err);
         close_talk(&c);
     }
-    options_free(options, OPTIONS);
+    options_free(table.options, table.n);
     return status;
 }

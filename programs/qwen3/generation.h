@@ -14,13 +14,11 @@ typedef struct generation_arguments {
     qwen3_sampling_options sampling; /* where given */
 } generation_arguments;
 
-enum { GENERATION_OPTIONS = MODEL_OPTIONS + 17 };
-
 /* ---- generation_options.c */
 
 generation_arguments generation_arguments_default(void);
-/* Writes the options that fill *a into options[GENERATION_OPTIONS]. */
-void generation_options(generation_arguments *a, option *options);
+/* Adds the options that fill *a. */
+void generation_options(generation_arguments *a, option_table *table);
 /* What cannot be said of one option alone. */
 qwen3_status generation_check(generation_arguments *a, const command_line *line, int ranks, qwen3_error *err);
 /* Puts what was given into *sampling; bias [MAX_TEXTS] must live as long as it. */

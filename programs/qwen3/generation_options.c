@@ -10,8 +10,6 @@
 
 #define MAX_PENALTY 1e6
 
-enum { TEXT_OPTIONS = 9, SAMPLING_OPTIONS = 8 };
-
 generation_arguments generation_arguments_default(void)
 {
     generation_arguments a = {.model = model_arguments_default(), .sampling = qwen3_sampling_options_default()};
@@ -19,9 +17,9 @@ generation_arguments generation_arguments_default(void)
     return a;
 }
 
-static void text_options(generation_arguments *a, option *options)
+static void text_options(generation_arguments *a, option_table *table)
 {
-    const option table[] = {
+    const option options[] = {
         {.name = "system", .kind = OPTION_TEXT, .value = &a->system, .argument = "TEXT", .help = "System message"},
         {.name = "thinking",
          .kind = OPTION_FLAG,
@@ -55,14 +53,13 @@ static void text_options(generation_arguments *a, option *options)
          .value = &a->stats,
          .help = "Write counts and speeds to standard error after each answer"},
     };
-    _Static_assert(sizeof table / sizeof *table == TEXT_OPTIONS, "one entry for each");
-    memcpy(options, table, sizeof table);
+    option_table_add(table, sizeof options / sizeof *options, options);
 }
 
-static void sampling_options(generation_arguments *a, option *options)
+static void sampling_options(generation_arguments *a, option_table *table)
 {
     qwen3_sampling_options *s = &a->sampling;
-    const option table[] = {
+    const option options[] = {
         {.name = "temperature",
          .kind = OPTION_DOUBLE,
          .value = &s->temperature,
@@ -108,21 +105,23 @@ static void sampling_options(generation_arguments *a, option *options)
          .argument = "ID=VALUE",
          .help = "Added to the logit of this token, -inf forbids it; can be given several times"},
     };
-    _Static_assert(sizeof table / sizeof *table == SAMPLING_OPTIONS, "one entry for each");
-    memcpy(options, table, sizeof table);
+    option_table_add(table, sizeof options / sizeof *options, options);
 }
 
-void generation_options(generation_arguments *a, option *options)
+static option seed_option(generation_arguments *a)
 {
-    _Static_assert(GENERATION_OPTIONS == TEXT_OPTIONS + SAMPLING_OPTIONS + MODEL_OPTIONS, "one entry for each");
-    text_options(a, options);
-    sampling_options(a, options + TEXT_OPTIONS);
-    option *model = options + TEXT_OPTIONS + SAMPLING_OPTIONS;
-    model_arguments_options(&a->model, model);
-    model[MODEL_SEED_OPTION] = (option){.name = "seed",
-                                        .kind = OPTION_UINT64,
-                                        .value = &a->sampling.seed,
-                                        .help = "Seed of the draws (default: another one each time)"};
+    return (option){.name = "seed",
+                    .kind = OPTION_UINT64,
+                    .value = &a->sampling.seed,
+                    .help = "Seed of the draws (default: another one each time)"};
+}
+
+void generation_options(generation_arguments *a, option_table *table)
+{
+    text_options(a, table);
+    sampling_options(a, table);
+    model_arguments_options(&a->model, table);
+    table->options[table->n - 1] = seed_option(a);
 }
 
 static qwen3_status read_bias(const char *text, qwen3_logit_bias *bias, qwen3_error *err)
@@ -184,16 +183,17 @@ qwen3_status generation_sampling(const generation_arguments *a, const command_li
 qwen3_status generation_set(qwen3_sampling_options *sampling, const char *text, qwen3_error *err)
 {
     generation_arguments a = {.sampling = *sampling};
-    option options[GENERATION_OPTIONS];
+    const option seed = seed_option(&a);
+    option_table table = {0};
     char name[32], value[64];
     int used = 0;
-    generation_options(&a, options);
+    sampling_options(&a, &table);
+    option_table_add(&table, 1, &seed);
     if (sscanf(text, "%31s %63s%n", name, value, &used) != 2 || text[used])
         return set_error(err, QWEN3_ERR_ARGUMENT, "/set: got \"%.100s\", expected NAME VALUE", text);
-    for (size_t i = TEXT_OPTIONS; i < GENERATION_OPTIONS; i++) {
-        option *o = &options[i];
-        bool of_sampling = i < TEXT_OPTIONS + SAMPLING_OPTIONS ? o->kind != OPTION_TEXTS : o->value == &a.sampling.seed;
-        if (!of_sampling || strcmp(o->name, name) != 0)
+    for (size_t i = 0; i < table.n; i++) {
+        option *o = &table.options[i];
+        if (o->kind == OPTION_TEXTS || strcmp(o->name, name) != 0)
             continue;
         if (option_take(o, value, err) == QWEN3_OK)
             *sampling = a.sampling;

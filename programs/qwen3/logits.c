@@ -27,10 +27,7 @@ typedef struct logits_job {
     float *rows;     /* rank 0: [rows of the largest step, vocab_size] */
 } logits_job;
 
-/* Own options of the command, besides the model's. */
-enum { OWN_OPTIONS = 4, OPTIONS = MODEL_OPTIONS + OWN_OPTIONS };
-
-static void describe_options(logits_job *job, option *options)
+static void describe_options(logits_job *job, option_table *table)
 {
     const option own[] = {
         {.name = "tokens",
@@ -51,9 +48,8 @@ static void describe_options(logits_job *job, option *options)
          .max = INT32_MAX,
          .help = "Prefill the first N tokens, then feed the others one by one"},
     };
-    _Static_assert(sizeof own / sizeof *own == OWN_OPTIONS, "one entry for each");
-    model_arguments_options(&job->arguments, options);
-    memcpy(options + MODEL_OPTIONS, own, sizeof own);
+    model_arguments_options(&job->arguments, table);
+    option_table_add(table, sizeof own / sizeof *own, own);
 }
 
 static qwen3_status check_options(logits_job *job, const command_line *line, int ranks, qwen3_error *err)
@@ -196,9 +192,9 @@ static qwen3_status run_job(logits_job *job, qwen3_comm *world, qwen3_error *err
 qwen3_status command_logits(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {
     logits_job job = {.arguments = model_arguments_default()};
-    option options[OPTIONS];
-    describe_options(&job, options);
-    command_line line = {"qwen3 logits", self->summary, options, OPTIONS, argc, argv};
+    option_table table = {0};
+    describe_options(&job, &table);
+    command_line line = {"qwen3 logits", self->summary, table.options, table.n, argc, argv};
     bool finished = false;
 
     if (options_parse(&line, qwen3_comm_rank(world) == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished)
@@ -214,6 +210,6 @@ qwen3_status command_logits(const command *self, qwen3_comm *world, int argc, co
     free(job.tokens);
     free(job.wanted);
     free(job.rows);
-    options_free(options, OPTIONS);
+    options_free(table.options, table.n);
     return status;
 }

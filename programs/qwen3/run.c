@@ -21,9 +21,7 @@ typedef struct run_job {
     output out;
 } run_job;
 
-enum { OWN_OPTIONS = 3, OPTIONS = GENERATION_OPTIONS + OWN_OPTIONS };
-
-static void describe_options(run_job *job, option *options)
+static void describe_options(run_job *job, option_table *table)
 {
     const option own[] = {
         {.name = "PROMPT",
@@ -41,9 +39,8 @@ static void describe_options(run_job *job, option *options)
          .value = &job->raw,
          .help = "Complete the text as it is, without chat template; control tokens such as <|im_start|> in it count"},
     };
-    _Static_assert(sizeof own / sizeof *own == OWN_OPTIONS, "one entry for each");
-    memcpy(options, own, sizeof own);
-    generation_options(&job->arguments, options + OWN_OPTIONS);
+    option_table_add(table, sizeof own / sizeof *own, own);
+    generation_options(&job->arguments, table);
 }
 
 static qwen3_status check_options(run_job *job, const command_line *line, int ranks, qwen3_error *err)
@@ -167,10 +164,10 @@ static qwen3_status run_job_on(run_job *job, qwen3_comm *world, const command_li
 qwen3_status command_run(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {
     run_job job = {.arguments = generation_arguments_default()};
-    option options[OPTIONS];
-    describe_options(&job, options);
+    option_table table = {0};
+    describe_options(&job, &table);
     int ranks = qwen3_comm_size(world), rank = qwen3_comm_rank(world);
-    command_line line = {"qwen3 run", self->summary, options, OPTIONS, argc, argv};
+    command_line line = {"qwen3 run", self->summary, table.options, table.n, argc, argv};
     bool finished = false;
 
     if (options_parse(&line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished)
@@ -184,6 +181,6 @@ qwen3_status command_run(const command *self, qwen3_comm *world, int argc, const
     }
     output_close(&job.out);
     free(job.tokens);
-    options_free(options, OPTIONS);
+    options_free(table.options, table.n);
     return status;
 }

@@ -18,40 +18,6 @@ typedef struct template_job {
     size_t tools_bytes;
 } template_job;
 
-enum { OPTIONS = 5 };
-
-static void describe_options(template_job *job, option *options)
-{
-    const option table[] = {
-        {.name = "model",
-         .short_name = 'm',
-         .kind = OPTION_TEXT,
-         .value = &job->directory,
-         .argument = "DIR",
-         .help = "Directory with chat_template.jinja or tokenizer_config.json"},
-        {.name = "tools",
-         .kind = OPTION_TEXT,
-         .value = &job->tools_file,
-         .argument = "FILE",
-         .help = "Tools that the model may call: a JSON array of their definitions"},
-        {.name = "no-thinking",
-         .kind = OPTION_FLAG,
-         .value = &job->no_thinking,
-         .help = "Ask for an answer without reasoning"},
-        {.name = "no-generation-prompt",
-         .kind = OPTION_FLAG,
-         .value = &job->no_generation_prompt,
-         .help = "Do not open the assistant's turn at the end"},
-        {.name = "batch",
-         .kind = OPTION_FLAG,
-         .value = &job->batch,
-         .help = "Many conversations: an object {messages, tools, enable_thinking, add_generation_prompt} a line, all "
-                 "but the first optional; each prompt becomes a line with a JSON string"},
-    };
-    _Static_assert(sizeof table / sizeof *table == OPTIONS, "one entry for each");
-    memcpy(options, table, sizeof table);
-}
-
 static qwen3_status render(const template_job *job, const char *text, size_t bytes, qwen3_chat_prompt *prompt,
                            qwen3_error *err)
 {
@@ -137,8 +103,33 @@ static qwen3_status run_job(template_job *job, qwen3_error *err)
 qwen3_status command_template(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {
     template_job job = {0};
-    option options[OPTIONS];
-    describe_options(&job, options);
+    option options[] = {
+        {.name = "model",
+         .short_name = 'm',
+         .kind = OPTION_TEXT,
+         .value = &job.directory,
+         .argument = "DIR",
+         .help = "Directory with chat_template.jinja or tokenizer_config.json"},
+        {.name = "tools",
+         .kind = OPTION_TEXT,
+         .value = &job.tools_file,
+         .argument = "FILE",
+         .help = "Tools that the model may call: a JSON array of their definitions"},
+        {.name = "no-thinking",
+         .kind = OPTION_FLAG,
+         .value = &job.no_thinking,
+         .help = "Ask for an answer without reasoning"},
+        {.name = "no-generation-prompt",
+         .kind = OPTION_FLAG,
+         .value = &job.no_generation_prompt,
+         .help = "Do not open the assistant's turn at the end"},
+        {.name = "batch",
+         .kind = OPTION_FLAG,
+         .value = &job.batch,
+         .help = "Many conversations: an object {messages, tools, enable_thinking, add_generation_prompt} a line, all "
+                 "but the first optional; each prompt becomes a line with a JSON string"},
+    };
+    enum { OPTIONS = sizeof options / sizeof *options };
     int rank = qwen3_comm_rank(world);
     command_line line = {"qwen3 template", self->summary, options, OPTIONS, argc, argv};
     bool finished = false;
