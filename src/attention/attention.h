@@ -46,9 +46,10 @@ static inline const gemm_kernel *attention_gemm(const attention_shape *shape)
  *   k: packed W[n = KV_BLOCK slots, k = head_dim] of attention_gemm
  *   v: packed W[n = head_dim, k = KV_BLOCK slots] of attention_gemm
  * Q8: an f32 scale for each slot, then W packed alike, but signed bytes -127..127 in the place of BF16. A key is scale
- * * bytes, so its scale can multiply its score instead; that of a value its probability. Slots past `count` hold finite
- * numbers. Or, where row_stride is not 0 (kv_type F32 only), row-major f32 of somebody else: slot j is k, v[j *
- * row_stride, + head_dim), and there is nothing past `count`. */
+ * * bytes, so its scale can multiply its score instead; that of a value its probability. Slots past `count` may hold
+ * anything, but for values in the last group of kr, which meet probabilities of 0: they are finite (kv_block_end). Or,
+ * where row_stride is not 0 (kv_type F32 only), row-major f32 of somebody else: slot j is k, v[j * row_stride,
+ * + head_dim), and there is nothing past `count`. */
 typedef struct kv_block {
     const void *k, *v;
     size_t row_stride;
@@ -69,6 +70,10 @@ static inline const int8_t *kv_block_q8(const void *part)
 /* Writes the key and the value [head_dim] of one token into slot `slot` of a block. Q8: bytes to the nearest multiple
  * of the scale, which is largest magnitude / 127, and not finite where one of the vector is not. */
 void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, const float *key, const float *value);
+
+/* Makes finite what v has past `count` slots in their last group of kr. To be called behind the last kv_block_store of
+ * the slots below `count`, in memory that may hold other than zeros there. */
+void kv_block_end(const attention_shape *shape, void *v, size_t count);
 
 /* Elements from one row of q to the next: head_dim rounded up to ACTIVATION_PAD. */
 size_t attention_q_stride(const attention_shape *shape);

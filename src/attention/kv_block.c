@@ -113,6 +113,23 @@ static void store_q8(const attention_shape *shape, void *k, void *v, size_t slot
     }
 }
 
+/* A value of zeros, of which Q8 needs no more than the scale. kr is 1 or 2: there is one such slot, or none. */
+void kv_block_end(const attention_shape *shape, void *v, size_t count)
+{
+    static const float zeros[STORE_DIMS];
+    const gemm_kernel *g = attention_gemm(shape);
+    const size_t size = dtype_size(g->storage), nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim;
+    if (count % kr == 0)
+        return;
+    if (shape->kv_type == QWEN3_DTYPE_Q8) {
+        ((float *)v)[count] = 0;
+        return;
+    }
+    char *v_slot = (char *)v + (count / kr * nr * kr + count % kr) * size;
+    for (size_t i = 0; i < dim; i += STORE_DIMS)
+        store_value(g, dim - i < STORE_DIMS ? dim - i : STORE_DIMS, size, zeros, v_slot + i * KV_BLOCK * size);
+}
+
 void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, const float *key, const float *value)
 {
     if (shape->kv_type == QWEN3_DTYPE_Q8) {

@@ -38,8 +38,7 @@ void kv_page_view(const attention_shape *shape, const kv_slots *slots, const voi
 
 /* Bytes of a shard of n_blocks blocks; a shard without blocks is a header alone. */
 size_t kv_shard_bytes(const attention_shape *shape, size_t n_blocks);
-/* Writes the header and empties the slot tables. `buffer` has kv_shard_bytes bytes, is aligned to a cache line and
- * its pages are finite numbers (zero-filled memory is). */
+/* Writes the header and empties the slot tables. `buffer` has kv_shard_bytes bytes and is aligned to a cache line. */
 void kv_shard_init(void *buffer, size_t n_blocks);
 /* Blocks in a shard, received or made here. */
 size_t kv_shard_blocks(const void *buffer);

@@ -63,8 +63,10 @@ static void place_head(const qwen3_session *s, int64_t layer, size_t i, size_t u
     if (!slot->page)
         return;
     void *page = kv_cache_layer(&s->cache, slot->page, layer);
-    size_t kv_head = unit - heads;
+    size_t kv_head = unit - heads, count = (size_t)slot->page->slots.count;
     kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slot->slot, head, value);
+    if (slot->slot + 1 == count) /* the page may have been another sequence's */
+        kv_block_end(shape, kv_page_v(shape, page, kv_head), count);
 }
 
 /* q, k, v of this rank's rows -> queries, cache. No barrier at the end. */

@@ -59,7 +59,6 @@ static qwen3_status page_new(kv_cache *c, qwen3_error *err)
     void *data = NULL;
     if (!page)
         return fail(err, QWEN3_ERR_MEMORY, "no memory for a page of the KV cache");
-    /* Zero-filled: slots that are not written yet must hold finite numbers. */
     qwen3_status status = memory_alloc(&data, c->page_bytes, "a page of the KV cache", err);
     if (status) {
         free(page);
@@ -145,6 +144,15 @@ int64_t kv_cache_owned_below(const kv_cache *c, int sequence, int64_t length)
     return kept;
 }
 
+/* Empties the slots of a page from `count` on. */
+static void cut_page(const kv_cache *c, kv_page *page, size_t count)
+{
+    kv_slots_cut(&page->slots, count);
+    for (int64_t layer = 0; layer < c->layers; layer++)
+        for (size_t h = 0; h < c->shape->kv_heads; h++)
+            kv_block_end(c->shape, kv_page_v(c->shape, kv_cache_layer(c, page, layer), h), count);
+}
+
 void kv_cache_truncate(kv_cache *c, int sequence, int64_t length, const int64_t *owned)
 {
     kv_sequence *s = &c->sequences[sequence];
@@ -153,7 +161,7 @@ void kv_cache_truncate(kv_cache *c, int sequence, int64_t length, const int64_t 
     c->used_pages -= kv_pages_for(s->owned[c->group]) - pages;
     free_pages_from(c, s, pages);
     if (kept % KV_BLOCK != 0)
-        kv_slots_cut(&s->pages[pages - 1]->slots, (size_t)(kept % KV_BLOCK));
+        cut_page(c, s->pages[pages - 1], (size_t)(kept % KV_BLOCK));
     s->length = length;
     memcpy(s->owned, owned, (size_t)c->groups * sizeof *owned);
 }

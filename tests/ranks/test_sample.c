@@ -234,8 +234,8 @@ static void compare_logits(qwen3_comm *world, const setup *a, const setup *b, co
     bool root = qwen3_comm_rank(world) == 0;
     float *x = root ? malloc(2 * a->vocab * sizeof *x) : NULL;
     qwen3_error err = {0};
-    check(!qwen3_logits(a->session, x, &err) && !qwen3_logits(b->session, root ? x + a->vocab : NULL, &err), "%s",
-          err.message);
+    check(!qwen3_logits(a->session, x, &err) && !qwen3_logits(b->session, root ? x + a->vocab : NULL, &err), "%s: %s",
+          label, err.message);
     double difference = 0, norm = 0;
     for (size_t i = 0; root && i < a->vocab; i++) {
         difference += pow((double)x[i] - x[a->vocab + i], 2);
@@ -243,6 +243,28 @@ static void compare_logits(qwen3_comm *world, const setup *a, const setup *b, co
     }
     check(!root || sqrt(difference / norm) <= most, "%s: relative L2 %.3g", label, sqrt(difference / norm));
     free(x);
+}
+
+/* Whatever is left of tokens that are forgotten is of no account: puts NaN in the place of all of them that this rank
+ * keeps. Those from `keep` on of sequence 1 will be forgotten. */
+static void spoil_forgotten(const setup *s, int64_t keep)
+{
+    const kv_cache *cache = &s->session->cache;
+    const attention_shape *shape = &s->session->shape;
+    const kv_sequence *sequence = &cache->sequences[1];
+    float *bad = malloc(shape->head_dim * sizeof *bad);
+    for (size_t i = 0; i < shape->head_dim; i++)
+        bad[i] = NAN;
+    for (int64_t i = kv_cache_owned_below(cache, 1, keep); i < sequence->owned[cache->group]; i++)
+        for (int64_t layer = 0; layer < cache->layers; layer++)
+            for (size_t h = 0; h < shape->kv_heads; h++) {
+                void *page = kv_cache_layer(cache, sequence->pages[i / KV_BLOCK], layer);
+                kv_block_store(shape, kv_page_k(shape, page, h), kv_page_v(shape, page, h), (size_t)(i % KV_BLOCK), bad,
+                               bad);
+            }
+    for (const kv_page *page = cache->free_pages; page; page = page->next)
+        memset(page->data, 0xff, cache->page_bytes);
+    free(bad);
 }
 
 /* A session that held `length` tokens, forgot all from `keep` on and went on with others, and one that never had the
@@ -264,11 +286,13 @@ static void check_truncation(qwen3_comm *world, const qwen3_model_options *optio
                  qwen3_strategy_name(options->strategy), options->grid_sequence, options->grid_heads,
                  qwen3_dtype_name(options->kv_dtype), (long long)keep, (long long)length);
         qwen3_session_reset(s.session, -1, NULL);
+        spoil_forgotten(&s, 0);
         qwen3_session_reset(fresh.session, -1, NULL);
         for (int q = 0; q < SEQUENCES; q++) { /* the others stay */
             feed(&s, q, 0, q == 1 ? length : 20 + q, most, 0);
             feed(&fresh, q, 0, q == 1 ? keep : 20 + q, most, 0);
         }
+        spoil_forgotten(&s, keep);
         check(!qwen3_session_truncate(s.session, 1, keep, &err), "%s: %s", label, err.message);
         check(qwen3_session_length(s.session, 1) == keep && qwen3_session_length(s.session, 2) == 22,
               "%s: lengths %lld, %lld", label, (long long)qwen3_session_length(s.session, 1),
@@ -277,10 +301,12 @@ static void check_truncation(qwen3_comm *world, const qwen3_model_options *optio
         for (int g = 0; g < s.session->cache.groups; g++)
             owned += s.session->cache.sequences[1].owned[g];
         check(owned == keep, "%s: groups own %lld", label, (long long)owned);
-        for (int q = SEQUENCES - 1; q >= 0; q--) { /* others than before, several and then one at a time */
+        for (int q = SEQUENCES - 1; q >= 0; q--) { /* others than before, one at a time, several, and few */
             int64_t at = qwen3_session_length(fresh.session, q);
-            feed(&s, q, at, at + 30, 28, 5);
-            feed(&fresh, q, at, at + 30, 28, 5);
+            feed(&s, q, at, at + 2, 1, 5);
+            feed(&fresh, q, at, at + 2, 1, 5);
+            feed(&s, q, at + 2, at + 30, 26, 5);
+            feed(&fresh, q, at + 2, at + 30, 26, 5);
             compare_logits(world, &s, &fresh, label);
         }
         qwen3_session_info info;

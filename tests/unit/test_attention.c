@@ -208,13 +208,14 @@ static void problem_free(problem *p)
 
 /* ---- The same problem for the library ---------------------------------------------------------- */
 
-/* Keys [begin, end) as a shard; ragged: blocks are filled to random counts. */
+/* Keys [begin, end) as a shard; ragged: blocks are filled to random counts. Its pages held NaN before. */
 static void *make_shard(const problem *p, size_t begin, size_t end, bool ragged)
 {
     const attention_shape *s = &p->shape;
     /* A ragged shard has a few blocks more than it needs, and the last ones take what is left. */
     size_t blocks = (end - begin + KV_BLOCK - 1) / KV_BLOCK, spare = ragged ? 3 : 0;
     void *shard = allocate(kv_shard_bytes(s, blocks + spare));
+    memset(shard, 0xff, kv_shard_bytes(s, blocks + spare));
     kv_shard_init(shard, blocks + spare);
     size_t block = 0;
     for (size_t j = begin; j < end; j++) {
@@ -225,6 +226,7 @@ static void *make_shard(const problem *p, size_t begin, size_t end, bool ragged)
         for (size_t h = 0; h < s->kv_heads; h++) {
             size_t at = (h * p->keys + j) * s->head_dim;
             kv_block_store(s, kv_page_k(s, page, h), kv_page_v(s, page, h), slot, p->k + at, p->v + at);
+            kv_block_end(s, kv_page_v(s, page, h), slot + 1);
         }
     }
     return shard;
