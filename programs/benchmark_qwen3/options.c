@@ -2,6 +2,7 @@
 #include "benchmark.h"
 #include "common/program.h"
 
+#define DEFAULT_MODEL "synthetic:0.6B"
 #define MAX_TOKENS (1 << 24)
 #define MAX_REPETITIONS 100000
 
@@ -107,6 +108,7 @@ static void describe_options(benchmark_options *o, extra_options *extra, option_
          .help = "Deprecated: headwise with standard or online_softmax"},
     };
     model_arguments_options(&o->arguments, table);
+    table->options[0].help = MODEL_SPEC_HELP " (default " DEFAULT_MODEL ")";
     describe_tests(o, table);
     option_table_add(table, sizeof own / sizeof *own, own);
 }
@@ -197,6 +199,8 @@ static qwen3_status check_options(benchmark_options *o, const extra_options *ext
         status = check_phase(o, line, err);
     if (status == QWEN3_OK)
         status = apply_method(o, line, ranks, err);
+    if (status == QWEN3_OK && o->arguments.spec)
+        status = model_spec_check(o->arguments.spec, "DIR or synthetic:SIZE", err);
     if (status == QWEN3_OK)
         status = model_arguments_check(&o->arguments, line, ranks, err);
     if (status != QWEN3_OK)
@@ -210,7 +214,7 @@ static qwen3_status check_options(benchmark_options *o, const extra_options *ext
     }
     o->batch = o->batches.values[0];
     o->kv_cache = !extra->no_kv_cache;
-    o->spec = o->arguments.spec ? o->arguments.spec : "synthetic:0.6B";
+    o->spec = o->arguments.spec ? o->arguments.spec : DEFAULT_MODEL;
     o->arguments.session.max_sequences = o->batch;
     o->arguments.session.max_tokens = (int64_t)o->prompt + (has_decode(o) ? o->generate : 0);
     o->arguments.model.expected_tokens = o->arguments.session.max_tokens;

@@ -1,6 +1,11 @@
 /* model_arguments.c - see model_arguments.h. */
 #include "common/model_arguments.h"
 
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
 #include "common/program.h"
 
 #define MAX_THREADS 4096
@@ -13,14 +18,12 @@ model_arguments model_arguments_default(void)
 
 option model_spec_option(char **spec)
 {
-    return (option){
-        .name = "model",
-        .short_name = 'm',
-        .kind = OPTION_TEXT,
-        .value = spec,
-        .argument = "DIR|synthetic:SIZE",
-        .help = "Checkpoint directory, packed model, or seeded random weights of size tiny, 0.6B, 1.7B, 4B, 8B, 14B or "
-                "32B"};
+    return (option){.name = "model",
+                    .short_name = 'm',
+                    .kind = OPTION_TEXT,
+                    .value = spec,
+                    .argument = "DIR|synthetic:SIZE",
+                    .help = MODEL_SPEC_HELP};
 }
 
 void model_arguments_options(model_arguments *a, option_table *table)
@@ -86,6 +89,54 @@ void model_arguments_options(model_arguments *a, option_table *table)
          .help = "Seed of synthetic weights and tokens (default 1)"},
     };
     option_table_add(table, sizeof options / sizeof *options, options);
+}
+
+/* The name of a model that scripts/get-model.sh fetches, where the last part of a path is one; NULL. */
+static const char *published_name(const char *path)
+{
+    static const char *const names[] = {
+        "Qwen3-0.6B",
+        "Qwen3-1.7B",
+        "Qwen3-4B",
+        "Qwen3-8B",
+        "Qwen3-14B",
+        "Qwen3-32B",
+        "Qwen3-0.6B-Base",
+        "Qwen3-1.7B-Base",
+        "Qwen3-4B-Base",
+        "Qwen3-8B-Base",
+        "Qwen3-14B-Base",
+        "Qwen3-4B-Instruct-2507",
+        "Qwen3-4B-Thinking-2507",
+    };
+    size_t end = strlen(path);
+    while (end > 0 && path[end - 1] == '/')
+        end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/')
+        begin--;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strlen(names[i]) == end - begin && strncasecmp(names[i], path + begin, end - begin) == 0)
+            return names[i];
+    return NULL;
+}
+
+qwen3_status model_spec_check(const char *spec, const char *expected, qwen3_error *err)
+{
+    struct stat info;
+    if (!spec)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected %s", expected);
+    if (strncmp(spec, "synthetic:", strlen("synthetic:")) == 0 || stat(spec, &info) == 0 || errno != ENOENT)
+        return QWEN3_OK;
+    const char *name = published_name(spec);
+    if (name)
+        return set_error(
+            err, QWEN3_ERR_IO,
+            "--model: %s: no such directory; \"scripts/get-model.sh %s\" fetches this model into models/%s", spec, name,
+            name);
+    return set_error(err, QWEN3_ERR_IO,
+                     "--model: %s: no such file or directory, expected %s (README.md says where models come from)",
+                     spec, expected);
 }
 
 /* "1x6, 2x3, 3x2, 6x1" */

@@ -120,7 +120,10 @@ void generation_options(generation_arguments *a, option_table *table)
 {
     text_options(a, table);
     sampling_options(a, table);
+    option *model = &table->options[table->n];
     model_arguments_options(&a->model, table);
+    model->argument = "DIR";
+    model->help = "Directory with weights, configuration, tokenizer and chat template, or packed model";
     table->options[table->n - 1] = seed_option(a);
 }
 
@@ -142,8 +145,8 @@ static qwen3_status read_bias(const char *text, qwen3_logit_bias *bias, qwen3_er
 
 qwen3_status generation_check(generation_arguments *a, const command_line *line, int ranks, qwen3_error *err)
 {
-    if (!a->model.spec)
-        return set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected DIR");
+    if (model_spec_check(a->model.spec, "DIR, such as models/demo", err) != QWEN3_OK)
+        return err->status;
     if (strncmp(a->model.spec, "synthetic:", strlen("synthetic:")) == 0)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--model: %s has no tokenizer, expected DIR", a->model.spec);
     if (a->thinking && a->no_thinking)

@@ -126,9 +126,7 @@ qwen3_status command_info(const command *self, qwen3_comm *world, int argc, cons
     bool finished = false;
 
     if (options_parse(&line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
-        if (!job.spec)
-            set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected DIR or synthetic:SIZE");
-        else if (rank == 0)
+        if (rank == 0 && model_spec_check(job.spec, "DIR or synthetic:SIZE", err) == QWEN3_OK)
             print_info(&job, err);
     }
     qwen3_status status = qwen3_comm_agree(world, err);

@@ -54,8 +54,8 @@ static void describe_options(logits_job *job, option_table *table)
 
 static qwen3_status check_options(logits_job *job, const command_line *line, int ranks, qwen3_error *err)
 {
-    if (!job->arguments.spec)
-        return set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected DIR or synthetic:SIZE");
+    if (model_spec_check(job->arguments.spec, "DIR or synthetic:SIZE", err) != QWEN3_OK)
+        return err->status;
     if (!job->tokens_text)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--tokens is missing, expected ID,ID,... or @FILE");
     if (!job->output)

@@ -22,7 +22,8 @@ static void print_usage(FILE *out)
     fprintf(out, "Usage: qwen3 COMMAND [OPTION...]\n\nCommands:\n");
     for (int i = 0; i < COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(out, "\nqwen3 COMMAND --help shows the options of a command. Any command runs under mpirun.\n");
+    fprintf(out, "\nqwen3 COMMAND --help (or qwen3 help COMMAND) shows the options of a command. Any command runs "
+                 "under mpirun.\n");
 }
 
 /* "logits, info" */
@@ -33,9 +34,19 @@ static void list_commands(char *text, size_t size)
         used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", commands[i].name);
 }
 
+/* "help run" stands for "run --help", and "help" alone for "--help". */
+static void turn_help(int argc, const char **argv)
+{
+    if (argc > 2)
+        argv[1] = argv[2];
+    argv[argc > 2 ? 2 : 1] = "--help";
+}
+
 static qwen3_status dispatch(qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {
     char names[256];
+    if (argc > 1 && strcmp(argv[1], "help") == 0)
+        turn_help(argc, argv);
     const char *name = argc > 1 ? argv[1] : NULL;
     if (name && (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)) {
         if (qwen3_comm_rank(world) == 0)

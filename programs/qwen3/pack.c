@@ -37,9 +37,7 @@ qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, cons
     bool finished = false;
 
     if (options_parse(&line, qwen3_comm_rank(world) == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
-        if (!spec)
-            set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected the directory of a checkpoint");
-        else if (!output)
+        if (model_spec_check(spec, "the directory of a checkpoint", err) == QWEN3_OK && !output)
             set_error(err, QWEN3_ERR_ARGUMENT, "--output is missing, expected the name of a new directory");
     }
     qwen3_status status = qwen3_comm_agree(world, err);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "command.h"
-#include "common/options.h"
+#include "common/model_arguments.h"
 #include "common/program.h"
 #include "common/text_file.h"
 
@@ -135,9 +135,7 @@ qwen3_status command_template(const command *self, qwen3_comm *world, int argc, 
     bool finished = false;
 
     if (options_parse(&line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
-        if (!job.directory)
-            set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected DIR");
-        else if (rank == 0)
+        if (rank == 0 && model_spec_check(job.directory, "DIR", err) == QWEN3_OK)
             run_job(&job, err);
     }
     qwen3_status status = qwen3_comm_agree(world, err);

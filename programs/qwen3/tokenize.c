@@ -8,7 +8,7 @@
 #include <jansson.h>
 
 #include "command.h"
-#include "common/options.h"
+#include "common/model_arguments.h"
 #include "common/program.h"
 
 typedef struct text_job {
@@ -207,19 +207,17 @@ static qwen3_status run_job(text_job *job, qwen3_error *err)
 
 static qwen3_status check_options(const text_job *job, qwen3_error *err)
 {
-    if (!job->model)
-        return set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected DIR or a tokenizer.json");
     if (job->json && job->batch)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--json contradicts --batch, whose lines are JSON anyway");
-    return QWEN3_OK;
+    return model_spec_check(job->model, "DIR or a tokenizer.json", err);
 }
 
 static qwen3_status run_command(text_job *job, command_line *line, qwen3_comm *world, qwen3_error *err)
 {
     int rank = qwen3_comm_rank(world);
     bool finished = false;
-    if (options_parse(line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished &&
-        check_options(job, err) == QWEN3_OK && rank == 0)
+    if (options_parse(line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished && rank == 0 &&
+        check_options(job, err) == QWEN3_OK)
         run_job(job, err);
     qwen3_status status = qwen3_comm_agree(world, err);
     options_free(line->options, line->n_options);

@@ -242,7 +242,9 @@ VALUES = [
 # Options of qwen3 logits that replace the good ones; None removes the option.
 OPTIONS = [
     ("no model", {"--model": None}, "--model"),
-    ("model directory missing", {"--model": "/nowhere/at/all"}, "/nowhere/at/all"),
+    ("model directory missing", {"--model": "/nowhere/at/all"}, "/nowhere/at/all.*README"),
+    ("a published model that was not fetched", {"--model": "models/qwen3-1.7b-base/"},
+     r"qwen3-1\.7b-base.*get-model\.sh Qwen3-1\.7B-Base.* models/Qwen3-1\.7B-Base$"),
     ("empty model name", {"--model": ""}, "--model"),
     ("unknown synthetic size", {"--model": "synthetic:9000B"}, "9000B"),
     ("no tokens", {"--tokens": None}, "--tokens"),
@@ -375,10 +377,15 @@ def check_options(runner, ranks):
     commands = [(what, runner.logits(**options), culprit) for what, options, culprit in OPTIONS]
     commands += [("token file is empty", runner.logits(**{"--tokens": f"@{empty}"}), "tokens|empty"),
                  ("unknown subcommand", ["qwen3", "lodgings"], "lodgings"),
+                 ("help on an unknown subcommand", ["qwen3", "help", "lodgings"], "lodgings"),
                  ("blocks of q8 would lie in two heads",
                   runner.logits(**{"--model": small_heads, "--dtype": "q8"}), "q8.*head_dim 16.*32"),
                  ("argument too many", runner.logits() + ["surplus"], "surplus")]
     commands += [(what, benchmark("synthetic:tiny", *options), culprit) for what, options, culprit in BENCHMARK]
+    names = "chat", "run", "info", "pack", "tokenize", "template"
+    programs = [["benchmark_qwen3"], *(["qwen3", name] for name in names)]
+    commands += [("a published model that was not fetched", [*program, "--model", "Qwen3-8B"], "get-model.sh Qwen3-8B")
+                 for program in programs]
     for number, (what, command, culprit) in enumerate(commands):
         runner.refused(what, ranks[0], command, culprit)
         if ranks[1:] and (FULL or number % 6 == 0):

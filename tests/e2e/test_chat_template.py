@@ -166,7 +166,8 @@ def check_faults(checks, directories, scratch_directory):
     tools.write_text("[{}]")
     refused("tools twice", render(directory, json.dumps({"messages": [{"role": "user", "content": ""}], "tools": []}),
                                   "--tools", tools), "tools: got them both")
-    refused("no directory", render(scratch_directory / "none", good), "tokenizer_config.json: cannot open")
+    refused("no directory", render(scratch_directory / "none", good), "none: no such file")
+    refused("an empty directory", render(scratch_directory, good), "tokenizer_config.json: cannot open")
     for name, content, words in (("tokenizer_config.json", "{}", "chat_template is missing"),
                                  ("tokenizer_config.json", '{"chat_template": []}', "chat_template: expected a string"),
                                  ("tokenizer_config.json", '{"chat_template": "{{ x }}"}',

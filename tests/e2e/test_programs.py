@@ -312,7 +312,11 @@ def check_once(p):
                 outcome = run(ranks, *program, option)
                 once = len(re.findall(pattern, outcome.out)) == 1 and not ERROR.search(outcome.err)
                 p.holds(f"{' '.join(program)} {option} on {ranks}: once, and good", outcome.ok and once, outcome)
+    for words, same in ((["help"], ["--help"]), (["help", "run"], ["run", "--help"])):
+        outcome, expected = run(1, "qwen3", *words), run(1, "qwen3", *same)
+        p.holds(f"qwen3 {words}", outcome.ok and outcome.out == expected.out, outcome)
     help_text = run(1, "benchmark_qwen3", "--help").out
+    p.holds("--help says the default model", "(default synthetic:0.6B)" in " ".join(help_text.split()), help_text)
     names = """model phase method parallel-strategy grid attention-algo dtype kv-dtype batch-size prompt-len gen-len
         generate iters warmup threads q-block-size kv-block-size use-kv-cache no-kv-cache compare-kv-cache verify seed
         output verbose help version attention roofline pairs n-prompt n-gen n-depth pg repetitions""".split()

@@ -130,7 +130,7 @@ def check_refusals(t):
         outcome = run(1, "qwen3", command)
         t.holds(f"{command} without --model", outcome.code == 2 and "--model is missing" in outcome.err, outcome)
         outcome = run(1, "qwen3", command, "--model", t.directory / "nowhere")
-        t.holds(f"{command} without a file", outcome.code == 2 and "nowhere: cannot open" in outcome.err, outcome)
+        t.holds(f"{command} without a file", outcome.code == 2 and "nowhere: no such file" in outcome.err, outcome)
 
 
 def check_published(checks, directory, texts):
