@@ -10,11 +10,11 @@ import pathlib
 import sys
 import unicodedata
 
-from e2e import RANKS, ROOT, Checks, rng, run, scratch
+from e2e import DATA, RANKS, Checks, rng, run, scratch
 
 import reference_tokenizer
 
-CORPUS = ["docs/ARCHITECTURE.md", "docs/PARALLEL_STRATEGIES.zh-CN.md"]
+CORPUS = DATA / "text.txt"
 MERGES = 250
 TEXTS = [
     "", " ", "\n", "a", "Hello, world!", "it's IT'S it'\u017f we'Ll they'VE I'D 'tis ''s",
@@ -147,7 +147,7 @@ def check_published(checks, directory, texts):
 def main():
     checks = Checks()
     random = rng()
-    corpus = "".join((ROOT / name).read_text(encoding="utf-8")[:12000] for name in CORPUS)
+    corpus = CORPUS.read_text(encoding="utf-8")
     with scratch() as directory:
         trained = reference_tokenizer.train(corpus, MERGES, reference_tokenizer.ADDED)
         (directory / "tokenizer.json").write_text(json.dumps(trained, indent=2, ensure_ascii=False), encoding="utf-8")
