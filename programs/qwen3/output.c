@@ -7,6 +7,7 @@
 
 #include "common/program.h"
 #include "launcher.h"
+#include "terminal.h"
 
 #define DIM "\033[2m"
 #define PLAIN "\033[0m"
@@ -22,16 +23,17 @@ bool output_is_terminal(int fd, int ranks, bool *sure)
 
 output output_open(bool json, bool hide_thinking, int ranks)
 {
-    bool sure, terminal = output_is_terminal(STDOUT_FILENO, ranks, &sure);
+    bool sure, seen = output_is_terminal(STDOUT_FILENO, ranks, &sure);
     return (output){.file = stdout,
                     .json = json,
-                    .terminal = terminal && !json,
-                    .safe = terminal || !sure,
+                    .terminal = seen && !json,
+                    .safe = seen || !sure,
                     .hide_thinking = hide_thinking};
 }
 
 void output_close(output *out)
 {
+    terminal_keep_output_end();
     text_free(&out->shown);
 }
 
@@ -86,6 +88,8 @@ qwen3_status output_piece(output *out, piece_kind kind, const char *text, size_t
     }
     /* Each piece by itself: whenever the program ends, the terminal is as it was. */
     bool dimmed = out->terminal && kind != PIECE_TEXT;
+    if (out->terminal)
+        terminal_keep_output();
     if (dimmed)
         fputs(DIM, out->file);
     fwrite(text, 1, n, out->file);
@@ -99,7 +103,9 @@ qwen3_status output_end(output *out, qwen3_error *err)
     if ((out->terminal || out->new_line) && out->last && out->last != '\n')
         fputc('\n', out->file);
     out->last = '\0';
-    return flush_output(out->file, "standard output", err);
+    qwen3_status status = flush_output(out->file, "standard output", err);
+    terminal_keep_output_end();
+    return status;
 }
 
 qwen3_status output_event(output *out, json_t *event, qwen3_error *err)

@@ -3,30 +3,64 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "launcher.h"
 
-/* For the handler: a launcher that ends a job terminates its ranks. */
-static const terminal *to_restore;
-static int to_restore_fd;
+/* The terminal whose modes are changed, and those that it had; fd -1 = there is none. */
+static struct {
+    int fd;
+    bool forwarded;
+    struct termios modes;
+} found = {.fd = -1};
 
-static void restore(int number)
+/* Where the process has come into the background, the terminal has the modes of another one. */
+static void restore(int when)
 {
-    if (to_restore)
-        tcsetattr(to_restore_fd, TCSANOW, &to_restore->found);
+    if (found.fd >= 0 && (found.forwarded || tcgetpgrp(found.fd) == getpgrp()))
+        tcsetattr(found.fd, when, &found.modes);
+    found.fd = -1;
+}
+
+/* A launcher that ends a job terminates its ranks. */
+static void restore_and_end(int number)
+{
+    restore(TCSANOW);
     signal(number, SIG_DFL);
     raise(number);
 }
 
-static void keep_from_interrupting(terminal *t)
+/* To be gone back from by restore, or where a signal that nobody else handles ends the process. */
+static void change(int fd, bool forwarded, const struct termios *from, const struct termios *to)
 {
-    struct termios modes = t->found;
-    modes.c_cc[VINTR] = _POSIX_VDISABLE;
-    tcsetattr(fileno(t->modes), TCSANOW, &modes);
-    to_restore_fd = fileno(t->modes);
-    to_restore = t;
-    signal(SIGTERM, restore);
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    found.modes = *from;
+    found.forwarded = forwarded;
+    found.fd = fd;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        struct sigaction action;
+        if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler == SIG_DFL)
+            signal(signals[i], restore_and_end);
+    }
+    tcsetattr(fd, TCSANOW, to);
+}
+
+void terminal_keep_output(void)
+{
+    struct termios modes;
+    const int fd = STDOUT_FILENO;
+    if (found.fd >= 0 || tcgetpgrp(fd) != getpgrp() || tcgetattr(fd, &modes) != 0)
+        return;
+    struct termios keeping = modes;
+    keeping.c_lflag |= NOFLSH;
+    change(fd, false, &modes, &keeping);
+}
+
+void terminal_keep_output_end(void)
+{
+    if (!found.forwarded)
+        restore(TCSADRAIN);
 }
 
 static bool open_forwarded(terminal *t, pid_t launcher)
@@ -38,8 +72,11 @@ static bool open_forwarded(terminal *t, pid_t launcher)
     signal(SIGTTOU, SIG_IGN);
     int copy = dup(fd);
     *t = (terminal){.modes = fdopen(fd, "r"), .out = fdopen(copy, "w"), .keys = STDIN_FILENO, .forwarded = true};
-    if (t->modes && t->out && tcgetattr(fd, &t->found) == 0) {
-        keep_from_interrupting(t);
+    struct termios modes;
+    if (t->modes && t->out && tcgetattr(fd, &modes) == 0) {
+        struct termios uninterrupted = modes;
+        uninterrupted.c_cc[VINTR] = _POSIX_VDISABLE;
+        change(fd, true, &modes, &uninterrupted);
         return true;
     }
     terminal_close(t);
@@ -60,10 +97,8 @@ bool terminal_open(terminal *t)
 
 void terminal_close(terminal *t)
 {
-    if (to_restore == t) {
-        tcsetattr(fileno(t->modes), TCSADRAIN, &t->found);
-        to_restore = NULL;
-    }
+    if (t->forwarded && found.forwarded)
+        restore(TCSADRAIN);
     if (t->forwarded && t->modes)
         fclose(t->modes);
     if (t->forwarded && t->out)

@@ -8,21 +8,25 @@
 
 #include <stdbool.h>
 #include <stdio.h>
-#include <termios.h>
 
 #define KEY_INTERRUPT 3 /* Ctrl-C */
 
 typedef struct terminal {
-    FILE *modes;          /* the terminal, for its modes; NULL where there is none */
-    FILE *out;            /* what is shown */
-    int keys;             /* what is typed comes here */
-    bool forwarded;       /* by way of a launcher: Ctrl-C comes as a key */
-    struct termios found; /* where forwarded: the modes to go back to */
+    FILE *modes;    /* the terminal, for its modes; NULL where there is none */
+    FILE *out;      /* what is shown */
+    int keys;       /* what is typed comes here */
+    bool forwarded; /* by way of a launcher: Ctrl-C comes as a key */
 } terminal;
 
 /* The terminal on standard input and output, of this process or else of its launcher, which then is not interrupted any
  * more (the editor sets the other modes); false where there is none, or the launcher is in the background. */
 bool terminal_open(terminal *t);
 void terminal_close(terminal *t);
+
+/* At Ctrl-C a terminal drops what was written to it and not shown yet, and may be left with half an escape sequence, or
+ * without the one that ends a colour. The terminal of this process does not do so from here on until
+ * terminal_keep_output_end, or until a signal ends the process. Nothing happens at another one. */
+void terminal_keep_output(void);
+void terminal_keep_output_end(void);
 
 #endif

@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 from e2e import BIN, EMULATOR, LAUNCH, MPIEXEC, RANKS, Checks, run, scratch
@@ -205,6 +206,7 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.execvpe(arguments[0], arguments, environment())
+        self.modes = self.modes_left = termios.tcgetattr(self.fd)
 
     def type(self, text):
         os.write(self.fd, text.encode())
@@ -248,6 +250,7 @@ class Terminal:
         if status is None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+        self.modes_left = termios.tcgetattr(self.fd)
         os.close(self.fd)
         return status
 
@@ -267,6 +270,11 @@ def descendants(pid):
     return {one: seconds for one, (_, name, seconds) in found.items() if name == "qwen3" and below(one)}
 
 
+def letters(text):
+    """Of an answer, in which reasoning and text may change several times."""
+    return sorted(re.sub("</?think>|[^a-z]", "", text))
+
+
 def check_terminal(c, ranks):
     what = f"terminal, {ranks} ranks: "
     arguments = command(ranks, "--model", c.endless.directory)
@@ -280,14 +288,15 @@ def check_terminal(c, ranks):
         return
     t.type("ein Gru\u00dcx\x7f\x7f\u00df ohne Ende\r")
     holds("what is typed is seen", t.wait("ohne Ende"))
-    begin = len(t.text)
+    begin = t.read
     while len(t.text) < begin + 2000 and t.more(1):
         pass
-    # What came so far, the last code perhaps in part. At Ctrl-C the terminal itself drops some of what it holds.
-    shown = re.sub("\x1b(\\[[0-9;?]*([a-zA-Z]|$)|$)", "", t.text[begin:])
     time.sleep(0.3)  # the terminal is full by then: Ctrl-C finds the program writing
     t.type("\x03")
     holds("Ctrl-C ends the answer", t.wait(r"interrupted\]"))
+    # The terminal echoes the key wherever the program has come to.
+    shown = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", t.text[begin:t.read].replace("^C", ""))
+    shown = shown[:shown.rfind("[")]
     holds("no control character of the answer", len(shown) > 200 and
           not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", shown))
     holds("and the program goes on", t.wait("> "))
@@ -299,6 +308,9 @@ def check_terminal(c, ranks):
     t.type(f"/save {saved}\r")
     holds("lines are edited by characters", t.wait("2 messages saved") and t.wait("> ")
           and json.loads(saved.read_text())["messages"][0]["content"] == "ein Gru\u00df ohne Ende")
+    answer = json.loads(saved.read_text())["messages"][1]
+    holds("at Ctrl-C nothing of the answer was lost", letters(shown) ==
+          letters(answer.get("reasoning_content", "") + answer["content"]))
     t.type("/stats\r")
     holds("/stats", t.wait("answers       1") and t.wait("> "))
     t.type("\x1b[200~/set seed 1\r\n\x1b[201~")
@@ -314,6 +326,7 @@ def check_terminal(c, ranks):
     t.type("\x04" if ranks == 1 else "/exit\r")
     status = t.end()
     holds(f"the end: {status}", status == 0)
+    holds("the terminal has the modes that it had", t.modes_left == t.modes)
 
 
 def check_plain_terminal(c, ranks):
