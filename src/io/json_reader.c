@@ -177,8 +177,7 @@ static qwen3_status skip_value(json_reader *r, qwen3_error *err)
     return json_expected(r, "the end of a value", err);
 }
 
-static qwen3_status take_member(json_reader *r, const char *where, const char *const *names, size_t n_names,
-                                json_reader *values, qwen3_error *err)
+static qwen3_status take_member(json_reader *r, const json_members *m, qwen3_error *err)
 {
     char buffer[64];
     const char *name = buffer;
@@ -188,30 +187,30 @@ static qwen3_status take_member(json_reader *r, const char *where, const char *c
         return status;
     if (!json_take(r, ':'))
         return json_expected(r, "':'", err);
-    while (i < n_names && (strlen(names[i]) != n || memcmp(names[i], name, n) != 0))
+    while (i < m->n && (strlen(m->names[i]) != n || memcmp(m->names[i], name, n) != 0))
         i++;
     int shown = n > 64 ? 64 : (int)n;
-    if (i == n_names)
-        return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: %s%.*s: this section is not handled", r->path, where, shown, name);
-    if (values[i].text)
-        return fail(err, QWEN3_ERR_FORMAT, "%s: %s%s: stands there twice", r->path, where, names[i]);
-    values[i] = *r;
-    status = skip_value(r, err);
-    values[i].end = r->at;
+    if (i == m->n)
+        return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: %s%.*s: this section is not handled", r->path, m->where, shown,
+                    name);
+    if (m->values[i].text)
+        return fail(err, QWEN3_ERR_FORMAT, "%s: %s%s: stands there twice", r->path, m->where, m->names[i]);
+    m->values[i] = *r;
+    status = m->inner && i == m->inner_of ? json_take_members(r, m->inner, err) : skip_value(r, err);
+    m->values[i].end = r->at;
     return status;
 }
 
-qwen3_status json_take_members(json_reader *r, const char *where, const char *const *names, size_t n_names,
-                               json_reader *values, qwen3_error *err)
+qwen3_status json_take_members(json_reader *r, const json_members *m, qwen3_error *err)
 {
-    for (size_t i = 0; i < n_names; i++)
-        values[i] = (json_reader){.path = r->path};
+    for (size_t i = 0; i < m->n; i++)
+        m->values[i] = (json_reader){.path = r->path};
     if (!json_take(r, '{'))
         return json_expected(r, "an object", err);
     if (json_take(r, '}'))
         return QWEN3_OK;
     do {
-        qwen3_status status = take_member(r, where, names, n_names, values, err);
+        qwen3_status status = take_member(r, m, err);
         if (status)
             return status;
     } while (json_take(r, ','));

@@ -26,10 +26,19 @@ qwen3_status json_take_string(json_reader *r, char *buffer, size_t room, const c
 /* An integer from 0 to 999,999,999. */
 qwen3_status json_take_integer(json_reader *r, int32_t *value, qwen3_error *err);
 
+/* What the members of an object are called, and where readers of their values go. */
+typedef struct json_members {
+    const char *where; /* goes before a name in messages: "model." */
+    const char *const *names;
+    size_t n;
+    json_reader *values;              /* [n] */
+    const struct json_members *inner; /* members of the value of names[inner_of], taken in passing; NULL = none */
+    size_t inner_of;
+} json_members;
+
 /* Splits the object at the reader's place into its members: values[i] reads the value of names[i], and
  * its `text` is NULL where there is none. Brackets and strings of the values are matched, no more. Other
- * names and repeated ones are refused; `where` goes before the name in the message ("model."). */
-qwen3_status json_take_members(json_reader *r, const char *where, const char *const *names, size_t n_names,
-                               json_reader *values, qwen3_error *err);
+ * names and repeated ones are refused. */
+qwen3_status json_take_members(json_reader *r, const json_members *m, qwen3_error *err);
 
 #endif

@@ -315,7 +315,18 @@ static qwen3_status read_pair(const loader *l, json_reader *r, unsigned char *le
     return QWEN3_OK;
 }
 
-static qwen3_status read_merge(const loader *l, json_reader *r, triple *out, qwen3_error *err)
+/* The token of these bytes. Training gives ids in the order of merges: the guess is mostly right, and cheaper than a
+ * look-up. */
+static int32_t find_merged(const qwen3_tokenizer *t, int32_t guess, const unsigned char *bytes, size_t n)
+{
+    const token *entry = (size_t)guess < t->n_tokens ? &t->tokens[guess] : NULL;
+    bool right =
+        entry && entry->kind != QWEN3_TOKEN_NONE && entry->bytes == n && memcmp(t->bytes + entry->begin, bytes, n) == 0;
+    return right ? guess : vocabulary_find(t, bytes, n);
+}
+
+/* guess: the id that the merge may make, or any other that is not negative. */
+static qwen3_status read_merge(const loader *l, json_reader *r, int32_t guess, triple *out, qwen3_error *err)
 {
     unsigned char bytes[2 * TOKEN_LONGEST], right[TOKEN_LONGEST];
     size_t n_left = 0, n_right = 0;
@@ -325,7 +336,7 @@ static qwen3_status read_merge(const loader *l, json_reader *r, triple *out, qwe
     memcpy(bytes + n_left, right, n_right);
     out->left = vocabulary_find(l->t, bytes, n_left);
     out->right = vocabulary_find(l->t, right, n_right);
-    out->id = vocabulary_find(l->t, bytes, n_left + n_right);
+    out->id = find_merged(l->t, guess, bytes, n_left + n_right);
     if (out->left == NO_ID || out->right == NO_ID || out->id == NO_ID)
         return json_expected(r, "a merge of two tokens of model.vocab into a third before this place", err);
     return QWEN3_OK;
@@ -383,7 +394,8 @@ static qwen3_status read_merges(loader *l, json_reader *r, qwen3_error *err)
             }
             merges = larger;
         }
-        status = read_merge(l, r, &merges[n++], err);
+        status = read_merge(l, r, n > 0 ? merges[n - 1].id + 1 : 0, &merges[n], err);
+        n++;
         more = json_take(r, ',');
         if (!more && status == QWEN3_OK && !json_take(r, ']'))
             status = json_expected(r, "',' or ']'", err);
@@ -463,17 +475,17 @@ qwen3_status tokenizer_load(qwen3_tokenizer *t, const char *path, const char *te
 {
     loader l = {.t = t, .path = path};
     json_reader r = {path, text, text, text + bytes}, sections[SECTIONS], parts[PARTS];
+    const json_members model = {"model.", part_names, PARTS, parts, NULL, 0};
+    const json_members whole = {"", section_names, SECTIONS, sections, &model, MODEL};
     set_alphabet(l.byte_of);
-    qwen3_status status = json_take_members(&r, "", section_names, SECTIONS, sections, err);
+    qwen3_status status = json_take_members(&r, &whole, err);
     if (status)
         return status;
     if (!json_at_end(&r))
         return json_expected(&r, "the end of the file", err);
     if (!sections[MODEL].text)
         return fail(err, QWEN3_ERR_FORMAT, "%s: model: is missing", path);
-    status = json_take_members(&sections[MODEL], "model.", part_names, PARTS, parts, err);
-    if (status == QWEN3_OK)
-        status = check_sections(sections, parts, err);
+    status = check_sections(sections, parts, err);
     if (status)
         return status;
     /* No token has more bytes than its text in the file. */
