@@ -18,7 +18,8 @@ NAME: a model of https://huggingface.co/Qwen, or OWNER/MODEL. Dense ones are
   --verify   fetch nothing, check the files in DIRECTORY against the published checksums
   --help     this text
 
-Environment: HF_ENDPOINT, address of a mirror (https://huggingface.co); HF_TOKEN, for models that ask for one.
+Environment: HF_ENDPOINT, address of a mirror (https://huggingface.co); HF_TOKEN, for models that ask for one;
+https_proxy, as for curl.
 END
 }
 
@@ -31,31 +32,49 @@ endpoint=${HF_ENDPOINT:-https://huggingface.co}
 endpoint=${endpoint%/}
 attempts=5 # that bring nothing, one after the other, before a file is given up
 
-# What a status of HTTP or of curl means: explain CURL_STATUS HTTP_STATUS WHAT
+# What a status of HTTP or of curl means: explain CURL_STATUS CODES WHAT
 explain() {
-    local what=$3
-    case $2 in
+    local what=$3 connect=${2:0:3} code=${2:3}
+    case $connect in
+    '' | 000 | 2??) ;;
+    407) code=407 ;;
+    *) fail "$what: the proxy (https_proxy) answers with HTTP status $connect" ;;
+    esac
+    case $code in
     401) fail "$what: HTTP status 401: no such model (--help shows names), or one that asks for a token (HF_TOKEN)" ;;
     403) fail "$what: HTTP status 403: no access: agree to the model's terms on its page, and set HF_TOKEN" ;;
     404) fail "$what: HTTP status 404: not there (--help shows names)" ;;
-    429 | 5??) fail "$what: HTTP status $2: the server is busy or broken; try again later" ;;
-    4??) fail "$what: HTTP status $2" ;;
+    407) fail "$what: HTTP status 407: the proxy asks for a password (https_proxy=http://NAME:PASSWORD@HOST:PORT)" ;;
+    429 | 5??) fail "$what: HTTP status $code: the server is busy or broken; try again later" ;;
+    4??) fail "$what: HTTP status $code" ;;
     esac
     case $1 in
-    5 | 6) fail "$what: the address cannot be resolved: no network? (HF_ENDPOINT names a mirror)" ;;
+    5) fail "$what: the address of the proxy (https_proxy) cannot be resolved" ;;
+    6) fail "$what: the address cannot be resolved: no network? (HF_ENDPOINT names a mirror)" ;;
     7) fail "$what: no server answers: no network? (HF_ENDPOINT names a mirror)" ;;
-    22) fail "$what: HTTP status $2" ;;
+    22) fail "$what: HTTP status $code" ;;
     23) fail "$what: cannot write in $directory: is the disk full?" ;;
     35 | 51 | 60 | 77) fail "$what: no secure connection (curl status $1); are ca-certificates installed?" ;;
-    18 | 28 | 52 | 55 | 56 | 92) fail "$what: the connection broke; the same command goes on where it stopped" ;;
+    16 | 18 | 28 | 52 | 55 | 56 | 92) fail "$what: the connection broke; the same command goes on where it stopped" ;;
     *) fail "$what: curl ended with status $1" ;;
     esac
 }
 
-# request URL OPTION...: prints the HTTP status; the token is not for the command line, which all users can read.
+# may_pass CURL_STATUS CODES: a broken connection, or a server that is busy.
+may_pass() {
+    case $1:$2 in
+    16:* | 18:* | 28:* | 52:* | 55:* | 56:000* | 56:2* | 92:*) ;;
+    22:???429 | 22:???5??) ;;
+    *) return 1 ;;
+    esac
+}
+
+# request URL OPTION...: prints two HTTP statuses, that of a proxy and that of the server, 000 where there is none. At a
+# redirection to another host, as of large files, curl leaves the token out. It is not for the command line, which all
+# users can read.
 request() {
     curl --location --fail --proto '=http,https' --connect-timeout 30 --speed-limit 1 --speed-time 60 \
-        --write-out '%{http_code}' "${@:2}" \
+        --write-out '%{http_connect}%{http_code}' "${@:2}" \
         --config <(if [ -n "${HF_TOKEN:-}" ]; then printf 'header = "Authorization: Bearer %s"\n' "$HF_TOKEN"; fi) "$1"
 }
 
@@ -97,20 +116,20 @@ matches() {
 
 # fetch FILE SIZE KIND HASH
 fetch() {
-    local file=$1 size=$2 part=$directory/$1.part url=$endpoint/$model/resolve/main/$1 before status code failures=0
+    local file=$1 size=$2 part=$directory/$1.part url=$endpoint/$model/resolve/main/$1 before status codes failures=0
     [ "$(bytes_of "$part")" -le "$size" ] || rm -f "$part"
     while before=$(bytes_of "$part") && { [ "$before" -lt "$size" ] || [ ! -e "$part" ]; }; do
         status=0
-        code=$(request "$url" "${progress[@]}" --continue-at - --output "$part") || status=$?
+        codes=$(request "$url" "${progress[@]}" --continue-at - --output "$part") || status=$?
         [ $status != 0 ] || break
-        case $status in
-        18 | 28 | 52 | 55 | 56 | 92) ;; # cut
-        33) rm -f "$part" ;;            # a server that cannot go on in the middle
-        *) explain $status "$code" "$endpoint/$model: $file" ;;
-        esac
+        if [ $status = 33 ]; then # a server that cannot go on in the middle
+            rm -f "$part"
+        elif ! may_pass $status "$codes"; then
+            explain $status "$codes" "$endpoint/$model: $file"
+        fi
         failures=$(($(bytes_of "$part") > before ? 0 : failures + 1))
-        [ $failures -lt $attempts ] || explain $status "$code" "$endpoint/$model: $file"
-        sleep $failures
+        [ $failures -lt $attempts ] || explain $status "$codes" "$endpoint/$model: $file"
+        sleep $((failures * failures))
     done
     if ! matches "$part" "${@:2}"; then
         rm -f "$part"
@@ -159,11 +178,17 @@ done
 progress=(--silent)
 [ ! -t 2 ] || progress=(--progress-bar)
 
-status=0
-answer=$(request "$endpoint/api/models/$model/tree/main" --silent) || status=$?
-code=${answer: -3} # --write-out's, behind what the server sent
-[ $status = 0 ] || explain $status "$code" "$endpoint/$model"
-files=$(needed_files <<<"${answer%???}") || fail "$endpoint: the answer is no list of a model's files"
+for ((failures = 1; ; failures++)); do
+    status=0
+    answer=$(request "$endpoint/api/models/$model/tree/main" --silent) || status=$?
+    codes=${answer: -6} # --write-out's, behind what the server sent
+    [ $status != 0 ] || break
+    if [ $failures = $attempts ] || ! may_pass $status "$codes"; then
+        explain $status "$codes" "$endpoint/$model"
+    fi
+    sleep $((failures * failures))
+done
+files=$(needed_files <<<"${answer%??????}") || fail "$endpoint: the answer is no list of a model's files"
 [[ $'\n'$files == *$'\n'config.json\ * && $files == *.safetensors\ * ]] ||
     fail "$endpoint/$model: no config.json and *.safetensors there: not a model that the programs can read"
 

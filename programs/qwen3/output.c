@@ -24,11 +24,8 @@ bool output_is_terminal(int fd, int ranks, bool *sure)
 output output_open(bool json, bool hide_thinking, int ranks)
 {
     bool sure, seen = output_is_terminal(STDOUT_FILENO, ranks, &sure);
-    return (output){.file = stdout,
-                    .json = json,
-                    .terminal = seen && !json,
-                    .safe = seen || !sure,
-                    .hide_thinking = hide_thinking};
+    return (output){
+        .file = stdout, .json = json, .terminal = seen && !json, .safe = seen || !sure, .hide_thinking = hide_thinking};
 }
 
 void output_close(output *out)

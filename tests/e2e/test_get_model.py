@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """scripts/get-model.sh against a server of this test, which answers as Hugging Face does: a list of files with sizes
-and checksums, and files behind a redirection, from any byte on. Nothing is asked of the network."""
+and checksums, and files behind a redirection, from any byte on; that of large files leads to another host, which takes
+no token. It is a proxy as well. Nothing is asked of the network."""
 import hashlib
 import http.server
 import json
@@ -20,6 +21,7 @@ FILES = {
     "model.safetensors.index.json": b"{} ", LARGE: bytes(range(256)) * 4000,
 }
 FEW = {name: FILES[name] for name in ("config.json", LARGE)}  # starting curl takes the time
+WITHOUT_SLEEP = "sleep() { :; }; export -f sleep;"
 NOT_NEEDED = {"README.md": b"#", "vocab.json": b"{}", "pytorch_model.bin": b"x" * 100, ".gitattributes": b"*"}
 
 
@@ -43,9 +45,11 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.reset()
 
-    def reset(self, files=FEW, cuts=0, ranges=True, token=None, damage=(), tree=None, status=0):
-        """cuts: so many answers end in the middle; negative: all end at their beginning."""
+    def reset(self, files=FEW, cuts=0, ranges=True, token=None, damage=(), tree=None, status=0, busy=0):
+        """cuts: so many answers end in the middle; negative: all end at their beginning. busy: every question gets so
+        many answers that say so."""
         self.cuts, self.ranges, self.token, self.damage, self.status = cuts, ranges, token, damage, status
+        self.busy, self.refusals, self.proxied = busy, {}, 0
         self.tree = listing({**files, **NOT_NEEDED}) if tree is None else tree
         self.asked = []  # (file, first byte)
 
@@ -61,16 +65,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_CONNECT(self):
+        self.answer(self.server.status)
+
     def do_GET(self):
-        server, parts = self.server, self.path.split("/")
-        if server.token and self.headers["Authorization"] != f"Bearer {server.token}":
-            self.answer(401)
+        server = self.server
+        server.proxied += self.path.startswith("http://")
+        self.path = re.sub("^http://[^/]*", "", self.path)
+        parts, large = self.path.split("/"), self.path.endswith(".safetensors")
+        token = None if parts[1] == "cdn" and large else server.token
+        server.refusals[self.path] = server.refusals.get(self.path, 0) + 1
+        if self.headers["Authorization"] != (token and f"Bearer {token}"):
+            self.answer(401 if token else 400)
+        elif server.refusals[self.path] <= server.busy:
+            self.answer(429 if large else 503)
         elif server.status:
             self.answer(server.status)
         elif self.path == "/api/models/Qwen/Tiny/tree/main":
             self.answer(200, server.tree)
         elif self.path.startswith("/Qwen/Tiny/resolve/main/") and parts[-1] in FILES:
-            self.answer(302, Location=f"/cdn/{parts[-1]}")
+            other = f"http://localhost:{server.server_port}" if large and not server.proxied else ""
+            self.answer(302 if large else 307, Location=f"{other}/cdn/{parts[-1]}")
         elif parts[1] == "cdn":
             self.file(parts[-1])
         else:
@@ -130,6 +145,11 @@ def check_fetch(r):
     r.fetched("--verify of a good one", r.run("--verify", "Tiny"), "models/Tiny", FILES)
     server.reset(token="secret")
     r.fetched("a token", r.run("Tiny", "token", env={"HF_TOKEN": "secret"}), "token")
+    server.reset()
+    proxy = {"http_proxy": r.address, "no_proxy": "", "HF_ENDPOINT": "http://published.invalid"}
+    r.fetched("by way of a proxy", r.run("Tiny", "proxy", env=proxy), "proxy")
+    server.reset(busy=1)
+    r.fetched("a server that is busy now and then", r.run("Tiny", "busy", before=WITHOUT_SLEEP), "busy")
 
 
 def check_resume(r):
@@ -163,9 +183,14 @@ def check_refusals(r):
     r.refused("no such model", r.run("Nothing"), "Qwen/Nothing", "404")
     server.reset(token="secret")
     r.refused("a token is missing", r.run("Tiny", "x"), "401", "HF_TOKEN")
-    for status, word in ((403, "terms"), (429, "later"), (503, "later"), (418, "418")):
+    for status, word in ((403, "terms"), (503, "later"), (418, "418"), (407, "the proxy asks")):
         server.reset(status=status)
-        r.refused(f"status {status}", r.run("Tiny", "x"), str(status), word)
+        r.refused(f"status {status}", r.run("Tiny", "x", before=WITHOUT_SLEEP), str(status), word)
+    proxy = {"https_proxy": r.address, "no_proxy": "", "HF_ENDPOINT": "https://published.invalid"}
+    for status, word in ((407, "asks for a password"), (403, "the proxy (https_proxy) answers")):
+        server.reset(status=status)
+        r.refused(f"a proxy's {status}", r.run("Tiny", "x", env=proxy), str(status), word)
+    r.refused("no proxy there", r.run("Tiny", "x", env={**proxy, "https_proxy": "http://none.invalid"}), "of the proxy")
     for tree in (b"<html>", b"{}x", b'{"error": "x"}', b'[{"type": "file", "path": "config.json"}]'):
         server.reset(tree=tree)
         r.refused(f"the list is {tree}", r.run("Tiny", "x"), "no list")
@@ -174,8 +199,7 @@ def check_refusals(r):
     server.reset(tree=listing({**FEW, "model-00003-of-00003.safetensors": b"x"}))
     r.refused("a file that the server has not", r.run("Tiny", "x"), "model-00003", "404")
     server.reset(cuts=-1)
-    without_sleep = "sleep() { :; }; export -f sleep;"
-    r.refused("a server that always cuts", r.run("Tiny", "cuts", before=without_sleep), LARGE, "broke")
+    r.refused("a server that always cuts", r.run("Tiny", "cuts", before=WITHOUT_SLEEP), LARGE, "broke")
     server.reset()
     r.refused("a full disk", r.run("Tiny", "full", before="trap '' XFSZ; ulimit -f 50;"), "full", "disk")
     server.reset(tree=json.dumps([{"type": "file", "path": name, "size": 1 << 50, "oid": "0" * 40}
