@@ -347,6 +347,10 @@ static qwen3_status take_options(const command_line *line, poptContext context, 
             return err->status;
         rest = poptGetArg(context);
     }
+    if (rest && operand)
+        return set_error(err, QWEN3_ERR_ARGUMENT,
+                         "unexpected argument \"%s\": several words need quotes to be one %s (see --help)", rest,
+                         operand->name);
     if (rest)
         return set_error(err, QWEN3_ERR_ARGUMENT, "unexpected argument \"%s\" (see --help)", rest);
     return QWEN3_OK;

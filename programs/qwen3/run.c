@@ -69,7 +69,7 @@ static qwen3_status read_prompt(run_job *job, size_t *length, qwen3_error *err)
     if (!job->prompt)
         return err->status;
     *length -= *length > 0 && job->prompt[*length - 1] == '\n';
-    return QWEN3_OK;
+    return *length > 0 ? QWEN3_OK : set_error(err, QWEN3_ERR_ARGUMENT, "prompt: is empty");
 }
 
 static qwen3_status encode_chat(run_job *job, size_t length, qwen3_error *err)
@@ -100,8 +100,6 @@ static qwen3_status make_prompt(run_job *job, qwen3_error *err)
                           : encode_chat(job, length, err);
     if (status != QWEN3_OK)
         return status;
-    if (job->n == 0)
-        return set_error(err, QWEN3_ERR_ARGUMENT, "prompt: is empty");
     if ((int64_t)job->n > job->g.context)
         return set_error(err, QWEN3_ERR_CAPACITY, "prompt: has %zu tokens, the context holds %lld (--context)", job->n,
                          (long long)job->g.context);

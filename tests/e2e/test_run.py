@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """qwen3 run: what it generates is what the logits say, what is shown is what was generated, and what ends it."""
+import os
 import sys
 
 import numpy as np
@@ -157,12 +158,13 @@ def check_refusals(r, directory):
         ([PROMPT, "--context", 40961], "--context: got 40961, expected at most max_position_embeddings, 40960"),
         ([PROMPT, "--context", 3], "the context holds 3"),
         ([PROMPT, "--stop", ""], "--stop: got \"\""),
-        ([PROMPT, "more"], "unexpected argument \"more\""),
+        ([PROMPT, "more"], "unexpected argument \"more\": several words need quotes to be one PROMPT"),
         ([PROMPT, "--file", "x"], "--file contradicts"),
         ([PROMPT, "--thinking", "--no-thinking"], "--thinking contradicts --no-thinking"),
         ([PROMPT, "--raw", "--system", "x"], "--system contradicts --raw"),
         (["--file", directory / "nothing"], "--file: cannot open"),
         (["--raw"], "prompt: is empty"),
+        (["--file", os.devnull], "prompt: is empty"),
         ([b"\xff"], "not well-formed UTF-8"),
         ([PROMPT, "--model", "synthetic:tiny"], "synthetic:tiny has no tokenizer"),
     ]
