@@ -119,9 +119,10 @@ static void bench_limits(bench *b, int threads)
             read[i] = fmin(read[i], seconds_of(team_sizes[i], run_read, b));
     }
     for (int i = 0; i < measured; i++)
-        printf("  limits, %2d thread%s: %7.1f GFLOP/s f32  %7.1f GFLOP/s bf16  %6.1f GB/s read\n", team_sizes[i],
-               team_sizes[i] == 1 ? " " : "s", team_sizes[i] * operations[0] / seconds[i][0] * 1e-9,
-               team_sizes[i] * operations[1] / seconds[i][1] * 1e-9, (double)MATRIX_BYTES / read[i] * 1e-9);
+        printf("  limits, %2d thread%s: %7.1f GFLOP/s f32  %7.1f GFLOP/s bf16  %7.1f GOP/s q8  %6.1f GB/s read\n",
+               team_sizes[i], team_sizes[i] == 1 ? " " : "s", team_sizes[i] * operations[0] / seconds[i][0] * 1e-9,
+               team_sizes[i] * operations[1] / seconds[i][1] * 1e-9,
+               team_sizes[i] * operations[2] / seconds[i][2] * 1e-9, (double)MATRIX_BYTES / read[i] * 1e-9);
 }
 
 static void bench_prefill(bench *b, qwen3_dtype type)

@@ -94,7 +94,8 @@ typedef enum qwen3_isa {
     QWEN3_ISA_AVX512,      /* x86-64: AVX-512 F, BW, DQ, VL */
     QWEN3_ISA_AVX512_VNNI, /* x86-64: these and AVX-512 VNNI, for activations of 8 bits where weights are quantised */
     QWEN3_ISA_AVX512_BF16, /* x86-64: these and AVX-512 BF16 */
-    QWEN3_ISA_AMX,         /* x86-64: these and AMX with BF16, where the operating system lets the process use it */
+    QWEN3_ISA_AMX,         /* x86-64: these and AMX with BF16 and INT8, where the operating system lets the process
+                              use it */
     QWEN3_ISA_NEON,        /* 64-bit Arm: Advanced SIMD */
     QWEN3_ISA_NEON_DOT,    /* 64-bit Arm: the same with SDOT (Armv8.2), for activations of 8 bits where weights are
                               quantised */

@@ -7,8 +7,8 @@
  *   Q8: by pairs of i: nr outputs x 2 signed bytes, i even first
  *   Q4: by eights of i: nr outputs x one little-endian 32-bit word; its low half holds the codes of i = 0, 2, 4, 6,
  *       its high half those of i = 1, 3, 5, 7, the lowest bits first
- * so that one vector load gives values of many outputs, and for Q4 shifts of 16-bit elements leave the codes of a
- * pair (i, i + 1) in the halves of a 32-bit element.
+ * so that one vector load gives values of many outputs, and for Q4 the low and the high halves of its bytes are the
+ * codes of i = 0, 4, 1, 5 and 2, 6, 3, 7.
  */
 #ifndef QWEN3_KERNELS_BLOCKS_H
 #define QWEN3_KERNELS_BLOCKS_H

@@ -2,7 +2,7 @@
  *
  * A panel (nr outputs) is cut along k into pieces that stay in the second-level cache while all rows of x
  * pass by, mr at a time (Goto & van de Geijn 2008; x is small enough here to need no packing). Pieces of
- * quantised panels are expanded for the rows to share, unless these are few and a tile takes them as they are.
+ * quantised panels are expanded for the rows to share, unless a tile takes them as they are.
  */
 #include "base/memory.h"
 #include "kernels/blocks.h"
@@ -13,8 +13,6 @@
  * than one, the first reads a piece of FEW_PIECE_BYTES, and the others find it in the first-level cache. */
 #define FEW_TILES 3
 #define FEW_PIECE_BYTES ((size_t)16 * 1024)
-/* Rows that pay for expanding a piece, where a tile can do without: more than this many tiles of them. */
-#define DIRECT_TILES 2
 /* Of a piece that is expanded, on the stack of the calling thread. */
 #define EXPANDED_BYTES ((size_t)64 * 1024)
 /* Groups (32 bits per output each) that are packed at once: of one row two or more cache lines. */
@@ -206,9 +204,8 @@ void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride,
                  const void *next)
 {
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
-    const bool expand = g->expand && (!g->tile || m > DIRECT_TILES * (size_t)g->mr);
-    const size_t k_piece = expand ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
-                                  : piece_bytes(g, m) / group_bytes * (size_t)g->kr;
+    const size_t k_piece = g->expand ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
+                                     : piece_bytes(g, m) / group_bytes * (size_t)g->kr;
     for (size_t out = n0; out < n1; out += nr) {
         size_t i = k0;
         do { /* once at least: an empty sum is 0 */
@@ -224,7 +221,7 @@ void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride,
             else
                 p.next = out + nr < n1 ? gemm_at(g, w, k, out + nr, k0) : next;
             p.next_bytes = min_size(k1 - k0, k_piece) / (size_t)g->kr * group_bytes;
-            if (expand)
+            if (g->expand)
                 expanded_rows(g, m, x_stride, y_stride, end - i, &p);
             else
                 piece_rows(g, m, x_stride, y_stride, &p);

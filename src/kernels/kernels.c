@@ -78,10 +78,11 @@ static bool amx_allowed;
  * know them, and where a thread has a stack for signals (sigaltstack) that is too small to save them on. */
 static void ask_for_amx(void)
 {
-    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };                /* in EDX of CPUID leaf 7 */
-    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 }; /* since Linux 5.16 */
+    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 }; /* in EDX of CPUID leaf 7 */
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };      /* since Linux 5.16 */
+    const unsigned needed = AMX_BF16 | AMX_TILE | AMX_INT8;
     unsigned eax, ebx, ecx, edx;
-    amx_allowed = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && edx & AMX_BF16 && edx & AMX_TILE &&
+    amx_allowed = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & needed) == needed &&
                   syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 

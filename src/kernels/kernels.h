@@ -6,9 +6,9 @@
  *
  * Types. Weights are stored as F32, BF16, or in quantised blocks Q8, Q4 (blocks.h), keys and values as F32, BF16
  * or bytes that become BF16 ("storage"). Activations that enter a matrix product are F32, BF16 or Q8 ("activation"):
- * with BF16 storage the levels with BF16 instructions, and AMX with Q8 and Q4 too, multiply BF16 by BF16 with f32
- * accumulation; the other levels with dot products of bytes multiply Q8 and Q4 by activations of 8 bits; all others
- * widen storage to f32 and keep f32 activations. Everything else (residual stream, outputs of products, scores, partial
+ * with BF16 storage the levels with BF16 instructions multiply BF16 by BF16 with f32 accumulation; the levels with dot
+ * products of bytes multiply Q8 and Q4 by activations of 8 bits; all others widen storage to f32 and keep f32
+ * activations. Everything else (residual stream, outputs of products, scores, partial
  * results) is f32.
  *
  * BF16 conversion rounds to nearest even; NaN stays NaN.
@@ -96,11 +96,11 @@ typedef struct gemm_kernel {
      * depend on its company, nor on cutting k, at multiples of ACTIVATION_PAD, into calls that accumulate.
      * ahead: NULL, or weights that will be multiplied next. After every AHEAD_STEP values the tile may ask the caches
      * for the next ahead_bytes from there, and for the rows of x that follow its own; it does not read them.
-     * NULL for Q8 and Q4 where the level has none: gemm always expands. */
+     * NULL for Q8 and Q4 where the level has no products of bytes: gemm expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
                  bool accumulate, const void *ahead, size_t ahead_bytes);
-    /* Q8, Q4: writes k_groups groups of a panel as a panel of the kernel `expanded`, of the same activation and nr:
-     * scale * value, exact in F32, rounded in BF16. */
+    /* Q8, Q4 without a tile: writes k_groups groups of a panel as a panel of the F32 kernel `expanded`, of the same
+     * activation and nr: scale * value, exactly. */
     void (*expand)(size_t k_groups, const void *w, void *panel);
     const struct gemm_kernel *expanded;
     /* Q8, Q4: kernels.quantise of the level; set for all levels in one place (kernels.c). */
@@ -164,8 +164,8 @@ typedef struct kernels {
     /* For measuring limits. Reads every byte of p[0..bytes) (64-byte aligned, multiple of 1 KiB) and
      * returns something that depends on it. */
     uint64_t (*read_memory)(const void *p, size_t bytes);
-    /* Multiply-adds from registers only, of the kind that gemm[type] is made of; returns the number of
-     * floating-point operations done (2 per multiply-add), about 1e6 per iteration of `n`. */
+    /* Multiply-adds from registers only, of the kind that gemm[type] is made of and as many as its instruction can do
+     * at a time; returns the number of operations done (2 per multiply-add), about 1e6 per iteration of `n`. */
     uint64_t (*multiply_add[DTYPE_COUNT])(size_t n);
 } kernels;
 
@@ -207,8 +207,7 @@ void gemm_repack_rows(const gemm_kernel *g, void *panel, size_t at, size_t rows,
  * thread. n0 is a multiple of nr, n1 too or equal to n; k0 a multiple of kr, k1 too or equal to k. Exactly
  * n1 - n0 columns of each row of y are written. x rows obey ACTIVATION_PAD.
  * next: NULL, or the packed panel that this thread will multiply with after this call; it is brought into the caches.
- * A row's result does not depend on m, but for Q8 and Q4 with a tile of BF16 activations: up to 2 mr rows are
- * multiplied with the unrounded weights, more rows with weights that were expanded once for all of them. */
+ * A row's result does not depend on m. */
 void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k,
                  size_t n0, size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate,
                  const void *next);

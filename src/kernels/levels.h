@@ -17,9 +17,10 @@ void kernels_init_avx512(kernels *k);
 void kernels_init_avx512_vnni(kernels *k);
 void kernels_init_avx512_bf16(kernels *k);
 void kernels_init_amx(kernels *k);
-/* Q8 and Q4 with BF16 activations, expanded to gemm[BF16] of the table (kernels_avx512_bf16.c); for levels whose BF16
- * products outrun those of bytes. */
-void kernels_bf16_blocks(kernels *k);
+/* The part of kernels_init_amx that needs vectors (kernels_amx_int8.c), and the entries of the level that few rows are
+ * left to (kernels_avx512_vnni.c). */
+void kernels_amx_int8(kernels *k);
+extern const gemm_kernel kernels_vnni_q8, kernels_vnni_q4;
 #elif defined(__aarch64__)
 void kernels_init_neon(kernels *k);
 void kernels_init_neon_dot(kernels *k);

@@ -13,8 +13,8 @@
 /* Entries of the table; MR and NR are those of the level. */
 #define GEMM_ELEMENTS(storage, activation, kr, tile)                                                                   \
     ((gemm_kernel){storage, activation, MR, NR, kr, sizeof(uint32_t), tile, NULL, NULL, NULL})
-#define GEMM_BLOCKS(storage, block_bytes, tile, expand, expanded)                                                      \
-    ((gemm_kernel){storage, (expanded)->activation, MR, NR, BLOCK, block_bytes, tile, expand, expanded, NULL})
+#define GEMM_BLOCKS(storage, block_bytes, expand, expanded)                                                            \
+    ((gemm_kernel){storage, (expanded)->activation, MR, NR, BLOCK, block_bytes, NULL, expand, expanded, NULL})
 
 /* Tiles of fewer rows read as fast as the hardware does by itself. */
 #define ASKING_ROWS 3

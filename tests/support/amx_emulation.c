@@ -85,15 +85,22 @@ static inline float flush(float x)
     return fabsf(x) < FLT_MIN ? copysignf(0.0f, x) : x;
 }
 
-void amx_add_products_bf16(int sums, int rows, int columns)
+/* What all products fault on. */
+static void check_product(int sums, int rows, int columns)
 {
     const amx_config *c = &state.config;
-    tile *const sum = configured_tile(sums), *const a = configured_tile(rows), *const b = configured_tile(columns);
     check(sums != rows && sums != columns && rows != columns, "a tile is named twice");
     check(c->bytes[sums] % 4 == 0 && c->bytes[rows] % 4 == 0, "columns are not whole");
     check(c->rows[sums] == c->rows[rows], "rows of the sums and of the first factor differ");
     check(c->bytes[sums] == c->bytes[columns], "columns of the sums and of the second factor differ");
     check(c->bytes[rows] == 4 * c->rows[columns], "inner dimensions differ");
+}
+
+void amx_add_products_bf16(int sums, int rows, int columns)
+{
+    const amx_config *c = &state.config;
+    tile *const sum = configured_tile(sums), *const a = configured_tile(rows), *const b = configured_tile(columns);
+    check_product(sums, rows, columns);
     const int outputs = AMX_BYTES / 4; /* past the configured ones are zeros */
     float weight[2][AMX_ROWS][AMX_BYTES / 4];
     for (int k = 0; k < c->rows[columns]; k++) {
@@ -122,6 +129,21 @@ void amx_add_products_bf16(int sums, int rows, int columns)
     }
 }
 
+void amx_add_products_int8(int sums, int rows, int columns)
+{
+    const amx_config *c = &state.config;
+    tile *const sum = configured_tile(sums), *const a = configured_tile(rows), *const b = configured_tile(columns);
+    check_product(sums, rows, columns);
+    for (int m = 0; m < c->rows[rows]; m++) {
+        uint32_t total[AMX_BYTES / 4]; /* modulo 2^32 */
+        memcpy(total, sum->data[m], sizeof total);
+        for (int k = 0; k < c->rows[columns]; k++)
+            for (int n = 0; n < AMX_BYTES; n++)
+                total[n / 4] += (uint32_t)((int8_t)a->data[m][4 * k + n % 4] * (int8_t)b->data[k][n]);
+        memcpy(sum->data[m], total, c->bytes[sums]);
+    }
+}
+
 /* ---- The level --------------------------------------------------------------------------------- */
 
 void kernels_init_amx_emulated(kernels *k);
@@ -130,14 +152,18 @@ static kernels level;
 
 static void build(void)
 {
-    const kernels *const bf16_level = kernels_get(QWEN3_ISA_AVX512_BF16);
-    const kernels *const below = bf16_level ? bf16_level : kernels_get(QWEN3_ISA_AVX2);
+    static const qwen3_isa bases[] = {QWEN3_ISA_AVX512_BF16, QWEN3_ISA_AVX512_VNNI, QWEN3_ISA_AVX2};
+    const kernels *below = NULL;
+    for (size_t i = 0; !below && i < sizeof bases / sizeof *bases; i++)
+        below = kernels_get(bases[i]);
     if (!below)
         return;
     level = *below;
     kernels_init_amx_emulated(&level);
-    for (int type = QWEN3_DTYPE_Q8; !bf16_level && type <= QWEN3_DTYPE_Q4; type++)
+    for (int type = QWEN3_DTYPE_Q8; !kernels_get(QWEN3_ISA_AVX512_VNNI) && type <= QWEN3_DTYPE_Q4; type++) {
         level.gemm[type] = below->gemm[type];
+        level.multiply_add[type] = below->multiply_add[type];
+    }
     for (int type = 0; type < DTYPE_COUNT; type++) /* as kernels.c does for the real levels */
         level.gemm[type].quantise = level.quantise[type];
     level.below = below;

@@ -35,5 +35,8 @@ _Static_assert(sizeof(amx_config) == 64, "as the instruction reads it");
 /* sums[m, n] += rows[m, k] x columns[k, n] of pairs of BF16: TDPBF16PS. */
 #define amx_add_products_bf16(sums, rows, columns)                                                                     \
     __asm__ volatile("tdpbf16ps %%tmm" #columns ", %%tmm" #rows ", %%tmm" #sums:)
+/* The same of fours of signed bytes, with sums of 32 bits: TDPBSSD. */
+#define amx_add_products_int8(sums, rows, columns)                                                                     \
+    __asm__ volatile("tdpbssd %%tmm" #columns ", %%tmm" #rows ", %%tmm" #sums:)
 
 #endif

@@ -1,4 +1,4 @@
-/* kernels_amx.c - BF16 x BF16 products with f32 sums in tile registers (TDPBF16PS).
+/* kernels_amx.c - BF16 x BF16 products with f32 sums in tile registers (TDPBF16PS); for bytes see kernels_amx_int8.c.
  *
  * A panel's groups are pairs, so 16 of them are the second operand as they stand, and 16 rows of x are the first: four
  * tiles hold the sums of 16 rows and all 64 outputs, which leaves one for x and three for weights. The ends of rows and
@@ -113,14 +113,10 @@ static uint64_t multiply_add(size_t n)
     return steps * operations;
 }
 
-/* Tiles of BF16 outrun products of bytes by vectors: many rows of blocks are expanded for them, few rows read the
- * blocks as they are. */
 void kernels_init_amx(kernels *k)
 {
     gemm_kernel *g = &k->gemm[QWEN3_DTYPE_BF16];
     *g = (gemm_kernel){QWEN3_DTYPE_BF16, QWEN3_DTYPE_BF16, MR, NR, 2, PAIR_BYTES, tile_bf16, NULL, NULL, NULL};
     k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add;
-    kernels_bf16_blocks(k);
-    k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add;
-    k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add;
+    kernels_amx_int8(k);
 }

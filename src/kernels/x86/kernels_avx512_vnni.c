@@ -219,11 +219,15 @@ static uint64_t multiply_add(size_t n)
     return (uint64_t)steps * MR * VECS * 128;
 }
 
+const gemm_kernel kernels_vnni_q8 = {QWEN3_DTYPE_Q8, QWEN3_DTYPE_Q8, MR,   NR,   BLOCK,
+                                     Q8_BLOCK_BYTES, tile_q8,        NULL, NULL, NULL};
+const gemm_kernel kernels_vnni_q4 = {QWEN3_DTYPE_Q4, QWEN3_DTYPE_Q8, MR,   NR,   BLOCK,
+                                     Q4_BLOCK_BYTES, tile_q4,        NULL, NULL, NULL};
+
 void kernels_init_avx512_vnni(kernels *k)
 {
-    gemm_kernel *q8 = &k->gemm[QWEN3_DTYPE_Q8], *q4 = &k->gemm[QWEN3_DTYPE_Q4];
-    *q8 = (gemm_kernel){QWEN3_DTYPE_Q8, QWEN3_DTYPE_Q8, MR, NR, BLOCK, Q8_BLOCK_BYTES, tile_q8, NULL, NULL, NULL};
-    *q4 = (gemm_kernel){QWEN3_DTYPE_Q4, QWEN3_DTYPE_Q8, MR, NR, BLOCK, Q4_BLOCK_BYTES, tile_q4, NULL, NULL, NULL};
+    k->gemm[QWEN3_DTYPE_Q8] = kernels_vnni_q8;
+    k->gemm[QWEN3_DTYPE_Q4] = kernels_vnni_q4;
     k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add;
     k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add;
 }
