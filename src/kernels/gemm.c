@@ -13,6 +13,9 @@
  * than one, the first reads a piece of FEW_PIECE_BYTES, and the others find it in the first-level cache. */
 #define FEW_TILES 3
 #define FEW_PIECE_BYTES ((size_t)16 * 1024)
+/* Of more tiles of rows, the last so many ask for the weights that come next, so that these are not driven out of the
+ * caches again by the rows of x that pass through. */
+#define ASKING_TILES ((size_t)16)
 /* Rows that pay for expanding a piece, where a tile can do without: more than this many tiles of them. */
 #define DIRECT_TILES 2
 /* Of a piece that is expanded, on the stack of the calling thread. */
@@ -159,28 +162,29 @@ static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const
         memcpy(y + (size_t)r * y_stride, whole + (size_t)r * nr, p->cols * sizeof(float));
 }
 
-/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. While many pass over this piece they ask for
- * the next one, each for its share. */
+/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. Where many pass over this piece the last ones
+ * ask for the next one, each for its share. */
 static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *p)
 {
     const size_t tiles = (m + (size_t)g->mr - 1) / (size_t)g->mr;
     const size_t steps = p->k_groups * (size_t)g->kr / AHEAD_STEP;
-    const unsigned char *ahead = tiles > FEW_TILES ? p->next : NULL;
+    const unsigned char *const next = tiles > FEW_TILES ? p->next : NULL;
+    const size_t asking = tiles < ASKING_TILES ? tiles : ASKING_TILES;
     size_t ask = 0, asked = 0;
-    if (steps > 0 && ahead)
-        ask = (p->next_bytes / tiles / steps + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    if (steps > 0 && next)
+        ask = (p->next_bytes / asking / steps + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     for (size_t t = 0; t < tiles; t++) {
         const size_t row = t * m / tiles;
         const int rows = (int)((t + 1) * m / tiles - row);
         const void *x = (const unsigned char *)p->x + activation_bytes(g->activation, row * x_stride);
         float *y = p->y + row * y_stride;
+        const bool asks = next && t + asking >= tiles && asked < p->next_bytes;
+        const unsigned char *ahead = asks ? next + asked : next;
         if (p->cols == (size_t)g->nr)
-            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ahead, ask);
+            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ahead, asks ? ask : 0);
         else
             tile_edge(g, rows, p, x, x_stride, y, y_stride);
-        asked += steps * ask;
-        if (ahead)
-            ahead = asked < p->next_bytes ? p->next + asked : p->next;
+        asked += asks ? steps * ask : 0;
     }
 }
 
