@@ -201,10 +201,9 @@ static void run_exp_sum(const kernels *k, float *x, const float *y, bf16 *z)
     k->exp_sum(VECTOR, x, 1.0f, z, QWEN3_DTYPE_BF16);
 }
 
-static void run_rope(const kernels *k, float *x, const float *y, bf16 *z)
+static void run_norm_rope(const kernels *k, float *x, const float *y, bf16 *z)
 {
-    (void)z;
-    k->rope(VECTOR, x, y, y + VECTOR / 2);
+    k->norm_rope(VECTOR, x, y, 1e-6f, y, y + VECTOR / 2, 1.0f, z, QWEN3_DTYPE_BF16);
 }
 
 static void run_add(const kernels *k, float *x, const float *y, bf16 *z)
@@ -224,7 +223,7 @@ static void run_max(const kernels *k, float *x, const float *y, bf16 *z)
 static void bench_vectors(const kernels *k, float *x, float *y, bf16 *z)
 {
     static const vector_case cases[] = {{"rms_norm", run_rms_norm}, {"silu_mul", run_silu_mul},
-                                        {"exp_sum", run_exp_sum},   {"rope", run_rope},
+                                        {"exp_sum", run_exp_sum},   {"norm_rope", run_norm_rope},
                                         {"add", run_add},           {"max", run_max}};
     printf("  ns per 16 elements of %d:", VECTOR);
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {

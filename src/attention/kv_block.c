@@ -32,31 +32,61 @@ size_t attention_q_stride(const attention_shape *shape)
 
 /* Dimensions that are converted at once; a multiple of nr and kr of every level. */
 #define STORE_DIMS ((size_t)64)
+/* Slots that are written at once where they all come together; a multiple of kr that divides nr at every level. */
+#define STORE_SLOTS ((size_t)4)
 
-/* n <= STORE_DIMS values of a key, of `size` bytes each, into its place in a panel: kr at a time, nr * kr elements
- * apart. */
-static void store_key(const gemm_kernel *g, size_t n, size_t size, const void *values, char *at)
+/* Some dimensions of a key or value, in the storage type. A group of kr of them has 32 bits. */
+typedef union stored {
+    float f32[STORE_DIMS];
+    bf16 bf16[STORE_DIMS];
+    uint32_t group[STORE_DIMS];
+} stored;
+
+/* The groups of `slots` keys, which lie side by side, in a panel: nr groups from one to the next. */
+static void store_keys(const gemm_kernel *g, size_t slots, size_t n, const stored *key, unsigned char *at)
 {
-    const size_t kr = (size_t)g->kr, step = (size_t)g->nr * kr * size;
-    const char *from = values;
-    for (size_t i = 0; i < n && size > 1; i += kr, at += step)
-        memcpy(at, from + i * size, sizeof(uint32_t));
-    for (size_t i = 0; i < n && size == 1; i += kr, at += step)
-        memcpy(at, from + i, sizeof(uint16_t));
+    const size_t groups = (n + (size_t)g->kr - 1) / (size_t)g->kr, step = (size_t)g->nr * sizeof(uint32_t);
+    if (slots == STORE_SLOTS) {
+        for (size_t i = 0; i < groups; i++, at += step) {
+            const uint32_t four[STORE_SLOTS] = {key[0].group[i], key[1].group[i], key[2].group[i], key[3].group[i]};
+            memcpy(at, four, sizeof four);
+        }
+        return;
+    }
+    for (size_t s = 0; s < slots; s++)
+        for (size_t i = 0; i < groups; i++)
+            memcpy(at + s * sizeof(uint32_t) + i * step, &key[s].group[i], sizeof(uint32_t));
 }
 
-/* n <= STORE_DIMS values of a value, one for each output, kr elements apart in panels of nr. */
-static void store_value(const gemm_kernel *g, size_t n, size_t size, const void *values, char *at)
+/* BF16 values of slots 2 i and 2 i + 1 are the pairs of a group: n outputs of a panel. */
+static void store_pair(size_t n, const bf16 *even, const bf16 *odd, unsigned char *at)
 {
-    const size_t nr = (size_t)g->nr;
-    for (size_t panel = 0; panel < n; panel += nr, at += KV_BLOCK * nr * size) {
-        const size_t end = panel + nr < n ? panel + nr : n;
-        for (size_t i = panel; i < end && size == sizeof(float); i++)
-            memcpy(at + (i - panel) * sizeof(float), (const float *)values + i, sizeof(float));
-        for (size_t i = panel; i < end && size == sizeof(bf16); i++)
-            memcpy(at + (i - panel) * 2 * sizeof(bf16), (const bf16 *)values + i, sizeof(bf16));
-        for (size_t i = panel; i < end && size == 1; i++)
-            memcpy(at + (i - panel) * 2, (const int8_t *)values + i, 1);
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t pair = even[i] | (uint32_t)odd[i] << 16;
+        memcpy(at + i * sizeof pair, &pair, sizeof pair);
+    }
+}
+
+/* The values of `slots` slots from `slot` on; at: where slot 0 has its first output. */
+static void store_values(const gemm_kernel *g, size_t slot, size_t slots, size_t n, const stored *value,
+                         unsigned char *at)
+{
+    const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
+    for (size_t first = 0; first < n; first += nr, at += KV_BLOCK / kr * nr * sizeof(uint32_t)) {
+        const size_t outputs = n - first < nr ? n - first : nr;
+        for (size_t s = 0; s < slots; s++) {
+            unsigned char *group = at + (slot + s) / kr * nr * sizeof(uint32_t);
+            const size_t place = (slot + s) % kr * sizeof(bf16);
+            if (kr == 1) {
+                memcpy(group, value[s].f32 + first, outputs * sizeof(float));
+            } else if (place == 0 && s + 1 < slots) {
+                store_pair(outputs, value[s].bf16 + first, value[s + 1].bf16 + first, group);
+                s++;
+            } else {
+                for (size_t i = 0; i < outputs; i++)
+                    memcpy(group + i * sizeof(uint32_t) + place, &value[s].bf16[first + i], sizeof(bf16));
+            }
+        }
     }
 }
 
@@ -98,54 +128,72 @@ static void store_q8(const attention_shape *shape, void *k, void *v, size_t slot
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim;
-    char *k_slot = (char *)k + KV_BLOCK * sizeof(float) + slot / nr * round_up(dim, kr) * nr + slot % nr * kr;
-    char *v_slot = (char *)v + KV_BLOCK * sizeof(float) + slot / kr * nr * kr + slot % kr;
+    int8_t *k_slot = (int8_t *)k + KV_BLOCK * sizeof(float) + slot / nr * round_up(dim, kr) * nr + slot % nr * kr;
+    int8_t *v_slot = (int8_t *)v + KV_BLOCK * sizeof(float) + slot / kr * nr * kr + slot % kr;
     float key_inverse, value_inverse;
     ((float *)k)[slot] = scale_of(dim, key, &key_inverse);
     ((float *)v)[slot] = scale_of(dim, value, &value_inverse);
-    for (size_t i = 0; i < dim; i += STORE_DIMS) {
+    for (size_t i = 0; i < dim; i += STORE_DIMS, k_slot += STORE_DIMS * nr) {
         const size_t n = dim - i < STORE_DIMS ? dim - i : STORE_DIMS;
         int8_t q[STORE_DIMS] = {0}; /* what a last group has past the key is 0 */
         to_bytes(n, key_inverse, key + i, q);
-        store_key(g, n, 1, q, k_slot + i * nr);
+        for (size_t j = 0; j < n; j += kr)
+            memcpy(k_slot + j * nr, q + j, sizeof(uint16_t));
         to_bytes(n, value_inverse, value + i, q);
-        store_value(g, n, 1, q, v_slot + i * KV_BLOCK);
+        for (size_t j = 0; j < n; j++)
+            v_slot[(i + j) / nr * nr * KV_BLOCK + (i + j) % nr * kr] = q[j];
     }
 }
 
 /* A value of zeros, of which Q8 needs no more than the scale. kr is 1 or 2: there is one such slot, or none. */
 void kv_block_end(const attention_shape *shape, void *v, size_t count)
 {
-    static const float zeros[STORE_DIMS];
+    static const stored zeros;
     const gemm_kernel *g = attention_gemm(shape);
-    const size_t size = dtype_size(g->storage), nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim;
-    if (count % kr == 0)
+    const size_t dim = shape->head_dim;
+    if (count % (size_t)g->kr == 0)
         return;
     if (shape->kv_type == QWEN3_DTYPE_Q8) {
         ((float *)v)[count] = 0;
         return;
     }
-    char *v_slot = (char *)v + (count / kr * nr * kr + count % kr) * size;
     for (size_t i = 0; i < dim; i += STORE_DIMS)
-        store_value(g, dim - i < STORE_DIMS ? dim - i : STORE_DIMS, size, zeros, v_slot + i * KV_BLOCK * size);
+        store_values(g, count, 1, dim - i < STORE_DIMS ? dim - i : STORE_DIMS, &zeros,
+                     (unsigned char *)v + i * KV_BLOCK * dtype_size(g->storage));
 }
 
-void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, const float *key, const float *value)
+/* Some slots of one panel. */
+static void store_elements(const attention_shape *shape, void *k, void *v, size_t slot, size_t slots, const float *key,
+                           const float *value)
 {
-    if (shape->kv_type == QWEN3_DTYPE_Q8) {
-        store_q8(shape, k, v, slot, key, value);
-        return;
-    }
     const gemm_kernel *g = attention_gemm(shape);
-    const size_t size = dtype_size(g->storage), nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim;
-    char *k_slot = (char *)k + (slot / nr * round_up(dim, kr) * nr + slot % nr * kr) * size;
-    char *v_slot = (char *)v + (slot / kr * nr * kr + slot % kr) * size;
+    const size_t nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim, size = dtype_size(g->storage);
+    unsigned char *k_at = (unsigned char *)k + (slot / nr * round_up(dim, kr) * nr + slot % nr * kr) * size, *v_at = v;
+    stored converted[STORE_SLOTS];
     for (size_t i = 0; i < dim; i += STORE_DIMS) {
         const size_t n = dim - i < STORE_DIMS ? dim - i : STORE_DIMS;
-        float converted[STORE_DIMS] = {0}; /* what a last group has past the key is 0 */
-        shape->kernels->scale(n, 1.0f, key + i, converted, g->storage);
-        store_key(g, n, size, converted, k_slot + i * nr * size);
-        shape->kernels->scale(n, 1.0f, value + i, converted, g->storage);
-        store_value(g, n, size, converted, v_slot + i * KV_BLOCK * size);
+        for (size_t s = 0; s < slots; s++) {
+            converted[s].group[(n - 1) / kr] = 0; /* what a last group has past the key is 0 */
+            shape->kernels->scale(n, 1.0f, key + s * dim + i, &converted[s], g->storage);
+        }
+        store_keys(g, slots, n, converted, k_at + i * nr * size);
+        for (size_t s = 0; s < slots; s++)
+            shape->kernels->scale(n, 1.0f, value + s * dim + i, &converted[s], g->storage);
+        store_values(g, slot, slots, n, converted, v_at + i * KV_BLOCK * size);
+    }
+}
+
+void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, size_t slots, const float *key,
+                    const float *value)
+{
+    for (const size_t end = slot + slots, dim = shape->head_dim; slot < end;) {
+        const bool bytes = shape->kv_type == QWEN3_DTYPE_Q8;
+        const size_t aligned = bytes ? slot + 1 : slot / STORE_SLOTS * STORE_SLOTS + STORE_SLOTS;
+        const size_t n = aligned < end ? aligned - slot : end - slot;
+        if (bytes)
+            store_q8(shape, k, v, slot, key, value);
+        else
+            store_elements(shape, k, v, slot, n, key, value);
+        slot += n, key += n * dim, value += n * dim;
     }
 }

@@ -45,9 +45,7 @@ static void pack_keys(const team *t, const operator_call *op)
         void *page = kv_shard_page(s, op->shards[0], i);
         for (size_t h = 0; h < s->kv_heads; h++) {
             size_t from = ((i / blocks * a->kv_heads + op->kv_head0 + h) * a->kv_len + op->key0 + first) * a->head_dim;
-            for (size_t slot = 0; slot < n; slot++)
-                kv_block_store(s, kv_page_k(s, page, h), kv_page_v(s, page, h), slot, a->k + from + slot * a->head_dim,
-                               a->v + from + slot * a->head_dim);
+            kv_block_store(s, kv_page_k(s, page, h), kv_page_v(s, page, h), 0, n, a->k + from, a->v + from);
         }
     }
 }

@@ -1,8 +1,8 @@
 /* run.c - the tiles of all jobs on the threads of a team.
  *
  * A job is cut into tiles of queries and, where tiles would be too few or too uneven for the threads (one query
- * against a long cache), each tile into parts of its keys. Threads take the pieces one by one, the most expensive
- * first. The first part of a tile works on the job's own partials, the others on partials in the workspace, which
+ * against a long cache), each tile into parts of its keys. Threads take the pieces one by one, of some heads at a time,
+ * the most expensive first. The first part of a tile works on the job's own partials, the others on partials in the workspace, which
  * are merged at the end in the order of the keys. How the work is cut depends on the jobs and the number of
  * threads planned for, never on timing.
  *
@@ -212,6 +212,15 @@ static void run_item(const work *w, const piece *p, size_t kv_head, void *worksp
         }
 }
 
+/* Item i of all pieces and heads: as many heads at a time as there are threads, so that threads keep to a head, whose
+ * keys and values are in their caches then. */
+static void run_numbered(const work *w, const piece *pieces, size_t n_pieces, size_t i, void *workspace)
+{
+    const size_t most = smaller((size_t)w->threads, w->shape->kv_heads), first = i / (n_pieces * most) * most;
+    const size_t heads = smaller(most, w->shape->kv_heads - first), rest = i - first * n_pieces;
+    run_item(w, &pieces[rest / heads], first + rest % heads, workspace);
+}
+
 /* Merges the parts of the tiles into the job's partials; tiles and heads are dealt out to the threads. */
 static void merge_parts(const work *w, const team *t, const float *partials)
 {
@@ -264,7 +273,7 @@ void attention_run(team *t, const attention_shape *shape, const attention_algori
     if (t->tid < threads) {
         void *own = (char *)workspace->data + at.threads_at + at.thread_bytes * (size_t)t->tid;
         for (size_t i; (i = team_loop_next(t)) < items;)
-            run_item(&w, &pieces[i / shape->kv_heads], i % shape->kv_heads, own);
+            run_numbered(&w, pieces, at.pieces, i, own);
     }
     team_barrier(t);
     if (at.pieces > at.tiles) {

@@ -38,10 +38,16 @@ static int32_t largest_position(const attention_job *tile)
     return largest;
 }
 
+/* The last position that some query of the tile may see. */
+static int32_t last_position(const attention_shape *shape, const attention_job *tile)
+{
+    return shape->causal ? largest_position(tile) : INT32_MAX;
+}
+
 size_t tile_visible_blocks(const attention_shape *shape, const attention_job *tile, size_t *next, size_t limit,
                            const kv_block **blocks)
 {
-    int32_t last = shape->causal ? largest_position(tile) : INT32_MAX;
+    const int32_t last = last_position(shape, tile);
     size_t n = 0;
     for (; *next < tile->n_blocks && n < limit; ++*next) {
         const kv_block *b = &tile->blocks[*next];
@@ -67,6 +73,16 @@ static void mask_scores(const kv_block *b, bool causal, int32_t position, const 
             s[j] = position_of(b, j) <= position ? s[j] : -INFINITY;
     for (int32_t j = b->count; j < KV_BLOCK; j++)
         s[j] = -INFINITY;
+}
+
+/* Slots of a block up to the last one that some query of the tile may see. */
+static size_t visible_slots(const kv_block *b, int32_t last)
+{
+    int32_t slots = b->count;
+    if (b->max_position > last)
+        while (slots > 0 && position_of(b, slots - 1) > last)
+            slots--;
+    return (size_t)slots;
 }
 
 /* y[queries, n] (+)= x W^T with the first `used` values of W[n, k] in bytes (kv_block). Few enough of them are expanded
@@ -97,18 +113,19 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t queries = tile->rows * shape->group, dim = shape->head_dim, q_stride = attention_q_stride(shape);
-    int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX;
+    const int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX, last = last_position(shape, tile);
     for (size_t i = 0; i < n; i++, s += KV_BLOCK) {
         const kv_block *b = blocks[i];
-        /* Panels without a key are not read; the scores of slots past the last key are set below. */
-        const size_t panels_end = round_up((size_t)b->count, (size_t)g->nr);
+        const void *next = i + 1 < n ? blocks[i + 1]->k : blocks[0]->v;
+        /* Panels without a key that is seen are not read; their scores are set below. */
+        const size_t panels_end = round_up(visible_slots(b, last), (size_t)g->nr);
         const size_t slots = panels_end < KV_BLOCK ? panels_end : KV_BLOCK;
         if (b->row_stride)
             shape->kernels->dot_rows(queries, (size_t)b->count, dim, tile->q, q_stride, b->k, b->row_stride, s, stride);
         else if (shape->kv_type == QWEN3_DTYPE_Q8)
             scores_q8(shape, queries, tile->q, b, slots, s, stride, panel);
         else
-            gemm(g, queries, tile->q, q_stride, b->k, KV_BLOCK, dim, 0, slots, 0, dim, s, stride, false);
+            gemm_before(g, queries, tile->q, q_stride, b->k, KV_BLOCK, dim, 0, slots, 0, dim, s, stride, false, next);
         if (b->count == KV_BLOCK && b->max_position <= first && !tile->mask)
             continue;
         for (size_t r = 0; r < tile->rows; r++)
@@ -165,10 +182,12 @@ void tile_values(const attention_shape *shape, const attention_job *tile, size_t
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t queries = tile->rows * shape->group, dim = shape->head_dim;
+    const int32_t last = last_position(shape, tile);
     const char *p_block = p;
     for (size_t i = 0; i < n; i++, p_block += KV_BLOCK * dtype_size(g->activation)) {
         const kv_block *b = blocks[i];
-        const size_t slots = (size_t)b->count;
+        const void *next = i + 1 < n ? blocks[i + 1]->v : NULL;
+        const size_t slots = visible_slots(b, last);
         if (b->row_stride)
             shape->kernels->weighted_rows(queries, slots, dim, (const float *)(const void *)p_block, stride, b->v,
                                           b->row_stride, tile->o, dim);
@@ -176,8 +195,8 @@ void tile_values(const attention_shape *shape, const attention_job *tile, size_t
             multiply_q8(shape, queries, p_block, stride, kv_block_q8(b->v), dim, KV_BLOCK, slots, tile->o, dim, true,
                         panel);
         else
-            gemm(g, queries, p_block, stride, b->v, dim, KV_BLOCK, 0, dim, 0, round_up(slots, (size_t)g->kr), tile->o,
-                 dim, true);
+            gemm_before(g, queries, p_block, stride, b->v, dim, KV_BLOCK, 0, dim, 0, round_up(slots, (size_t)g->kr),
+                        tile->o, dim, true, next);
     }
 }
 

@@ -29,44 +29,50 @@ static float *qkv_head(const qwen3_session *s, size_t i, size_t unit)
     }
 }
 
-/* Norm and rotation of one head of q or k, in place. */
-static void rotate_head(const qwen3_session *s, const layer_weights *w, size_t i, size_t unit, float *head)
+/* Norm and rotation of head `unit` of q or k, of q times the softmax scale. y may be head where y_type is F32. */
+static void rotate_head(const qwen3_session *s, const layer_weights *w, size_t i, size_t unit, const float *head,
+                        void *y, qwen3_dtype y_type)
 {
-    const kernels *k = s->model->kernels;
-    size_t heads = session_heads(s), d = s->shape.head_dim;
-    if (unit >= heads + s->shape.kv_heads)
-        return;
-    k->rms_norm(d, head, unit < heads ? w->q_norm : w->k_norm, (float)s->model->config.rms_norm_eps, head,
-                QWEN3_DTYPE_F32);
-    k->rope(d, head, s->b.cosines + i * (d / 2), s->b.sines + i * (d / 2));
+    const size_t d = s->shape.head_dim;
+    const bool query = unit < session_heads(s);
+    s->model->kernels->norm_rope(d, head, query ? w->q_norm : w->k_norm, (float)s->model->config.rms_norm_eps,
+                                 s->b.cosines + i * (d / 2), s->b.sines + i * (d / 2),
+                                 query ? 1.0f / sqrtf((float)d) : 1.0f, y, y_type);
 }
 
-/* A rotated q head goes to the queries, a k head and its v into the cache. */
-static void place_head(const qwen3_session *s, int64_t layer, size_t i, size_t unit, const float *head,
-                       const float *value)
+/* Where head `unit` of q of row i stands among the queries. */
+static void *query_place(const qwen3_session *s, size_t i, size_t unit)
 {
     const attention_shape *shape = &s->shape;
     size_t first, heads = session_heads(s);
     session_rows(s, &first);
-    const step_row *row = &s->step.rows[first + i];
-    if (unit < heads) {
-        int group = s->step.mode == STEP_SPLIT_ROWS ? s->cache.group : 0;
-        const step_job *job = &s->step.jobs[(size_t)group * s->step.n_sequences + (size_t)row->index];
-        size_t place = (job->first - first) * heads + head_in_job(shape, job->rows, first + i - job->first, unit);
-        qwen3_dtype type = session_q_type(s);
-        float scale = 1.0f / sqrtf((float)shape->head_dim);
-        s->model->kernels->scale(shape->head_dim, scale, head,
-                                 (char *)s->b.q + place * attention_q_stride(shape) * dtype_size(type), type);
-        return;
+    const int group = s->step.mode == STEP_SPLIT_ROWS ? s->cache.group : 0;
+    const step_job *job = &s->step.jobs[(size_t)group * s->step.n_sequences + (size_t)s->step.rows[first + i].index];
+    const size_t place = (job->first - first) * heads + head_in_job(shape, job->rows, first + i - job->first, unit);
+    return (char *)s->b.q + place * attention_q_stride(shape) * dtype_size(session_q_type(s));
+}
+
+/* Keys and values [m, head_dim] of one KV head, for the rows from i on, into the cache: those that follow each other in
+ * a page together. */
+static void store_heads(const qwen3_session *s, int64_t layer, size_t i, size_t m, size_t kv_head, const float *key,
+                        const float *value)
+{
+    const attention_shape *shape = &s->shape;
+    size_t first;
+    session_rows(s, &first);
+    const kv_slot *slots = &s->step.slots[first + i];
+    for (size_t r = 0, n; r < m; r += n) {
+        for (n = 1; r + n < m && slots[r + n].page == slots[r].page && slots[r + n].slot == slots[r].slot + n; n++) {
+        }
+        if (!slots[r].page)
+            continue;
+        void *page = kv_cache_layer(&s->cache, slots[r].page, layer);
+        const size_t count = (size_t)slots[r].page->slots.count;
+        kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slots[r].slot, n,
+                       key + r * shape->head_dim, value + r * shape->head_dim);
+        if (slots[r].slot + n == count) /* the page may have been another sequence's */
+            kv_block_end(shape, kv_page_v(shape, page, kv_head), count);
     }
-    const kv_slot *slot = &s->step.slots[first + i];
-    if (!slot->page)
-        return;
-    void *page = kv_cache_layer(&s->cache, slot->page, layer);
-    size_t kv_head = unit - heads, count = (size_t)slot->page->slots.count;
-    kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slot->slot, head, value);
-    if (slot->slot + 1 == count) /* the page may have been another sequence's */
-        kv_block_end(shape, kv_page_v(shape, page, kv_head), count);
 }
 
 /* q, k, v of this rank's rows -> queries, cache. No barrier at the end. */
@@ -79,7 +85,8 @@ static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64
         size_t first_unit = (size_t)s->part.qkv.begin / d, mine = (size_t)range_size(s->part.qkv) / d;
         team_part(t, n * mine, 1, &begin, &end);
         for (size_t u = begin; u < end; u++)
-            rotate_head(s, w, u / mine, first_unit + u % mine, s->b.qkv + u * d);
+            if (first_unit + u % mine < session_heads(s) + s->shape.kv_heads)
+                rotate_head(s, w, u / mine, first_unit + u % mine, s->b.qkv + u * d, s->b.qkv + u * d, QWEN3_DTYPE_F32);
         team_barrier(t);
         if (t->tid == 0) {
             for (int g = 0; g < s->cache.groups; g++)
@@ -91,10 +98,17 @@ static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64
     team_part(t, n * units, 1, &begin, &end);
     for (size_t u = begin; u < end; u++) {
         const size_t i = u / units, unit = u % units;
+        const qwen3_dtype q_type = session_q_type(s);
         float *head = qkv_head(s, i, unit);
-        if (!split_weights)
-            rotate_head(s, w, i, unit, head);
-        place_head(s, layer, i, unit, head, unit < session_heads(s) ? NULL : qkv_head(s, i, unit + s->shape.kv_heads));
+        if (unit >= session_heads(s)) {
+            if (!split_weights)
+                rotate_head(s, w, i, unit, head, head, QWEN3_DTYPE_F32);
+            store_heads(s, layer, i, 1, unit - session_heads(s), head, qkv_head(s, i, unit + s->shape.kv_heads));
+        } else if (split_weights) {
+            s->model->kernels->scale(d, 1.0f, head, query_place(s, i, unit), q_type);
+        } else {
+            rotate_head(s, w, i, unit, head, query_place(s, i, unit), q_type);
+        }
     }
 }
 
@@ -119,10 +133,11 @@ static void project_head(const team *t, const qwen3_session *s, const layer_weig
                    has_value ? matrix_at(g, &w->qkv, v, 0) : next);
     if (has_value)
         matrix_product(g, &w->qkv, m, x, stride, v, v + d, 0, w->qkv.k, value, d, false, next);
-    for (size_t r = 0; r < m; r++) {
-        rotate_head(s, w, row + r, unit, head + r * d);
-        place_head(s, layer, row + r, unit, head + r * d, value + r * d);
-    }
+    for (size_t r = 0; r < m; r++)
+        rotate_head(s, w, row + r, unit, head + r * d, has_value ? head + r * d : query_place(s, row + r, unit),
+                    has_value ? QWEN3_DTYPE_F32 : session_q_type(s));
+    if (has_value)
+        store_heads(s, layer, row, m, unit - session_heads(s), head, value);
 }
 
 /* Products and places of all heads, some rows of one head at a time. No barrier at the end. */

@@ -1,11 +1,12 @@
 /* linear.c - products of few rows are bound by reading weights: each thread reads contiguous pieces of them, which
  * keeps the hardware's prefetching going (handing out single panels was 15 % slower), and helps the others at the end.
- * Products of many rows are bound by arithmetic: items of one panel and some rows are taken one by one. */
+ * Products of many rows are bound by arithmetic: items of one panel and some rows are taken one by one, those of the
+ * same panel one after the other, so that it is read from memory once and often is in the caches already. */
 #include "engine/linear.h"
 
 /* Rows that share one pass over a panel; their activations stay in the last-level cache. */
 #define ROWS_PER_ITEM 512
-#define ITEMS_PER_THREAD 32
+#define ITEMS_PER_THREAD 16
 /* Fewer rows would not pay for bringing a panel into the caches. */
 #define LEAST_ROWS 48
 
@@ -22,16 +23,16 @@ linear_items linear_items_of(const team *t, const gemm_kernel *g, size_t m, size
     rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
     rows = (rows + mr - 1) / mr * mr;
     rows = rows < most ? rows : most / mr * mr;
-    const size_t count = (m + rows - 1) / rows * parts, ordinary = count > last ? count - last : 0;
-    return (linear_items){ordinary + (count - ordinary) * LAST_CUTS, m, parts, rows, ordinary, mr};
+    const size_t cuts = (m + rows - 1) / rows, count = cuts * parts, ordinary = count > last ? count - last : 0;
+    return (linear_items){ordinary + (count - ordinary) * LAST_CUTS, m, cuts, rows, ordinary, mr};
 }
 
 linear_item linear_item_at(const linear_items *items, size_t i)
 {
     const bool cut = i >= items->ordinary;
     const size_t whole = cut ? items->ordinary + (i - items->ordinary) / LAST_CUTS : i;
-    const size_t row = whole / items->parts * items->rows, left = items->m - row;
-    linear_item item = {whole % items->parts, row, left < items->rows ? left : items->rows};
+    const size_t row = whole % items->cuts * items->rows, left = items->m - row;
+    linear_item item = {whole / items->cuts, row, left < items->rows ? left : items->rows};
     if (cut) {
         const size_t units = (item.m + items->grain - 1) / items->grain, piece = (i - items->ordinary) % LAST_CUTS;
         const size_t begin = units * piece / LAST_CUTS * items->grain;

@@ -9,7 +9,7 @@
 
 /* Rows of one work item of products that are used where they are computed: their two tiles stay in the second-level
  * cache. */
-#define TILED_ROWS 256
+#define TILED_ROWS 192
 
 /* The parts of the weights that this rank multiplies with in the step at hand: whole slices where rows are
  * split, 1/S of them where weights are. */

@@ -9,10 +9,13 @@
 
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
-/* Up to this many tiles of rows are bound by reading weights, which went fastest unasked on Zen 5. Where they are more
- * than one, the first reads a piece of FEW_PIECE_BYTES, and the others find it in the first-level cache. */
-#define FEW_TILES 3
+/* Up to this many rows are bound by reading weights, which went fastest unasked on Zen 5. Where they are more than one
+ * tile, the first reads a piece of FEW_PIECE_BYTES, and the others find it in the first-level cache. */
+#define MEMORY_BOUND_ROWS ((size_t)18)
 #define FEW_PIECE_BYTES ((size_t)16 * 1024)
+/* Of more tiles of rows, the last so many ask for the weights that come next, so that these are not driven out of the
+ * caches again by the rows of x that pass through. */
+#define ASKING_TILES ((size_t)16)
 /* Of a piece that is expanded, on the stack of the calling thread. */
 #define EXPANDED_BYTES ((size_t)64 * 1024)
 /* Groups (32 bits per output each) that are packed at once: of one row two or more cache lines. */
@@ -157,28 +160,29 @@ static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const
         memcpy(y + (size_t)r * y_stride, whole + (size_t)r * nr, p->cols * sizeof(float));
 }
 
-/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. While many pass over this piece they ask for
- * the next one, each for its share. */
+/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. Where many pass over this piece the last ones
+ * ask for the next one, each for its share. */
 static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *p)
 {
     const size_t tiles = (m + (size_t)g->mr - 1) / (size_t)g->mr;
     const size_t steps = p->k_groups * (size_t)g->kr / AHEAD_STEP;
-    const unsigned char *ahead = tiles > FEW_TILES ? p->next : NULL;
+    const unsigned char *const next = m > MEMORY_BOUND_ROWS ? p->next : NULL;
+    const size_t asking = tiles < ASKING_TILES ? tiles : ASKING_TILES;
     size_t ask = 0, asked = 0;
-    if (steps > 0 && ahead)
-        ask = (p->next_bytes / tiles / steps + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    if (steps > 0 && next)
+        ask = (p->next_bytes / asking / steps + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     for (size_t t = 0; t < tiles; t++) {
         const size_t row = t * m / tiles;
         const int rows = (int)((t + 1) * m / tiles - row);
         const void *x = (const unsigned char *)p->x + activation_bytes(g->activation, row * x_stride);
         float *y = p->y + row * y_stride;
+        const bool asks = next && t + asking >= tiles && asked < p->next_bytes;
+        const unsigned char *ahead = asks ? next + asked : next;
         if (p->cols == (size_t)g->nr)
-            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ahead, ask);
+            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ahead, asks ? ask : 0);
         else
             tile_edge(g, rows, p, x, x_stride, y, y_stride);
-        asked += steps * ask;
-        if (ahead)
-            ahead = asked < p->next_bytes ? p->next + asked : p->next;
+        asked += asks ? steps * ask : 0;
     }
 }
 
@@ -195,8 +199,7 @@ static void expanded_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_
 
 static size_t piece_bytes(const gemm_kernel *g, size_t m)
 {
-    const size_t mr = (size_t)g->mr;
-    return m > mr && m <= FEW_TILES * mr ? FEW_PIECE_BYTES : PIECE_BYTES;
+    return m > (size_t)g->mr && m <= MEMORY_BOUND_ROWS ? FEW_PIECE_BYTES : PIECE_BYTES;
 }
 
 void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k,

@@ -177,7 +177,8 @@ TEMPLATE void norm_step(size_t n, size_t i, size_t part, const float *x, const f
     store_activation(y, y_type, n, i, part, vec_mul(v, vec_load_part(w + i, part, zero)), block);
 }
 
-TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, void *y, const qwen3_dtype y_type)
+/* 1 / sqrt(mean(x^2) + eps) in every lane. */
+TEMPLATE vec norm_factor(size_t n, const float *x, float eps)
 {
     const vec zero = vec_set1(0.0f);
     vec sums[SUMS] = {zero, zero, zero, zero};
@@ -194,7 +195,12 @@ TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, v
         sums[0] = vec_fma(v, v, sums[0]);
     }
     const vec squares = sum_of(sums);
-    const vec factor = vec_set1(1.0f / sqrtf(vec_sum(squares) / (float)n + eps));
+    return vec_set1(1.0f / sqrtf(vec_sum(squares) / (float)n + eps));
+}
+
+TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, void *y, const qwen3_dtype y_type)
+{
+    const vec factor = norm_factor(n, x, eps);
     float block[BLOCK];
     EACH_VECTOR(n, norm_step, x, w, factor, y, y_type, block);
 }
@@ -204,18 +210,30 @@ static void rms_norm(size_t n, const float *x, const float *w, float eps, void *
     BY_ACTIVATION(y_type, rms_norm_as, n, x, w, eps, y);
 }
 
-TEMPLATE void rope_step(size_t half, size_t i, size_t part, float *x, const float *cosines, const float *sines)
+TEMPLATE void norm_rope_step(size_t half, size_t i, size_t part, const float *x, const float *w, vec factor,
+                             const float *cosines, const float *sines, vec scale, void *y, const qwen3_dtype y_type)
 {
     const vec zero = vec_set1(0.0f);
     const vec c = vec_load_part(cosines + i, part, zero), s = vec_load_part(sines + i, part, zero);
-    const vec a = vec_load_part(x + i, part, zero), b = vec_load_part(x + half + i, part, zero);
-    vec_store_part(x + i, vec_fnma(b, s, vec_mul(a, c)), part);
-    vec_store_part(x + half + i, vec_fma(a, s, vec_mul(b, c)), part);
+    vec a = vec_mul(vec_load_part(x + i, part, zero), factor);
+    vec b = vec_mul(vec_load_part(x + half + i, part, zero), factor);
+    a = vec_mul(a, vec_load_part(w + i, part, zero));
+    b = vec_mul(b, vec_load_part(w + half + i, part, zero));
+    store_part(y, y_type, i, vec_mul(scale, vec_fnma(b, s, vec_mul(a, c))), part);
+    store_part(y, y_type, half + i, vec_mul(scale, vec_fma(a, s, vec_mul(b, c))), part);
 }
 
-static void rope(size_t d, float *x, const float *cosines, const float *sines)
+TEMPLATE void norm_rope_as(size_t d, const float *x, const float *w, float eps, const float *cosines,
+                           const float *sines, float scale, void *y, const qwen3_dtype y_type)
 {
-    EACH_VECTOR(d / 2, rope_step, x, cosines, sines);
+    const vec factor = norm_factor(d, x, eps);
+    EACH_VECTOR(d / 2, norm_rope_step, x, w, factor, cosines, sines, vec_set1(scale), y, y_type);
+}
+
+static void norm_rope(size_t d, const float *x, const float *w, float eps, const float *cosines, const float *sines,
+                      float scale, void *y, qwen3_dtype y_type)
+{
+    BY_TYPE(y_type, norm_rope_as, d, x, w, eps, cosines, sines, scale, y);
 }
 
 /* exp(-|g|) cannot overflow, whichever side of 0 the gate is. */
@@ -496,7 +514,7 @@ TEMPLATE void vector_kernels_fill(kernels *k)
     k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, expand_q8, &k->gemm[QWEN3_DTYPE_F32]);
     k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, expand_q4, &k->gemm[QWEN3_DTYPE_F32]);
     k->rms_norm = rms_norm;
-    k->rope = rope;
+    k->norm_rope = norm_rope;
     k->silu_mul = silu_mul;
     k->add = add;
     k->multiply = multiply;

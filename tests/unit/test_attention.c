@@ -225,7 +225,7 @@ static void *make_shard(const problem *p, size_t begin, size_t end, bool ragged)
         void *page = kv_shard_page(s, shard, block);
         for (size_t h = 0; h < s->kv_heads; h++) {
             size_t at = (h * p->keys + j) * s->head_dim;
-            kv_block_store(s, kv_page_k(s, page, h), kv_page_v(s, page, h), slot, p->k + at, p->v + at);
+            kv_block_store(s, kv_page_k(s, page, h), kv_page_v(s, page, h), slot, 1, p->k + at, p->v + at);
             kv_block_end(s, kv_page_v(s, page, h), slot + 1);
         }
     }
@@ -423,7 +423,24 @@ static void test_partials(void **state)
 
 /* ---- Blocks ------------------------------------------------------------------------------------ */
 
-/* A block filled slot by slot is what the packing of the whole matrices makes. */
+/* All slots of a block, one or some at a time, in random order. */
+static void store_in_runs(const attention_shape *s, void *k, void *v, const float *key, const float *value)
+{
+    size_t begin[KV_BLOCK], runs = 0;
+    for (size_t slot = 0; slot < KV_BLOCK; slot += 1 + random_below(random_below(2) ? 2 : 12))
+        begin[runs++] = slot;
+    for (size_t left = runs; left > 0; left--) {
+        const size_t pick = random_below(left), slot = begin[pick];
+        size_t end = KV_BLOCK;
+        for (size_t i = 0; i < left; i++) /* those stored already are written again, with the same */
+            if (begin[i] > slot && begin[i] < end)
+                end = begin[i];
+        kv_block_store(s, k, v, slot, end - slot, key + slot * s->head_dim, value + slot * s->head_dim);
+        begin[pick] = begin[left - 1];
+    }
+}
+
+/* A block filled in runs of slots is what the packing of the whole matrices makes. */
 static void check_block(const kernels *k, qwen3_dtype type, size_t dim)
 {
     attention_shape s = {.kernels = k, .kv_type = type, .head_dim = dim, .kv_heads = 1, .group = 1};
@@ -432,11 +449,10 @@ static void check_block(const kernels *k, qwen3_dtype type, size_t dim)
     char *bk = allocate(k_bytes), *bv = allocate(v_bytes), *expected = allocate(k_bytes + v_bytes);
     float *key = random_floats(KV_BLOCK * dim, 5.0f, QWEN3_DTYPE_F32);
     float *value = random_floats(KV_BLOCK * dim, 5.0f, QWEN3_DTYPE_F32), *turned = allocate(KV_BLOCK * dim * 4);
-    for (size_t slot = 0; slot < KV_BLOCK; slot++) {
-        kv_block_store(&s, bk, bv, slot, key + slot * dim, value + slot * dim);
+    store_in_runs(&s, bk, bv, key, value);
+    for (size_t slot = 0; slot < KV_BLOCK; slot++)
         for (size_t i = 0; i < dim; i++)
             turned[i * KV_BLOCK + slot] = value[slot * dim + i];
-    }
     for (size_t n = 0; n < KV_BLOCK; n += nr)
         gemm_pack_panel(g, KV_BLOCK, dim, n / nr, key + n * dim, QWEN3_DTYPE_F32, dim,
                         expected + n * round_up(dim, (size_t)g->kr) * dtype_size(type));
@@ -460,8 +476,7 @@ static void check_q8_block(const kernels *k, size_t dim)
     bf16 *expanded = allocate(most * sizeof(bf16)), *expected = allocate(most * sizeof(bf16));
     float *key = random_multiples(KV_BLOCK, dim, 5.0f), *value = random_multiples(KV_BLOCK, dim, 0x1p66f);
     float *turned = allocate(KV_BLOCK * dim * sizeof(float));
-    for (size_t slot = 0; slot < KV_BLOCK; slot++)
-        kv_block_store(&s, bk, bv, slot, key + slot * dim, value + slot * dim);
+    store_in_runs(&s, bk, bv, key, value);
     for (size_t slot = 0; slot < KV_BLOCK; slot++)
         for (size_t i = 0; i < dim; i++) {
             key[slot * dim + i] /= ((float *)bk)[slot];
@@ -509,7 +524,7 @@ static void test_q8_scales(void **state)
             x[i] = random_float(isfinite(largest[c]) ? largest[c] : 1.0f);
         x[random_below(Q8_DIM)] = random_below(2) ? largest[c] : -largest[c];
         const size_t slot = random_below(KV_BLOCK), nr = (size_t)attention_gemm(&s)->nr;
-        kv_block_store(&s, k, v, slot, x, x);
+        kv_block_store(&s, k, v, slot, 1, x, x);
         const float scale = ((float *)v)[slot];
         assert_memory_equal((float *)k + slot, &scale, sizeof scale);
         assert_int_equal(isfinite(scale), isfinite(largest[c]));

@@ -356,35 +356,46 @@ static void test_rms_norm(void **state)
     }
 }
 
-static void test_rope(void **state)
+/* What rms_norm gives, rotated: two products and a sum, then the scale. */
+static void test_norm_rope(void **state)
 {
     (void)state;
     FOR_EACH_LEVEL(k)
     {
         for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
-            const size_t half = sizes[s / 2];
-            fenced fx, fc, fs;
-            float *x = fence(&fx, 2 * half * sizeof(float), s & 1);
+            const size_t half = sizes[s / 2], d = 2 * half;
+            const float scale = s % 3 == 0 ? 1.0f : 0.088388346f, eps = 1e-6f;
+            fenced fx, fw, fc, fs, fy, fh;
+            float *x = fence(&fx, d * sizeof(float), s & 1), *w = fence(&fw, d * sizeof(float), s & 1);
             float *c = fence(&fc, half * sizeof(float), s & 1), *sn = fence(&fs, half * sizeof(float), s & 1);
-            float *old = malloc(2 * half * sizeof(float) + 1);
-            fill_nasty(x, 2 * half);
-            memcpy(old, x, 2 * half * sizeof(float));
+            float *y = fence(&fy, d * sizeof(float), s & 1), *normed = malloc(d * sizeof(float) + 1);
+            bf16 *h = fence(&fh, d * sizeof(bf16), s & 1);
+            fill_nasty(x, d);
+            fill_nasty(w, d);
             for (size_t i = 0; i < half; i++) {
                 const double angle = 6.3 * random_unit();
                 c[i] = (float)cos(angle);
                 sn[i] = (float)sin(angle);
             }
-            k->rope(2 * half, x, c, sn);
+            k->rms_norm(d, x, w, eps, normed, QWEN3_DTYPE_F32);
+            k->norm_rope(d, x, w, eps, c, sn, scale, y, QWEN3_DTYPE_F32);
+            k->norm_rope(d, x, w, eps, c, sn, scale, h, QWEN3_DTYPE_BF16);
+            check_rounded("norm_rope", k->name, d, h, y);
             for (size_t i = 0; i < half; i++) {
-                const double a = old[i], b = old[i + half];
-                const double ac = a * c[i], as = a * sn[i], bc = b * c[i], bs = b * sn[i];
-                check_close("rope", k->name, half, i, x[i], ac - bs, 2 * U * (fabs(ac) + fabs(bs)) + 1e-44);
-                check_close("rope", k->name, half, i, x[i + half], bc + as, 2 * U * (fabs(bc) + fabs(as)) + 1e-44);
+                const double a = normed[i], b = normed[i + half], f = scale;
+                const double ac = f * a * c[i], as = f * a * sn[i], bc = f * b * c[i], bs = f * b * sn[i];
+                check_close("norm_rope", k->name, half, i, y[i], ac - bs, 3 * U * (fabs(ac) + fabs(bs)) + 1e-43);
+                check_close("norm_rope", k->name, half, i, y[i + half], bc + as, 3 * U * (fabs(bc) + fabs(as)) + 1e-43);
             }
-            free(old);
+            k->norm_rope(d, x, w, eps, c, sn, scale, x, QWEN3_DTYPE_F32);
+            assert_memory_equal(x, y, d * sizeof(float));
+            free(normed);
             unfence(&fx);
+            unfence(&fw);
             unfence(&fc);
             unfence(&fs);
+            unfence(&fy);
+            unfence(&fh);
         }
     }
 }
@@ -536,7 +547,7 @@ int main(void)
         cmocka_unit_test(test_names),      cmocka_unit_test(test_dispatch),    cmocka_unit_test(test_common_level),
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_conversions), cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_multiply),   cmocka_unit_test(test_rms_norm),    cmocka_unit_test(test_add_scale_max),
-        cmocka_unit_test(test_rope),       cmocka_unit_test(test_silu_mul),    cmocka_unit_test(test_exp_sum),
+        cmocka_unit_test(test_norm_rope),  cmocka_unit_test(test_silu_mul),    cmocka_unit_test(test_exp_sum),
         cmocka_unit_test(test_nan),        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

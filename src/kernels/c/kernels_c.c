@@ -128,37 +128,41 @@ static inline float exp_f32(float x)
     return x < EXP_MIN ? 0.0f : power * (1.0f + (r + r * r * p));
 }
 
+/* 1 / sqrt(mean(x^2) + eps) */
+static float norm_factor(size_t n, const float *x, float eps)
+{
+    float sum = 0.0f, lane[16] = {0}; /* partial sums that the compiler may keep in vector registers */
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (size_t j = 0; j < 16; j++)
+            lane[j] += x[i + j] * x[i + j];
+    for (; i < n; i++)
+        lane[i % 16] += x[i] * x[i];
+    for (size_t j = 0; j < 16; j++)
+        sum += lane[j];
+    return 1.0f / sqrtf(sum / (float)n + eps);
+}
+
 static void rms_norm(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type)
 {
-    float sum = 0.0f;
-    {
-        float lane[16] = {0}; /* partial sums that the compiler may keep in vector registers */
-        size_t i = 0;
-        for (; i + 16 <= n; i += 16)
-            for (size_t j = 0; j < 16; j++)
-                lane[j] += x[i + j] * x[i + j];
-        for (; i < n; i++)
-            lane[i % 16] += x[i] * x[i];
-        for (size_t j = 0; j < 16; j++)
-            sum += lane[j];
-    }
-    const float factor = 1.0f / sqrtf(sum / (float)n + eps);
+    const float factor = norm_factor(n, x, eps);
     float block[BLOCK];
     for (size_t i = 0; i < n; i++)
         store_activation(y, y_type, n, i, x[i] * factor * w[i], block);
 }
 
-static void rope(size_t d, float *x, const float *cosines, const float *sines)
+static void norm_rope(size_t d, const float *x, const float *w, float eps, const float *cosines, const float *sines,
+                      float scale, void *y, qwen3_dtype y_type)
 {
     const size_t half = d / 2;
+    const float factor = norm_factor(d, x, eps);
     for (size_t i = 0; i < half; i++) {
-        const float a = x[i], b = x[i + half];
-        x[i] = a * cosines[i] - b * sines[i];
-        x[i + half] = b * cosines[i] + a * sines[i];
+        const float a = x[i] * factor * w[i], b = x[i + half] * factor * w[i + half];
+        store(y, y_type, i, scale * (a * cosines[i] - b * sines[i]));
+        store(y, y_type, i + half, scale * (b * cosines[i] + a * sines[i]));
     }
 }
 
-/* exp(-|g|) cannot overflow, whichever side of 0 the gate is. */
 static void silu_mul(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type)
 {
     float block[BLOCK];
@@ -291,7 +295,7 @@ void kernels_init_c(kernels *k)
     k->quantise[QWEN3_DTYPE_Q8] = q8_quantise;
     k->quantise[QWEN3_DTYPE_Q4] = q4_quantise;
     k->rms_norm = rms_norm;
-    k->rope = rope;
+    k->norm_rope = norm_rope;
     k->silu_mul = silu_mul;
     k->add = add;
     k->multiply = multiply;
