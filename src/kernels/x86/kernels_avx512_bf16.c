@@ -14,6 +14,13 @@ TEMPLATE pairs pairs_load(const bf16 *p)
     return (__m512bh)_mm512_loadu_si512(p);
 }
 
+TEMPLATE pairs pairs_of_bytes(const void *p)
+{
+    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p + 1)));
+    return _mm512_cvtne2ps_pbh(high, low);
+}
+
 TEMPLATE pairs pairs_set1(uint32_t pair)
 {
     return (__m512bh)_mm512_set1_epi32((int)pair);
@@ -28,15 +35,8 @@ TEMPLATE vec vec_add_products(vec c, pairs a, pairs b)
 
 /* ---- Blocks ------------------------------------------------------------------------------------ */
 
-/* The q of 32 signed bytes or of the codes at bits `shift` of 32 16-bit elements, which are the 16 pairs of as many
- * outputs, as BF16. Index bit 4 of the look-up belongs to the next code: the table is there twice. */
-TEMPLATE __m512bh pairs_of_bytes(const void *p)
-{
-    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
-    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p + 1)));
-    return _mm512_cvtne2ps_pbh(high, low);
-}
-
+/* The codes at bits `shift` of 32 16-bit elements, which are the 16 pairs of as many outputs, as BF16. Index bit 4 of
+ * the look-up belongs to the next code: the table is there twice. */
 TEMPLATE __m512bh pairs_of_codes(__m512i table, __m512i codes, const int shift)
 {
     return (__m512bh)_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, (unsigned)shift), table);
