@@ -70,6 +70,9 @@ static inline const int8_t *kv_block_q8(const void *part)
  * of the scale, which is largest magnitude / 127, and not finite where one of the vector is not. */
 void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, const float *key, const float *value);
 
+/* Asks the caches for the places that kv_block_store will write to. */
+void kv_block_ask(const attention_shape *shape, const void *k, const void *v, size_t slot);
+
 /* Elements from one row of q to the next: head_dim rounded up to ACTIVATION_PAD. */
 size_t attention_q_stride(const attention_shape *shape);
 

@@ -67,11 +67,32 @@ static void place_head(const qwen3_session *s, int64_t layer, size_t i, size_t u
     kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slot->slot, head, value);
 }
 
+/* Head `unit` of row i from q, k and v to its place, rotated if it is not yet. */
+static void place_unit(const qwen3_session *s, const layer_weights *w, int64_t layer, size_t i, size_t unit)
+{
+    float *head = qkv_head(s, i, unit);
+    if (s->step.mode == STEP_SPLIT_ROWS)
+        rotate_head(s, w, i, unit, head);
+    place_head(s, layer, i, unit, head, unit < session_heads(s) ? NULL : qkv_head(s, i, unit + s->shape.kv_heads));
+}
+
+/* Brings the place of a KV head of row i in the cache into the caches of this thread. */
+static void ask_for_place(const qwen3_session *s, int64_t layer, size_t i, size_t kv_head)
+{
+    size_t first;
+    session_rows(s, &first);
+    const kv_slot *slot = &s->step.slots[first + i];
+    if (!slot->page)
+        return;
+    void *page = kv_cache_layer(&s->cache, slot->page, layer);
+    kv_block_ask(&s->shape, kv_page_k(&s->shape, page, kv_head), kv_page_v(&s->shape, page, kv_head), slot->slot);
+}
+
 /* q, k, v of this rank's rows -> queries, cache. No barrier at the end. */
 static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
 {
     size_t first, n = session_rows(s, &first), d = s->shape.head_dim, begin, end;
-    size_t units = session_heads(s) + s->shape.kv_heads;
+    const size_t heads = session_heads(s), kv_heads = s->shape.kv_heads;
     bool split_weights = s->step.mode == STEP_SPLIT_WEIGHTS;
     if (split_weights) {
         size_t first_unit = (size_t)s->part.qkv.begin / d, mine = (size_t)range_size(s->part.qkv) / d;
@@ -86,14 +107,17 @@ static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64
         }
         team_barrier(t);
     }
-    team_part(t, n * units, 1, &begin, &end);
-    for (size_t u = begin; u < end; u++) {
-        const size_t i = u / units, unit = u % units;
-        float *head = qkv_head(s, i, unit);
-        if (!split_weights)
-            rotate_head(s, w, i, unit, head);
-        place_head(s, layer, i, unit, head, unit < session_heads(s) ? NULL : qkv_head(s, i, unit + s->shape.kv_heads));
-    }
+    /* Keys and values cost more than queries: both are shared equally. Their places are asked for before the queries.
+     */
+    size_t begin_kv, end_kv;
+    team_part(t, n * kv_heads, 1, &begin_kv, &end_kv);
+    for (size_t u = begin_kv; u < end_kv; u++)
+        ask_for_place(s, layer, u / kv_heads, u % kv_heads);
+    team_part(t, n * heads, 1, &begin, &end);
+    for (size_t u = begin; u < end; u++)
+        place_unit(s, w, layer, u / heads, u % heads);
+    for (size_t u = begin_kv; u < end_kv; u++)
+        place_unit(s, w, layer, u / kv_heads, heads + u % kv_heads);
 }
 
 bool attend_projects(const qwen3_session *s)
