@@ -235,6 +235,9 @@ static bool bench_cases(bench *b, int threads)
             b->algorithm = attention_algorithm_get((qwen3_attention_algorithm)id);
             bench_operator(b, 1);
             bench_operator(b, KV_HEADS);
+            b->shape.kv_type = QWEN3_DTYPE_Q8;
+            if (!bench_decode(b))
+                return false;
             b->shape.kv_type = QWEN3_DTYPE_BF16;
             if (!bench_decode(b) || !bench_prefill(b, 2048) || !bench_prefill(b, 8192))
                 return false;

@@ -67,14 +67,18 @@ static inline const int8_t *kv_block_q8(const void *part)
     return (const int8_t *)part + KV_BLOCK * sizeof(float);
 }
 
-/* Writes the keys and the values [slots, head_dim] of tokens into slots [slot, slot + slots) of a block. Q8: bytes to the nearest multiple
- * of the scale, which is largest magnitude / 127, and not finite where one of the vector is not. */
+/* Writes the keys and the values [slots, head_dim] of tokens into slots [slot, slot + slots) of a block. Q8: bytes to
+ * the nearest multiple of the scale, which is largest magnitude / 127, and not finite where one of the vector is not.
+ */
 void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, size_t slots, const float *key,
                     const float *value);
 
 /* Makes finite what v has past `count` slots in their last group of kr. To be called behind the last kv_block_store of
  * the slots below `count`, in memory that may hold other than zeros there. */
 void kv_block_end(const attention_shape *shape, void *v, size_t count);
+
+/* Asks the caches for the places that kv_block_store will write to. */
+void kv_block_ask(const attention_shape *shape, const void *k, const void *v, size_t slot);
 
 /* Elements from one row of q to the next: head_dim rounded up to ACTIVATION_PAD. */
 size_t attention_q_stride(const attention_shape *shape);

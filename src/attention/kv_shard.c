@@ -68,9 +68,10 @@ void kv_page_view(const attention_shape *shape, const kv_slots *slots, const voi
                   size_t stride)
 {
     const char *k = page;
-    for (size_t h = 0; h < shape->kv_heads; h++, k += head_bytes(shape))
+    const size_t k_bytes = aligned_k_bytes(shape), step = head_bytes(shape);
+    for (size_t h = 0; h < shape->kv_heads; h++, k += step)
         blocks[h * stride] = (kv_block){.k = k,
-                                        .v = k + aligned_k_bytes(shape),
+                                        .v = k + k_bytes,
                                         .positions = slots->positions,
                                         .count = slots->count,
                                         .min_position = slots->min_position,

@@ -2,13 +2,13 @@
  *
  * A job is cut into tiles of queries and, where tiles would be too few or too uneven for the threads (one query
  * against a long cache), each tile into parts of its keys. Threads take the pieces one by one, of some heads at a time,
- * the most expensive first. The first part of a tile works on the job's own partials, the others on partials in the workspace, which
- * are merged at the end in the order of the keys. How the work is cut depends on the jobs and the number of
- * threads planned for, never on timing.
+ * the most expensive first. The first part of a tile works on the job's own partials, the others on partials in the
+ * workspace, which are merged at the end in the order of the keys. How the work is cut depends on the jobs and the
+ * number of threads planned for, never on timing.
  *
  * Few queries are bound by reading. The heads of a page lie side by side, and memory is read at its full rate only in
  * the order of its addresses (64 KiB here and 64 KiB there reach four fifths of it, 16 KiB less than two thirds): such
- * a piece is all KV heads of some pages, block by block, instead of all blocks of one head.
+ * a piece is a stretch of memory, heads of a page after heads of a page, instead of all blocks of one head.
  */
 #include <stdlib.h>
 
@@ -19,8 +19,10 @@
 #define PIECES_PER_THREAD 2
 /* Where they are cut by page, so few that merging them does not show. */
 #define PAGE_PIECES_PER_THREAD 1
-/* A part of the keys has at least this many blocks: a merge must stay small beside it. */
+/* Otherwise a part of the keys has at least this many blocks: a merge must stay small beside it. */
 #define MIN_PART_BLOCKS 4
+/* What a block costs beside its keys, in keys. */
+#define BLOCK_COST 32
 
 /* How one job is cut. */
 typedef struct job_cut {
@@ -32,8 +34,8 @@ typedef struct job_cut {
 typedef struct piece {
     const attention_job *job;
     size_t row0, rows, block0, n_blocks;
-    bool by_page;
-    size_t cost;         /* blocks x rows that are visible */
+    bool by_page;        /* block0 and n_blocks count (page, head), the heads of a page one after the other */
+    size_t cost;         /* of an item: blocks x rows that are visible */
     float *partial;      /* [kv_heads] partials of this part; NULL = the job's own */
     size_t partial_size; /* floats from one head's partial to the next */
 } piece;
@@ -83,9 +85,15 @@ static job_cut cut_job(const work *w, const attention_job *job)
     cut.by_page = may_cut_by_page(w, job) && job->n_blocks > 0 && job->blocks && !job->blocks->row_stride;
     if (w->threads > 1 && w->cost > 0 && cut.tile_rows <= (size_t)w->shape->q_block_size) {
         size_t share = cut.by_page ? PAGE_PIECES_PER_THREAD * w->shape->kv_heads : PIECES_PER_THREAD;
-        size_t pieces = job->rows * job->n_blocks / cut.tiles * (size_t)w->threads * share / w->cost;
-        pieces = smaller(pieces, job->n_blocks / MIN_PART_BLOCKS);
-        cut.parts = pieces ? pieces : 1;
+        size_t pieces = job->rows * job->n_blocks / cut.tiles * (size_t)w->threads * share, limit;
+        if (cut.by_page) {
+            pieces = (pieces + w->cost - 1) / w->cost;
+            limit = job->n_blocks * w->shape->kv_heads;
+        } else {
+            pieces /= w->cost;
+            limit = job->n_blocks / MIN_PART_BLOCKS;
+        }
+        cut.parts = larger(smaller(pieces, limit), 1);
     }
     return cut;
 }
@@ -135,17 +143,74 @@ size_t attention_workspace_bytes(const attention_shape *shape, const attention_a
     return at.threads_at + *score_bytes;
 }
 
-static size_t visible_cost(const attention_shape *shape, const attention_job *job, const piece *p)
+static int32_t last_position(const attention_shape *shape, const attention_job *job, size_t row0, size_t rows)
 {
     if (!shape->causal)
-        return p->rows * p->n_blocks;
+        return INT32_MAX;
     int32_t last = INT32_MIN;
-    for (size_t r = p->row0; r < p->row0 + p->rows; r++)
+    for (size_t r = row0; r < row0 + rows; r++)
         last = job->q_positions[r] > last ? job->q_positions[r] : last;
+    return last;
+}
+
+static size_t visible_cost(const attention_job *job, const piece *p, int32_t last)
+{
     size_t visible = 0;
     for (size_t b = p->block0; b < p->block0 + p->n_blocks; b++)
         visible += job->blocks[b].min_position <= last;
     return p->rows * visible;
+}
+
+/* A walk over (page, head), page by page, in keys that are visible. */
+typedef struct page_walk {
+    const attention_job *job;
+    size_t heads;
+    int32_t last; /* position that is seen */
+    size_t page, passed;
+} page_walk;
+
+/* What one head of the page costs. */
+static size_t page_cost(const page_walk *walk)
+{
+    const kv_block *b = &walk->job->blocks[walk->page];
+    return b->count > 0 && b->min_position <= walk->last ? (size_t)b->count + BLOCK_COST : 0;
+}
+
+/* The (page, head) at which `target` has been passed; targets ascend. */
+static size_t walk_to(page_walk *walk, size_t target)
+{
+    for (; walk->page < walk->job->n_blocks; walk->page++) {
+        const size_t cost = page_cost(walk);
+        if (target < walk->passed + cost * walk->heads)
+            return walk->page * walk->heads + (target - walk->passed) / cost;
+        walk->passed += cost * walk->heads;
+    }
+    return walk->page * walk->heads;
+}
+
+/* Cuts the keys of a tile by page: its pieces end where equal parts of its cost do. */
+static void cut_pages(const work *w, piece *pieces, size_t parts, int32_t last)
+{
+    page_walk all = {pieces->job, w->shape->kv_heads, last, 0, 0}, walk = all;
+    const size_t units = walk_to(&all, SIZE_MAX);
+    size_t begin = 0;
+    for (size_t part = 0; part < parts; part++) {
+        const size_t end = part + 1 < parts ? walk_to(&walk, all.passed * (part + 1) / parts) : units;
+        pieces[part].block0 = begin;
+        pieces[part].n_blocks = end - begin;
+        pieces[part].cost = pieces[part].rows * (end - begin);
+        begin = end;
+    }
+}
+
+static void cut_blocks(piece *pieces, size_t parts, int32_t last)
+{
+    const size_t n_blocks = pieces->job->n_blocks;
+    for (size_t part = 0; part < parts; part++) {
+        pieces[part].block0 = n_blocks * part / parts;
+        pieces[part].n_blocks = n_blocks * (part + 1) / parts - pieces[part].block0;
+        pieces[part].cost = visible_cost(pieces[part].job, &pieces[part], last);
+    }
 }
 
 static int most_expensive_first(const void *a, const void *b)
@@ -160,24 +225,24 @@ static void list_pieces(const work *w, piece *pieces, float *partials)
     size_t n = 0;
     for (size_t j = 0; j < w->n_jobs; j++) {
         const attention_job *job = &w->jobs[j];
-        job_cut cut = cut_job(w, job);
-        for (size_t tile = 0; tile < cut.tiles; tile++)
+        const job_cut cut = cut_job(w, job);
+        const size_t size = partial_size(w, cut.tile_rows);
+        for (size_t tile = 0; tile < cut.tiles; tile++, n += cut.parts) {
+            const size_t row0 = tile * cut.tile_rows, rows = smaller(cut.tile_rows, job->rows - row0);
+            const int32_t last = last_position(w->shape, job, row0, rows);
             for (size_t part = 0; part < cut.parts; part++) {
-                piece *p = &pieces[n++];
-                p->job = job;
-                p->row0 = tile * cut.tile_rows;
-                p->rows = smaller(cut.tile_rows, job->rows - p->row0);
-                p->by_page = cut.by_page;
-                p->block0 = job->n_blocks * part / cut.parts;
-                p->n_blocks = job->n_blocks * (part + 1) / cut.parts - p->block0;
-                p->partial = NULL;
+                pieces[n + part] = (piece){.job = job, .row0 = row0, .rows = rows, .by_page = cut.by_page};
                 if (part > 0) {
-                    p->partial = partials;
-                    p->partial_size = partial_size(w, cut.tile_rows);
-                    partials += w->shape->kv_heads * p->partial_size;
+                    pieces[n + part].partial = partials;
+                    pieces[n + part].partial_size = size;
+                    partials += w->shape->kv_heads * size;
                 }
-                p->cost = visible_cost(w->shape, job, p);
             }
+            if (cut.by_page)
+                cut_pages(w, &pieces[n], cut.parts, last);
+            else
+                cut_blocks(&pieces[n], cut.parts, last);
+        }
     }
     qsort(pieces, n, sizeof *pieces, most_expensive_first);
 }
@@ -195,21 +260,25 @@ static attention_job piece_tile(const work *w, const piece *p, size_t kv_head, s
     return tile;
 }
 
-/* One item of a piece: one KV head, or all of them block by block. */
+/* One item of a piece: one KV head, or all of them page by page. */
 static void run_item(const work *w, const piece *p, size_t kv_head, void *workspace)
 {
-    const size_t heads = p->by_page ? w->shape->kv_heads : 1, step = p->by_page ? 1 : p->n_blocks;
+    const size_t heads = p->by_page ? w->shape->kv_heads : 1;
     if (p->by_page && kv_head > 0)
         return;
     for (size_t h = kv_head; p->partial && h < kv_head + heads; h++) {
-        attention_job tile = piece_tile(w, p, h, p->block0, p->n_blocks);
+        attention_job tile = piece_tile(w, p, h, 0, 0);
         partial_clear(p->rows * w->shape->group, w->shape->head_dim, tile.o, tile.m, tile.l);
     }
-    for (size_t block = 0; block < p->n_blocks; block += step)
-        for (size_t h = kv_head; h < kv_head + heads; h++) {
-            attention_job tile = piece_tile(w, p, h, p->block0 + block, step);
-            w->algorithm->run(w->shape, &tile, workspace);
-        }
+    if (!p->by_page) {
+        attention_job tile = piece_tile(w, p, kv_head, p->block0, p->n_blocks);
+        w->algorithm->run(w->shape, &tile, workspace);
+        return;
+    }
+    for (size_t i = p->block0; i < p->block0 + p->n_blocks; i++) {
+        attention_job tile = piece_tile(w, p, i % heads, i / heads, 1);
+        w->algorithm->run(w->shape, &tile, workspace);
+    }
 }
 
 /* Item i of all pieces and heads: as many heads at a time as there are threads, so that threads keep to a head, whose

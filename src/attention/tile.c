@@ -85,13 +85,18 @@ static size_t visible_slots(const kv_block *b, int32_t last)
     return (size_t)slots;
 }
 
-/* y[queries, n] (+)= x W^T with the first `used` values of W[n, k] in bytes (kv_block). Few enough of them are expanded
- * at once to be multiplied out of the caches. */
+/* y[queries, n] (+)= x W^T with the first `used` values of W[n, k] in bytes (kv_block). Few queries take the bytes as
+ * they are. For more of them as many bytes are expanded at once as can be multiplied out of the caches. */
 static void multiply_q8(const attention_shape *shape, size_t queries, const void *x, size_t x_stride, const int8_t *w,
                         size_t n, size_t k, size_t used, float *y, size_t y_stride, bool accumulate, bf16 *panel)
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
+    if (shape->kernels->bytes.tile && queries <= FEW_QUERIES) {
+        gemm(&shape->kernels->bytes, queries, x, x_stride, w, n, k, 0, n, 0, round_up(used, kr), y, y_stride,
+             accumulate);
+        return;
+    }
     for (size_t out = 0; out < n; out += nr, w += nr * round_up(k, kr)) {
         const size_t columns = n - out < nr ? n - out : nr;
         shape->kernels->bytes_to_bf16(nr * round_up(used, kr), w, panel);

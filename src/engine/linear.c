@@ -76,34 +76,38 @@ static size_t gated_width(const qwen3_session *s)
     return (size_t)gemm_grain(s->model->weights.gemm);
 }
 
-/* Rows [row, row + m) of gated_width outputs of b.gated from n0 on. `next`: the weights that come after. */
-static void gated_part(const team *t, const qwen3_session *s, const layer_weights *w, range n, size_t n0, size_t row,
-                       size_t m, const void *next)
+/* Rows [row, row + m) of outputs [n0, n1) of b.gated, of which a tile of the thread has room for. `next`: the weights
+ * that come after. */
+static void gated_part(const team *t, const qwen3_session *s, const layer_weights *w, range n, size_t n0, size_t n1,
+                       size_t row, size_t m, const void *next)
 {
     const gemm_kernel *g = s->model->weights.gemm;
-    const size_t width = gated_width(s), n1 = n0 + width < (size_t)n.end ? n0 + width : (size_t)n.end;
+    const size_t width = n1 - n0;
     const size_t x_stride = activation_stride(w->gate.k), y_stride = activation_stride((size_t)range_size(n));
-    float *gate = session_tiles(s, t->tid), *up = gate + TILED_ROWS * width;
+    float *gate = session_tiles(s, t->tid), *up = gate + TILED_ROWS * gated_width(s);
     const char *x = (const char *)s->b.normed + session_act_bytes(s, row * x_stride);
     matrix_product(g, &w->gate, m, x, x_stride, n0, n1, 0, w->gate.k, gate, width, false, matrix_at(g, &w->up, n0, 0));
     matrix_product(g, &w->up, m, x, x_stride, n0, n1, 0, w->up.k, up, width, false, next);
     char *y = (char *)s->b.gated + session_act_bytes(s, row * y_stride + n0 - (size_t)n.begin);
     for (size_t r = 0; r < m; r++)
-        s->model->kernels->silu_mul(n1 - n0, gate + r * width, up + r * width, y + session_act_bytes(s, r * y_stride),
+        s->model->kernels->silu_mul(width, gate + r * width, up + r * width, y + session_act_bytes(s, r * y_stride),
                                     session_act_type(s));
 }
 
 void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range n, size_t m)
 {
     const gemm_kernel *g = s->model->weights.gemm;
-    const size_t width = gated_width(s), parts = ((size_t)range_size(n) + width - 1) / width;
+    const size_t n0 = (size_t)n.begin, n1 = (size_t)n.end, width = gated_width(s);
+    const size_t parts = (n1 - n0 + width - 1) / width;
     if (m == 0 || parts == 0)
         return;
     if (m <= FEW_ROWS) {
-        team_pieces pieces = team_pieces_begin(t, parts, 1);
+        /* As many outputs at once as there is room for: both matrices are read in long pieces. */
+        const size_t most = TILED_ROWS / m * width;
+        team_pieces pieces = team_pieces_begin(t, n1 - n0, width);
         for (size_t begin, end; team_pieces_next(t, &pieces, &begin, &end);)
-            for (; begin < end; begin++)
-                gated_part(t, s, w, n, (size_t)n.begin + begin * width, 0, m, NULL);
+            for (; begin < end; begin += most)
+                gated_part(t, s, w, n, n0 + begin, n0 + (begin + most < end ? begin + most : end), 0, m, NULL);
         return;
     }
     const linear_items items = linear_items_of(t, g, m, parts, TILED_ROWS);
@@ -114,7 +118,8 @@ void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range
         next = team_loop_next(t);
         const void *ahead = NULL;
         if (next < items.count)
-            ahead = matrix_at(g, &w->gate, (size_t)n.begin + linear_item_at(&items, next).part * width, 0);
-        gated_part(t, s, w, n, (size_t)n.begin + item.part * width, item.row, item.m, ahead);
+            ahead = matrix_at(g, &w->gate, n0 + linear_item_at(&items, next).part * width, 0);
+        const size_t begin = n0 + item.part * width;
+        gated_part(t, s, w, n, begin, begin + width < n1 ? begin + width : n1, item.row, item.m, ahead);
     }
 }

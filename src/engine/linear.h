@@ -11,9 +11,9 @@
  * each. The last ones have fewer rows than the others, so that the threads end together. */
 typedef struct linear_items {
     size_t count;
-    size_t m, cuts, rows;  /* cuts: items of a part; rows: of an ordinary item */
-    size_t ordinary;       /* items before the smaller ones */
-    size_t grain;          /* rows are cut at multiples of it */
+    size_t m, cuts, rows; /* cuts: items of a part; rows: of an ordinary item */
+    size_t ordinary;      /* items before the smaller ones */
+    size_t grain;         /* rows are cut at multiples of it */
 } linear_items;
 
 typedef struct linear_item {

@@ -119,6 +119,10 @@ typedef struct kernels {
     const char *name;
     const struct kernels *below;   /* the level that this one is built on; NULL for plain C */
     gemm_kernel gemm[DTYPE_COUNT]; /* by storage type */
+    /* Panels like those of gemm[BF16], but a signed byte, without a scale, in the place of each value. Gives what
+     * gemm[BF16] of the level that it comes from gives of bytes_to_bf16, to the last bit. For few rows, which would not
+     * pay for expanding; tile is NULL where the level has none. */
+    gemm_kernel bytes;
     /* Q8, Q4, NULL for others: the scale and the q (codes for Q4) of one block (blocks.h) from its 32 finite values.
      * The same bits at every level. Returns false where the scale would not be finite. */
     bool (*quantise[DTYPE_COUNT])(const float *x, bf16 *scale, int8_t *q);

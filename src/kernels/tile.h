@@ -13,6 +13,7 @@
 /* Entries of the table; MR and NR are those of the level. */
 #define GEMM_ELEMENTS(storage, activation, kr, tile)                                                                   \
     ((gemm_kernel){storage, activation, MR, NR, kr, sizeof(uint32_t), tile, NULL, NULL, NULL})
+#define GEMM_BYTES(activation, tile) ((gemm_kernel){QWEN3_DTYPE_Q8, activation, MR, NR, 2, 2, tile, NULL, NULL, NULL})
 #define GEMM_BLOCKS(storage, block_bytes, expand, expanded)                                                            \
     ((gemm_kernel){storage, (expanded)->activation, MR, NR, BLOCK, block_bytes, NULL, expand, expanded, NULL})
 

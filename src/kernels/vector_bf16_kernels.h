@@ -3,6 +3,7 @@
  *   the vectors of a level (vector_*.h);
  *   pairs                         as many pairs of BF16 values as a vec has lanes
  *   pairs_load(p), pairs_set1(u)  from memory; every pair from the 32 bits of u
+ *   pairs_of_bytes(p)             from signed bytes
  *   vec_add_products(c, a, b)     c + a0 b0 + a1 b1 in every lane
  * Ends in vector_bf16_kernels_fill().
  */
@@ -10,13 +11,27 @@
 
 #define NR (VECS * LANES)
 
+/* Bytes of a pair of weights: bytes (kernels.bytes), or BF16. */
+#define PAIR_BYTES(storage) ((storage) == QWEN3_DTYPE_Q8 ? 2 : 2 * sizeof(bf16))
+
+/* How far ahead of their use bytes are asked for: between taking them apart the core does not look so far by itself. */
+#define BYTES_AHEAD 4096
+
 /* sum += x * weights of one group. */
-TEMPLATE void add_group(const int rows, const bf16 *x, size_t x_stride, const bf16 *group, vec sum[MR][VECS])
+TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const bf16 *x, size_t x_stride, const char *group,
+                        vec sum[MR][VECS])
 {
     pairs weight[VECS];
+    if (storage == QWEN3_DTYPE_Q8) {
+        UNROLL
+        for (size_t b = 0; b < NR * 2; b += LINE)
+            __builtin_prefetch(group + BYTES_AHEAD + b, 0, 2);
+    }
     UNROLL
-    for (int v = 0; v < VECS; v++)
-        weight[v] = pairs_load(group + v * 2 * LANES);
+    for (int v = 0; v < VECS; v++) {
+        const void *p = group + (size_t)v * LANES * PAIR_BYTES(storage);
+        weight[v] = storage == QWEN3_DTYPE_Q8 ? pairs_of_bytes(p) : pairs_load(p);
+    }
     UNROLL
     for (int r = 0; r < rows; r++) {
         uint32_t pair;
@@ -32,7 +47,7 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
                         const void *w, float *y, size_t y_stride, bool accumulate, const char *ahead,
                         size_t ahead_bytes)
 {
-    (void)storage;
+    const size_t group_bytes = NR * PAIR_BYTES(storage);
     vec sum[MR][VECS];
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -40,16 +55,16 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
         for (int v = 0; v < VECS; v++)
             sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
     }
-    const bf16 *group = w;
+    const char *group = w;
     size_t g = 0;
     if (rows >= ASKING_ROWS && ahead)
         for (; g + AHEAD_STEP / 2 <= k_groups; g += AHEAD_STEP / 2, ahead += ahead_bytes) {
             ask_ahead(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x, ahead, ahead_bytes);
-            for (size_t i = 0; i < AHEAD_STEP / 2; i++, group += 2 * NR, x += 2)
-                add_group(rows, x, x_stride, group, sum);
+            for (size_t i = 0; i < AHEAD_STEP / 2; i++, group += group_bytes, x += 2)
+                add_group(rows, storage, x, x_stride, group, sum);
         }
-    for (; g < k_groups; g++, group += 2 * NR, x += 2)
-        add_group(rows, x, x_stride, group, sum);
+    for (; g < k_groups; g++, group += group_bytes, x += 2)
+        add_group(rows, storage, x, x_stride, group, sum);
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL
@@ -59,6 +74,7 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
 }
 
 DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
+DEFINE_TILE(tile_bytes, tile_rows, QWEN3_DTYPE_Q8)
 
 static uint64_t multiply_add_bf16(size_t n)
 {
@@ -82,5 +98,6 @@ static uint64_t multiply_add_bf16(size_t n)
 TEMPLATE void vector_bf16_kernels_fill(kernels *k)
 {
     k->gemm[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_BF16, 2, tile_bf16);
+    k->bytes = GEMM_BYTES(QWEN3_DTYPE_BF16, tile_bytes);
     k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add_bf16;
 }

@@ -36,6 +36,9 @@ TEMPLATE size_t part_of(size_t n, size_t i)
 
 /* ---- Matrix product ---------------------------------------------------------------------------- */
 
+/* Bytes of a group of one output: a pair of bytes (kernels.bytes), or 32 bits. */
+#define GROUP_BYTES(storage) ((storage) == QWEN3_DTYPE_Q8 ? 2 : sizeof(uint32_t))
+
 /* sum += x * weights of one group of kr values. */
 TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const float *x, size_t x_stride, const char *group,
                         vec sum[MR][VECS])
@@ -49,8 +52,11 @@ TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const float *
         vec weight[VECS];
         UNROLL
         for (int v = 0; v < VECS; v++) {
-            const void *p = group + v * LANES * (int)sizeof(float);
-            weight[v] = storage == QWEN3_DTYPE_F32 ? vec_load(p) : vec_pairs(p, i);
+            const void *p = group + (size_t)v * LANES * GROUP_BYTES(storage);
+            if (storage == QWEN3_DTYPE_Q8)
+                weight[v] = vec_byte_pairs(p, i);
+            else
+                weight[v] = storage == QWEN3_DTYPE_F32 ? vec_load(p) : vec_pairs(p, i);
         }
         UNROLL
         for (int r = 0; r < rows; r++) {
@@ -66,7 +72,7 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
                         const void *w, float *y, size_t y_stride, bool accumulate, const char *ahead,
                         size_t ahead_bytes)
 {
-    const size_t kr = storage == QWEN3_DTYPE_F32 ? 1 : 2;
+    const size_t kr = storage == QWEN3_DTYPE_F32 ? 1 : 2, group_bytes = NR * GROUP_BYTES(storage);
     vec sum[MR][VECS];
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -79,10 +85,10 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
     if (rows >= ASKING_ROWS && ahead)
         for (; g + AHEAD_STEP / kr <= k_groups; g += AHEAD_STEP / kr, ahead += ahead_bytes) {
             ask_ahead(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x, ahead, ahead_bytes);
-            for (size_t i = 0; i < AHEAD_STEP / kr; i++, group += NR * sizeof(float), x += kr)
+            for (size_t i = 0; i < AHEAD_STEP / kr; i++, group += group_bytes, x += kr)
                 add_group(rows, storage, x, x_stride, group, sum);
         }
-    for (; g < k_groups; g++, group += NR * sizeof(float), x += kr)
+    for (; g < k_groups; g++, group += group_bytes, x += kr)
         add_group(rows, storage, x, x_stride, group, sum);
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -94,6 +100,7 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
 
 DEFINE_TILE(tile_f32, tile_rows, QWEN3_DTYPE_F32)
 DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
+DEFINE_TILE(tile_bytes, tile_rows, QWEN3_DTYPE_Q8)
 
 /* Blocks to a panel of F32. */
 TEMPLATE void expand_as(const qwen3_dtype storage, size_t k_groups, const void *w, float *panel)
@@ -511,6 +518,7 @@ TEMPLATE void vector_kernels_fill(kernels *k)
 {
     k->gemm[QWEN3_DTYPE_F32] = GEMM_ELEMENTS(QWEN3_DTYPE_F32, QWEN3_DTYPE_F32, 1, tile_f32);
     k->gemm[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32, 2, tile_bf16);
+    k->bytes = GEMM_BYTES(QWEN3_DTYPE_F32, tile_bytes);
     k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, expand_q8, &k->gemm[QWEN3_DTYPE_F32]);
     k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, expand_q4, &k->gemm[QWEN3_DTYPE_F32]);
     k->rms_norm = rms_norm;

@@ -251,6 +251,50 @@ static void test_tile(void **state)
     }
 }
 
+/* The same bits as the tile of BF16 with the bytes expanded. */
+static void check_bytes(const kernels *k, int rows, size_t k_groups, bool accumulate, bool at_start)
+{
+    const gemm_kernel *g = &k->bytes, *expanded = &k->gemm[QWEN3_DTYPE_BF16];
+    const size_t nr = (size_t)g->nr, depth = k_groups * (size_t)g->kr, n = nr * depth;
+    float y[GEMM_MOST_ROWS * GEMM_MOST_OUTPUTS], expected[GEMM_MOST_ROWS * GEMM_MOST_OUTPUTS];
+    fenced fx, fw, fp;
+    unsigned char *x = fence(&fx, (size_t)rows * depth * dtype_size(g->activation), at_start);
+    int8_t *w = fence(&fw, n, at_start);
+    bf16 *panel = fence(&fp, n * sizeof *panel, at_start);
+    draw_activations(g->activation, x, (size_t)rows * depth, random_plain);
+    for (size_t i = 0; i < n; i++) {
+        w[i] = (int8_t)(random_below(4) ? (int)random_below(255) - 127 : 127 - 254 * (int)random_below(2));
+        panel[i] = f32_to_bf16((float)w[i]);
+    }
+    for (size_t i = 0; i < (size_t)rows * nr; i++)
+        y[i] = expected[i] = random_plain();
+    g->tile(rows, k_groups, x, depth, w, y, nr, accumulate, NULL, 0);
+    expanded->tile(rows, k_groups, x, depth, panel, expected, nr, accumulate, NULL, 0);
+    assert_memory_equal(y, expected, (size_t)rows * nr * sizeof *y);
+    unfence(&fx);
+    unfence(&fw);
+    unfence(&fp);
+}
+
+static void test_bytes_tile(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        const gemm_kernel *g = &k->bytes;
+        if (!g->tile || (k->below && k->below->bytes.tile == g->tile))
+            continue; /* none, or that of the level below */
+        assert_int_equal(g->activation, k->gemm[QWEN3_DTYPE_BF16].activation);
+        assert_int_equal(g->mr, k->gemm[QWEN3_DTYPE_BF16].mr);
+        assert_int_equal(g->nr, k->gemm[QWEN3_DTYPE_BF16].nr);
+        assert_int_equal(g->kr, 2);
+        assert_int_equal(g->group_bytes, 2);
+        for (int rows = 1; rows <= g->mr; rows++)
+            for (size_t k_groups = 0; k_groups < 40; k_groups += 1 + random_below(8))
+                check_bytes(k, rows, k_groups, random_below(2), random_below(2));
+    }
+}
+
 /* Infinities and NaN reach exactly the outputs that they enter. */
 static void test_tile_not_finite(void **state)
 {
@@ -817,6 +861,7 @@ int main(void)
     seed_random();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tile),
+        cmocka_unit_test(test_bytes_tile),
         cmocka_unit_test(test_tile_not_finite),
         cmocka_unit_test(test_pack),
         cmocka_unit_test(test_pack_blocks),

@@ -12,6 +12,14 @@ TEMPLATE pairs pairs_load(const bf16 *p)
     return vreinterpretq_bf16_u16(vld1q_u16(p));
 }
 
+/* The upper halves of f32 are BF16, and whole: bytes have no more than 7 bits after the first. */
+TEMPLATE pairs pairs_of_bytes(const void *p)
+{
+    const int16x8_t q = vmovl_s8(vld1_s8(p));
+    const float32x4_t low = vcvtq_f32_s32(vmovl_s16(vget_low_s16(q))), high = vcvtq_f32_s32(vmovl_high_s16(q));
+    return vreinterpretq_bf16_u16(vuzp2q_u16(vreinterpretq_u16_f32(low), vreinterpretq_u16_f32(high)));
+}
+
 TEMPLATE pairs pairs_set1(uint32_t pair)
 {
     return vreinterpretq_bf16_u32(vdupq_n_u32(pair));

@@ -13,6 +13,13 @@ TEMPLATE pairs pairs_load(const bf16 *p)
     return (__m512bh)_mm512_loadu_si512(p);
 }
 
+TEMPLATE pairs pairs_of_bytes(const void *p)
+{
+    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p + 1)));
+    return _mm512_cvtne2ps_pbh(high, low);
+}
+
 TEMPLATE pairs pairs_set1(uint32_t pair)
 {
     return (__m512bh)_mm512_set1_epi32((int)pair);
