@@ -77,9 +77,6 @@ void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot,
  * the slots below `count`, in memory that may hold other than zeros there. */
 void kv_block_end(const attention_shape *shape, void *v, size_t count);
 
-/* Asks the caches for the places that kv_block_store will write to. */
-void kv_block_ask(const attention_shape *shape, const void *k, const void *v, size_t slot);
-
 /* Elements from one row of q to the next: head_dim rounded up to ACTIVATION_PAD. */
 size_t attention_q_stride(const attention_shape *shape);
 

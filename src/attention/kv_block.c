@@ -197,18 +197,3 @@ void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot,
         slot += n, key += n * dim, value += n * dim;
     }
 }
-
-void kv_block_ask(const attention_shape *shape, const void *k, const void *v, size_t slot)
-{
-    const gemm_kernel *g = attention_gemm(shape);
-    const bool q8 = shape->kv_type == QWEN3_DTYPE_Q8;
-    const size_t size = q8 ? 1 : dtype_size(g->storage), nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim;
-    const char *k_slot =
-        (const char *)(q8 ? kv_block_q8(k) : k) + (slot / nr * round_up(dim, kr) * nr + slot % nr * kr) * size;
-    const char *v_group = (const char *)(q8 ? kv_block_q8(v) : v) + slot / kr * nr * kr * size;
-    for (size_t i = 0; i < dim; i += kr)
-        __builtin_prefetch(k_slot + i * nr * size, 1);
-    for (size_t panel = 0; panel < dim; panel += nr)
-        for (size_t b = 0; b < nr * kr * size; b += CACHE_LINE)
-            __builtin_prefetch(v_group + panel * KV_BLOCK * size + b, 1);
-}

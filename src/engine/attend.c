@@ -75,46 +75,17 @@ static void store_heads(const qwen3_session *s, int64_t layer, size_t i, size_t 
     }
 }
 
-/* Head `unit` of row i from q, k and v to its place, rotated if it is not yet. */
-static void place_head(const qwen3_session *s, const layer_weights *w, int64_t layer, size_t i, size_t unit)
-{
-    const size_t heads = session_heads(s), d = s->shape.head_dim;
-    const bool rotated = s->step.mode == STEP_SPLIT_WEIGHTS;
-    float *head = qkv_head(s, i, unit);
-    if (unit >= heads) {
-        if (!rotated)
-            rotate_head(s, w, i, unit, head, head, QWEN3_DTYPE_F32);
-        store_heads(s, layer, i, 1, unit - heads, head, qkv_head(s, i, unit + s->shape.kv_heads));
-    } else if (rotated) {
-        s->model->kernels->scale(d, 1.0f, head, query_place(s, i, unit), session_q_type(s));
-    } else {
-        rotate_head(s, w, i, unit, head, query_place(s, i, unit), session_q_type(s));
-    }
-}
-
-/* Brings the place of a KV head of row i in the cache into the caches of this thread. */
-static void ask_for_place(const qwen3_session *s, int64_t layer, size_t i, size_t kv_head)
-{
-    size_t first;
-    session_rows(s, &first);
-    const kv_slot *slot = &s->step.slots[first + i];
-    if (!slot->page)
-        return;
-    void *page = kv_cache_layer(&s->cache, slot->page, layer);
-    kv_block_ask(&s->shape, kv_page_k(&s->shape, page, kv_head), kv_page_v(&s->shape, page, kv_head), slot->slot);
-}
-
 /* q, k, v of this rank's rows -> queries, cache. No barrier at the end. */
 static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
 {
     size_t first, n = session_rows(s, &first), d = s->shape.head_dim, begin, end;
-    const size_t heads = session_heads(s), kv_heads = s->shape.kv_heads;
+    const size_t heads = session_heads(s), units = heads + s->shape.kv_heads;
     bool split_weights = s->step.mode == STEP_SPLIT_WEIGHTS;
     if (split_weights) {
         size_t first_unit = (size_t)s->part.qkv.begin / d, mine = (size_t)range_size(s->part.qkv) / d;
         team_part(t, n * mine, 1, &begin, &end);
         for (size_t u = begin; u < end; u++)
-            if (first_unit + u % mine < session_heads(s) + s->shape.kv_heads)
+            if (first_unit + u % mine < units)
                 rotate_head(s, w, u / mine, first_unit + u % mine, s->b.qkv + u * d, s->b.qkv + u * d, QWEN3_DTYPE_F32);
         team_barrier(t);
         if (t->tid == 0) {
@@ -124,17 +95,20 @@ static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64
         }
         team_barrier(t);
     }
-    /* Keys and values cost more than queries: both are shared equally. Their places are asked for before the queries.
-     */
-    size_t begin_kv, end_kv;
-    team_part(t, n * kv_heads, 1, &begin_kv, &end_kv);
-    for (size_t u = begin_kv; u < end_kv; u++)
-        ask_for_place(s, layer, u / kv_heads, u % kv_heads);
-    team_part(t, n * heads, 1, &begin, &end);
-    for (size_t u = begin; u < end; u++)
-        place_head(s, w, layer, u / heads, u % heads);
-    for (size_t u = begin_kv; u < end_kv; u++)
-        place_head(s, w, layer, u / kv_heads, heads + u % kv_heads);
+    team_part(t, n * units, 1, &begin, &end);
+    for (size_t u = begin; u < end; u++) {
+        const size_t i = u / units, unit = u % units;
+        float *head = qkv_head(s, i, unit);
+        if (unit >= heads) {
+            if (!split_weights)
+                rotate_head(s, w, i, unit, head, head, QWEN3_DTYPE_F32);
+            store_heads(s, layer, i, 1, unit - heads, head, qkv_head(s, i, unit + s->shape.kv_heads));
+        } else if (split_weights) {
+            s->model->kernels->scale(d, 1.0f, head, query_place(s, i, unit), session_q_type(s));
+        } else {
+            rotate_head(s, w, i, unit, head, query_place(s, i, unit), session_q_type(s));
+        }
+    }
 }
 
 bool attend_projects(const qwen3_session *s)
@@ -144,7 +118,7 @@ bool attend_projects(const qwen3_session *s)
            s->shape.head_dim % (size_t)s->model->weights.gemm->nr == 0;
 }
 
-/* Head `unit` of q, or of k and with it of v, for m rows from `row` on: products, then as place_head. `next`: the
+/* Head `unit` of q, or of k and with it of v, for m rows from `row` on: products, then as place_heads. `next`: the
  * weights that come after. */
 static void project_head(const team *t, const qwen3_session *s, const layer_weights *w, int64_t layer, size_t row,
                          size_t m, size_t unit, const void *next)
