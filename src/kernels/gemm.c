@@ -10,9 +10,10 @@
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
 /* Up to this many rows are bound by reading weights, which went fastest unasked on Zen 5. Where they are more than one
- * tile, the first reads a piece of FEW_PIECE_BYTES, and the others find it in the first-level cache. */
+ * tile, the first reads a piece of FEW_PIECE_BYTES, and the others find it in the first-level cache and ask for the
+ * next one. */
 #define MEMORY_BOUND_ROWS ((size_t)18)
-#define FEW_PIECE_BYTES ((size_t)16 * 1024)
+#define FEW_PIECE_BYTES ((size_t)8 * 1024)
 /* Of more tiles of rows, the last so many ask for the weights that come next, so that these are not driven out of the
  * caches again by the rows of x that pass through. */
 #define ASKING_TILES ((size_t)16)
@@ -160,14 +161,14 @@ static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const
         memcpy(y + (size_t)r * y_stride, whole + (size_t)r * nr, p->cols * sizeof(float));
 }
 
-/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. Where many pass over this piece the last ones
- * ask for the next one, each for its share. */
+/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. The last ones ask for the weights that come
+ * next, each for its share. */
 static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *p)
 {
     const size_t tiles = (m + (size_t)g->mr - 1) / (size_t)g->mr;
     const size_t steps = p->k_groups * (size_t)g->kr / AHEAD_STEP;
-    const unsigned char *const next = m > MEMORY_BOUND_ROWS ? p->next : NULL;
-    const size_t asking = tiles < ASKING_TILES ? tiles : ASKING_TILES;
+    const size_t most = m > MEMORY_BOUND_ROWS ? ASKING_TILES : tiles - 1, asking = tiles < most ? tiles : most;
+    const unsigned char *const next = asking > 0 ? p->next : NULL;
     size_t ask = 0, asked = 0;
     if (steps > 0 && next)
         ask = (p->next_bytes / asking / steps + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
