@@ -6,6 +6,9 @@
 /* Up to this many queries of a KV head attend to the caller's keys where they are: packing costs about as much as
  * reading the keys ten times. */
 #define IN_PLACE_QUERIES 64
+/* Keys per tile of these where the caller names no number: memory gives its full rate only to long pieces in order, and
+ * few queries have small tiles of scores. */
+#define IN_PLACE_KV_BLOCK 2048
 
 static bool is_sequence(const operator_call *op)
 {
@@ -251,6 +254,8 @@ qwen3_status operator_plan(operator_call *op, qwen3_error *err)
         return err->status;
     plan_flow(op, op->sets, parts);
     op->in_place = choose_in_place(op);
+    if (op->in_place && !op->args->kv_block_size)
+        op->shape.kv_block_size = IN_PLACE_KV_BLOCK;
     get_queries(op, err);
     get_keys(op, err);
     get_exchange(op, err);
