@@ -105,8 +105,8 @@ TEMPLATE void load_weights(const qwen3_dtype storage, __m512i table, const unsig
 TEMPLATE void ask_for_part(const qwen3_dtype storage, const unsigned char *group, size_t part, size_t parts)
 {
     const size_t lines = NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES) / LINE;
-    UNROLL
-    for (size_t i = lines * part / parts; i < lines * (part + 1) / parts; i++)
+    const size_t first = lines * part / parts, end = lines * (part + 1) / parts;
+    for (size_t i = first; i < end; i++)
         __builtin_prefetch(group + i * LINE, 0, 2);
     __asm__ volatile("" : : : "memory"); /* compilers would gather them */
 }
