@@ -260,25 +260,38 @@ static attention_job piece_tile(const work *w, const piece *p, size_t kv_head, s
     return tile;
 }
 
-/* One item of a piece: one KV head, or all of them page by page. */
-static void run_item(const work *w, const piece *p, size_t kv_head, void *workspace)
+/* Nothing seen yet by head kv_head of a piece that has partials of its own. */
+static void clear_piece(const work *w, const piece *p, size_t kv_head)
 {
-    const size_t heads = p->by_page ? w->shape->kv_heads : 1;
-    if (p->by_page && kv_head > 0)
+    if (!p->partial)
         return;
-    for (size_t h = kv_head; p->partial && h < kv_head + heads; h++) {
-        attention_job tile = piece_tile(w, p, h, 0, 0);
-        partial_clear(p->rows * w->shape->group, w->shape->head_dim, tile.o, tile.m, tile.l);
-    }
-    if (!p->by_page) {
-        attention_job tile = piece_tile(w, p, kv_head, p->block0, p->n_blocks);
-        w->algorithm->run(w->shape, &tile, workspace);
-        return;
-    }
+    attention_job tile = piece_tile(w, p, kv_head, 0, 0);
+    partial_clear(p->rows * w->shape->group, w->shape->head_dim, tile.o, tile.m, tile.l);
+}
+
+/* All KV heads of a piece, page by page. */
+static void run_pages(const work *w, const piece *p, void *workspace)
+{
+    const size_t heads = larger(w->shape->kv_heads, 1); /* without heads there are no pieces */
+    for (size_t h = 0; h < heads; h++)
+        clear_piece(w, p, h);
     for (size_t i = p->block0; i < p->block0 + p->n_blocks; i++) {
         attention_job tile = piece_tile(w, p, i % heads, i / heads, 1);
         w->algorithm->run(w->shape, &tile, workspace);
     }
+}
+
+/* One item of a piece: one KV head, or, where it is cut by page, with the first all of them. */
+static void run_item(const work *w, const piece *p, size_t kv_head, void *workspace)
+{
+    if (p->by_page) {
+        if (kv_head == 0)
+            run_pages(w, p, workspace);
+        return;
+    }
+    clear_piece(w, p, kv_head);
+    attention_job tile = piece_tile(w, p, kv_head, p->block0, p->n_blocks);
+    w->algorithm->run(w->shape, &tile, workspace);
 }
 
 /* Item i of all pieces and heads: as many heads at a time as there are threads, so that threads keep to a head, whose
