@@ -143,16 +143,6 @@ size_t attention_workspace_bytes(const attention_shape *shape, const attention_a
     return at.threads_at + *score_bytes;
 }
 
-static int32_t last_position(const attention_shape *shape, const attention_job *job, size_t row0, size_t rows)
-{
-    if (!shape->causal)
-        return INT32_MAX;
-    int32_t last = INT32_MIN;
-    for (size_t r = row0; r < row0 + rows; r++)
-        last = job->q_positions[r] > last ? job->q_positions[r] : last;
-    return last;
-}
-
 static size_t visible_cost(const attention_job *job, const piece *p, int32_t last)
 {
     size_t visible = 0;
@@ -229,7 +219,7 @@ static void list_pieces(const work *w, piece *pieces, float *partials)
         const size_t size = partial_size(w, cut.tile_rows);
         for (size_t tile = 0; tile < cut.tiles; tile++, n += cut.parts) {
             const size_t row0 = tile * cut.tile_rows, rows = smaller(cut.tile_rows, job->rows - row0);
-            const int32_t last = last_position(w->shape, job, row0, rows);
+            const int32_t last = last_position(w->shape, rows, job->q_positions + row0);
             for (size_t part = 0; part < cut.parts; part++) {
                 pieces[n + part] = (piece){.job = job, .row0 = row0, .rows = rows, .by_page = cut.by_page};
                 if (part > 0) {

@@ -30,36 +30,32 @@ static int32_t smallest_position(const attention_job *tile)
     return smallest;
 }
 
-static int32_t largest_position(const attention_job *tile)
+static inline int32_t position_of(const kv_block *b, int32_t slot)
 {
-    int32_t largest = INT32_MIN;
-    for (size_t r = 0; r < tile->rows; r++)
-        largest = tile->q_positions[r] > largest ? tile->q_positions[r] : largest;
-    return largest;
+    return b->positions ? b->positions[slot] : b->min_position + slot;
 }
 
-/* The last position that some query of the tile may see. */
-static int32_t last_position(const attention_shape *shape, const attention_job *tile)
+/* Slots of a block up to the last one whose position is at most `last`. */
+static size_t visible_slots(const kv_block *b, int32_t last)
 {
-    return shape->causal ? largest_position(tile) : INT32_MAX;
+    int32_t slots = b->count;
+    if (b->max_position > last)
+        while (slots > 0 && position_of(b, slots - 1) > last)
+            slots--;
+    return (size_t)slots;
 }
 
 size_t tile_visible_blocks(const attention_shape *shape, const attention_job *tile, size_t *next, size_t limit,
-                           const kv_block **blocks)
+                           visible_block *blocks)
 {
-    const int32_t last = last_position(shape, tile);
+    const int32_t last = last_position(shape, tile->rows, tile->q_positions);
     size_t n = 0;
     for (; *next < tile->n_blocks && n < limit; ++*next) {
         const kv_block *b = &tile->blocks[*next];
         if (b->count > 0 && b->min_position <= last)
-            blocks[n++] = b;
+            blocks[n++] = (visible_block){b, visible_slots(b, last)};
     }
     return n;
-}
-
-static inline int32_t position_of(const kv_block *b, int32_t slot)
-{
-    return b->positions ? b->positions[slot] : b->min_position + slot;
 }
 
 /* The scores of one query row against one block. */
@@ -73,16 +69,6 @@ static void mask_scores(const kv_block *b, bool causal, int32_t position, const 
             s[j] = position_of(b, j) <= position ? s[j] : -INFINITY;
     for (int32_t j = b->count; j < KV_BLOCK; j++)
         s[j] = -INFINITY;
-}
-
-/* Slots of a block up to the last one that some query of the tile may see. */
-static size_t visible_slots(const kv_block *b, int32_t last)
-{
-    int32_t slots = b->count;
-    if (b->max_position > last)
-        while (slots > 0 && position_of(b, slots - 1) > last)
-            slots--;
-    return (size_t)slots;
 }
 
 /* y[queries, n] (+)= x W^T with the first `used` values of W[n, k] in bytes (kv_block). Few queries take the bytes as
@@ -113,17 +99,17 @@ static void scores_q8(const attention_shape *shape, size_t queries, const void *
         shape->kernels->multiply(slots, s, b->k, s, QWEN3_DTYPE_F32);
 }
 
-void tile_scores(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+void tile_scores(const attention_shape *shape, const attention_job *tile, size_t n, const visible_block *blocks,
                  float *s, size_t stride, bf16 *panel)
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t queries = tile->rows * shape->group, dim = shape->head_dim, q_stride = attention_q_stride(shape);
-    const int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX, last = last_position(shape, tile);
+    const int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX;
     for (size_t i = 0; i < n; i++, s += KV_BLOCK) {
-        const kv_block *b = blocks[i];
-        const void *next = i + 1 < n ? blocks[i + 1]->k : blocks[0]->v;
+        const kv_block *b = blocks[i].block;
+        const void *next = i + 1 < n ? blocks[i + 1].block->k : blocks[0].block->v;
         /* Panels without a key that is seen are not read; their scores are set below. */
-        const size_t panels_end = round_up(visible_slots(b, last), (size_t)g->nr);
+        const size_t panels_end = round_up(blocks[i].slots, (size_t)g->nr);
         const size_t slots = panels_end < KV_BLOCK ? panels_end : KV_BLOCK;
         if (b->row_stride)
             shape->kernels->dot_rows(queries, (size_t)b->count, dim, tile->q, q_stride, b->k, b->row_stride, s, stride);
@@ -144,7 +130,7 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
 }
 
 /* p = exp(s - m), times the scales of the values where these are Q8. Returns the sum of exp(s - m). */
-static float probabilities(const attention_shape *shape, size_t n, const kv_block *const *blocks, float *s, float m,
+static float probabilities(const attention_shape *shape, size_t n, const visible_block *blocks, float *s, float m,
                            void *p, qwen3_dtype p_type)
 {
     const kernels *k = shape->kernels;
@@ -152,11 +138,12 @@ static float probabilities(const attention_shape *shape, size_t n, const kv_bloc
         return k->exp_sum(n * KV_BLOCK, s, m, p, p_type);
     const float sum = k->exp_sum(n * KV_BLOCK, s, m, s, QWEN3_DTYPE_F32);
     for (size_t i = 0; i < n; i++)
-        k->multiply(KV_BLOCK, s + i * KV_BLOCK, blocks[i]->v, (char *)p + i * KV_BLOCK * dtype_size(p_type), p_type);
+        k->multiply(KV_BLOCK, s + i * KV_BLOCK, blocks[i].block->v, (char *)p + i * KV_BLOCK * dtype_size(p_type),
+                    p_type);
     return sum;
 }
 
-void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, const visible_block *blocks,
                   float *s, void *p, size_t stride)
 {
     const kernels *k = shape->kernels;
@@ -182,17 +169,16 @@ void tile_softmax(const attention_shape *shape, const attention_job *tile, size_
     }
 }
 
-void tile_values(const attention_shape *shape, const attention_job *tile, size_t n, const kv_block *const *blocks,
+void tile_values(const attention_shape *shape, const attention_job *tile, size_t n, const visible_block *blocks,
                  const void *p, size_t stride, bf16 *panel)
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t queries = tile->rows * shape->group, dim = shape->head_dim;
-    const int32_t last = last_position(shape, tile);
     const char *p_block = p;
     for (size_t i = 0; i < n; i++, p_block += KV_BLOCK * dtype_size(g->activation)) {
-        const kv_block *b = blocks[i];
-        const void *next = i + 1 < n ? blocks[i + 1]->v : NULL;
-        const size_t slots = visible_slots(b, last);
+        const kv_block *b = blocks[i].block;
+        const void *next = i + 1 < n ? blocks[i + 1].block->v : NULL;
+        const size_t slots = blocks[i].slots;
         if (b->row_stride)
             shape->kernels->weighted_rows(queries, slots, dim, (const float *)(const void *)p_block, stride, b->v,
                                           b->row_stride, tile->o, dim);
@@ -212,7 +198,7 @@ size_t tile_workspace_layout(const attention_shape *shape, size_t tile_rows, siz
     const size_t depth = shape->head_dim > KV_BLOCK ? shape->head_dim : KV_BLOCK;
     const size_t panel_bytes = shape->kv_type == QWEN3_DTYPE_Q8 ? gemm_packed_bytes(g, (size_t)g->nr, depth) : 0;
     size_t elements = tile_rows * shape->group * tile_stride(n_blocks);
-    size_t scores_at = round_up(n_blocks * sizeof(kv_block *), CACHE_LINE);
+    size_t scores_at = round_up(n_blocks * sizeof(visible_block), CACHE_LINE);
     size_t probabilities_at = scores_at + elements * sizeof(float);
     size_t panel_at = probabilities_at + (g->activation == QWEN3_DTYPE_F32 ? 0 : elements * dtype_size(g->activation));
     if (data) {
