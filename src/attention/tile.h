@@ -49,7 +49,9 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
 void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, const visible_block *blocks,
                   float *s, void *p, size_t stride);
 
-/* o += p V. */
+/* o += p V over the visible slots of each block, and on to the end of their last group of kr. A value there that is not
+ * finite reaches all queries of the tile, also those that may not see it: their probability of it is 0, and 0 * NaN and
+ * 0 * infinity are NaN. */
 void tile_values(const attention_shape *shape, const attention_job *tile, size_t n, const visible_block *blocks,
                  const void *p, size_t stride, bf16 *panel);
 
