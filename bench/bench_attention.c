@@ -111,7 +111,7 @@ static void attend_layers(team *t, void *arg)
         if (t->tid == 0)
             attention_plan(t, &b->shape, b->algorithm, &b->jobs[layer], 1, &b->workspace);
         team_barrier(t);
-        attention_run(t, &b->shape, b->algorithm, &b->jobs[layer], 1, &b->workspace);
+        attention_run(t, &b->workspace);
     }
 }
 

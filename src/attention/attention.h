@@ -114,9 +114,6 @@ typedef struct attention_algorithm {
 /* Registered in algorithms.c; NULL for AUTO. */
 const attention_algorithm *attention_algorithm_get(qwen3_attention_algorithm id);
 
-/* All jobs on all threads of the team; a barrier at the end. Where tiles are fewer than threads (one query
- * against many keys), tiles are split over keys and the partials merged, in an order that depends on the
- * number of threads only. */
 typedef struct attention_workspace {
     void *data;
     size_t bytes;
@@ -124,16 +121,19 @@ typedef struct attention_workspace {
     int threads;        /* that it was sized for; attention_run takes no more. 0 = size of the team */
 } attention_workspace;
 
-/* Workspace that attention_run needs for these jobs (only rows and n_blocks of them are read) with `threads`
- * threads, and for jobs of the same rows with fewer blocks. Score bytes in *score_bytes. */
+/* Workspace that attention_plan needs for these jobs (only rows and n_blocks of them are read) with `threads` threads,
+ * and for jobs of the same rows with fewer blocks. Score bytes in *score_bytes. */
 size_t attention_workspace_bytes(const attention_shape *shape, const attention_algorithm *algorithm,
                                  const attention_job *jobs, size_t n_jobs, int threads, size_t *score_bytes);
-/* Cuts the jobs into pieces of work, in the workspace. One thread of the team calls it; a barrier must lie between it
- * and attention_run, which takes the same arguments. Keys need not be in their places yet, only their positions. */
+/* Cuts the jobs into pieces of work, in the workspace, where attention_run finds them and the arguments, which must
+ * last as long. One thread of the team calls it; a barrier must lie between it and attention_run. Keys need not be in
+ * their places yet, only their positions. */
 void attention_plan(const team *t, const attention_shape *shape, const attention_algorithm *algorithm,
                     const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace);
-void attention_run(team *t, const attention_shape *shape, const attention_algorithm *algorithm,
-                   const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace);
+/* All jobs of the plan, on all threads of the team; a barrier at the end. Where tiles are fewer than threads (one query
+ * against many keys), tiles are split over keys and the partials merged, in an order that depends on the number of
+ * threads only. */
+void attention_run(team *t, const attention_workspace *workspace);
 
 /* ---- Partials (partial.c) ---------------------------------------------------------------------- */
 

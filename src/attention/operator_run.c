@@ -223,7 +223,7 @@ static void run_body(team *t, void *arg)
             op->views};
         pass_kv_run(t, &p, op->jobs);
     } else {
-        attention_run(t, &op->shape, op->algorithm, op->jobs, n_jobs, &op->workspace);
+        attention_run(t, &op->workspace);
     }
     if (op->flow == FLOW_SPLIT_KEYS)
         merge_all(t, op);

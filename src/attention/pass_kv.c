@@ -40,7 +40,7 @@ void pass_kv_run(team *t, const pass_kv *p, attention_job *jobs)
         attention_plan(t, p->shape, p->algorithm, jobs, p->n_jobs, p->workspace);
     }
     team_barrier(t);
-    attention_run(t, p->shape, p->algorithm, jobs, p->n_jobs, p->workspace);
+    attention_run(t, p->workspace);
     for (int hop = 1; hop < ranks; hop++) {
         if (t->tid == 0) {
             comm_ring_wait(p->group);
@@ -51,6 +51,6 @@ void pass_kv_run(team *t, const pass_kv *p, attention_job *jobs)
             attention_plan(t, p->shape, p->algorithm, jobs, p->n_jobs, p->workspace);
         }
         team_barrier(t);
-        attention_run(t, p->shape, p->algorithm, jobs, p->n_jobs, p->workspace);
+        attention_run(t, p->workspace);
     }
 }

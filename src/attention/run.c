@@ -40,24 +40,22 @@ typedef struct piece {
     size_t partial_size; /* floats from one head's partial to the next */
 } piece;
 
-/* What all functions here need to know. */
+/* What all functions here need to know, and what attention_plan leaves for attention_run.
+ *
+ * The parts of the workspace: this | piece table | partials | one algorithm workspace per thread. Only thread_bytes
+ * depends on n_blocks, and it grows with it, so that a workspace fits all jobs of the same rows with no more blocks: by
+ * the way they are cut, there are no more than threads * PIECES_PER_THREAD parts beyond one per tile. */
 typedef struct work {
     const attention_shape *shape;
     const attention_algorithm *algorithm;
     const attention_job *jobs;
     size_t n_jobs;
     int threads;
-    size_t cost; /* of all jobs, in rows x blocks of one KV head */
+    size_t cost;                    /* of all jobs, in rows x blocks of one KV head */
+    size_t tiles, pieces;           /* of one KV head; pieces counts the parts of tiles */
+    size_t partials_at, threads_at; /* offsets in bytes */
+    size_t thread_bytes;
 } work;
-
-static work work_of(const attention_shape *shape, const attention_algorithm *algorithm, const attention_job *jobs,
-                    size_t n_jobs, int threads)
-{
-    work w = {shape, algorithm, jobs, n_jobs, threads, 0};
-    for (size_t j = 0; j < n_jobs; j++)
-        w.cost += jobs[j].rows * jobs[j].n_blocks * shape->kv_heads;
-    return w;
-}
 
 static size_t smaller(size_t a, size_t b)
 {
@@ -104,43 +102,35 @@ static size_t partial_size(const work *w, size_t tile_rows)
     return round_up(tile_rows * w->shape->group * (w->shape->head_dim + 2), CACHE_LINE / sizeof(float));
 }
 
-/* The parts of the workspace: piece table | partials | one algorithm workspace per thread. Only thread_bytes depends
- * on n_blocks, and it grows with it, so that a workspace fits all jobs of the same rows with no more blocks: by the
- * way they are cut, there are no more than threads * PIECES_PER_THREAD parts beyond one per tile. */
-typedef struct work_layout {
-    size_t tiles, pieces;           /* of one KV head; pieces counts the parts of tiles */
-    size_t partials_at, threads_at; /* offsets in bytes */
-    size_t thread_bytes;
-} work_layout;
-
-static work_layout layout_work(const work *w)
+static work work_of(const attention_shape *shape, const attention_algorithm *algorithm, const attention_job *jobs,
+                    size_t n_jobs, int threads)
 {
-    work_layout at = {0};
+    work w = {.shape = shape, .algorithm = algorithm, .jobs = jobs, .n_jobs = n_jobs, .threads = threads};
     size_t largest_partial = 0; /* of a piece */
-    const size_t more = w->threads > 1 ? (size_t)w->threads * PIECES_PER_THREAD : 0;
-    for (size_t j = 0; j < w->n_jobs; j++) {
-        job_cut cut = cut_job(w, &w->jobs[j]);
-        at.tiles += cut.tiles;
-        at.pieces += cut.tiles * cut.parts;
-        size_t heads = may_cut_by_page(w, &w->jobs[j]) ? w->shape->kv_heads : 1;
-        if (cut.tile_rows <= (size_t)w->shape->q_block_size)
-            largest_partial = larger(largest_partial, heads * partial_size(w, cut.tile_rows));
-        size_t bytes = w->algorithm->workspace_bytes(w->shape, cut.tile_rows, w->jobs[j].n_blocks);
-        at.thread_bytes = larger(at.thread_bytes, bytes);
+    const size_t more = threads > 1 ? (size_t)threads * PIECES_PER_THREAD : 0;
+    for (size_t j = 0; j < n_jobs; j++)
+        w.cost += jobs[j].rows * jobs[j].n_blocks * shape->kv_heads;
+    for (size_t j = 0; j < n_jobs; j++) {
+        job_cut cut = cut_job(&w, &jobs[j]);
+        w.tiles += cut.tiles;
+        w.pieces += cut.tiles * cut.parts;
+        size_t heads = may_cut_by_page(&w, &jobs[j]) ? shape->kv_heads : 1;
+        if (cut.tile_rows <= (size_t)shape->q_block_size)
+            largest_partial = larger(largest_partial, heads * partial_size(&w, cut.tile_rows));
+        w.thread_bytes = larger(w.thread_bytes, algorithm->workspace_bytes(shape, cut.tile_rows, jobs[j].n_blocks));
     }
-    at.thread_bytes = round_up(at.thread_bytes, CACHE_LINE);
-    at.partials_at = round_up((at.tiles + more) * sizeof(piece), CACHE_LINE);
-    at.threads_at = at.partials_at + more * largest_partial * sizeof(float);
-    return at;
+    w.thread_bytes = round_up(w.thread_bytes, CACHE_LINE);
+    w.partials_at = round_up(sizeof w + (w.tiles + more) * sizeof(piece), CACHE_LINE);
+    w.threads_at = w.partials_at + more * largest_partial * sizeof(float);
+    return w;
 }
 
 size_t attention_workspace_bytes(const attention_shape *shape, const attention_algorithm *algorithm,
                                  const attention_job *jobs, size_t n_jobs, int threads, size_t *score_bytes)
 {
-    work w = work_of(shape, algorithm, jobs, n_jobs, threads);
-    work_layout at = layout_work(&w);
-    *score_bytes = at.thread_bytes * (size_t)threads;
-    return at.threads_at + *score_bytes;
+    const work w = work_of(shape, algorithm, jobs, n_jobs, threads);
+    *score_bytes = w.thread_bytes * (size_t)threads;
+    return w.threads_at + *score_bytes;
 }
 
 static size_t visible_cost(const attention_job *job, const piece *p, int32_t last)
@@ -209,9 +199,15 @@ static int most_expensive_first(const void *a, const void *b)
     return (x->cost < y->cost) - (x->cost > y->cost);
 }
 
-/* Fills the piece table. */
-static void list_pieces(const work *w, piece *pieces, float *partials)
+static piece *piece_table(void *workspace)
 {
+    return (piece *)((work *)workspace + 1);
+}
+
+static void list_pieces(const work *w, void *workspace)
+{
+    piece *pieces = piece_table(workspace);
+    float *partials = (float *)((char *)workspace + w->partials_at);
     size_t n = 0;
     for (size_t j = 0; j < w->n_jobs; j++) {
         const attention_job *job = &w->jobs[j];
@@ -286,10 +282,10 @@ static void run_item(const work *w, const piece *p, size_t kv_head, void *worksp
 
 /* Item i of all pieces and heads: as many heads at a time as there are threads, so that threads keep to a head, whose
  * keys and values are in their caches then. */
-static void run_numbered(const work *w, const piece *pieces, size_t n_pieces, size_t i, void *workspace)
+static void run_numbered(const work *w, const piece *pieces, size_t i, void *workspace)
 {
-    const size_t most = smaller((size_t)w->threads, w->shape->kv_heads), first = i / (n_pieces * most) * most;
-    const size_t heads = smaller(most, w->shape->kv_heads - first), rest = i - first * n_pieces;
+    const size_t most = smaller((size_t)w->threads, w->shape->kv_heads), first = i / (w->pieces * most) * most;
+    const size_t heads = smaller(most, w->shape->kv_heads - first), rest = i - first * w->pieces;
     run_item(w, &pieces[rest / heads], first + rest % heads, workspace);
 }
 
@@ -320,36 +316,25 @@ static void merge_parts(const work *w, const team *t, const float *partials)
     }
 }
 
-static int planned_threads(const team *t, const attention_workspace *workspace)
-{
-    return workspace->threads ? workspace->threads : t->size;
-}
-
 void attention_plan(const team *t, const attention_shape *shape, const attention_algorithm *algorithm,
                     const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace)
 {
-    const work w = work_of(shape, algorithm, jobs, n_jobs, planned_threads(t, workspace));
-    list_pieces(&w, workspace->data, (float *)((char *)workspace->data + layout_work(&w).partials_at));
+    work *w = workspace->data;
+    *w = work_of(shape, algorithm, jobs, n_jobs, workspace->threads ? workspace->threads : t->size);
+    list_pieces(w, workspace->data);
 }
 
-void attention_run(team *t, const attention_shape *shape, const attention_algorithm *algorithm,
-                   const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace)
+void attention_run(team *t, const attention_workspace *workspace)
 {
-    const int threads = planned_threads(t, workspace);
-    work w = work_of(shape, algorithm, jobs, n_jobs, threads);
-    work_layout at = layout_work(&w);
-    const size_t items = at.pieces * shape->kv_heads;
-    piece *pieces = workspace->data;
-    float *partials = (float *)((char *)workspace->data + at.partials_at);
+    const work w = *(const work *)workspace->data; /* behind the last barrier another thread may plan already */
+    char *data = workspace->data;
     team_loop_begin(t);
-    if (t->tid < threads) {
-        void *own = (char *)workspace->data + at.threads_at + at.thread_bytes * (size_t)t->tid;
-        for (size_t i; (i = team_loop_next(t)) < items;)
-            run_numbered(&w, pieces, at.pieces, i, own);
-    }
+    if (t->tid < w.threads)
+        for (size_t i, items = w.pieces * w.shape->kv_heads; (i = team_loop_next(t)) < items;)
+            run_numbered(&w, piece_table(data), i, data + w.threads_at + w.thread_bytes * (size_t)t->tid);
     team_barrier(t);
-    if (at.pieces > at.tiles) {
-        merge_parts(&w, t, partials);
+    if (w.pieces > w.tiles) {
+        merge_parts(&w, t, (const float *)(const void *)(data + w.partials_at));
         team_barrier(t);
     }
 }

@@ -193,9 +193,9 @@ static void make_jobs(qwen3_session *s, int64_t layer)
     }
 }
 
-static void clear_partials(team *t, const qwen3_session *s, size_t n_jobs)
+static void clear_partials(team *t, const qwen3_session *s)
 {
-    size_t d = s->shape.head_dim;
+    const size_t d = s->shape.head_dim, n_jobs = session_jobs(s);
     for (size_t j = 0; j < n_jobs; j++) {
         const attention_job *job = &s->tables.jobs[j];
         size_t begin, end;
@@ -237,7 +237,7 @@ static void attend_pass_kv(team *t, qwen3_session *s, int64_t layer)
 }
 
 /* Queries of rows travel; partials of rows come back. */
-static void attend_pass_query(team *t, qwen3_session *s, size_t n_jobs)
+static void attend_pass_query(team *t, qwen3_session *s)
 {
     const step *p = &s->step;
     size_t heads = session_heads(s), q_bytes = heads * attention_q_stride(&s->shape) * dtype_size(session_q_type(s));
@@ -250,16 +250,16 @@ static void attend_pass_query(team *t, qwen3_session *s, size_t n_jobs)
         comm_allgather(s->model->sequence_group, s->b.q, s->b.q_gathered, s->tables.bytes[0], QWEN3_COMM_QUERY);
     }
     team_barrier(t);
-    attention_run(t, &s->shape, s->algorithm, s->tables.jobs, n_jobs, &s->b.workspace);
+    attention_run(t, &s->b.workspace);
     pass_q_return(t, s->model->sequence_group, s->model->kernels, s->shape.head_dim, s->b.partials, s->tables.counts,
                   s->b.received, s->tables.bytes[0], s->tables.bytes[1]);
 }
 
 /* All ranks have all queries; the partials of each rank's heads go to it, rows by heads. */
-static void attend_split_heads(team *t, qwen3_session *s, size_t n_jobs)
+static void attend_split_heads(team *t, qwen3_session *s)
 {
     size_t d = s->shape.head_dim, n = s->step.n_rows, begin, end;
-    attention_run(t, &s->shape, s->algorithm, s->tables.jobs, n_jobs, &s->b.workspace);
+    attention_run(t, &s->b.workspace);
     float *run = s->b.partials_by_head;
     for (int g = 0; g < s->cache.groups; g++) {
         range part = session_weight_part(s, g).heads;
@@ -323,21 +323,20 @@ void attend_plan(const team *t, qwen3_session *s, int64_t layer)
 
 void attend(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
 {
-    size_t n_jobs = session_jobs(s);
     if (attend_projects(s))
         project_heads(t, s, w, layer);
     else
         place_heads(t, s, w, layer);
-    clear_partials(t, s, n_jobs);
+    clear_partials(t, s);
     team_barrier(t);
     if (s->step.mode == STEP_SPLIT_WEIGHTS)
-        attend_split_heads(t, s, n_jobs);
+        attend_split_heads(t, s);
     else if (s->step.pass_query)
-        attend_pass_query(t, s, n_jobs);
+        attend_pass_query(t, s);
     else if (keys_travel(s))
         attend_pass_kv(t, s, layer);
     else
-        attention_run(t, &s->shape, s->algorithm, s->tables.jobs, n_jobs, &s->b.workspace);
+        attention_run(t, &s->b.workspace);
     collect_attended(t, s);
     team_barrier(t);
 }

@@ -308,7 +308,7 @@ static void run_body(team *t, void *arg)
     if (t->tid == 0)
         attention_plan(t, a->shape, a->algorithm, a->jobs, a->n_jobs, &a->workspace);
     team_barrier(t);
-    attention_run(t, a->shape, a->algorithm, a->jobs, a->n_jobs, &a->workspace);
+    attention_run(t, &a->workspace);
 }
 
 /* The workspace is made for jobs of the same rows with at least as many blocks, and is full of NaN: nothing may be
