@@ -148,13 +148,9 @@ static void project_heads(team *t, const qwen3_session *s, const layer_weights *
     const size_t n = session_rows(s, &first);
     if (units == 0)
         return;
-    const linear_items items = linear_items_of(t, g, n, units, TILED_ROWS);
-    team_loop_begin(t);
-    size_t i = team_loop_next(t);
-    for (size_t next; i < items.count; i = next) {
-        const linear_item item = linear_item_at(&items, i);
-        next = team_loop_next(t);
-        const void *ahead = next < items.count ? matrix_at(g, &w->qkv, linear_item_at(&items, next).part * d, 0) : NULL;
+    linear_items items = linear_items_begin(t, g, n, units, TILED_ROWS);
+    for (linear_item item; linear_items_next(t, &items, &item);) {
+        const void *ahead = items.more ? matrix_at(g, &w->qkv, items.following.part * d, 0) : NULL;
         project_head(t, s, w, layer, item.row, item.m, item.part, ahead);
     }
 }

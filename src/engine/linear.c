@@ -14,20 +14,7 @@
 #define LAST_ITEMS 2
 #define LAST_CUTS 4
 
-/* Rows are cut so that every thread finds ITEMS_PER_THREAD items. */
-linear_items linear_items_of(const team *t, const gemm_kernel *g, size_t m, size_t parts, size_t most)
-{
-    const size_t mr = (size_t)g->mr, chunks = ((size_t)t->size * ITEMS_PER_THREAD + parts - 1) / parts;
-    const size_t last = t->size > 1 ? (size_t)t->size * LAST_ITEMS : 0;
-    size_t rows = (m + chunks - 1) / chunks;
-    rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
-    rows = (rows + mr - 1) / mr * mr;
-    rows = rows < most ? rows : most / mr * mr;
-    const size_t cuts = (m + rows - 1) / rows, count = cuts * parts, ordinary = count > last ? count - last : 0;
-    return (linear_items){ordinary + (count - ordinary) * LAST_CUTS, m, cuts, rows, ordinary, mr};
-}
-
-linear_item linear_item_at(const linear_items *items, size_t i)
+static linear_item item_at(const linear_items *items, size_t i)
 {
     const bool cut = i >= items->ordinary;
     const size_t whole = cut ? items->ordinary + (i - items->ordinary) / LAST_CUTS : i;
@@ -43,6 +30,39 @@ linear_item linear_item_at(const linear_items *items, size_t i)
     return item;
 }
 
+static void take_item(team *t, linear_items *items)
+{
+    const size_t i = team_loop_next(t);
+    items->more = i < items->count;
+    if (items->more)
+        items->following = item_at(items, i);
+}
+
+/* Rows are cut so that every thread finds ITEMS_PER_THREAD items. */
+linear_items linear_items_begin(team *t, const gemm_kernel *g, size_t m, size_t parts, size_t most)
+{
+    const size_t mr = (size_t)g->mr, chunks = ((size_t)t->size * ITEMS_PER_THREAD + parts - 1) / parts;
+    const size_t last = t->size > 1 ? (size_t)t->size * LAST_ITEMS : 0;
+    size_t rows = (m + chunks - 1) / chunks;
+    rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
+    rows = (rows + mr - 1) / mr * mr;
+    rows = rows < most ? rows : most / mr * mr;
+    const size_t cuts = (m + rows - 1) / rows, count = cuts * parts, ordinary = count > last ? count - last : 0;
+    linear_items items = {ordinary + (count - ordinary) * LAST_CUTS, m, cuts, rows, ordinary, mr, false, {0}};
+    team_loop_begin(t);
+    take_item(t, &items);
+    return items;
+}
+
+bool linear_items_next(team *t, linear_items *items, linear_item *item)
+{
+    if (!items->more)
+        return false;
+    *item = items->following;
+    take_item(t, items);
+    return true;
+}
+
 void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, size_t m, const void *x, size_t x_stride,
             float *y, size_t y_stride, bool accumulate)
 {
@@ -56,15 +76,10 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
             matrix_product(g, w, m, x, x_stride, n0 + begin, n0 + end, k0, k1, y + begin, y_stride, accumulate, NULL);
         return;
     }
-    const linear_items items = linear_items_of(t, g, m, panels, ROWS_PER_ITEM);
-    team_loop_begin(t);
-    size_t i = team_loop_next(t);
-    for (size_t next; i < items.count; i = next) {
-        const linear_item item = linear_item_at(&items, i);
+    linear_items items = linear_items_begin(t, g, m, panels, ROWS_PER_ITEM);
+    for (linear_item item; linear_items_next(t, &items, &item);) {
         const size_t column = item.part * nr, end = n0 + column + nr < n1 ? n0 + column + nr : n1;
-        next = team_loop_next(t);
-        const void *ahead =
-            next < items.count ? matrix_at(g, w, n0 + linear_item_at(&items, next).part * nr, k0) : NULL;
+        const void *ahead = items.more ? matrix_at(g, w, n0 + items.following.part * nr, k0) : NULL;
         matrix_product(g, w, item.m, (const char *)x + activation_bytes(g->activation, item.row * x_stride), x_stride,
                        n0 + column, end, k0, k1, y + item.row * y_stride + column, y_stride, accumulate, ahead);
     }
@@ -110,16 +125,10 @@ void gated_linear(team *t, const qwen3_session *s, const layer_weights *w, range
                 gated_part(t, s, w, n, n0 + begin, n0 + (begin + most < end ? begin + most : end), 0, m, NULL);
         return;
     }
-    const linear_items items = linear_items_of(t, g, m, parts, TILED_ROWS);
-    team_loop_begin(t);
-    size_t i = team_loop_next(t);
-    for (size_t next; i < items.count; i = next) {
-        const linear_item item = linear_item_at(&items, i);
-        next = team_loop_next(t);
-        const void *ahead = NULL;
-        if (next < items.count)
-            ahead = matrix_at(g, &w->gate, n0 + linear_item_at(&items, next).part * width, 0);
+    linear_items items = linear_items_begin(t, g, m, parts, TILED_ROWS);
+    for (linear_item item; linear_items_next(t, &items, &item);) {
         const size_t begin = n0 + item.part * width;
+        const void *ahead = items.more ? matrix_at(g, &w->gate, n0 + items.following.part * width, 0) : NULL;
         gated_part(t, s, w, n, begin, begin + width < n1 ? begin + width : n1, item.row, item.m, ahead);
     }
 }

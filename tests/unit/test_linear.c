@@ -15,12 +15,14 @@
 static void check_items(int threads, int mr, size_t m, size_t parts, size_t most)
 {
     static unsigned char taken[MOST_PARTS][MOST_ROWS];
-    const team t = {.size = threads};
+    team_shared shared = {.size = threads};
+    team t = {.shared = &shared, .size = threads};
     const gemm_kernel g = {.mr = mr};
-    const linear_items items = linear_items_of(&t, &g, m, parts, most);
+    linear_items items = linear_items_begin(&t, &g, m, parts, most);
     memset(taken, 0, sizeof taken);
-    for (size_t i = 0; i < items.count; i++) {
-        const linear_item item = linear_item_at(&items, i);
+    for (linear_item item, expected = items.following; linear_items_next(&t, &items, &item);) {
+        assert_memory_equal(&item, &expected, sizeof item);
+        expected = items.following;
         assert_in_range(item.part, 0, parts - 1);
         assert_in_range(item.m, 0, most);
         assert_in_range(item.row + item.m, 0, m);
