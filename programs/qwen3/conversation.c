@@ -163,12 +163,12 @@ qwen3_status conversation_prompt(conversation *c, const generation *g, overflow 
     c->dropped = before;
     if (policy == OVERFLOW_DROP)
         return set_error(err, QWEN3_ERR_CAPACITY,
-                         "the question alone makes a prompt of %zu tokens, the context holds %lld (--context)", *n,
-                         (long long)g->context);
+                         "the question alone makes a prompt of %zu tokens, the context holds %lld (%s)", *n,
+                         (long long)g->context, generation_context_hint(g));
     return set_error(err, QWEN3_ERR_CAPACITY,
-                     "the conversation makes a prompt of %zu tokens, the context holds %lld: /reset begins a new one, "
-                     "--overflow drop leaves the oldest turns out, --context makes more room",
-                     *n, (long long)g->context);
+                     "the conversation makes a prompt of %zu tokens, the context holds %lld (%s): /reset begins a new "
+                     "one, --overflow drop leaves the oldest turns out",
+                     *n, (long long)g->context, generation_context_hint(g));
 }
 
 qwen3_status conversation_save(const conversation *c, const char *path, qwen3_error *err)

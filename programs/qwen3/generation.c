@@ -39,12 +39,18 @@ static qwen3_status open_text(generation *g, const qwen3_config *config, bool ra
 
 static qwen3_status check_context(generation *g, const qwen3_config *config, qwen3_error *err)
 {
-    g->context = g->arguments->context ? g->arguments->context : config->max_positions;
-    if (g->context > config->max_positions)
+    g->most = config->max_positions;
+    g->context = g->arguments->context ? g->arguments->context : g->most;
+    if (g->context > g->most)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--context: got %lld, expected at most max_position_embeddings, %lld",
-                         (long long)g->context, (long long)config->max_positions);
+                         (long long)g->context, (long long)g->most);
     g->held = allocate((size_t)g->context, sizeof *g->held, "tokens", err);
     return err->status;
+}
+
+const char *generation_context_hint(const generation *g)
+{
+    return g->context < g->most ? "--context makes more room" : "the model's maximum, max_position_embeddings";
 }
 
 /* The seed of rank 0 counts where none was given. */

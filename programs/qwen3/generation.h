@@ -37,7 +37,8 @@ typedef struct generation {
     qwen3_generation_config config; /* with the options of the command line */
     qwen3_logit_bias bias[MAX_TEXTS];
     int32_t n_tokens; /* ids that stand for tokens */
-    int64_t context;  /* tokens that the session can hold */
+    int64_t context;  /* tokens that the session can hold, */
+    int64_t most;     /* and that the model has positions for */
     qwen3_model *model;
     qwen3_session *session;
     qwen3_sampler *sampler;
@@ -58,6 +59,8 @@ qwen3_status generation_open_model(generation *g, qwen3_error *err);
 /* Samples with other options from now on; where these are refused, with those before. Not collective, but the same
  * on all ranks. */
 qwen3_status generation_set_sampling(generation *g, const qwen3_sampling_options *sampling, qwen3_error *err);
+/* What a message adds that says the context is too short: whether a longer one can be had. */
+const char *generation_context_hint(const generation *g);
 /* Collective. */
 void generation_close(generation *g);
 

@@ -101,8 +101,8 @@ static qwen3_status make_prompt(run_job *job, qwen3_error *err)
     if (status != QWEN3_OK)
         return status;
     if ((int64_t)job->n > job->g.context)
-        return set_error(err, QWEN3_ERR_CAPACITY, "prompt: has %zu tokens, the context holds %lld (--context)", job->n,
-                         (long long)job->g.context);
+        return set_error(err, QWEN3_ERR_CAPACITY, "prompt: has %zu tokens, the context holds %lld (%s)", job->n,
+                         (long long)job->g.context, generation_context_hint(&job->g));
     return QWEN3_OK;
 }
 

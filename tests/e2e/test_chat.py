@@ -138,8 +138,8 @@ def check_overflow(c):
     found = c.events(*lines, "/reset", "Once more", options=options)
     errors = [event["message"] for event in found if event["event"] == "error"]
     turns = turns_of(found)
-    c.holds("stop: refused, with the ways out", errors and all("--overflow drop" in e and "/reset" in e and "170" in e
-                                                               for e in errors), errors)
+    ways = ["--overflow drop", "/reset", "170 (--context makes more room)"]
+    c.holds("stop: refused, with the ways out", errors and all(way in e for e in errors for way in ways), errors)
     c.holds("stop: the rest is answered", len(turns) == 7 - len(errors) and 1 < len(turns) < 6, turns)
     saved = c.directory / "overflow.json"
     found = c.events(*lines, f"/save {saved}", options=[*options, "--overflow", "drop"])
@@ -154,6 +154,11 @@ def check_overflow(c):
     found = c.events("A question " * 40, "Short", options=[*options, "--overflow", "drop"])
     c.holds("drop: a question that is too long alone", "the question alone" in last(found, "error").get("message", "")
             and len(turns_of(found)) == 1, found)
+    short = TextModel(c.directory / "short", positions=60)
+    for policy in ["stop", "drop"]:
+        found = c.events("A question " * 40, options=["--overflow", policy], model=short)
+        c.holds(f"{policy}: no longer context than the model has", "60 (the model's maximum, max_position_embeddings)"
+                in last(found, "error").get("message", ""), found)
 
 
 # ---- While it answers

@@ -140,6 +140,7 @@ def check_sampling(r):
 
 
 def check_refusals(r, directory):
+    short = TextModel(directory / "short", positions=3)
     cases = [
         ([PROMPT, "--temperature", -1], "--temperature: got \"-1\", expected a number from 0"),
         ([PROMPT, "--temperature", "nan"], "--temperature: got \"nan\""),
@@ -156,7 +157,8 @@ def check_refusals(r, directory):
         ([PROMPT, "--seed", -1], "--seed: got \"-1\""),
         ([PROMPT, "--max-tokens", 0], "--max-tokens: got \"0\""),
         ([PROMPT, "--context", 40961], "--context: got 40961, expected at most max_position_embeddings, 40960"),
-        ([PROMPT, "--context", 3], "the context holds 3"),
+        ([PROMPT, "--context", 3], "the context holds 3 (--context makes more room)"),
+        ([PROMPT, "--model", short.directory], "the context holds 3 (the model's maximum, max_position_embeddings)"),
         ([PROMPT, "--stop", ""], "--stop: got \"\""),
         ([PROMPT, "more"], "unexpected argument \"more\": several words need quotes to be one PROMPT"),
         ([PROMPT, "--file", "x"], "--file contradicts"),

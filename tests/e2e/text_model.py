@@ -21,7 +21,7 @@ def trained_tokenizer():
 class TextModel:
     """A model directory. ends: it says which tokens end an answer."""
 
-    def __init__(self, directory, template="qwen3-revised", ends=True, sampling=None):
+    def __init__(self, directory, template="qwen3-revised", ends=True, sampling=None, positions=40960):
         self.directory = directory
         directory.mkdir()
         trained = trained_tokenizer()
@@ -29,7 +29,8 @@ class TextModel:
         self.tokenizer = reference_tokenizer.Tokenizer(directory / "tokenizer.json")
         self.id = {token["content"]: token["id"] for token in trained["added_tokens"]}
         self.n_tokens = max(self.tokenizer.tokens) + 1
-        make_checkpoint.make_checkpoint(directory, make_checkpoint.Shape(layers=2, vocab=self.n_tokens + UNUSED_ROWS))
+        make_checkpoint.make_checkpoint(directory, make_checkpoint.Shape(layers=2, vocab=self.n_tokens + UNUSED_ROWS,
+                                                                         max_positions=positions))
         if not ends:
             config = json.loads((directory / "config.json").read_text())
             del config["eos_token_id"]
