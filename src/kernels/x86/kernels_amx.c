@@ -8,8 +8,7 @@
  * and flushes denormal sums. Tiles are configured in every call and released at its end: a configuration that is left
  * to the thread would be lost to other code that uses tiles, and saved at every switch of threads.
  */
-#include "kernels/levels.h"
-#include "kernels/x86/amx.h"
+#include "kernels/x86/amx_tiles.h"
 
 #define MR GEMM_MOST_ROWS
 #define NR 64
@@ -19,17 +18,6 @@
 #define STEP_GROUPS ((size_t)AMX_BYTES / PAIR_BYTES) /* that one tile of x covers */
 /* Weights that several tiles of rows read one after the other: 32 KiB, which stay in the first-level cache. */
 #define CHUNK_STEPS ((size_t)8)
-
-/* Tiles 0..3 hold sums, 4 rows of x, 5..7 weights. */
-static void configure(size_t rows, size_t groups)
-{
-    amx_config config = {.palette = 1};
-    for (int t = 0; t < 8; t++) {
-        config.rows[t] = (uint8_t)(t < 5 ? rows : groups);
-        config.bytes[t] = (uint16_t)(t == 4 ? groups * PAIR_BYTES : AMX_BYTES);
-    }
-    amx_configure(&config);
-}
 
 /* y[configured rows, NR] (+)= x W, for `steps` times the configured groups. */
 static void add_steps(size_t steps, const bf16 *x, size_t x_stride, const char *w, float *y, size_t y_stride,
@@ -70,7 +58,7 @@ static void add_rows(size_t rows, size_t groups, size_t steps, const bf16 *x, si
 {
     const size_t whole = rows / AMX_ROWS * AMX_ROWS;
     if (whole > 0)
-        configure(AMX_ROWS, groups);
+        configure_tiles(AMX_ROWS, groups * PAIR_BYTES);
     for (size_t s = 0; whole > 0 && (s == 0 || s < steps); s += CHUNK_STEPS) {
         const size_t chunk = steps - s < CHUNK_STEPS ? steps - s : CHUNK_STEPS;
         for (size_t r = 0; r < whole; r += AMX_ROWS)
@@ -78,7 +66,7 @@ static void add_rows(size_t rows, size_t groups, size_t steps, const bf16 *x, si
                       y + r * y_stride, y_stride, accumulate || s > 0);
     }
     if (rows > whole) {
-        configure(rows - whole, groups);
+        configure_tiles(rows - whole, groups * PAIR_BYTES);
         add_steps(steps, x + whole * x_stride, x_stride, w, y + whole * y_stride, y_stride, accumulate);
     }
 }
@@ -97,21 +85,7 @@ static void tile_bf16(int rows, size_t k_groups, const void *x, size_t x_stride,
     amx_release();
 }
 
-/* Zeros: the time does not depend on the values. */
-static uint64_t multiply_add(size_t n)
-{
-    const uint64_t operations = 4 * 2 * AMX_ROWS * 16 * 2 * STEP_GROUPS; /* of four instructions */
-    const size_t steps = n * (1000000 / operations);
-    configure(AMX_ROWS, STEP_GROUPS);
-    for (size_t i = 0; i < steps; i++) {
-        amx_add_products_bf16(0, 4, 5);
-        amx_add_products_bf16(1, 4, 6);
-        amx_add_products_bf16(2, 4, 7);
-        amx_add_products_bf16(3, 4, 5);
-    }
-    amx_release();
-    return steps * operations;
-}
+DEFINE_MULTIPLY_ADD(amx_add_products_bf16, sizeof(bf16))
 
 void kernels_init_amx(kernels *k)
 {

@@ -18,7 +18,7 @@
 
 #include "kernels/blocks.h"
 #include "kernels/tile.h"
-#include "kernels/x86/amx.h"
+#include "kernels/x86/amx_tiles.h"
 
 #define NR (VECS * LANES)
 #define TILE_ROWS ((size_t)BLOCK / 4) /* of the weights */
@@ -38,17 +38,6 @@ typedef struct step {
     _Alignas(64) int8_t weights[STEP_GROUPS][VECS][TILE_ROWS][AMX_BYTES];
     int32_t sums[AMX_ROWS][STEP_GROUPS][VECS][LANES]; /* of 16 rows, within blocks */
 } step;
-
-/* Tiles 0..3 hold sums, 4 rows of x, 5..7 weights. */
-static void configure(size_t rows, size_t x_bytes)
-{
-    amx_config config = {.palette = 1};
-    for (int t = 0; t < 8; t++) {
-        config.rows[t] = (uint8_t)(t < 5 ? rows : x_bytes / 4);
-        config.bytes[t] = (uint16_t)(t == 4 ? x_bytes : AMX_BYTES);
-    }
-    amx_configure(&config);
-}
 
 /* Eight i of Q8: interleaving bytes of pairs gives 0, 4, 1, 5 and 2, 6, 3, 7; of 32 outputs in order, where 64-bit
  * elements are brought to the 128-bit parts that they are to end in. */
@@ -189,7 +178,7 @@ TEMPLATE void tile_blocks(const qwen3_dtype storage, size_t rows, size_t k_group
     const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES;
     const size_t parts = (rows + AMX_ROWS - 1) / AMX_ROWS, height = (rows + parts - 1) / parts;
     step s;
-    configure(height, BLOCK);
+    configure_tiles(height, BLOCK);
     size_t done = 0;
     do { /* once at least: an empty sum is 0 */
         const size_t groups = k_groups - done < STEP_GROUPS ? k_groups - done : STEP_GROUPS;
@@ -207,39 +196,21 @@ TEMPLATE void tile_blocks(const qwen3_dtype storage, size_t rows, size_t k_group
     amx_release();
 }
 
-static void tile_q8(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
-                    bool accumulate, const void *ahead, size_t ahead_bytes)
-{
-    if (rows <= VNNI_ROWS)
-        kernels_vnni_q8.tile(rows, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead, ahead_bytes);
-    else
-        tile_blocks(QWEN3_DTYPE_Q8, (size_t)rows, k_groups, x, x_stride, w, y, y_stride, accumulate);
-}
-
-static void tile_q4(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
-                    bool accumulate, const void *ahead, size_t ahead_bytes)
-{
-    if (rows <= VNNI_ROWS)
-        kernels_vnni_q4.tile(rows, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead, ahead_bytes);
-    else
-        tile_blocks(QWEN3_DTYPE_Q4, (size_t)rows, k_groups, x, x_stride, w, y, y_stride, accumulate);
-}
-
-/* What the instruction can do, 64 bytes of each row: a block fills half. The time does not depend on values. */
-static uint64_t multiply_add(size_t n)
-{
-    const uint64_t operations = 4 * 2 * AMX_ROWS * LANES * AMX_BYTES; /* of four instructions: 2^17 */
-    const size_t steps = 8 * n;
-    configure(AMX_ROWS, AMX_BYTES);
-    for (size_t i = 0; i < steps; i++) {
-        amx_add_products_int8(0, 4, 5);
-        amx_add_products_int8(1, 4, 6);
-        amx_add_products_int8(2, 4, 7);
-        amx_add_products_int8(3, 4, 5);
+#define DEFINE_AMX_TILE(name, storage, vnni)                                                                           \
+    static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
+                     size_t y_stride, bool accumulate, const void *ahead, size_t ahead_bytes)                          \
+    {                                                                                                                  \
+        if (rows <= VNNI_ROWS)                                                                                         \
+            (vnni)->tile(rows, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead, ahead_bytes);                 \
+        else                                                                                                           \
+            tile_blocks(storage, (size_t)rows, k_groups, x, x_stride, w, y, y_stride, accumulate);                     \
     }
-    amx_release();
-    return steps * operations;
-}
+
+DEFINE_AMX_TILE(tile_q8, QWEN3_DTYPE_Q8, &kernels_vnni_q8)
+DEFINE_AMX_TILE(tile_q4, QWEN3_DTYPE_Q4, &kernels_vnni_q4)
+
+/* A block fills half of what the instruction can do. */
+DEFINE_MULTIPLY_ADD(amx_add_products_int8, sizeof(int8_t))
 
 void kernels_amx_int8(kernels *k)
 {
