@@ -9,11 +9,10 @@
 
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
-/* Up to this many rows are bound by reading weights, which went fastest unasked on Zen 5. Where they are more than one
- * tile, the first reads a piece of FEW_PIECE_BYTES, and the others find it in the first-level cache and ask for the
- * next one. */
-#define MEMORY_BOUND_ROWS ((size_t)18)
-#define FEW_PIECE_BYTES ((size_t)8 * 1024)
+/* Up to this many rows are bound by reading weights. Tiles that read them once and in their order read fastest unasked
+ * on Zen 5; others pass over pieces of so many bytes. */
+#define MEMORY_BOUND_ROWS ((size_t)24)
+#define FEW_PIECE_BYTES ((size_t)16 * 1024)
 /* Of more tiles of rows, the last so many ask for the weights that come next, so that these are not driven out of the
  * caches again by the rows of x that pass through. */
 #define ASKING_TILES ((size_t)16)
@@ -167,11 +166,12 @@ static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y
 {
     const size_t tiles = (m + (size_t)g->mr - 1) / (size_t)g->mr;
     const size_t steps = p->k_groups * (size_t)g->kr / AHEAD_STEP;
-    const size_t most = m > MEMORY_BOUND_ROWS ? ASKING_TILES : tiles - 1, asking = tiles < most ? tiles : most;
-    const unsigned char *const next = asking > 0 ? p->next : NULL;
+    const size_t later = g->once < g->mr ? tiles : tiles - 1; /* where tiles pass once, the first reads the piece */
+    const size_t most = m > MEMORY_BOUND_ROWS ? ASKING_TILES : later, asking = tiles < most ? tiles : most;
+    const unsigned char *const next = asking > 0 && m > (size_t)g->once ? p->next : NULL;
     size_t ask = 0, asked = 0;
     if (steps > 0 && next)
-        ask = (p->next_bytes / asking / steps + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+        ask = round_up(p->next_bytes / asking / steps, CACHE_LINE);
     for (size_t t = 0; t < tiles; t++) {
         const size_t row = t * m / tiles;
         const int rows = (int)((t + 1) * m / tiles - row);
@@ -198,9 +198,29 @@ static void expanded_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_
     piece_rows(g->expanded, m, x_stride, y_stride, &expanded);
 }
 
-static size_t piece_bytes(const gemm_kernel *g, size_t m)
+/* Rows that are bound by reading weights, which tiles pass over more than once: over pieces that are in the first-level
+ * cache, while the later passes ask for the next one, a few lines at a time. Sums stay in one place: rows of y are
+ * often a power of 2 apart, and would meet in a few sets of the cache. */
+static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *panel)
 {
-    return m > (size_t)g->mr && m <= MEMORY_BOUND_ROWS ? FEW_PIECE_BYTES : PIECE_BYTES;
+    _Alignas(64) float sums[MEMORY_BOUND_ROWS * GEMM_MOST_OUTPUTS];
+    const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
+    const size_t groups = round_up(FEW_PIECE_BYTES / group_bytes * (size_t)g->kr, ACTIVATION_PAD) / (size_t)g->kr;
+    gemm_piece p = {.cols = nr, .y = sums, .next_bytes = groups * group_bytes};
+    for (size_t r = 0; r < m && panel->accumulate; r++) {
+        memcpy(sums + r * nr, panel->y + r * y_stride, panel->cols * sizeof(float));
+        memset(sums + r * nr + panel->cols, 0, (nr - panel->cols) * sizeof(float));
+    }
+    for (size_t i = 0; i < panel->k_groups || i == 0; i += groups) {
+        p.x = (const unsigned char *)panel->x + activation_bytes(g->activation, i * (size_t)g->kr);
+        p.w = (const unsigned char *)panel->w + i * group_bytes;
+        p.k_groups = min_size(groups, panel->k_groups - i);
+        p.accumulate = panel->accumulate || i > 0;
+        p.next = i + groups < panel->k_groups ? (const unsigned char *)p.w + groups * group_bytes : panel->next;
+        piece_rows(g, m, x_stride, nr, &p);
+    }
+    for (size_t r = 0; r < m; r++)
+        memcpy(panel->y + r * y_stride, sums + r * nr, panel->cols * sizeof(float));
 }
 
 void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k,
@@ -209,7 +229,7 @@ void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride,
 {
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const size_t k_piece = g->expand ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
-                                     : piece_bytes(g, m) / group_bytes * (size_t)g->kr;
+                                     : PIECE_BYTES / group_bytes * (size_t)g->kr;
     for (size_t out = n0; out < n1; out += nr) {
         size_t i = k0;
         do { /* once at least: an empty sum is 0 */
@@ -227,6 +247,8 @@ void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride,
             p.next_bytes = min_size(k1 - k0, k_piece) / (size_t)g->kr * group_bytes;
             if (g->expand)
                 expanded_rows(g, m, x_stride, y_stride, end - i, &p);
+            else if (m > (size_t)g->once && m <= MEMORY_BOUND_ROWS)
+                few_rows(g, m, x_stride, y_stride, &p);
             else
                 piece_rows(g, m, x_stride, y_stride, &p);
             i = end;

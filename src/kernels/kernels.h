@@ -28,7 +28,7 @@ typedef uint16_t bf16;
 #define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone */
 #define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
-/* Values along k after which a tile asks for the next weights (see gemm_kernel). */
+/* Values along k with which a tile asks for a share of the next weights (see gemm_kernel). */
 #define AHEAD_STEP 32
 
 /* More than these no tile has. */
@@ -85,6 +85,7 @@ typedef struct gemm_kernel {
     qwen3_dtype storage;
     qwen3_dtype activation;
     int mr;          /* most rows of x that one call takes; at most GEMM_MOST_ROWS */
+    int once;        /* most rows for which a tile reads its weights once and in their order, at most mr */
     int nr;          /* outputs in a panel; divides GEMM_MOST_OUTPUTS */
     int kr;          /* values in a group: 1 for F32, 2 for BF16, 32 for Q8 and Q4 storage */
     int group_bytes; /* of one output: 4 for F32 and BF16, 34 for Q8, 18 for Q4 */
@@ -94,7 +95,7 @@ typedef struct gemm_kernel {
      * may be unaligned to vectors; no element outside these ranges is read or written. The sum over i starts from y or
      * 0 and runs upwards in the same steps, of at most ACTIVATION_PAD values, for every `rows`: a row's result does not
      * depend on its company, nor on cutting k, at multiples of ACTIVATION_PAD, into calls that accumulate.
-     * ahead: NULL, or weights that will be multiplied next. After every AHEAD_STEP values the tile may ask the caches
+     * ahead: NULL, or weights that will be multiplied next. With every AHEAD_STEP values the tile may ask the caches
      * for the next ahead_bytes from there, and for the rows of x that follow its own; it does not read them.
      * NULL for Q8 and Q4 where the level has no products of bytes: gemm expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,

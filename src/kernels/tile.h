@@ -12,23 +12,33 @@
 
 /* Entries of the table; MR and NR are those of the level. */
 #define GEMM_ELEMENTS(storage, activation, kr, tile)                                                                   \
-    ((gemm_kernel){storage, activation, MR, NR, kr, sizeof(uint32_t), tile, NULL, NULL, NULL})
-#define GEMM_BYTES(activation, tile) ((gemm_kernel){QWEN3_DTYPE_Q8, activation, MR, NR, 2, 2, tile, NULL, NULL, NULL})
+    ((gemm_kernel){storage, activation, MR, MR, NR, kr, sizeof(uint32_t), tile, NULL, NULL, NULL})
+#define GEMM_BYTES(activation, tile)                                                                                   \
+    ((gemm_kernel){QWEN3_DTYPE_Q8, activation, MR, MR, NR, 2, 2, tile, NULL, NULL, NULL})
 #define GEMM_BLOCKS(storage, block_bytes, expand, expanded)                                                            \
-    ((gemm_kernel){storage, (expanded)->activation, MR, NR, BLOCK, block_bytes, NULL, expand, expanded, NULL})
+    ((gemm_kernel){storage, (expanded)->activation, MR, MR, NR, BLOCK, block_bytes, NULL, expand, expanded, NULL})
 
-/* Tiles of fewer rows read as fast as the hardware does by itself. */
-#define ASKING_ROWS 3
 #define LINE 64
 
-/* Asks for ahead[0..ahead_bytes), and for the next AHEAD_STEP values of as many rows of x as the tile has, after its
- * own. Strides in bytes. Weights too are asked for into the first-level cache: on Zen 5 the first tile that meets them
- * loses half of a tile's time then, and a whole one where they were asked for into the second-level cache only. */
-TEMPLATE void ask_ahead(const int rows, const void *x, size_t x_stride, const size_t x_bytes, const char *ahead,
-                        size_t ahead_bytes)
+/* A tile asks in so many parts during a step: many lines at once would hold up its own loads. */
+#define ASKING_PARTS 4
+
+/* Asks the cache of a level for part `part` of `parts` of the lines of p[0..bytes). On Zen 5 the first tile that meets
+ * weights loses half of a tile's time where level 1 was asked for them, and a whole one where level 2 was. */
+TEMPLATE void ask_part(const char *p, size_t bytes, size_t part, const size_t parts, const int level)
 {
-    for (size_t b = 0; b < ahead_bytes; b += LINE)
-        __builtin_prefetch(ahead + b, 0, 3);
+    const size_t lines = (bytes + LINE - 1) / LINE;
+    for (size_t i = lines * part / parts; i < lines * (part + 1) / parts; i++) {
+        if (level == 1) /* the argument of the builtin must be a constant without optimisation too */
+            __builtin_prefetch(p + i * LINE, 0, 3);
+        else
+            __builtin_prefetch(p + i * LINE, 0, 2);
+    }
+}
+
+/* Asks for the values of as many rows of x as the tile has, after its own. Strides in bytes. */
+TEMPLATE void ask_rows(const int rows, const void *x, size_t x_stride, const size_t x_bytes)
+{
     for (int r = rows; r < 2 * rows; r++)
         for (size_t b = 0; b < x_bytes; b += LINE)
             __builtin_prefetch((const char *)x + (size_t)r * x_stride + b, 0, 3);

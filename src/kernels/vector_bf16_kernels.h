@@ -57,11 +57,14 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
     }
     const char *group = w;
     size_t g = 0;
-    if (rows >= ASKING_ROWS && ahead)
+    if (ahead)
         for (; g + AHEAD_STEP / 2 <= k_groups; g += AHEAD_STEP / 2, ahead += ahead_bytes) {
-            ask_ahead(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x, ahead, ahead_bytes);
-            for (size_t i = 0; i < AHEAD_STEP / 2; i++, group += group_bytes, x += 2)
-                add_group(rows, storage, x, x_stride, group, sum);
+            ask_rows(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x);
+            for (size_t part = 0; part < ASKING_PARTS; part++) {
+                ask_part(ahead, ahead_bytes, part, ASKING_PARTS, 1);
+                for (size_t i = 0; i < AHEAD_STEP / 2 / ASKING_PARTS; i++, group += group_bytes, x += 2)
+                    add_group(rows, storage, x, x_stride, group, sum);
+            }
         }
     for (; g < k_groups; g++, group += group_bytes, x += 2)
         add_group(rows, storage, x, x_stride, group, sum);

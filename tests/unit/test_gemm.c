@@ -716,7 +716,7 @@ static void test_gemm(void **state)
             check_gemm(k, g, 8, 65, 2049, random_plain);
             check_gemm(k, g, 100, 65, 300, random_plain); /* several tiles of rows */
             for (int round = 0; round < 12; round++)
-                check_gemm(k, g, 1 + random_below(20), 1 + random_below(140), 1 + random_below(200),
+                check_gemm(k, g, 1 + random_below(28), 1 + random_below(140), 1 + random_below(200),
                            round & 1 ? random_nasty : random_plain);
             float y[2] = {NAN, 7.0f}, none = 0;
             gemm(g, 1, &none, 0, &none, 1, 0, 0, 1, 0, 0, y, 1, false); /* an empty sum */

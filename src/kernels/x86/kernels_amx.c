@@ -90,7 +90,7 @@ DEFINE_MULTIPLY_ADD(amx_add_products_bf16, sizeof(bf16))
 void kernels_init_amx(kernels *k)
 {
     gemm_kernel *g = &k->gemm[QWEN3_DTYPE_BF16];
-    *g = (gemm_kernel){QWEN3_DTYPE_BF16, QWEN3_DTYPE_BF16, MR, NR, 2, PAIR_BYTES, tile_bf16, NULL, NULL, NULL};
+    *g = (gemm_kernel){QWEN3_DTYPE_BF16, QWEN3_DTYPE_BF16, MR, MR, NR, 2, PAIR_BYTES, tile_bf16, NULL, NULL, NULL};
     k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add;
     kernels_amx_int8(k);
 }

@@ -219,7 +219,7 @@ void kernels_amx_int8(kernels *k)
     *q4 = kernels_vnni_q4;
     q8->tile = tile_q8;
     q4->tile = tile_q4;
-    q8->mr = q4->mr = GEMM_MOST_ROWS;
+    q8->mr = q4->mr = q8->once = q4->once = GEMM_MOST_ROWS; /* their tiles cut weights into pieces by themselves */
     k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add;
     k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add;
 }

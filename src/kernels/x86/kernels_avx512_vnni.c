@@ -101,21 +101,17 @@ TEMPLATE void load_weights(const qwen3_dtype storage, __m512i table, const unsig
     }
 }
 
-/* Part `part` of `parts` of the lines of a group. */
-TEMPLATE void ask_for_part(const qwen3_dtype storage, const unsigned char *group, size_t part, size_t parts)
+TEMPLATE size_t group_bytes_of(const qwen3_dtype storage)
 {
-    const size_t lines = NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES) / LINE;
-    const size_t first = lines * part / parts, end = lines * (part + 1) / parts;
-    for (size_t i = first; i < end; i++)
-        __builtin_prefetch(group + i * LINE, 0, 2);
-    __asm__ volatile("" : : : "memory"); /* compilers would gather them */
+    return NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES);
 }
 
-/* block = products of a block of each of `rows` rows with those of 32 * pairs outputs whose first q stands at q.
- * ahead: the group to ask for where these are all outputs. */
+/* block = products of a block of each of `rows` rows with those of 32 * pairs outputs whose first q stands at q, and
+ * between them asks for ahead[0..ahead_bytes), or for half `half` of it where these are half
+ * of the outputs. */
 TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype storage, __m512i table,
-                        const unsigned char *x, size_t x_bytes, const unsigned char *q, const unsigned char *ahead,
-                        lanes_pair block[MR][2])
+                        const unsigned char *x, size_t x_bytes, const unsigned char *q, const int half,
+                        const char *ahead, size_t ahead_bytes, lanes_pair block[MR][2])
 {
     const size_t pair_bytes = 2 * LANES * (storage == QWEN3_DTYPE_Q8 ? 2 : 4);
     const size_t eight_bytes = NR * (storage == QWEN3_DTYPE_Q8 ? 8 : 4);
@@ -132,8 +128,9 @@ TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype stora
         UNROLL
         for (int p = 0; p < pairs; p++) {
             lanes_pair fours[2];
-            if (pairs == 2)
-                ask_for_part(storage, ahead, i / 8 * 2 + (size_t)p, BLOCK / 8 * 2);
+            const size_t part = pairs == 2 ? i / 8 * 2 + (size_t)p : (size_t)half * (BLOCK / 8) + i / 8;
+            ask_part(ahead, ahead_bytes, part, BLOCK / 8 * 2, pairs == 2 ? 2 : 1);
+            __asm__ volatile("" : : : "memory"); /* compilers would gather the asking */
             load_weights(storage, table, q + i / 8 * eight_bytes + (size_t)p * pair_bytes, fours);
             UNROLL
             for (size_t e = 0; e < 2; e++) {
@@ -150,12 +147,14 @@ TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype stora
     }
 }
 
-/* 32 * pairs outputs of a panel, the scales and q of the first of which stand at `scales` and q. */
-TEMPLATE void sum_outputs(const int rows, const int pairs, const qwen3_dtype storage, size_t k_groups,
-                          const unsigned char *x, size_t x_bytes, const unsigned char *scales, const unsigned char *q,
-                          float *y, size_t y_stride, bool accumulate)
+/* 32 * pairs outputs of a panel, from pair `half` on: those at y. Of ahead, ahead_bytes are asked for in every group.
+ */
+TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const qwen3_dtype storage, size_t k_groups,
+                          const unsigned char *x, size_t x_bytes, const unsigned char *w, float *y, size_t y_stride,
+                          bool accumulate, const char *ahead, size_t ahead_bytes)
 {
-    const size_t group_bytes = NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES);
+    const size_t width = storage == QWEN3_DTYPE_Q8 ? 2 : 4, out = (size_t)half * 2 * LANES;
+    const unsigned char *scales = w + out * sizeof(bf16), *q = w + NR * sizeof(bf16) + out * width;
     const __m512i table = load_table(storage);
     vec_pair sum[MR][2];
     UNROLL
@@ -165,9 +164,13 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const qwen3_dtype sto
             sum[r][p] = accumulate ? load_sums(storage, y + (size_t)r * y_stride + p * 2 * LANES)
                                    : (vec_pair){vec_set1(0.0f), vec_set1(0.0f)};
     }
-    for (size_t g = 0; g < k_groups; g++, scales += group_bytes, q += group_bytes, x += ACTIVATION_BLOCK_BYTES) {
+    for (size_t g = 0; g < k_groups; g++) {
         lanes_pair block[MR][2];
-        sum_block(rows, pairs, storage, table, x, x_bytes, q, scales + PREFETCH_BYTES, block);
+        if (pairs == 2)
+            sum_block(rows, pairs, storage, table, x, x_bytes, q, half, (const char *)scales + PREFETCH_BYTES,
+                      group_bytes_of(storage), block);
+        else
+            sum_block(rows, pairs, storage, table, x, x_bytes, q, half, ahead, ahead_bytes, block);
         UNROLL
         for (int p = 0; p < pairs; p++) {
             const vec_pair s = load_scales(storage, (const bf16 *)scales + p * 2 * LANES);
@@ -180,6 +183,10 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const qwen3_dtype sto
                 sum[r][p].high = vec_fma(vec_mul(s.high, _mm512_cvtepi32_ps(block[r][p].high)), xs, sum[r][p].high);
             }
         }
+        scales += group_bytes_of(storage);
+        q += group_bytes_of(storage);
+        x += ACTIVATION_BLOCK_BYTES;
+        ahead += ahead_bytes;
     }
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -193,17 +200,15 @@ TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_gr
                           size_t x_stride, const unsigned char *w, float *y, size_t y_stride, bool accumulate,
                           const char *ahead, size_t ahead_bytes)
 {
-    (void)ahead;
-    (void)ahead_bytes;
-    const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES, width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
-    const unsigned char *q = w + NR * sizeof(bf16);
-    const int pairs = rows <= WHOLE_ROWS ? 2 : 1;
-    UNROLL
-    for (int p = 0; p < 2; p += pairs) {
-        const size_t out = (size_t)p * 2 * LANES;
-        sum_outputs(rows, pairs, storage, k_groups, x, x_bytes, w + out * sizeof(bf16), q + out * width, y + out,
-                    y_stride, accumulate);
+    const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES;
+    if (rows <= WHOLE_ROWS) {
+        sum_outputs(rows, 2, 0, storage, k_groups, x, x_bytes, w, y, y_stride, accumulate, NULL, 0);
+        return;
     }
+    UNROLL
+    for (int half = 0; half < 2; half++)
+        sum_outputs(rows, 1, half, storage, k_groups, x, x_bytes, w, y + half * 2 * LANES, y_stride, accumulate, ahead,
+                    ahead ? ahead_bytes : 0);
 }
 
 DEFINE_TILE(tile_q8, tile_blocks, QWEN3_DTYPE_Q8)
@@ -232,10 +237,13 @@ static uint64_t multiply_add(size_t n)
     return (uint64_t)steps * MR * VECS * 128;
 }
 
-const gemm_kernel kernels_vnni_q8 = {QWEN3_DTYPE_Q8, QWEN3_DTYPE_Q8, MR,   NR,   BLOCK,
-                                     Q8_BLOCK_BYTES, tile_q8,        NULL, NULL, NULL};
-const gemm_kernel kernels_vnni_q4 = {QWEN3_DTYPE_Q4, QWEN3_DTYPE_Q8, MR,   NR,   BLOCK,
-                                     Q4_BLOCK_BYTES, tile_q4,        NULL, NULL, NULL};
+#define GEMM_VNNI(storage, block_bytes, tile)                                                                          \
+    {                                                                                                                  \
+        storage, QWEN3_DTYPE_Q8, MR, WHOLE_ROWS, NR, BLOCK, block_bytes, tile, NULL, NULL, NULL                        \
+    }
+
+const gemm_kernel kernels_vnni_q8 = GEMM_VNNI(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, tile_q8);
+const gemm_kernel kernels_vnni_q4 = GEMM_VNNI(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, tile_q4);
 
 void kernels_init_avx512_vnni(kernels *k)
 {
