@@ -145,19 +145,31 @@ typedef struct gemm_piece {
     size_t next_bytes;
 } gemm_piece;
 
+/* Rows of `cols` of nr outputs from and to y; the others are 0. */
+static void load_outputs(const gemm_kernel *g, size_t rows, size_t cols, const float *y, size_t y_stride, float *whole)
+{
+    const size_t nr = (size_t)g->nr;
+    for (size_t r = 0; r < rows; r++) {
+        memcpy(whole + r * nr, y + r * y_stride, cols * sizeof(float));
+        memset(whole + r * nr + cols, 0, (nr - cols) * sizeof(float));
+    }
+}
+
+static void store_outputs(const gemm_kernel *g, size_t rows, size_t cols, const float *whole, float *y, size_t y_stride)
+{
+    for (size_t r = 0; r < rows; r++)
+        memcpy(y + r * y_stride, whole + r * (size_t)g->nr, cols * sizeof(float));
+}
+
 /* The last panel of a matrix computes outputs that y has no room for. */
 static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const void *x, size_t x_stride, float *y,
                       size_t y_stride)
 {
     _Alignas(64) float whole[GEMM_MOST_ROWS * GEMM_MOST_OUTPUTS];
-    const size_t nr = (size_t)g->nr;
-    for (int r = 0; r < rows && p->accumulate; r++) {
-        memcpy(whole + (size_t)r * nr, y + (size_t)r * y_stride, p->cols * sizeof(float));
-        memset(whole + (size_t)r * nr + p->cols, 0, (nr - p->cols) * sizeof(float));
-    }
-    g->tile(rows, p->k_groups, x, x_stride, p->w, whole, nr, p->accumulate, NULL, 0);
-    for (int r = 0; r < rows; r++)
-        memcpy(y + (size_t)r * y_stride, whole + (size_t)r * nr, p->cols * sizeof(float));
+    if (p->accumulate)
+        load_outputs(g, (size_t)rows, p->cols, y, y_stride, whole);
+    g->tile(rows, p->k_groups, x, x_stride, p->w, whole, (size_t)g->nr, p->accumulate, NULL, 0);
+    store_outputs(g, (size_t)rows, p->cols, whole, y, y_stride);
 }
 
 /* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. The last ones ask for the weights that come
@@ -207,10 +219,8 @@ static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_s
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const size_t groups = round_up(FEW_PIECE_BYTES / group_bytes * (size_t)g->kr, ACTIVATION_PAD) / (size_t)g->kr;
     gemm_piece p = {.cols = nr, .y = sums, .next_bytes = groups * group_bytes};
-    for (size_t r = 0; r < m && panel->accumulate; r++) {
-        memcpy(sums + r * nr, panel->y + r * y_stride, panel->cols * sizeof(float));
-        memset(sums + r * nr + panel->cols, 0, (nr - panel->cols) * sizeof(float));
-    }
+    if (panel->accumulate)
+        load_outputs(g, m, panel->cols, panel->y, y_stride, sums);
     for (size_t i = 0; i < panel->k_groups || i == 0; i += groups) {
         p.x = (const unsigned char *)panel->x + activation_bytes(g->activation, i * (size_t)g->kr);
         p.w = (const unsigned char *)panel->w + i * group_bytes;
@@ -219,8 +229,7 @@ static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_s
         p.next = i + groups < panel->k_groups ? (const unsigned char *)p.w + groups * group_bytes : panel->next;
         piece_rows(g, m, x_stride, nr, &p);
     }
-    for (size_t r = 0; r < m; r++)
-        memcpy(panel->y + r * y_stride, sums + r * nr, panel->cols * sizeof(float));
+    store_outputs(g, m, panel->cols, sums, panel->y, y_stride);
 }
 
 void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k,

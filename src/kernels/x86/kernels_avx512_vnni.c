@@ -106,9 +106,8 @@ TEMPLATE size_t group_bytes_of(const qwen3_dtype storage)
     return NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES);
 }
 
-/* block = products of a block of each of `rows` rows with those of 32 * pairs outputs whose first q stands at q, and
- * between them asks for ahead[0..ahead_bytes), or for half `half` of it where these are half
- * of the outputs. */
+/* block = products of a block of each of `rows` rows with those of 32 * pairs outputs whose first q stands at q.
+ * Between them asks for ahead[0..ahead_bytes), or where these are half of the outputs for half `half` of it. */
 TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype storage, __m512i table,
                         const unsigned char *x, size_t x_bytes, const unsigned char *q, const int half,
                         const char *ahead, size_t ahead_bytes, lanes_pair block[MR][2])
@@ -147,8 +146,8 @@ TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype stora
     }
 }
 
-/* 32 * pairs outputs of a panel, from pair `half` on: those at y. Of ahead, ahead_bytes are asked for in every group.
- */
+/* 32 * pairs outputs of a panel, from pair `half` on, which stand at y. Every group asks for ahead_bytes more
+ * from ahead on; whole panels ask for their own lines instead. */
 TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const qwen3_dtype storage, size_t k_groups,
                           const unsigned char *x, size_t x_bytes, const unsigned char *w, float *y, size_t y_stride,
                           bool accumulate, const char *ahead, size_t ahead_bytes)
