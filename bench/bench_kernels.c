@@ -294,7 +294,7 @@ int main(int argc, char **argv)
     bench b = {.matrix = matrix, .other = other, .x = x, .y = y};
     const bool attention = argc > 1 && strcmp(argv[1], "attention") == 0;
     const int first = attention ? 2 : 1;
-    for (qwen3_isa isa = QWEN3_ISA_C; argc == first && isa <= qwen3_isa_best(); isa++) {
+    for (qwen3_isa isa = QWEN3_ISA_C; argc == first && isa <= kernels_highest(); isa++) {
         b.k = kernels_get(isa);
         if (b.k && !bench_level(&b, threads, attention))
             goto done;

@@ -2,22 +2,23 @@
  *
  * A panel (nr outputs) is cut along k into pieces that stay in the second-level cache while all rows of x
  * pass by, mr at a time (Goto & van de Geijn 2008; x is small enough here to need no packing). Pieces of
- * quantised panels are expanded for the rows to share, unless a tile takes them as they are.
+ * panels that must be widened are expanded for many rows to share, unless a tile takes them as they are.
  */
 #include "base/memory.h"
 #include "kernels/blocks.h"
 
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
-/* Up to this many rows are bound by reading weights. Tiles that read them once and in their order read fastest unasked
- * on Zen 5; others pass over pieces of so many bytes. */
+/* Up to this many rows are bound by reading weights. One tile that reads them once and in their order asks so far ahead
+ * of their use; several pass over pieces of so many bytes, and ask for the next. */
 #define MEMORY_BOUND_ROWS ((size_t)24)
+#define ASKED_BYTES ((size_t)4096)
 #define FEW_PIECE_BYTES ((size_t)16 * 1024)
 /* Of more tiles of rows, the last so many ask for the weights that come next, so that these are not driven out of the
  * caches again by the rows of x that pass through. */
 #define ASKING_TILES ((size_t)16)
 /* Of a piece that is expanded, on the stack of the calling thread. */
-#define EXPANDED_BYTES ((size_t)64 * 1024)
+#define EXPANDED_BYTES ((size_t)128 * 1024)
 /* Groups (32 bits per output each) that are packed at once: of one row two or more cache lines. */
 #define PACK_GROUPS ((size_t)64)
 
@@ -143,6 +144,8 @@ typedef struct gemm_piece {
     bool accumulate;
     const unsigned char *next; /* weights that come after these; NULL = not known */
     size_t next_bytes;
+    size_t asking; /* so many tiles of rows, the last ones, ask for them, each for its share */
+    int level;     /* of the cache */
 } gemm_piece;
 
 /* Rows of `cols` of nr outputs from and to y; the others are 0. */
@@ -168,34 +171,35 @@ static void tile_edge(const gemm_kernel *g, int rows, const gemm_piece *p, const
     _Alignas(64) float whole[GEMM_MOST_ROWS * GEMM_MOST_OUTPUTS];
     if (p->accumulate)
         load_outputs(g, (size_t)rows, p->cols, y, y_stride, whole);
-    g->tile(rows, p->k_groups, x, x_stride, p->w, whole, (size_t)g->nr, p->accumulate, NULL, 0);
+    g->tile(rows, p->k_groups, x, x_stride, p->w, whole, (size_t)g->nr, p->accumulate, NULL);
     store_outputs(g, (size_t)rows, p->cols, whole, y, y_stride);
 }
 
-/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. The last ones ask for the weights that come
- * next, each for its share. */
+static size_t tiles_of(const gemm_kernel *g, size_t m)
+{
+    return (m + (size_t)g->mr - 1) / (size_t)g->mr;
+}
+
+/* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. */
 static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *p)
 {
-    const size_t tiles = (m + (size_t)g->mr - 1) / (size_t)g->mr;
+    const size_t tiles = tiles_of(g, m), asking = min_size(p->asking, tiles);
     const size_t steps = p->k_groups * (size_t)g->kr / AHEAD_STEP;
-    const size_t later = g->once < g->mr ? tiles : tiles - 1; /* where tiles pass once, the first reads the piece */
-    const size_t most = m > MEMORY_BOUND_ROWS ? ASKING_TILES : later, asking = tiles < most ? tiles : most;
-    const unsigned char *const next = asking > 0 && m > (size_t)g->once ? p->next : NULL;
     size_t ask = 0, asked = 0;
-    if (steps > 0 && next)
+    if (asking > 0 && steps > 0 && p->next)
         ask = round_up(p->next_bytes / asking / steps, CACHE_LINE);
     for (size_t t = 0; t < tiles; t++) {
         const size_t row = t * m / tiles;
         const int rows = (int)((t + 1) * m / tiles - row);
         const void *x = (const unsigned char *)p->x + activation_bytes(g->activation, row * x_stride);
         float *y = p->y + row * y_stride;
-        const bool asks = next && t + asking >= tiles && asked < p->next_bytes;
-        const unsigned char *ahead = asks ? next + asked : next;
+        const bool asks = t + asking >= tiles && asked < p->next_bytes; /* others for rows of x alone */
+        const gemm_ahead ahead = {(const char *)p->next + asked, asks ? ask : 0, p->level};
         if (p->cols == (size_t)g->nr)
-            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ahead, asks ? ask : 0);
+            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ask > 0 ? &ahead : NULL);
         else
             tile_edge(g, rows, p, x, x_stride, y, y_stride);
-        asked += asks ? steps * ask : 0;
+        asked += steps * ahead.step_bytes;
     }
 }
 
@@ -210,15 +214,32 @@ static void expanded_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_
     piece_rows(g->expanded, m, x_stride, y_stride, &expanded);
 }
 
+/* Rows for which tiles pass once over weights that come from memory. */
+static void once_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *piece)
+{
+    gemm_piece p = *piece;
+    p.next_bytes = p.k_groups * (size_t)g->nr * (size_t)g->group_bytes;
+    p.next = (const unsigned char *)p.w + ASKED_BYTES;
+    p.asking = m >= (size_t)g->asks_from;
+    p.level = 2;
+    piece_rows(g, m, x_stride, y_stride, &p);
+}
+
 /* Rows that are bound by reading weights, which tiles pass over more than once: over pieces that are in the first-level
- * cache, while the later passes ask for the next one, a few lines at a time. Sums stay in one place: rows of y are
- * often a power of 2 apart, and would meet in a few sets of the cache. */
+ * cache, while the later passes ask for the next one, a few lines at a time, and the first too where its reading is not
+ * followed by the hardware. Sums stay in one place: rows of y are often a power of 2 apart, and would meet in a few
+ * sets of the cache. */
 static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *panel)
 {
     _Alignas(64) float sums[MEMORY_BOUND_ROWS * GEMM_MOST_OUTPUTS];
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const size_t groups = round_up(FEW_PIECE_BYTES / group_bytes * (size_t)g->kr, ACTIVATION_PAD) / (size_t)g->kr;
-    gemm_piece p = {.cols = nr, .y = sums, .next_bytes = groups * group_bytes};
+    const bool followed = g->once == g->mr && g->asks_from > g->once;
+    gemm_piece p = {.cols = nr,
+                    .y = sums,
+                    .next_bytes = groups * group_bytes,
+                    .asking = tiles_of(g, m) - followed,
+                    .level = g->asked_level};
     if (panel->accumulate)
         load_outputs(g, m, panel->cols, panel->y, y_stride, sums);
     for (size_t i = 0; i < panel->k_groups || i == 0; i += groups) {
@@ -237,8 +258,9 @@ void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride,
                  const void *next)
 {
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
-    const size_t k_piece = g->expand ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
-                                     : PIECE_BYTES / group_bytes * (size_t)g->kr;
+    const bool expands = g->expand && (!g->tile || m > MEMORY_BOUND_ROWS);
+    const size_t k_piece = expands ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
+                                   : PIECE_BYTES / group_bytes * (size_t)g->kr;
     for (size_t out = n0; out < n1; out += nr) {
         size_t i = k0;
         do { /* once at least: an empty sum is 0 */
@@ -248,15 +270,19 @@ void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride,
                             .k_groups = groups_of(g, end - i),
                             .cols = min_size(nr, n - out),
                             .y = y + (out - n0),
-                            .accumulate = accumulate || i > k0};
+                            .accumulate = accumulate || i > k0,
+                            .asking = ASKING_TILES,
+                            .level = g->asked_level};
             if (end < k1)
                 p.next = gemm_at(g, w, k, out, end);
             else
                 p.next = out + nr < n1 ? gemm_at(g, w, k, out + nr, k0) : next;
             p.next_bytes = min_size(k1 - k0, k_piece) / (size_t)g->kr * group_bytes;
-            if (g->expand)
+            if (expands)
                 expanded_rows(g, m, x_stride, y_stride, end - i, &p);
-            else if (m > (size_t)g->once && m <= MEMORY_BOUND_ROWS)
+            else if (m <= (size_t)g->once)
+                once_rows(g, m, x_stride, y_stride, &p);
+            else if (m <= MEMORY_BOUND_ROWS)
                 few_rows(g, m, x_stride, y_stride, &p);
             else
                 piece_rows(g, m, x_stride, y_stride, &p);

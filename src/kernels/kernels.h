@@ -28,7 +28,7 @@ typedef uint16_t bf16;
 #define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone */
 #define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
-/* Values along k with which a tile asks for a share of the next weights (see gemm_kernel). */
+/* Values along k with which a tile asks for a share of later weights (see gemm_ahead). */
 #define AHEAD_STEP 32
 
 /* More than these no tile has. */
@@ -81,11 +81,20 @@ static inline bf16 f32_to_bf16(float f)
  * zero. A panel has ceil(k / kr) groups of nr * group_bytes bytes; a range of i that starts at a multiple of kr is
  * contiguous in it. So one packed copy can be cut along n at multiples of nr and along k at multiples of kr.
  */
+/* Weights that will be multiplied later, which a tile may ask the caches for. It does not read them. */
+typedef struct gemm_ahead {
+    const char *from;
+    size_t step_bytes; /* to ask for, from there on, with every AHEAD_STEP values */
+    int level;         /* of the cache; 1: the rows of x that follow the tile's own too */
+} gemm_ahead;
+
 typedef struct gemm_kernel {
     qwen3_dtype storage;
     qwen3_dtype activation;
     int mr;          /* most rows of x that one call takes; at most GEMM_MOST_ROWS */
     int once;        /* most rows for which a tile reads its weights once and in their order, at most mr */
+    int asks_from;   /* fewest rows for which such a tile should ask ahead for weights that come from memory; more than
+                        once: the hardware follows it by itself */
     int nr;          /* outputs in a panel; divides GEMM_MOST_OUTPUTS */
     int kr;          /* values in a group: 1 for F32, 2 for BF16, 32 for Q8 and Q4 storage */
     int group_bytes; /* of one output: 4 for F32 and BF16, 34 for Q8, 18 for Q4 */
@@ -95,17 +104,18 @@ typedef struct gemm_kernel {
      * may be unaligned to vectors; no element outside these ranges is read or written. The sum over i starts from y or
      * 0 and runs upwards in the same steps, of at most ACTIVATION_PAD values, for every `rows`: a row's result does not
      * depend on its company, nor on cutting k, at multiples of ACTIVATION_PAD, into calls that accumulate.
-     * ahead: NULL, or weights that will be multiplied next. With every AHEAD_STEP values the tile may ask the caches
-     * for the next ahead_bytes from there, and for the rows of x that follow its own; it does not read them.
      * NULL for Q8 and Q4 where the level has no products of bytes: gemm expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
-                 bool accumulate, const void *ahead, size_t ahead_bytes);
-    /* Q8, Q4 without a tile: writes k_groups groups of a panel as a panel of the F32 kernel `expanded`, of the same
-     * activation and nr: scale * value, exactly. */
+                 bool accumulate, const gemm_ahead *ahead);
+    /* NULL, or of storage that must be widened: writes k_groups groups of a panel as a panel of the F32 kernel
+     * `expanded`, of the same activation and nr, exactly (scale * value of Q8 and Q4), for products of many rows. Where
+     * there is a tile too, both give the same bits. */
     void (*expand)(size_t k_groups, const void *w, void *panel);
     const struct gemm_kernel *expanded;
     /* Q8, Q4: kernels.quantise of the level; set for all levels in one place (kernels.c). */
     bool (*quantise)(const float *x, bf16 *scale, int8_t *q);
+    /* Of the cache that products of few rows ask; set for all levels in one place (kernels.c). */
+    int asked_level;
 } gemm_kernel;
 
 /* Where a dimension may be cut so that the matrix can be cut along it whether it is n or k: nr and kr are powers
@@ -181,6 +191,8 @@ typedef struct kernels {
 const kernels *kernels_get(qwen3_isa isa);
 /* The same with an error that says why there is none. */
 qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err);
+/* The highest level that this CPU has; tables of it and of all that it is built on can be had. */
+qwen3_isa kernels_highest(void);
 /* The best level that two CPUs have in common, given the best of each, of any architecture; none is AUTO. */
 qwen3_isa kernels_common(qwen3_isa a, qwen3_isa b);
 

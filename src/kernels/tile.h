@@ -1,6 +1,6 @@
 /* tile.h - from a tile template to the `tile` entry of a gemm_kernel.
  *
- * `rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate)` is inlined once for each
+ * `rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead)` is inlined once for each
  * number of rows up to MR = 6, so that its sums live in registers.
  */
 #ifndef QWEN3_KERNELS_TILE_H
@@ -10,17 +10,27 @@
 
 #define MR 6
 
-/* Entries of the table; MR and NR are those of the level. */
-#define GEMM_ELEMENTS(storage, activation, kr, tile)                                                                   \
-    ((gemm_kernel){storage, activation, MR, MR, NR, kr, sizeof(uint32_t), tile, NULL, NULL, NULL})
-#define GEMM_BYTES(activation, tile)                                                                                   \
-    ((gemm_kernel){QWEN3_DTYPE_Q8, activation, MR, MR, NR, 2, 2, tile, NULL, NULL, NULL})
-#define GEMM_BLOCKS(storage, block_bytes, expand, expanded)                                                            \
-    ((gemm_kernel){storage, (expanded)->activation, MR, MR, NR, BLOCK, block_bytes, NULL, expand, expanded, NULL})
+/* Entries of the table; MR and NR are those of the level. None asks for weights of its own but GEMM_DOTS, products of
+ * bytes, whose tiles of more than `most_once` rows pass over weights more than once. */
+#define GEMM(type, activation_type, values, output_bytes, most_once, asks, ...)                                        \
+    {                                                                                                                  \
+        .storage = (type), .activation = (activation_type), .mr = MR, .once = (most_once), .asks_from = (asks),        \
+        .nr = NR, .kr = (values), .group_bytes = (output_bytes), __VA_ARGS__                                           \
+    }
+#define GEMM_ELEMENTS(type, activation_type, values, tile_function)                                                    \
+    ((gemm_kernel)GEMM(type, activation_type, values, sizeof(uint32_t), MR, MR + 1, .tile = (tile_function)))
+#define GEMM_BYTES(activation_type, tile_function)                                                                     \
+    ((gemm_kernel)GEMM(QWEN3_DTYPE_Q8, activation_type, 2, 2, MR, MR + 1, .tile = (tile_function)))
+#define GEMM_BLOCKS(type, block_bytes, expand_function, f32)                                                           \
+    ((gemm_kernel)GEMM(type, (f32)->activation, BLOCK, block_bytes, MR, MR + 1, .expand = (expand_function),           \
+                       .expanded = (f32)))
+#define GEMM_DOTS(type, block_bytes, most_once, tile_function)                                                         \
+    GEMM(type, QWEN3_DTYPE_Q8, BLOCK, block_bytes, most_once, 1, .tile = (tile_function))
 
 #define LINE 64
 
-/* A tile asks in so many parts during a step: many lines at once would hold up its own loads. */
+/* Tiles of many rows ask in so many parts during a step: many lines at once would hold up their own loads. Those of few
+ * rows, which ask for more, do with every group. */
 #define ASKING_PARTS 4
 
 /* Asks the cache of a level for part `part` of `parts` of the lines of p[0..bytes). On Zen 5 the first tile that meets
@@ -53,12 +63,12 @@ TEMPLATE void ask_rows(const int rows, const void *x, size_t x_stride, const siz
 
 #define TILE_CASE(rows_template, storage, rows)                                                                        \
     case rows:                                                                                                         \
-        rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead, ahead_bytes);           \
+        rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead);                        \
         break;
 
 #define DEFINE_TILE(name, rows_template, storage)                                                                      \
     static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
-                     size_t y_stride, bool accumulate, const void *ahead, size_t ahead_bytes)                          \
+                     size_t y_stride, bool accumulate, const gemm_ahead *ahead)                                        \
     {                                                                                                                  \
         switch (rows) {                                                                                                \
             TILE_CASE(rows_template, storage, 1)                                                                       \

@@ -43,11 +43,28 @@ TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const bf16 *x
     }
 }
 
+/* The groups of whole steps, asking meanwhile. */
+TEMPLATE void add_steps(const int rows, const qwen3_dtype storage, size_t steps, const bf16 *x, size_t x_stride,
+                        const char *group, const char *ahead, size_t step_bytes, const int level, vec sum[MR][VECS])
+{
+    const size_t group_bytes = NR * PAIR_BYTES(storage), groups = AHEAD_STEP / 2;
+    const size_t parts = level == 1 ? ASKING_PARTS : groups;
+    for (size_t s = 0; s < steps; s++, ahead += step_bytes) {
+        if (level == 1)
+            ask_rows(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x);
+        for (size_t part = 0; part < parts; part++) {
+            ask_part(ahead, step_bytes, part, parts, level);
+            for (size_t i = 0; i < groups / parts; i++, group += group_bytes, x += 2)
+                add_group(rows, storage, x, x_stride, group, sum);
+        }
+    }
+}
+
 TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
-                        const void *w, float *y, size_t y_stride, bool accumulate, const char *ahead,
-                        size_t ahead_bytes)
+                        const char *w, float *y, size_t y_stride, bool accumulate, const gemm_ahead *ahead)
 {
     const size_t group_bytes = NR * PAIR_BYTES(storage);
+    const size_t steps = ahead ? k_groups / (AHEAD_STEP / 2) : 0;
     vec sum[MR][VECS];
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -55,19 +72,12 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
         for (int v = 0; v < VECS; v++)
             sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
     }
-    const char *group = w;
-    size_t g = 0;
-    if (ahead)
-        for (; g + AHEAD_STEP / 2 <= k_groups; g += AHEAD_STEP / 2, ahead += ahead_bytes) {
-            ask_rows(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x);
-            for (size_t part = 0; part < ASKING_PARTS; part++) {
-                ask_part(ahead, ahead_bytes, part, ASKING_PARTS, 1);
-                for (size_t i = 0; i < AHEAD_STEP / 2 / ASKING_PARTS; i++, group += group_bytes, x += 2)
-                    add_group(rows, storage, x, x_stride, group, sum);
-            }
-        }
-    for (; g < k_groups; g++, group += group_bytes, x += 2)
-        add_group(rows, storage, x, x_stride, group, sum);
+    if (ahead && ahead->level == 1)
+        add_steps(rows, storage, steps, x, x_stride, w, ahead->from, ahead->step_bytes, 1, sum);
+    else if (ahead)
+        add_steps(rows, storage, steps, x, x_stride, w, ahead->from, ahead->step_bytes, 2, sum);
+    for (size_t g = steps * (AHEAD_STEP / 2); g < k_groups; g++)
+        add_group(rows, storage, x + g * 2, x_stride, w + g * group_bytes, sum);
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL

@@ -11,11 +11,8 @@
 
 #define NR (VECS * LANES)
 
-/* How far ahead of its use a panel is asked for, on levels where PREFETCH_ROWS rows or more keep the core so
- * busy with one group that it does not look far enough ahead by itself. */
-#define PREFETCH_BYTES 2048
-/* The same for row-major matrices: strided loads of a few rows at a time are more than the hardware follows, so the
- * lines ahead are asked for in the order of their addresses. */
+/* How far ahead of their use row-major matrices are asked for: strided loads of a few rows at a time are more than the
+ * hardware follows, so the lines ahead are asked for in the order of their addresses. */
 #define ROWS_AHEAD_BYTES 4096
 
 TEMPLATE size_t part_of(size_t n, size_t i)
@@ -45,9 +42,6 @@ TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const float *
 {
     const int kr = storage == QWEN3_DTYPE_F32 ? 1 : 2;
     UNROLL
-    for (size_t b = 0; b < NR * sizeof(float) && rows >= PREFETCH_ROWS; b += LINE)
-        __builtin_prefetch(group + PREFETCH_BYTES + b);
-    UNROLL
     for (int i = 0; i < kr; i++) {
         vec weight[VECS];
         UNROLL
@@ -68,11 +62,29 @@ TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const float *
     }
 }
 
+/* The groups of whole steps, asking meanwhile. */
+TEMPLATE void add_steps(const int rows, const qwen3_dtype storage, size_t steps, const float *x, size_t x_stride,
+                        const char *group, const char *ahead, size_t step_bytes, const int level, vec sum[MR][VECS])
+{
+    const size_t kr = storage == QWEN3_DTYPE_F32 ? 1 : 2, group_bytes = NR * GROUP_BYTES(storage),
+                 groups = AHEAD_STEP / kr;
+    const size_t parts = level == 1 ? ASKING_PARTS : groups;
+    for (size_t s = 0; s < steps; s++, ahead += step_bytes) {
+        if (level == 1)
+            ask_rows(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x);
+        for (size_t part = 0; part < parts; part++) {
+            ask_part(ahead, step_bytes, part, parts, level);
+            for (size_t i = 0; i < groups / parts; i++, group += group_bytes, x += kr)
+                add_group(rows, storage, x, x_stride, group, sum);
+        }
+    }
+}
+
 TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const float *x, size_t x_stride,
-                        const void *w, float *y, size_t y_stride, bool accumulate, const char *ahead,
-                        size_t ahead_bytes)
+                        const char *w, float *y, size_t y_stride, bool accumulate, const gemm_ahead *ahead)
 {
     const size_t kr = storage == QWEN3_DTYPE_F32 ? 1 : 2, group_bytes = NR * GROUP_BYTES(storage);
+    const size_t steps = ahead ? k_groups / (AHEAD_STEP / kr) : 0;
     vec sum[MR][VECS];
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -80,19 +92,12 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
         for (int v = 0; v < VECS; v++)
             sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
     }
-    const char *group = w;
-    size_t g = 0;
-    if (ahead)
-        for (; g + AHEAD_STEP / kr <= k_groups; g += AHEAD_STEP / kr, ahead += ahead_bytes) {
-            ask_rows(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x);
-            for (size_t part = 0; part < ASKING_PARTS; part++) {
-                ask_part(ahead, ahead_bytes, part, ASKING_PARTS, 1);
-                for (size_t i = 0; i < AHEAD_STEP / kr / ASKING_PARTS; i++, group += group_bytes, x += kr)
-                    add_group(rows, storage, x, x_stride, group, sum);
-            }
-        }
-    for (; g < k_groups; g++, group += group_bytes, x += kr)
-        add_group(rows, storage, x, x_stride, group, sum);
+    if (ahead && ahead->level == 1)
+        add_steps(rows, storage, steps, x, x_stride, w, ahead->from, ahead->step_bytes, 1, sum);
+    else if (ahead)
+        add_steps(rows, storage, steps, x, x_stride, w, ahead->from, ahead->step_bytes, 2, sum);
+    for (size_t g = steps * (AHEAD_STEP / kr); g < k_groups; g++)
+        add_group(rows, storage, x + g * kr, x_stride, w + g * group_bytes, sum);
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL
@@ -104,6 +109,20 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
 DEFINE_TILE(tile_f32, tile_rows, QWEN3_DTYPE_F32)
 DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
 DEFINE_TILE(tile_bytes, tile_rows, QWEN3_DTYPE_Q8)
+
+/* Pairs to a panel of F32. */
+static void expand_bf16(size_t k_groups, const void *w, void *panel)
+{
+    const bf16 *group = w;
+    float *values = panel;
+    for (size_t g = 0; g < k_groups; g++, group += 2 * NR, values += 2 * NR) {
+        UNROLL
+        for (size_t v = 0; v < VECS; v++) {
+            vec_store(values + v * LANES, vec_pairs(group + v * 2 * LANES, 0));
+            vec_store(values + NR + v * LANES, vec_pairs(group + v * 2 * LANES, 1));
+        }
+    }
+}
 
 /* Blocks to a panel of F32. */
 TEMPLATE void expand_as(const qwen3_dtype storage, size_t k_groups, const void *w, float *panel)
@@ -521,6 +540,8 @@ TEMPLATE void vector_kernels_fill(kernels *k)
 {
     k->gemm[QWEN3_DTYPE_F32] = GEMM_ELEMENTS(QWEN3_DTYPE_F32, QWEN3_DTYPE_F32, 1, tile_f32);
     k->gemm[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32, 2, tile_bf16);
+    k->gemm[QWEN3_DTYPE_BF16].expand = expand_bf16;
+    k->gemm[QWEN3_DTYPE_BF16].expanded = &k->gemm[QWEN3_DTYPE_F32];
     k->bytes = GEMM_BYTES(QWEN3_DTYPE_F32, tile_bytes);
     k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, expand_q8, &k->gemm[QWEN3_DTYPE_F32]);
     k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, expand_q4, &k->gemm[QWEN3_DTYPE_F32]);

@@ -164,8 +164,10 @@ static void build(void)
         level.gemm[type] = below->gemm[type];
         level.multiply_add[type] = below->multiply_add[type];
     }
-    for (int type = 0; type < DTYPE_COUNT; type++) /* as kernels.c does for the real levels */
+    for (int type = 0; type < DTYPE_COUNT; type++) { /* as kernels.c does for the real levels */
         level.gemm[type].quantise = level.quantise[type];
+        level.gemm[type].asked_level = 2;
+    }
     level.below = below;
     level.isa = QWEN3_ISA_AMX;
     level.name = "amx (emulated)";

@@ -198,7 +198,7 @@ static void check_tile(const kernels *k, const gemm_kernel *g, size_t k_groups, 
             for (size_t j = 0; j < nr; j++)
                 y[r * y_stride + j] = accumulate ? start[(r + skip) * nr + j] : NAN;
         g->tile((int)rows, k_groups, x + activation_bytes(g->activation, skip * x_stride), x_stride, w, y, y_stride,
-                accumulate, NULL, 0);
+                accumulate, NULL);
         assert_false(test_level_holds_tiles());
         for (size_t r = 0; r < rows; r++) {
             for (size_t j = 0; j < nr; j++) {
@@ -268,8 +268,8 @@ static void check_bytes(const kernels *k, int rows, size_t k_groups, bool accumu
     }
     for (size_t i = 0; i < (size_t)rows * nr; i++)
         y[i] = expected[i] = random_plain();
-    g->tile(rows, k_groups, x, depth, w, y, nr, accumulate, NULL, 0);
-    expanded->tile(rows, k_groups, x, depth, panel, expected, nr, accumulate, NULL, 0);
+    g->tile(rows, k_groups, x, depth, w, y, nr, accumulate, NULL);
+    expanded->tile(rows, k_groups, x, depth, panel, expected, nr, accumulate, NULL);
     assert_memory_equal(y, expected, (size_t)rows * nr * sizeof *y);
     unfence(&fx);
     unfence(&fw);
@@ -315,7 +315,7 @@ static void test_tile_not_finite(void **state)
                 store_as(g->storage, w, i, 1.0f);
             store_as(g->storage, w, packed_index(g, depth, 3, 5), NAN);
             store_as(g->storage, w, packed_index(g, depth, 4, 2), INFINITY);
-            g->tile(1, depth / (size_t)g->kr, xs, depth, w, y, nr, false, NULL, 0);
+            g->tile(1, depth / (size_t)g->kr, xs, depth, w, y, nr, false, NULL);
             for (size_t j = 0; j < nr; j++) {
                 if (j == 3)
                     assert_true(isnan(y[j]));
@@ -593,20 +593,20 @@ static void test_quantise(void **state)
     }
 }
 
-/* Expanded panels are scale * q, exactly, in the layout of the kernel that multiplies with them. */
+/* Expanded panels are scale * q, or the value, exactly, in the layout of the kernel that multiplies with them. */
 static void test_expand(void **state)
 {
     (void)state;
     FOR_EACH_LEVEL(k)
     {
-        for (int round = 0; round < 16; round++) {
-            const gemm_kernel *g = &k->gemm[round & 1 ? QWEN3_DTYPE_Q8 : QWEN3_DTYPE_Q4], *to = g->expanded;
-            assert_int_equal(g->expand != NULL, g->tile == NULL);
+        for (int round = 0; round < 24; round++) {
+            const gemm_kernel *g = &k->gemm[1 + round % 3], *to = g->expanded;
+            assert_true(g->tile || g->expand);
             assert_int_equal(to != NULL, g->expand != NULL);
             if (!g->expand)
                 continue;
             assert_int_equal(to->storage, QWEN3_DTYPE_F32);
-            const size_t nr = (size_t)g->nr, k_groups = 1 + random_below(9), depth = 32 * k_groups;
+            const size_t nr = (size_t)g->nr, k_groups = 1 + random_below(9), depth = (size_t)g->kr * k_groups;
             assert_int_equal(to->nr, g->nr);
             assert_int_equal(to->activation, g->activation);
             assert_ptr_equal(to->tile, k->gemm[to->storage].tile); /* inherited entries name that of the level below */
@@ -715,6 +715,7 @@ static void test_gemm(void **state)
             check_gemm(k, g, 2, 70, 4500, random_plain); /* several pieces along k, and an odd end */
             check_gemm(k, g, 8, 65, 2049, random_plain);
             check_gemm(k, g, 100, 65, 300, random_plain); /* several tiles of rows */
+            check_gemm(k, g, 40, 65, 1500, random_plain); /* the same, and pieces that are expanded */
             for (int round = 0; round < 12; round++)
                 check_gemm(k, g, 1 + random_below(28), 1 + random_below(140), 1 + random_below(200),
                            round & 1 ? random_nasty : random_plain);

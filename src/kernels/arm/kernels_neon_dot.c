@@ -105,10 +105,9 @@ TEMPLATE void sum_outputs(const int rows, const int vecs, const qwen3_dtype stor
 
 TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_groups, const unsigned char *x,
                           size_t x_stride, const unsigned char *w, float *y, size_t y_stride, bool accumulate,
-                          const char *ahead, size_t ahead_bytes)
+                          const gemm_ahead *ahead)
 {
     (void)ahead; /* what asking brings on Arm has not been measured */
-    (void)ahead_bytes;
     const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES, width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
     const unsigned char *q = w + NR * sizeof(bf16);
     const int vecs = rows <= WHOLE_ROWS ? VECS : VECS / 2;
@@ -147,11 +146,8 @@ static uint64_t multiply_add(size_t n)
 
 void kernels_init_neon_dot(kernels *k)
 {
-    gemm_kernel *q8 = &k->gemm[QWEN3_DTYPE_Q8], *q4 = &k->gemm[QWEN3_DTYPE_Q4];
-    *q8 = (gemm_kernel){QWEN3_DTYPE_Q8, QWEN3_DTYPE_Q8, MR,   WHOLE_ROWS, NR,  BLOCK,
-                        Q8_BLOCK_BYTES, tile_q8,        NULL, NULL,       NULL};
-    *q4 = (gemm_kernel){QWEN3_DTYPE_Q4, QWEN3_DTYPE_Q8, MR,   WHOLE_ROWS, NR,  BLOCK,
-                        Q4_BLOCK_BYTES, tile_q4,        NULL, NULL,       NULL};
+    k->gemm[QWEN3_DTYPE_Q8] = (gemm_kernel)GEMM_DOTS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, WHOLE_ROWS, tile_q8);
+    k->gemm[QWEN3_DTYPE_Q4] = (gemm_kernel)GEMM_DOTS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, WHOLE_ROWS, tile_q4);
     k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add;
     k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add;
 }

@@ -10,8 +10,6 @@ typedef float32x4_t vec;
 #define LANES 4
 /* Vectors in a panel row: MR * VECS sums + VECS weights + 1 input fit the 32 registers. */
 #define VECS 4
-/* Never: the hardware's own prefetching is trusted until it is measured on such CPUs. */
-#define PREFETCH_ROWS (MR + 1)
 
 TEMPLATE vec vec_set1(float x)
 {

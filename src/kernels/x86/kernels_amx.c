@@ -19,9 +19,16 @@
 /* Weights that several tiles of rows read one after the other: 32 KiB, which stay in the first-level cache. */
 #define CHUNK_STEPS ((size_t)8)
 
-/* y[configured rows, NR] (+)= x W, for `steps` times the configured groups. */
-static void add_steps(size_t steps, const bf16 *x, size_t x_stride, const char *w, float *y, size_t y_stride,
-                      bool accumulate)
+/* A step has AHEAD_STEP values. */
+static void ask(const gemm_ahead *ahead, size_t step)
+{
+    for (size_t b = 0; ahead && b < ahead->step_bytes; b += 64)
+        __builtin_prefetch(ahead->from + step * ahead->step_bytes + b, 0, 2);
+}
+
+/* y[configured rows, NR] (+)= x W, for `steps` times the configured groups, from step `first` of the tile on. */
+static void add_steps(size_t first, size_t steps, const bf16 *x, size_t x_stride, const char *w, float *y,
+                      size_t y_stride, bool accumulate, const gemm_ahead *ahead)
 {
     const size_t x_bytes = x_stride * sizeof *x, y_bytes = y_stride * sizeof *y;
     if (accumulate) {
@@ -35,7 +42,10 @@ static void add_steps(size_t steps, const bf16 *x, size_t x_stride, const char *
         amx_zero(2);
         amx_zero(3);
     }
-    for (size_t s = 0; s < steps; s++, x += 2 * STEP_GROUPS, w += STEP_GROUPS * GROUP_BYTES) {
+    x += first * 2 * STEP_GROUPS;
+    w += first * STEP_GROUPS * GROUP_BYTES;
+    for (size_t s = first; s < first + steps; s++, x += 2 * STEP_GROUPS, w += STEP_GROUPS * GROUP_BYTES) {
+        ask(ahead, s);
         amx_load(4, x, x_bytes);
         amx_load(5, w, GROUP_BYTES);
         amx_load(6, w + 64, GROUP_BYTES);
@@ -54,7 +64,7 @@ static void add_steps(size_t steps, const bf16 *x, size_t x_stride, const char *
 
 /* The same for any number of rows, `groups` <= STEP_GROUPS in each step. */
 static void add_rows(size_t rows, size_t groups, size_t steps, const bf16 *x, size_t x_stride, const char *w, float *y,
-                     size_t y_stride, bool accumulate)
+                     size_t y_stride, bool accumulate, const gemm_ahead *ahead)
 {
     const size_t whole = rows / AMX_ROWS * AMX_ROWS;
     if (whole > 0)
@@ -62,26 +72,25 @@ static void add_rows(size_t rows, size_t groups, size_t steps, const bf16 *x, si
     for (size_t s = 0; whole > 0 && (s == 0 || s < steps); s += CHUNK_STEPS) {
         const size_t chunk = steps - s < CHUNK_STEPS ? steps - s : CHUNK_STEPS;
         for (size_t r = 0; r < whole; r += AMX_ROWS)
-            add_steps(chunk, x + r * x_stride + s * 2 * STEP_GROUPS, x_stride, w + s * STEP_GROUPS * GROUP_BYTES,
-                      y + r * y_stride, y_stride, accumulate || s > 0);
+            add_steps(s, chunk, x + r * x_stride, x_stride, w, y + r * y_stride, y_stride, accumulate || s > 0,
+                      r == 0 ? ahead : NULL);
     }
     if (rows > whole) {
         configure_tiles(rows - whole, groups * PAIR_BYTES);
-        add_steps(steps, x + whole * x_stride, x_stride, w, y + whole * y_stride, y_stride, accumulate);
+        add_steps(0, steps, x + whole * x_stride, x_stride, w, y + whole * y_stride, y_stride, accumulate,
+                  whole == 0 ? ahead : NULL);
     }
 }
 
 static void tile_bf16(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,
-                      size_t y_stride, bool accumulate, const void *ahead, size_t ahead_bytes)
+                      size_t y_stride, bool accumulate, const gemm_ahead *ahead)
 {
-    (void)ahead;
-    (void)ahead_bytes;
     const size_t steps = k_groups / STEP_GROUPS, rest = k_groups % STEP_GROUPS;
     if (steps > 0 || rest == 0)
-        add_rows((size_t)rows, STEP_GROUPS, steps, x, x_stride, w, y, y_stride, accumulate);
+        add_rows((size_t)rows, STEP_GROUPS, steps, x, x_stride, w, y, y_stride, accumulate, ahead);
     if (rest > 0)
         add_rows((size_t)rows, rest, 1, (const bf16 *)x + steps * 2 * STEP_GROUPS, x_stride,
-                 (const char *)w + steps * STEP_GROUPS * GROUP_BYTES, y, y_stride, accumulate || steps > 0);
+                 (const char *)w + steps * STEP_GROUPS * GROUP_BYTES, y, y_stride, accumulate || steps > 0, NULL);
     amx_release();
 }
 
@@ -89,8 +98,15 @@ DEFINE_MULTIPLY_ADD(amx_add_products_bf16, sizeof(bf16))
 
 void kernels_init_amx(kernels *k)
 {
-    gemm_kernel *g = &k->gemm[QWEN3_DTYPE_BF16];
-    *g = (gemm_kernel){QWEN3_DTYPE_BF16, QWEN3_DTYPE_BF16, MR, MR, NR, 2, PAIR_BYTES, tile_bf16, NULL, NULL, NULL};
+    k->gemm[QWEN3_DTYPE_BF16] = (gemm_kernel){.storage = QWEN3_DTYPE_BF16,
+                                              .activation = QWEN3_DTYPE_BF16,
+                                              .mr = MR,
+                                              .once = MR,
+                                              .asks_from = MR + 1,
+                                              .nr = NR,
+                                              .kr = 2,
+                                              .group_bytes = PAIR_BYTES,
+                                              .tile = tile_bf16};
     k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add;
     kernels_amx_int8(k);
 }

@@ -198,10 +198,10 @@ TEMPLATE void tile_blocks(const qwen3_dtype storage, size_t rows, size_t k_group
 
 #define DEFINE_AMX_TILE(name, storage, vnni)                                                                           \
     static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
-                     size_t y_stride, bool accumulate, const void *ahead, size_t ahead_bytes)                          \
+                     size_t y_stride, bool accumulate, const gemm_ahead *ahead)                                        \
     {                                                                                                                  \
         if (rows <= VNNI_ROWS)                                                                                         \
-            (vnni)->tile(rows, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead, ahead_bytes);                 \
+            (vnni)->tile(rows, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead);                              \
         else                                                                                                           \
             tile_blocks(storage, (size_t)rows, k_groups, x, x_stride, w, y, y_stride, accumulate);                     \
     }

@@ -17,10 +17,6 @@
 /* Up to this many rows all outputs are summed in one pass over the weights, which come from memory; more leave
  * registers for half of them. */
 #define WHOLE_ROWS 3
-/* How far ahead of their use the former ask for weights: on Zen 5 that reads a fifth (Q8) to a half (Q4) faster. They
- * ask between the products, for one line after the other, into the second-level cache: for a whole group at once, into
- * the first, was a tenth slower with Q8. */
-#define PREFETCH_BYTES ((size_t)4096)
 
 /* Of 32 outputs: sums or scales; sums within a block; weights, four in each lane. */
 typedef struct vec_pair {
@@ -107,10 +103,11 @@ TEMPLATE size_t group_bytes_of(const qwen3_dtype storage)
 }
 
 /* block = products of a block of each of `rows` rows with those of 32 * pairs outputs whose first q stands at q.
- * Between them asks for ahead[0..ahead_bytes), or where these are half of the outputs for half `half` of it. */
+ * Between them asks for a step of `ahead`, or where these are half of the outputs for half `half` of it, one line after
+ * the other: for a whole group at once was a tenth slower with Q8. */
 TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype storage, __m512i table,
                         const unsigned char *x, size_t x_bytes, const unsigned char *q, const int half,
-                        const char *ahead, size_t ahead_bytes, lanes_pair block[MR][2])
+                        const gemm_ahead ahead, lanes_pair block[MR][2])
 {
     const size_t pair_bytes = 2 * LANES * (storage == QWEN3_DTYPE_Q8 ? 2 : 4);
     const size_t eight_bytes = NR * (storage == QWEN3_DTYPE_Q8 ? 8 : 4);
@@ -128,7 +125,7 @@ TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype stora
         for (int p = 0; p < pairs; p++) {
             lanes_pair fours[2];
             const size_t part = pairs == 2 ? i / 8 * 2 + (size_t)p : (size_t)half * (BLOCK / 8) + i / 8;
-            ask_part(ahead, ahead_bytes, part, BLOCK / 8 * 2, pairs == 2 ? 2 : 1);
+            ask_part(ahead.from, ahead.step_bytes, part, BLOCK / 8 * 2, ahead.level);
             __asm__ volatile("" : : : "memory"); /* compilers would gather the asking */
             load_weights(storage, table, q + i / 8 * eight_bytes + (size_t)p * pair_bytes, fours);
             UNROLL
@@ -146,15 +143,15 @@ TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype stora
     }
 }
 
-/* 32 * pairs outputs of a panel, from pair `half` on, which stand at y. Every group asks for ahead_bytes more
- * from ahead on; whole panels ask for their own lines instead. */
+/* 32 * pairs outputs of a panel, from pair `half` on, which stand at y. */
 TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const qwen3_dtype storage, size_t k_groups,
                           const unsigned char *x, size_t x_bytes, const unsigned char *w, float *y, size_t y_stride,
-                          bool accumulate, const char *ahead, size_t ahead_bytes)
+                          bool accumulate, const gemm_ahead *ahead)
 {
     const size_t width = storage == QWEN3_DTYPE_Q8 ? 2 : 4, out = (size_t)half * 2 * LANES;
     const unsigned char *scales = w + out * sizeof(bf16), *q = w + NR * sizeof(bf16) + out * width;
     const __m512i table = load_table(storage);
+    gemm_ahead asked = ahead ? *ahead : (gemm_ahead){0};
     vec_pair sum[MR][2];
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -165,11 +162,7 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const
     }
     for (size_t g = 0; g < k_groups; g++) {
         lanes_pair block[MR][2];
-        if (pairs == 2)
-            sum_block(rows, pairs, storage, table, x, x_bytes, q, half, (const char *)scales + PREFETCH_BYTES,
-                      group_bytes_of(storage), block);
-        else
-            sum_block(rows, pairs, storage, table, x, x_bytes, q, half, ahead, ahead_bytes, block);
+        sum_block(rows, pairs, storage, table, x, x_bytes, q, half, asked, block);
         UNROLL
         for (int p = 0; p < pairs; p++) {
             const vec_pair s = load_scales(storage, (const bf16 *)scales + p * 2 * LANES);
@@ -182,10 +175,10 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const
                 sum[r][p].high = vec_fma(vec_mul(s.high, _mm512_cvtepi32_ps(block[r][p].high)), xs, sum[r][p].high);
             }
         }
+        asked.from += asked.step_bytes;
         scales += group_bytes_of(storage);
         q += group_bytes_of(storage);
         x += ACTIVATION_BLOCK_BYTES;
-        ahead += ahead_bytes;
     }
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -197,17 +190,14 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const
 
 TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_groups, const unsigned char *x,
                           size_t x_stride, const unsigned char *w, float *y, size_t y_stride, bool accumulate,
-                          const char *ahead, size_t ahead_bytes)
+                          const gemm_ahead *ahead)
 {
     const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES;
-    if (rows <= WHOLE_ROWS) {
-        sum_outputs(rows, 2, 0, storage, k_groups, x, x_bytes, w, y, y_stride, accumulate, NULL, 0);
-        return;
-    }
+    const int pairs = rows <= WHOLE_ROWS ? 2 : 1;
     UNROLL
-    for (int half = 0; half < 2; half++)
-        sum_outputs(rows, 1, half, storage, k_groups, x, x_bytes, w, y + half * 2 * LANES, y_stride, accumulate, ahead,
-                    ahead ? ahead_bytes : 0);
+    for (int half = 0; half < 2 / pairs; half++)
+        sum_outputs(rows, pairs, half, storage, k_groups, x, x_bytes, w, y + half * 2 * LANES, y_stride, accumulate,
+                    ahead);
 }
 
 DEFINE_TILE(tile_q8, tile_blocks, QWEN3_DTYPE_Q8)
@@ -236,13 +226,8 @@ static uint64_t multiply_add(size_t n)
     return (uint64_t)steps * MR * VECS * 128;
 }
 
-#define GEMM_VNNI(storage, block_bytes, tile)                                                                          \
-    {                                                                                                                  \
-        storage, QWEN3_DTYPE_Q8, MR, WHOLE_ROWS, NR, BLOCK, block_bytes, tile, NULL, NULL, NULL                        \
-    }
-
-const gemm_kernel kernels_vnni_q8 = GEMM_VNNI(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, tile_q8);
-const gemm_kernel kernels_vnni_q4 = GEMM_VNNI(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, tile_q4);
+const gemm_kernel kernels_vnni_q8 = GEMM_DOTS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, WHOLE_ROWS, tile_q8);
+const gemm_kernel kernels_vnni_q4 = GEMM_DOTS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, WHOLE_ROWS, tile_q4);
 
 void kernels_init_avx512_vnni(kernels *k)
 {

@@ -10,7 +10,6 @@ typedef __m256 vec;
 #define LANES 8
 /* Vectors in a panel row: MR * VECS sums + VECS weights + 1 input fill the 16 registers. */
 #define VECS 2
-#define PREFETCH_ROWS 3
 
 TEMPLATE vec vec_set1(float x)
 {
