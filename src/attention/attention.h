@@ -73,6 +73,9 @@ static inline const int8_t *kv_block_q8(const void *part)
 void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, size_t slots, const float *key,
                     const float *value);
 
+/* Asks the caches for what kv_block_store of one slot will write: a line for each group of a key. */
+void kv_block_ask(const attention_shape *shape, const void *k, const void *v, size_t slot);
+
 /* Makes finite what v has past `count` slots in their last group of kr. To be called behind the last kv_block_store of
  * the slots below `count`, in memory that may hold other than zeros there. */
 void kv_block_end(const attention_shape *shape, void *v, size_t count);

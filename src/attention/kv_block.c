@@ -90,6 +90,22 @@ static void store_values(const gemm_kernel *g, size_t slot, size_t slots, size_t
     }
 }
 
+void kv_block_ask(const attention_shape *shape, const void *k, const void *v, size_t slot)
+{
+    const gemm_kernel *g = attention_gemm(shape);
+    const bool bytes = shape->kv_type == QWEN3_DTYPE_Q8;
+    const size_t nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim, groups = (dim + kr - 1) / kr;
+    const size_t output_bytes = kr * (bytes ? 1 : dtype_size(g->storage)), group_bytes = nr * output_bytes;
+    const size_t before = bytes ? KV_BLOCK * sizeof(float) : 0;
+    const char *key = (const char *)k + before + slot / nr * groups * group_bytes + slot % nr * output_bytes;
+    const char *value = (const char *)v + before + slot / kr * group_bytes;
+    for (size_t i = 0; i < groups; i++)
+        __builtin_prefetch(key + i * group_bytes, 1);
+    for (size_t i = 0; i < dim; i += nr, value += KV_BLOCK / kr * group_bytes)
+        for (size_t b = 0; b < group_bytes; b += CACHE_LINE)
+            __builtin_prefetch(value + b, 1);
+}
+
 /* The largest magnitude; infinite or NaN where one of x is. */
 static float largest_magnitude(size_t n, const float *x)
 {

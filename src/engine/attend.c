@@ -75,11 +75,24 @@ static void store_heads(const qwen3_session *s, int64_t layer, size_t i, size_t 
     }
 }
 
+/* Asks for the place of KV head `kv_head` of row i: a token's keys and values lie in hundreds of lines, which stores
+ * alone would wait for a few at a time. */
+static void ask_for_place(const qwen3_session *s, int64_t layer, size_t i, size_t kv_head)
+{
+    size_t first;
+    session_rows(s, &first);
+    const kv_slot slot = s->step.slots[first + i];
+    if (!slot.page)
+        return;
+    void *page = kv_cache_layer(&s->cache, slot.page, layer);
+    kv_block_ask(&s->shape, kv_page_k(&s->shape, page, kv_head), kv_page_v(&s->shape, page, kv_head), slot.slot);
+}
+
 /* q, k, v of this rank's rows -> queries, cache. No barrier at the end. */
 static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64_t layer)
 {
-    size_t first, n = session_rows(s, &first), d = s->shape.head_dim, begin, end;
-    const size_t heads = session_heads(s), units = heads + s->shape.kv_heads;
+    size_t first, n = session_rows(s, &first), d = s->shape.head_dim, begin, end, kv_begin, kv_end;
+    const size_t heads = session_heads(s), kv_heads = s->shape.kv_heads, units = heads + kv_heads;
     bool split_weights = s->step.mode == STEP_SPLIT_WEIGHTS;
     if (split_weights) {
         size_t first_unit = (size_t)s->part.qkv.begin / d, mine = (size_t)range_size(s->part.qkv) / d;
@@ -95,19 +108,24 @@ static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64
         }
         team_barrier(t);
     }
-    team_part(t, n * units, 1, &begin, &end);
+    team_part(t, n * kv_heads, 1, &kv_begin, &kv_end);
+    for (size_t u = kv_begin; u < kv_end; u++)
+        ask_for_place(s, layer, u / kv_heads, u % kv_heads);
+    team_part(t, n * heads, 1, &begin, &end);
     for (size_t u = begin; u < end; u++) {
-        const size_t i = u / units, unit = u % units;
-        float *head = qkv_head(s, i, unit);
-        if (unit >= heads) {
-            if (!split_weights)
-                rotate_head(s, w, i, unit, head, head, QWEN3_DTYPE_F32);
-            store_heads(s, layer, i, 1, unit - heads, head, qkv_head(s, i, unit + s->shape.kv_heads));
-        } else if (split_weights) {
+        const size_t i = u / heads, unit = u % heads;
+        const float *head = qkv_head(s, i, unit);
+        if (split_weights)
             s->model->kernels->scale(d, 1.0f, head, query_place(s, i, unit), session_q_type(s));
-        } else {
+        else
             rotate_head(s, w, i, unit, head, query_place(s, i, unit), session_q_type(s));
-        }
+    }
+    for (size_t u = kv_begin; u < kv_end; u++) {
+        const size_t i = u / kv_heads, kv_head = u % kv_heads, unit = heads + kv_head;
+        float *head = qkv_head(s, i, unit);
+        if (!split_weights)
+            rotate_head(s, w, i, unit, head, head, QWEN3_DTYPE_F32);
+        store_heads(s, layer, i, 1, kv_head, head, qkv_head(s, i, unit + kv_heads));
     }
 }
 
