@@ -18,7 +18,7 @@
  * caches again by the rows of x that pass through. */
 #define ASKING_TILES ((size_t)16)
 /* Of a piece that is expanded, on the stack of the calling thread. */
-#define EXPANDED_BYTES ((size_t)128 * 1024)
+#define EXPANDED_BYTES ((size_t)64 * 1024)
 /* Groups (32 bits per output each) that are packed at once: of one row two or more cache lines. */
 #define PACK_GROUPS ((size_t)64)
 
@@ -272,7 +272,7 @@ void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride,
                             .y = y + (out - n0),
                             .accumulate = accumulate || i > k0,
                             .asking = ASKING_TILES,
-                            .level = g->asked_level};
+                            .level = 1};
             if (end < k1)
                 p.next = gemm_at(g, w, k, out, end);
             else
