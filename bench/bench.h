@@ -33,4 +33,7 @@ static inline double seconds_of(int threads, void (*run)(team *t, void *arg), vo
 /* bench_attention.c. Returns false, and says why on stderr, where there is not enough memory. */
 bool bench_attention(const kernels *k, int threads);
 
+/* bench_reading.c. buffer: of more bytes than caches hold, a multiple of 1 KiB, touched. */
+void bench_reading(const void *buffer, size_t bytes, int threads);
+
 #endif

@@ -2,6 +2,7 @@
  *
  *   bench_kernels [attention] [LEVEL]...      all levels of this CPU where none is named; OMP_NUM_THREADS = threads
  *                                             attention: only the part of bench_attention.c
+ *   bench_kernels reading                     only that of bench_reading.c
  *
  * Limits are measured next to what is held against them, in turns, and the best of each counts: on a shared
  * machine only ratios mean something. Products of many rows are held against multiply-adds from registers,
@@ -292,6 +293,12 @@ int main(int argc, char **argv)
     }
     memset(other, 0x3f, MATRIX_BYTES);
     bench b = {.matrix = matrix, .other = other, .x = x, .y = y};
+    if (argc == 2 && strcmp(argv[1], "reading") == 0) {
+        fill(&b);
+        bench_reading(matrix, MATRIX_BYTES, threads);
+        status = EXIT_SUCCESS;
+        goto done;
+    }
     const bool attention = argc > 1 && strcmp(argv[1], "attention") == 0;
     const int first = attention ? 2 : 1;
     for (qwen3_isa isa = QWEN3_ISA_C; argc == first && isa <= kernels_highest(); isa++) {

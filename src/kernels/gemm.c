@@ -193,8 +193,11 @@ static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y
         const int rows = (int)((t + 1) * m / tiles - row);
         const void *x = (const unsigned char *)p->x + activation_bytes(g->activation, row * x_stride);
         float *y = p->y + row * y_stride;
-        const bool asks = t + asking >= tiles && asked < p->next_bytes; /* others for rows of x alone */
-        const gemm_ahead ahead = {(const char *)p->next + asked, asks ? ask : 0, p->level};
+        gemm_ahead ahead = {.level = p->level}; /* where no weights are left to ask for, rows of x alone */
+        if (ask > 0)
+            ahead.from = (const char *)p->next + asked;
+        if (t + asking >= tiles && asked < p->next_bytes)
+            ahead.step_bytes = ask;
         if (p->cols == (size_t)g->nr)
             g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ask > 0 ? &ahead : NULL);
         else

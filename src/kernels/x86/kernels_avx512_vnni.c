@@ -151,7 +151,7 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const
     const size_t width = storage == QWEN3_DTYPE_Q8 ? 2 : 4, out = (size_t)half * 2 * LANES;
     const unsigned char *scales = w + out * sizeof(bf16), *q = w + NR * sizeof(bf16) + out * width;
     const __m512i table = load_table(storage);
-    gemm_ahead asked = ahead ? *ahead : (gemm_ahead){0};
+    gemm_ahead asked = ahead ? *ahead : (gemm_ahead){(const char *)w, 0, 2};
     vec_pair sum[MR][2];
     UNROLL
     for (int r = 0; r < rows; r++) {
