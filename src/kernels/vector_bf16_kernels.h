@@ -97,7 +97,7 @@ static uint64_t multiply_add_bf16(size_t n)
     const pairs half = pairs_set1(bits);
     vec sum[MR * VECS];
     for (int j = 0; j < MR * VECS; j++)
-        sum[j] = vec_set1(0.0f);
+        sum[j] = vec_opaque(vec_set1(0.0f)); /* not known to be equal: one would do for all */
     for (size_t i = 0; i < steps; i++) {
         UNROLL
         for (int j = 0; j < MR * VECS; j++)

@@ -525,7 +525,7 @@ static uint64_t multiply_add(size_t n)
     const vec factor = vec_opaque(vec_set1(0.5f));
     vec sum[MR * VECS];
     for (int j = 0; j < MR * VECS; j++)
-        sum[j] = vec_set1(0.0f);
+        sum[j] = vec_opaque(vec_set1(0.0f)); /* not known to be equal: one would do for all */
     for (size_t i = 0; i < steps; i++) {
         UNROLL
         for (int j = 0; j < MR * VECS; j++)
