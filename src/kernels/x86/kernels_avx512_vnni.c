@@ -193,11 +193,13 @@ TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_gr
                           const gemm_ahead *ahead)
 {
     const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES;
-    const int pairs = rows <= WHOLE_ROWS ? 2 : 1;
+    if (rows <= WHOLE_ROWS) {
+        sum_outputs(rows, 2, 0, storage, k_groups, x, x_bytes, w, y, y_stride, accumulate, ahead);
+        return;
+    }
     UNROLL
-    for (int half = 0; half < 2 / pairs; half++)
-        sum_outputs(rows, pairs, half, storage, k_groups, x, x_bytes, w, y + half * 2 * LANES, y_stride, accumulate,
-                    ahead);
+    for (int half = 0; half < 2; half++)
+        sum_outputs(rows, 1, half, storage, k_groups, x, x_bytes, w, y + half * 2 * LANES, y_stride, accumulate, ahead);
 }
 
 DEFINE_TILE(tile_q8, tile_blocks, QWEN3_DTYPE_Q8)
