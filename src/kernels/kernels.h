@@ -71,6 +71,13 @@ static inline bf16 f32_to_bf16(float f)
     return (bf16)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
 }
 
+/* Weights that will be multiplied later, which a tile may ask the caches for. It does not read them. */
+typedef struct gemm_ahead {
+    const char *from;
+    size_t step_bytes; /* to ask for, from there on, with every AHEAD_STEP values */
+    int level;         /* of the cache; 1: the rows of x that follow the tile's own too */
+} gemm_ahead;
+
 /* Matrix product with packed weights: y[r, j] (+)= sum_i x[r, i] W[j, i] over one panel of nr outputs.
  *
  * Packed layout of W[n, k] (all levels; only nr differs): panels of nr outputs; within a panel, groups of
@@ -81,13 +88,6 @@ static inline bf16 f32_to_bf16(float f)
  * zero. A panel has ceil(k / kr) groups of nr * group_bytes bytes; a range of i that starts at a multiple of kr is
  * contiguous in it. So one packed copy can be cut along n at multiples of nr and along k at multiples of kr.
  */
-/* Weights that will be multiplied later, which a tile may ask the caches for. It does not read them. */
-typedef struct gemm_ahead {
-    const char *from;
-    size_t step_bytes; /* to ask for, from there on, with every AHEAD_STEP values */
-    int level;         /* of the cache; 1: the rows of x that follow the tile's own too */
-} gemm_ahead;
-
 typedef struct gemm_kernel {
     qwen3_dtype storage;
     qwen3_dtype activation;
@@ -104,6 +104,7 @@ typedef struct gemm_kernel {
      * may be unaligned to vectors; no element outside these ranges is read or written. The sum over i starts from y or
      * 0 and runs upwards in the same steps, of at most ACTIVATION_PAD values, for every `rows`: a row's result does not
      * depend on its company, nor on cutting k, at multiples of ACTIVATION_PAD, into calls that accumulate.
+     * ahead: what to ask for meanwhile; NULL = nothing.
      * NULL for Q8 and Q4 where the level has no products of bytes: gemm expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
                  bool accumulate, const gemm_ahead *ahead);
