@@ -42,6 +42,7 @@ typedef struct product {
     int threads;
     size_t copies; /* of the packed weights */
     const void *x, *w;
+    const void *our_x; /* x as the activation of our kernels: those that widen BF16 take f32 */
 } product;
 
 typedef struct onednn {
@@ -117,8 +118,8 @@ static void our_team(team *t, void *arg)
     const contender *c = arg;
     const product *p = c->p;
     const matrix w = {p->n, p->k, 1, {{weights_in_hand(c), p->n, 0, 0, p->n, p->k}}};
-    linear(t, &p->kernels->gemm[p->type], &w, (range){0, (int64_t)p->n}, (range){0, (int64_t)p->k}, p->m, p->x, p->k,
-           c->y, p->n, false);
+    linear(t, &p->kernels->gemm[p->type], &w, (range){0, (int64_t)p->n}, (range){0, (int64_t)p->k}, p->m, p->our_x,
+           p->k, c->y, p->n, false);
 }
 
 static void our_multiply(contender *c)
@@ -418,6 +419,13 @@ static void bench_product(product *p, const char *layer)
     static contender all[CONTENDERS];
     memset(all, 0, sizeof all);
     p->copies = copies_of(p, p->n * p->k * dtype_size(p->type));
+    const size_t widened_bytes = p->m * p->k * sizeof(float);
+    float *widened = NULL;
+    p->our_x = p->x;
+    if (p->kernels->gemm[p->type].activation != p->type) {
+        p->our_x = widened = buffer(widened_bytes);
+        p->kernels->to_f32(p->m * p->k, p->x, widened);
+    }
     our_prepare(&all[OURS], p);
     dnnl_prepare(&all[ONEDNN], p);
     xsmm_prepare(&all[XSMM], p);
@@ -439,6 +447,7 @@ static void bench_product(product *p, const char *layer)
         memory_free(all[i].weights, p->copies * all[i].weight_bytes);
         memory_free(all[i].y, p->m * p->n * sizeof(float));
     }
+    memory_free(widened, widened_bytes);
 }
 
 /* ---- The program ------------------------------------------------------------------------------- */
@@ -519,7 +528,7 @@ int main(int argc, char **argv)
             snprintf(name, sizeof name, "%s %s", layers[l].model, layers[l].name);
             for (size_t m = 0; m < 2; m++) {
                 for (int t = 1; t <= threads; t += threads > 1 ? threads - 1 : 1) {
-                    product p = {k, (qwen3_dtype)type, m ? 512 : 1, layers[l].n, layers[l].k, t, 0, x, w};
+                    product p = {k, (qwen3_dtype)type, m ? 512 : 1, layers[l].n, layers[l].k, t, 0, x, w, NULL};
                     if (chosen(argc, argv, rows[m], rows, 2))
                         bench_product(&p, name);
                 }
