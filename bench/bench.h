@@ -30,6 +30,15 @@ static inline double seconds_of(int threads, void (*run)(team *t, void *arg), vo
     return omp_get_wtime() - start;
 }
 
+/* This thread's part of a plain read of p[0..bytes), bytes a multiple of 1 KiB. */
+static inline void read_part(const team *t, const kernels *k, const void *p, size_t bytes)
+{
+    size_t begin, end;
+    team_part(t, bytes, 1024, &begin, &end);
+    volatile uint64_t sink = k->read_memory((const char *)p + begin, end - begin);
+    (void)sink;
+}
+
 /* bench_attention.c. Returns false, and says why on stderr, where there is not enough memory. */
 bool bench_attention(const kernels *k, int threads);
 

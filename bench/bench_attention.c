@@ -31,19 +31,16 @@ typedef struct bench {
     qwen3_attention_args args;
 } bench;
 
-static void read_part(team *t, void *arg)
+static void run_read(team *t, void *arg)
 {
     const bench *b = arg;
-    size_t begin, end;
-    team_part(t, b->read_bytes, 1024, &begin, &end);
-    volatile uint64_t sink = b->k->read_memory(b->kv + begin, end - begin);
-    (void)sink;
+    read_part(t, b->k, b->kv, b->read_bytes);
 }
 
 static double time_reading(void *arg)
 {
     const bench *b = arg;
-    return seconds_of(b->threads, read_part, arg);
+    return seconds_of(b->threads, run_read, arg);
 }
 
 static void multiply_add(team *t, void *arg)

@@ -44,10 +44,7 @@ static size_t matrix_bytes(const bench *b)
 static void run_read(team *t, void *arg)
 {
     const bench *b = arg;
-    size_t begin, end;
-    team_part(t, MATRIX_BYTES, 1024, &begin, &end);
-    volatile uint64_t sink = b->k->read_memory(b->matrix + begin, end - begin);
-    (void)sink;
+    read_part(t, b->k, b->matrix, MATRIX_BYTES);
 }
 
 static void run_peak(team *t, void *arg)

@@ -109,7 +109,7 @@ static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64
         team_barrier(t);
     }
     team_part(t, n * kv_heads, 1, &kv_begin, &kv_end);
-    for (size_t u = kv_begin; u < kv_end; u++)
+    for (size_t u = kv_begin; u < kv_end && u < kv_begin + kv_heads; u++) /* a token's; more would not stay */
         ask_for_place(s, layer, u / kv_heads, u % kv_heads);
     team_part(t, n * heads, 1, &begin, &end);
     for (size_t u = begin; u < end; u++) {
@@ -123,6 +123,8 @@ static void place_heads(team *t, qwen3_session *s, const layer_weights *w, int64
     for (size_t u = kv_begin; u < kv_end; u++) {
         const size_t i = u / kv_heads, kv_head = u % kv_heads, unit = heads + kv_head;
         float *head = qkv_head(s, i, unit);
+        if (u + kv_heads < kv_end)
+            ask_for_place(s, layer, i + 1, kv_head);
         if (!split_weights)
             rotate_head(s, w, i, unit, head, head, QWEN3_DTYPE_F32);
         store_heads(s, layer, i, 1, kv_head, head, qkv_head(s, i, unit + kv_heads));

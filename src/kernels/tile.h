@@ -27,6 +27,11 @@
 #define GEMM_DOTS(type, block_bytes, most_once, tile_function)                                                         \
     GEMM(type, QWEN3_DTYPE_Q8, BLOCK, block_bytes, most_once, 1, .tile = (tile_function))
 
+/* Of F32, BF16 and bytes in the places of BF16 (Q8, for kernels.bytes): values in a group, and its bytes of one output.
+ */
+#define GROUP_VALUES(storage) ((storage) == QWEN3_DTYPE_F32 ? 1 : 2)
+#define GROUP_BYTES(storage) ((storage) == QWEN3_DTYPE_Q8 ? 2 : sizeof(uint32_t))
+
 #define LINE 64
 
 /* Tiles of many rows ask in so many parts during a step: many lines at once would hold up their own loads. Those of few

@@ -11,9 +11,6 @@
 
 #define NR (VECS * LANES)
 
-/* Bytes of a pair of weights: bytes (kernels.bytes), or BF16. */
-#define PAIR_BYTES(storage) ((storage) == QWEN3_DTYPE_Q8 ? 2 : 2 * sizeof(bf16))
-
 /* How far ahead of their use bytes are asked for: between taking them apart the core does not look so far by itself. */
 #define BYTES_AHEAD 4096
 
@@ -29,7 +26,7 @@ TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const bf16 *x
     }
     UNROLL
     for (int v = 0; v < VECS; v++) {
-        const void *p = group + (size_t)v * LANES * PAIR_BYTES(storage);
+        const void *p = group + (size_t)v * LANES * GROUP_BYTES(storage);
         weight[v] = storage == QWEN3_DTYPE_Q8 ? pairs_of_bytes(p) : pairs_load(p);
     }
     UNROLL
@@ -43,48 +40,8 @@ TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const bf16 *x
     }
 }
 
-/* The groups of whole steps, asking meanwhile. */
-TEMPLATE void add_steps(const int rows, const qwen3_dtype storage, size_t steps, const bf16 *x, size_t x_stride,
-                        const char *group, const char *ahead, size_t step_bytes, const int level, vec sum[MR][VECS])
-{
-    const size_t group_bytes = NR * PAIR_BYTES(storage), groups = AHEAD_STEP / 2;
-    const size_t parts = level == 1 ? ASKING_PARTS : groups;
-    for (size_t s = 0; s < steps; s++, ahead += step_bytes) {
-        if (level == 1)
-            ask_rows(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x);
-        for (size_t part = 0; part < parts; part++) {
-            ask_part(ahead, step_bytes, part, parts, level);
-            for (size_t i = 0; i < groups / parts; i++, group += group_bytes, x += 2)
-                add_group(rows, storage, x, x_stride, group, sum);
-        }
-    }
-}
-
-TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const bf16 *x, size_t x_stride,
-                        const char *w, float *y, size_t y_stride, bool accumulate, const gemm_ahead *ahead)
-{
-    const size_t group_bytes = NR * PAIR_BYTES(storage);
-    const size_t steps = ahead ? k_groups / (AHEAD_STEP / 2) : 0;
-    vec sum[MR][VECS];
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int v = 0; v < VECS; v++)
-            sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
-    }
-    if (ahead && ahead->level == 1)
-        add_steps(rows, storage, steps, x, x_stride, w, ahead->from, ahead->step_bytes, 1, sum);
-    else if (ahead)
-        add_steps(rows, storage, steps, x, x_stride, w, ahead->from, ahead->step_bytes, 2, sum);
-    for (size_t g = steps * (AHEAD_STEP / 2); g < k_groups; g++)
-        add_group(rows, storage, x + g * 2, x_stride, w + g * group_bytes, sum);
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int v = 0; v < VECS; v++)
-            vec_store(y + (size_t)r * y_stride + v * LANES, sum[r][v]);
-    }
-}
+typedef bf16 tile_activation;
+#include "kernels/vector_tile.h"
 
 DEFINE_TILE(tile_bf16, tile_rows, QWEN3_DTYPE_BF16)
 DEFINE_TILE(tile_bytes, tile_rows, QWEN3_DTYPE_Q8)
