@@ -60,8 +60,8 @@ static void run_gemm(team *t, void *arg)
     size_t begin, end;
     team_part(t, b->outputs, 64, &begin, &end);
     const size_t stride = MAX_DEPTH;
-    gemm(b->g, b->rows, b->x, stride, b->matrix, b->outputs, b->depth, begin, end, 0, b->depth, b->y + begin,
-         b->outputs, false);
+    gemm(b->g, &(gemm_weights){b->matrix, b->outputs, b->depth, begin, end, 0, b->depth, NULL},
+         &(gemm_input){b->x, b->rows, stride}, &(gemm_output){b->y + begin, b->outputs, false});
 }
 
 /* From `other`, row-major BF16, to `matrix`. */
@@ -72,8 +72,9 @@ static void run_pack(team *t, void *arg)
     size_t begin, end;
     team_part(t, b->outputs / nr, 1, &begin, &end);
     for (size_t p = begin; p < end; p++)
-        gemm_pack_panel(b->g, b->outputs, b->depth, p, b->other + p * nr * b->depth * sizeof(bf16), QWEN3_DTYPE_BF16,
-                        b->depth, b->matrix + p * panel);
+        gemm_pack_panel(
+            b->g, &(matrix_rows){b->other + p * nr * b->depth * sizeof(bf16), QWEN3_DTYPE_BF16, b->depth, nr, b->depth},
+            b->matrix + p * panel);
 }
 
 static double time_reading(void *arg)

@@ -134,8 +134,9 @@ static void our_prepare(contender *c, const product *p)
     make_weights(c, p, gemm_packed_bytes(g, p->n, p->k));
     c->multiply = our_multiply;
     for (size_t panel = 0; panel < p->n / nr; panel++)
-        gemm_pack_panel(g, p->n, p->k, panel, (const char *)p->w + panel * nr * p->k * dtype_size(p->type), p->type,
-                        p->k, c->weights + panel * panel_bytes);
+        gemm_pack_panel(
+            g, &(matrix_rows){(const char *)p->w + panel * nr * p->k * dtype_size(p->type), p->type, p->k, nr, p->k},
+            c->weights + panel * panel_bytes);
     copy_weights(c);
 }
 

@@ -71,31 +71,34 @@ static void mask_scores(const kv_block *b, bool causal, int32_t position, const 
         s[j] = -INFINITY;
 }
 
-/* y[queries, n] (+)= x W^T with the first `used` values of W[n, k] in bytes (kv_block). Few queries take the bytes as
- * they are. For more of them as many bytes are expanded at once as can be multiplied out of the caches. */
-static void multiply_q8(const attention_shape *shape, size_t queries, const void *x, size_t x_stride, const int8_t *w,
-                        size_t n, size_t k, size_t used, float *y, size_t y_stride, bool accumulate, bf16 *panel)
+/* y (+)= x W^T with all outputs of W in bytes (kv_block). Few queries take the bytes as they are. For
+ * more of them as many bytes are expanded at once as can be multiplied out of the caches. */
+static void multiply_q8(const attention_shape *shape, const gemm_weights *w, const gemm_input *x, const gemm_output *y,
+                        bf16 *panel)
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
-    if (shape->kernels->bytes.tile && queries <= FEW_QUERIES) {
-        gemm(&shape->kernels->bytes, queries, x, x_stride, w, n, k, 0, n, 0, round_up(used, kr), y, y_stride,
-             accumulate);
+    if (shape->kernels->bytes.tile && x->rows <= FEW_QUERIES) {
+        gemm(&shape->kernels->bytes, w, x, y);
         return;
     }
-    for (size_t out = 0; out < n; out += nr, w += nr * round_up(k, kr)) {
-        const size_t columns = n - out < nr ? n - out : nr;
-        shape->kernels->bytes_to_bf16(nr * round_up(used, kr), w, panel);
-        gemm(g, queries, x, x_stride, panel, columns, used, 0, columns, 0, used, y + out, y_stride, accumulate);
+    const int8_t *bytes = w->w;
+    for (size_t out = 0; out < w->n; out += nr, bytes += nr * round_up(w->k, kr)) {
+        const size_t columns = w->n - out < nr ? w->n - out : nr;
+        shape->kernels->bytes_to_bf16(nr * round_up(w->k1, kr), bytes, panel);
+        gemm(g, &(gemm_weights){.w = panel, .n = columns, .k = w->k1, .n1 = columns, .k1 = w->k1}, x,
+             &(gemm_output){y->y + out, y->stride, y->accumulate});
     }
 }
 
-static void scores_q8(const attention_shape *shape, size_t queries, const void *q, const kv_block *b, size_t slots,
-                      float *s, size_t stride, bf16 *panel)
+static void scores_q8(const attention_shape *shape, const kv_block *b, size_t slots, const gemm_input *q,
+                      const gemm_output *y, bf16 *panel)
 {
-    multiply_q8(shape, queries, q, attention_q_stride(shape), kv_block_q8(b->k), slots, shape->head_dim,
-                shape->head_dim, s, stride, false, panel);
-    for (size_t i = 0; i < queries; i++, s += stride)
+    const size_t dim = shape->head_dim;
+    multiply_q8(shape, &(gemm_weights){.w = kv_block_q8(b->k), .n = slots, .k = dim, .n1 = slots, .k1 = dim}, q, y,
+                panel);
+    float *s = y->y;
+    for (size_t i = 0; i < q->rows; i++, s += y->stride)
         shape->kernels->multiply(slots, s, b->k, s, QWEN3_DTYPE_F32);
 }
 
@@ -103,7 +106,8 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
                  float *s, size_t stride, bf16 *panel)
 {
     const gemm_kernel *g = attention_gemm(shape);
-    const size_t queries = tile->rows * shape->group, dim = shape->head_dim, q_stride = attention_q_stride(shape);
+    const size_t dim = shape->head_dim;
+    const gemm_input q = {tile->q, tile->rows * shape->group, attention_q_stride(shape)};
     const int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX;
     for (size_t i = 0; i < n; i++, s += KV_BLOCK) {
         const kv_block *b = blocks[i].block;
@@ -111,12 +115,13 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
         /* Panels without a key that is seen are not read; their scores are set below. */
         const size_t panels_end = round_up(blocks[i].slots, (size_t)g->nr);
         const size_t slots = panels_end < KV_BLOCK ? panels_end : KV_BLOCK;
+        const gemm_output y = {.y = s, .stride = stride};
         if (b->row_stride)
-            shape->kernels->dot_rows(queries, (size_t)b->count, dim, tile->q, q_stride, b->k, b->row_stride, s, stride);
+            shape->kernels->dot_rows(q.rows, (size_t)b->count, dim, q.x, q.stride, b->k, b->row_stride, s, stride);
         else if (shape->kv_type == QWEN3_DTYPE_Q8)
-            scores_q8(shape, queries, tile->q, b, slots, s, stride, panel);
+            scores_q8(shape, b, slots, &q, &y, panel);
         else
-            gemm_before(g, queries, tile->q, q_stride, b->k, KV_BLOCK, dim, 0, slots, 0, dim, s, stride, false, next);
+            gemm(g, &(gemm_weights){b->k, KV_BLOCK, dim, 0, slots, 0, dim, next}, &q, &y);
         if (b->count == KV_BLOCK && b->max_position <= first && !tile->mask)
             continue;
         for (size_t r = 0; r < tile->rows; r++)
@@ -174,20 +179,20 @@ void tile_values(const attention_shape *shape, const attention_job *tile, size_t
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t queries = tile->rows * shape->group, dim = shape->head_dim;
+    const gemm_output y = {.y = tile->o, .stride = dim, .accumulate = true};
     const char *p_block = p;
     for (size_t i = 0; i < n; i++, p_block += KV_BLOCK * dtype_size(g->activation)) {
         const kv_block *b = blocks[i].block;
         const void *next = i + 1 < n ? blocks[i + 1].block->v : NULL;
-        const size_t slots = blocks[i].slots;
+        const size_t slots = blocks[i].slots, used = round_up(slots, (size_t)g->kr);
+        const gemm_input x = {p_block, queries, stride};
         if (b->row_stride)
             shape->kernels->weighted_rows(queries, slots, dim, (const float *)(const void *)p_block, stride, b->v,
                                           b->row_stride, tile->o, dim);
         else if (shape->kv_type == QWEN3_DTYPE_Q8)
-            multiply_q8(shape, queries, p_block, stride, kv_block_q8(b->v), dim, KV_BLOCK, slots, tile->o, dim, true,
-                        panel);
+            multiply_q8(shape, &(gemm_weights){kv_block_q8(b->v), dim, KV_BLOCK, 0, dim, 0, used, NULL}, &x, &y, panel);
         else
-            gemm_before(g, queries, p_block, stride, b->v, dim, KV_BLOCK, 0, dim, 0, round_up(slots, (size_t)g->kr),
-                        tile->o, dim, true, next);
+            gemm(g, &(gemm_weights){b->v, dim, KV_BLOCK, 0, dim, 0, used, next}, &x, &y);
     }
 }
 

@@ -146,12 +146,13 @@ static void project_head(const team *t, const qwen3_session *s, const layer_weig
     const gemm_kernel *g = s->model->weights.gemm;
     const size_t d = s->shape.head_dim, stride = activation_stride(w->qkv.k), v = (unit + s->shape.kv_heads) * d;
     const bool has_value = unit >= session_heads(s);
-    const char *x = (const char *)s->b.normed + session_act_bytes(s, row * stride);
+    const gemm_input x = {(const char *)s->b.normed + session_act_bytes(s, row * stride), m, stride};
     float *head = session_tiles(s, t->tid), *value = head + TILED_ROWS * d;
-    matrix_product(g, &w->qkv, m, x, stride, unit * d, (unit + 1) * d, 0, w->qkv.k, head, d, false,
-                   has_value ? matrix_at(g, &w->qkv, v, 0) : next);
+    const void *after_head = has_value ? matrix_at(g, &w->qkv, v, 0) : next;
+    matrix_product(g, &(matrix_part){&w->qkv, unit * d, (unit + 1) * d, 0, w->qkv.k, after_head}, &x,
+                   &(gemm_output){head, d, false});
     if (has_value)
-        matrix_product(g, &w->qkv, m, x, stride, v, v + d, 0, w->qkv.k, value, d, false, next);
+        matrix_product(g, &(matrix_part){&w->qkv, v, v + d, 0, w->qkv.k, next}, &x, &(gemm_output){value, d, false});
     for (size_t r = 0; r < m; r++)
         rotate_head(s, w, row + r, unit, head + r * d, has_value ? head + r * d : query_place(s, row + r, unit),
                     has_value ? QWEN3_DTYPE_F32 : session_q_type(s));

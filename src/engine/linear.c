@@ -73,15 +73,17 @@ void linear(team *t, const gemm_kernel *g, const matrix *w, range n, range k, si
     if (m <= FEW_ROWS) {
         team_pieces pieces = team_pieces_begin(t, n1 - n0, nr);
         for (size_t begin, end; team_pieces_next(t, &pieces, &begin, &end);)
-            matrix_product(g, w, m, x, x_stride, n0 + begin, n0 + end, k0, k1, y + begin, y_stride, accumulate, NULL);
+            matrix_product(g, &(matrix_part){w, n0 + begin, n0 + end, k0, k1, NULL}, &(gemm_input){x, m, x_stride},
+                           &(gemm_output){y + begin, y_stride, accumulate});
         return;
     }
     linear_items items = linear_items_begin(t, g, m, panels, ROWS_PER_ITEM);
     for (linear_item item; linear_items_next(t, &items, &item);) {
         const size_t column = item.part * nr, end = n0 + column + nr < n1 ? n0 + column + nr : n1;
         const void *ahead = items.more ? matrix_at(g, w, n0 + items.following.part * nr, k0) : NULL;
-        matrix_product(g, w, item.m, (const char *)x + activation_bytes(g->activation, item.row * x_stride), x_stride,
-                       n0 + column, end, k0, k1, y + item.row * y_stride + column, y_stride, accumulate, ahead);
+        const void *rows = (const char *)x + activation_bytes(g->activation, item.row * x_stride);
+        matrix_product(g, &(matrix_part){w, n0 + column, end, k0, k1, ahead}, &(gemm_input){rows, item.m, x_stride},
+                       &(gemm_output){y + item.row * y_stride + column, y_stride, accumulate});
     }
 }
 
@@ -100,9 +102,10 @@ static void gated_part(const team *t, const qwen3_session *s, const layer_weight
     const size_t width = n1 - n0;
     const size_t x_stride = activation_stride(w->gate.k), y_stride = activation_stride((size_t)range_size(n));
     float *gate = session_tiles(s, t->tid), *up = gate + TILED_ROWS * gated_width(s);
-    const char *x = (const char *)s->b.normed + session_act_bytes(s, row * x_stride);
-    matrix_product(g, &w->gate, m, x, x_stride, n0, n1, 0, w->gate.k, gate, width, false, matrix_at(g, &w->up, n0, 0));
-    matrix_product(g, &w->up, m, x, x_stride, n0, n1, 0, w->up.k, up, width, false, next);
+    const gemm_input x = {(const char *)s->b.normed + session_act_bytes(s, row * x_stride), m, x_stride};
+    matrix_product(g, &(matrix_part){&w->gate, n0, n1, 0, w->gate.k, matrix_at(g, &w->up, n0, 0)}, &x,
+                   &(gemm_output){gate, width, false});
+    matrix_product(g, &(matrix_part){&w->up, n0, n1, 0, w->up.k, next}, &x, &(gemm_output){up, width, false});
     char *y = (char *)s->b.gated + session_act_bytes(s, row * y_stride + n0 - (size_t)n.begin);
     for (size_t r = 0; r < m; r++)
         s->model->kernels->silu_mul(width, gate + r * width, up + r * width, y + session_act_bytes(s, r * y_stride),

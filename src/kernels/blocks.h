@@ -97,7 +97,6 @@ static inline void activation_store_block(const float *x, void *block)
 }
 
 /* gemm_pack_panel for Q8 and Q4. */
-bool blocks_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
-                       size_t src_stride, void *dst_panel);
+bool blocks_pack_panel(const gemm_kernel *g, const matrix_rows *rows, void *panel);
 
 #endif

@@ -99,23 +99,22 @@ static bool convert_row(qwen3_dtype storage, packed_row *row, const void *src, q
 
 /* A group of one F32 or BF16 output has 32 bits, so packing is a transposition of 32-bit elements, a few cache
  * lines of every row at a time. */
-static bool pack_elements(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
-                          size_t src_stride, void *dst_panel)
+static bool pack_elements(const gemm_kernel *g, const matrix_rows *rows, void *panel)
 {
-    const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
-    const size_t rows = min_size(nr, n - panel * nr), groups = groups_of(g, k);
+    const size_t nr = (size_t)g->nr, kr = (size_t)g->kr, k = rows->k, groups = groups_of(g, k);
     bool finite = true;
     for (size_t group = 0; group < groups; group += PACK_GROUPS) {
         const size_t count = min_size(PACK_GROUPS, groups - group);
-        unsigned char *dst = (unsigned char *)dst_panel + group * nr * sizeof(uint32_t);
+        unsigned char *dst = (unsigned char *)panel + group * nr * sizeof(uint32_t);
         const size_t row_share = PACK_GROUPS * sizeof(uint32_t);
         packed_row row = {0};
         for (size_t j = 0; j < nr; j++) {
-            if (j < rows) {
-                const unsigned char *from = (const unsigned char *)src + j * src_stride * dtype_size(src_type);
+            if (j < rows->n) {
+                const unsigned char *from =
+                    (const unsigned char *)rows->data + j * rows->stride * dtype_size(rows->type);
                 const size_t col = group * kr;
-                finite &= convert_row(g->storage, &row, from, src_type, col, min_size(count * kr, k - col));
-            } else if (j == rows) {
+                finite &= convert_row(g->storage, &row, from, rows->type, col, min_size(count * kr, k - col));
+            } else if (j == rows->n) {
                 memset(&row, 0, sizeof row);
             }
             for (size_t i = 0; i < count; i++)
@@ -127,11 +126,9 @@ static bool pack_elements(const gemm_kernel *g, size_t n, size_t k, size_t panel
     return finite;
 }
 
-bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
-                     size_t src_stride, void *dst_panel)
+bool gemm_pack_panel(const gemm_kernel *g, const matrix_rows *rows, void *panel)
 {
-    const bool elements = g->storage < ELEMENT_TYPES;
-    return (elements ? pack_elements : blocks_pack_panel)(g, n, k, panel, src, src_type, src_stride, dst_panel);
+    return (g->storage < ELEMENT_TYPES ? pack_elements : blocks_pack_panel)(g, rows, panel);
 }
 
 /* One problem of the size that a panel piece covers: all rows of x, `cols` <= nr outputs. */
@@ -256,40 +253,38 @@ static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_s
     store_outputs(g, m, panel->cols, sums, panel->y, y_stride);
 }
 
-void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k,
-                 size_t n0, size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate,
-                 const void *next)
+void gemm(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, const gemm_output *y)
 {
-    const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
+    const size_t m = x->rows, nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const bool expands = g->expand && (!g->tile || m > MEMORY_BOUND_ROWS);
     const size_t k_piece = expands ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
                                    : PIECE_BYTES / group_bytes * (size_t)g->kr;
-    for (size_t out = n0; out < n1; out += nr) {
-        size_t i = k0;
+    for (size_t out = w->n0; out < w->n1; out += nr) {
+        size_t i = w->k0;
         do { /* once at least: an empty sum is 0 */
-            const size_t end = min_size(k1, i + k_piece);
-            gemm_piece p = {.x = (const unsigned char *)x + activation_bytes(g->activation, i - k0),
-                            .w = gemm_at(g, w, k, out, i),
+            const size_t end = min_size(w->k1, i + k_piece);
+            gemm_piece p = {.x = (const unsigned char *)x->x + activation_bytes(g->activation, i - w->k0),
+                            .w = gemm_at(g, w->w, w->k, out, i),
                             .k_groups = groups_of(g, end - i),
-                            .cols = min_size(nr, n - out),
-                            .y = y + (out - n0),
-                            .accumulate = accumulate || i > k0,
+                            .cols = min_size(nr, w->n - out),
+                            .y = y->y + (out - w->n0),
+                            .accumulate = y->accumulate || i > w->k0,
                             .asking = ASKING_TILES,
                             .level = 1};
-            if (end < k1)
-                p.next = gemm_at(g, w, k, out, end);
+            if (end < w->k1)
+                p.next = gemm_at(g, w->w, w->k, out, end);
             else
-                p.next = out + nr < n1 ? gemm_at(g, w, k, out + nr, k0) : next;
-            p.next_bytes = min_size(k1 - k0, k_piece) / (size_t)g->kr * group_bytes;
+                p.next = out + nr < w->n1 ? gemm_at(g, w->w, w->k, out + nr, w->k0) : w->next;
+            p.next_bytes = min_size(w->k1 - w->k0, k_piece) / (size_t)g->kr * group_bytes;
             if (expands)
-                expanded_rows(g, m, x_stride, y_stride, end - i, &p);
+                expanded_rows(g, m, x->stride, y->stride, end - i, &p);
             else if (m <= (size_t)g->once)
-                once_rows(g, m, x_stride, y_stride, &p);
+                once_rows(g, m, x->stride, y->stride, &p);
             else if (m <= MEMORY_BOUND_ROWS)
-                few_rows(g, m, x_stride, y_stride, &p);
+                few_rows(g, m, x->stride, y->stride, &p);
             else
-                piece_rows(g, m, x_stride, y_stride, &p);
+                piece_rows(g, m, x->stride, y->stride, &p);
             i = end;
-        } while (i < k1);
+        } while (i < w->k1);
     }
 }

@@ -205,12 +205,17 @@ size_t gemm_packed_bytes(const gemm_kernel *g, size_t n, size_t k);
 /* Where output n (multiple of nr) and value k (multiple of kr) of a matrix with depth `depth` stand. */
 const void *gemm_at(const gemm_kernel *g, const void *w, size_t depth, size_t n, size_t k);
 
-/* Packs panel `panel` of W[n, k]: src points at row panel * nr, column 0 of a row-major matrix of
- * src_type, F32 or BF16 (row stride src_stride elements), with min(nr, n - panel * nr) rows. Converts or quantises
- * where src_type differs from g->storage; a block depends on its 32 values alone. Returns false where a value packed is
- * NaN or infinite, in src already or by conversion (the panel is packed all the same). */
-bool gemm_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
-                     size_t src_stride, void *dst_panel);
+/* Row-major values [n, k] of type F32 or BF16. stride in elements. */
+typedef struct matrix_rows {
+    const void *data;
+    qwen3_dtype type;
+    size_t stride, n, k;
+} matrix_rows;
+
+/* Packs the n <= nr rows of one panel. Converts or quantises where their type differs from g->storage; a block depends
+ * on its 32 values alone. Returns false where a value packed is NaN or infinite, in the source already or by conversion
+ * (the panel is packed all the same). */
+bool gemm_pack_panel(const gemm_kernel *g, const matrix_rows *rows, void *panel);
 
 /* A whole packed matrix of some kernel with the same storage and kr, but perhaps panels of another height. */
 typedef struct packed_matrix {
@@ -218,25 +223,42 @@ typedef struct packed_matrix {
     size_t nr, k;
 } packed_matrix;
 
-/* Copies rows [from_row, from_row + rows) x columns [from_k, from_k + k) of a packed matrix, as they are, to the
- * outputs from `at` on of a panel of k columns of g (repack.c). from_k is a multiple of kr. */
-void gemm_repack_rows(const gemm_kernel *g, void *panel, size_t at, size_t rows, size_t k, const packed_matrix *from,
-                      size_t from_row, size_t from_k);
+/* Rows [row, row + n) x columns [col, col + k) of a packed matrix. col is a multiple of kr. */
+typedef struct packed_part {
+    packed_matrix matrix;
+    size_t row, n, col, k;
+} packed_part;
 
-/* y[m, n1 - n0] (+)= x[m, k1 - k0] W[n0..n1, k0..k1]^T for W[n, k] packed at w; runs on the calling
- * thread. n0 is a multiple of nr, n1 too or equal to n; k0 a multiple of kr, k1 too or equal to k. Exactly
- * n1 - n0 columns of each row of y are written. x rows obey ACTIVATION_PAD.
- * next: NULL, or the packed panel that this thread will multiply with after this call; it is brought into the caches.
- * A row's result does not depend on m. */
-void gemm_before(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n, size_t k,
-                 size_t n0, size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate,
-                 const void *next);
+/* Copies part of a packed matrix, as it is, to the outputs from `at` on of a panel of g with from->k columns
+ * (repack.c). */
+void gemm_repack_rows(const gemm_kernel *g, const packed_part *from, void *panel, size_t at);
 
-static inline void gemm(const gemm_kernel *g, size_t m, const void *x, size_t x_stride, const void *w, size_t n,
-                        size_t k, size_t n0, size_t n1, size_t k0, size_t k1, float *y, size_t y_stride,
-                        bool accumulate)
-{
-    gemm_before(g, m, x, x_stride, w, n, k, n0, n1, k0, k1, y, y_stride, accumulate, NULL);
-}
+/* Activations that enter a product: x[rows, k] of the kernel's activation type. stride in elements. Rows obey
+ * ACTIVATION_PAD. */
+typedef struct gemm_input {
+    const void *x;
+    size_t rows, stride;
+} gemm_input;
+
+/* Where outputs go: y[rows, n1 - n0], f32, stride in elements. accumulate: added to y; otherwise y may hold anything
+ * before. */
+typedef struct gemm_output {
+    float *y;
+    size_t stride;
+    bool accumulate;
+} gemm_output;
+
+/* Outputs [n0, n1) and inputs [k0, k1) of W[n, k] packed at w. n0 is a multiple of nr, n1 too or equal to n; k0 a
+ * multiple of kr, k1 too or equal to k. next: NULL, or the packed panel that this thread multiplies with afterwards,
+ * which is prefetched. */
+typedef struct gemm_weights {
+    const void *w;
+    size_t n, k, n0, n1, k0, k1;
+    const void *next;
+} gemm_weights;
+
+/* y[rows, n1 - n0] (+)= x[rows, k1 - k0] W[n0..n1, k0..k1]^T on the calling thread. Exactly n1 - n0 columns of each row
+ * of y are written. A row's result does not depend on the number of rows. */
+void gemm(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, const gemm_output *y);
 
 #endif

@@ -175,24 +175,23 @@ static bool store_block(const gemm_kernel *g, size_t j, const float *x, unsigned
     return finite;
 }
 
-bool blocks_pack_panel(const gemm_kernel *g, size_t n, size_t k, size_t panel, const void *src, qwen3_dtype src_type,
-                       size_t src_stride, void *dst_panel)
+bool blocks_pack_panel(const gemm_kernel *g, const matrix_rows *rows, void *panel)
 {
-    const size_t nr = (size_t)g->nr, rows = n - panel * nr < nr ? n - panel * nr : nr, size = dtype_size(src_type);
+    const size_t nr = (size_t)g->nr, size = dtype_size(rows->type);
     const float none[BLOCK] = {0};
     bool finite = true;
-    unsigned char *group = dst_panel;
-    for (size_t i = 0; i < k; i += BLOCK, group += nr * (size_t)g->group_bytes) {
-        const size_t count = k - i < BLOCK ? k - i : BLOCK;
-        for (size_t j = 0; j < rows; j++) {
-            const unsigned char *from = (const unsigned char *)src + (j * src_stride + i) * size;
+    unsigned char *group = panel;
+    for (size_t i = 0; i < rows->k; i += BLOCK, group += nr * (size_t)g->group_bytes) {
+        const size_t count = rows->k - i < BLOCK ? rows->k - i : BLOCK;
+        for (size_t j = 0; j < rows->n; j++) {
+            const unsigned char *from = (const unsigned char *)rows->data + (j * rows->stride + i) * size;
             float x[BLOCK];
             for (size_t b = 0; b < BLOCK * size; b += 64)
                 __builtin_prefetch(from + PREFETCH_BLOCKS * BLOCK * size + b);
-            const bool loaded = load_block(from, src_type, count, x);
+            const bool loaded = load_block(from, rows->type, count, x);
             finite &= store_block(g, j, loaded ? x : none, group) && loaded;
         }
-        for (size_t j = rows; j < nr; j++)
+        for (size_t j = rows->n; j < nr; j++)
             store_block(g, j, none, group);
     }
     return finite;

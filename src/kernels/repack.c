@@ -13,22 +13,23 @@ static size_t fields_of(qwen3_dtype storage, size_t *bytes)
     return n;
 }
 
-void gemm_repack_rows(const gemm_kernel *g, void *panel, size_t at, size_t rows, size_t k, const packed_matrix *from,
-                      size_t from_row, size_t from_k)
+void gemm_repack_rows(const gemm_kernel *g, const packed_part *from, void *panel, size_t at)
 {
-    const size_t kr = (size_t)g->kr, groups = (k + kr - 1) / kr, from_groups = (from->k + kr - 1) / kr;
+    const packed_matrix *whole = &from->matrix;
+    const size_t kr = (size_t)g->kr, groups = (from->k + kr - 1) / kr, whole_groups = (whole->k + kr - 1) / kr;
     size_t bytes[FIELDS_MAX];
     const size_t fields = fields_of(g->storage, bytes);
-    for (size_t r = 0; r < rows; r++) {
-        const size_t to = at + r, row = from_row + r, j = row % from->nr;
+    for (size_t r = 0; r < from->n; r++) {
+        const size_t to = at + r, row = from->row + r, j = row % whole->nr;
         for (size_t i = 0; i < groups; i++) {
-            const size_t source_group = row / from->nr * from_groups + from_k / kr + i;
-            const unsigned char *source = (const unsigned char *)from->data + source_group * from->nr * g->group_bytes;
+            const size_t source_group = row / whole->nr * whole_groups + from->col / kr + i;
+            const unsigned char *source =
+                (const unsigned char *)whole->data + source_group * whole->nr * (size_t)g->group_bytes;
             unsigned char *group = (unsigned char *)panel + i * (size_t)(g->nr * g->group_bytes);
             for (size_t f = 0; f < fields; f++) {
                 memcpy(group + to * bytes[f], source + j * bytes[f], bytes[f]);
                 group += (size_t)g->nr * bytes[f];
-                source += from->nr * bytes[f];
+                source += whole->nr * bytes[f];
             }
         }
     }

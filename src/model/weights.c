@@ -37,15 +37,24 @@ range weights_touched(int64_t n, int64_t grain, int64_t nr, int part, int parts,
     return (range){(rows.begin + (int64_t)begin + nr - 1) / nr, (rows.begin + (int64_t)end + nr - 1) / nr};
 }
 
-void matrix_product(const gemm_kernel *g, const matrix *w, size_t m, const void *x, size_t x_stride, size_t n0,
-                    size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate, const void *next)
+void matrix_product(const gemm_kernel *g, const matrix_part *w, const gemm_input *x, const gemm_output *y)
 {
+    const matrix *m = w->matrix;
     size_t begin = 0;
-    for (const matrix_piece *p = w->pieces; p < w->pieces + w->n_pieces; begin += p++->rows) {
-        size_t first = n0 > begin ? n0 : begin, end = n1 < begin + p->rows ? n1 : begin + p->rows;
-        if (first < end)
-            gemm_before(g, m, x, x_stride, p->data, p->whole_n, p->whole_k, p->n0 + first - begin, p->n0 + end - begin,
-                        p->k0 + k0, p->k0 + k1, y + (first - n0), y_stride, accumulate, next);
+    for (const matrix_piece *p = m->pieces; p < m->pieces + m->n_pieces; begin += p++->rows) {
+        const size_t first = w->n0 > begin ? w->n0 : begin;
+        const size_t end = w->n1 < begin + p->rows ? w->n1 : begin + p->rows;
+        if (first >= end)
+            continue;
+        const gemm_weights part = {.w = p->data,
+                                   .n = p->whole_n,
+                                   .k = p->whole_k,
+                                   .n0 = p->n0 + first - begin,
+                                   .n1 = p->n0 + end - begin,
+                                   .k0 = p->k0 + w->k0,
+                                   .k1 = p->k0 + w->k1,
+                                   .next = w->next};
+        gemm(g, &part, x, &(gemm_output){y->y + (first - w->n0), y->stride, y->accumulate});
     }
 }
 
@@ -224,8 +233,9 @@ static void repack_panel(const packer *p, const pack_job *job, size_t row, size_
     for (size_t at = 0, n, first; at < rows; at += n) {
         n = rows - at;
         const piece *part = piece_at(job, row + at, &first, &n);
-        packed_matrix from = source_packed(p->src, part->role, job->layer);
-        gemm_repack_rows(p->gemm, dst, at, n, job->k, &from, first, (size_t)part->cols.begin);
+        const packed_part from = {source_packed(p->src, part->role, job->layer), first, n, (size_t)part->cols.begin,
+                                  job->k};
+        gemm_repack_rows(p->gemm, &from, dst, at);
     }
 }
 
@@ -239,20 +249,15 @@ static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float
         repack_panel(p, job, row, rows, dst);
         return true;
     }
-    size_t first = 0, n = rows, stride;
+    size_t first = 0, n = rows;
     const piece *part = piece_at(job, row, &first, &n);
-    const void *data;
-    qwen3_dtype type;
-    if (n == rows) {
+    matrix_rows from = {scratch, QWEN3_DTYPE_F32, job->k, rows, job->k};
+    if (n == rows)
         source_block(p->src, part->role, job->layer, (int64_t)first, (int64_t)n, part->cols.begin,
-                     range_size(part->cols), scratch, &data, &type, &stride);
-    } else {
+                     range_size(part->cols), scratch, &from.data, &from.type, &from.stride);
+    else
         gather_rows(p, job, row, rows, scratch, scratch + nr * job->k);
-        data = scratch;
-        type = QWEN3_DTYPE_F32;
-        stride = job->k;
-    }
-    return gemm_pack_panel(p->gemm, job->n, job->k, panel, data, type, stride, dst);
+    return gemm_pack_panel(p->gemm, &from, dst);
 }
 
 /* Packs what nobody has taken yet of the part of thread `owner`. */

@@ -32,9 +32,15 @@ typedef struct matrix {
     matrix_piece pieces[MATRIX_PIECES];
 } matrix;
 
-/* gemm_before of kernels.h with such a matrix. */
-void matrix_product(const gemm_kernel *g, const matrix *w, size_t m, const void *x, size_t x_stride, size_t n0,
-                    size_t n1, size_t k0, size_t k1, float *y, size_t y_stride, bool accumulate, const void *next);
+/* Outputs [n0, n1) and inputs [k0, k1) of a matrix; next as in gemm_weights. */
+typedef struct matrix_part {
+    const matrix *matrix;
+    size_t n0, n1, k0, k1;
+    const void *next;
+} matrix_part;
+
+/* gemm of kernels.h with part of such a matrix. */
+void matrix_product(const gemm_kernel *g, const matrix_part *w, const gemm_input *x, const gemm_output *y);
 /* Where row n < w->n, at the start of a panel, and column k, at the start of a group, stand. */
 const void *matrix_at(const gemm_kernel *g, const matrix *w, size_t n, size_t k);
 

@@ -440,6 +440,12 @@ static void store_in_runs(const attention_shape *s, void *k, void *v, const floa
     }
 }
 
+/* Rows of a matrix of n rows in the panel that starts at row `at`. */
+static size_t panel_rows(size_t n, size_t at, size_t nr)
+{
+    return n - at < nr ? n - at : nr;
+}
+
 /* A block filled in runs of slots is what the packing of the whole matrices makes. */
 static void check_block(const kernels *k, qwen3_dtype type, size_t dim)
 {
@@ -454,12 +460,13 @@ static void check_block(const kernels *k, qwen3_dtype type, size_t dim)
         for (size_t i = 0; i < dim; i++)
             turned[i * KV_BLOCK + slot] = value[slot * dim + i];
     for (size_t n = 0; n < KV_BLOCK; n += nr)
-        gemm_pack_panel(g, KV_BLOCK, dim, n / nr, key + n * dim, QWEN3_DTYPE_F32, dim,
+        gemm_pack_panel(g, &(matrix_rows){key + n * dim, QWEN3_DTYPE_F32, dim, nr, dim},
                         expected + n * round_up(dim, (size_t)g->kr) * dtype_size(type));
     assert_memory_equal(bk, expected, k_bytes);
     for (size_t n = 0; n < dim; n += nr)
-        gemm_pack_panel(g, dim, KV_BLOCK, n / nr, turned + n * KV_BLOCK, QWEN3_DTYPE_F32, KV_BLOCK,
-                        expected + n * KV_BLOCK * dtype_size(type));
+        gemm_pack_panel(
+            g, &(matrix_rows){turned + n * KV_BLOCK, QWEN3_DTYPE_F32, KV_BLOCK, panel_rows(dim, n, nr), KV_BLOCK},
+            expected + n * KV_BLOCK * dtype_size(type));
     assert_memory_equal(bv, expected, v_bytes);
     free(bk), free(bv), free(expected), free(key), free(value), free(turned);
 }
@@ -483,13 +490,14 @@ static void check_q8_block(const kernels *k, size_t dim)
             turned[i * KV_BLOCK + slot] = value[slot * dim + i] / ((float *)bv)[slot];
         }
     for (size_t n = 0; n < KV_BLOCK; n += nr)
-        gemm_pack_panel(g, KV_BLOCK, dim, n / nr, key + n * dim, QWEN3_DTYPE_F32, dim,
+        gemm_pack_panel(g, &(matrix_rows){key + n * dim, QWEN3_DTYPE_F32, dim, nr, dim},
                         expected + n * round_up(dim, (size_t)g->kr));
     k->bytes_to_bf16(k_values, kv_block_q8(bk), expanded);
     assert_memory_equal(expanded, expected, k_values * sizeof(bf16));
     for (size_t n = 0; n < dim; n += nr)
-        gemm_pack_panel(g, dim, KV_BLOCK, n / nr, turned + n * KV_BLOCK, QWEN3_DTYPE_F32, KV_BLOCK,
-                        expected + n * KV_BLOCK);
+        gemm_pack_panel(
+            g, &(matrix_rows){turned + n * KV_BLOCK, QWEN3_DTYPE_F32, KV_BLOCK, panel_rows(dim, n, nr), KV_BLOCK},
+            expected + n * KV_BLOCK);
     k->bytes_to_bf16(v_values, kv_block_q8(bv), expanded);
     assert_memory_equal(expanded, expected, v_values * sizeof(bf16));
     free(bk), free(bv), free(expanded), free(expected), free(key), free(value), free(turned);

@@ -333,6 +333,15 @@ typedef struct matrix {
     fenced src, packed;
 } matrix;
 
+/* Packs panel p. */
+static bool matrix_pack(const matrix *m, const gemm_kernel *g, size_t p)
+{
+    const size_t nr = (size_t)g->nr, left = m->n - p * nr;
+    const unsigned char *data = m->src.data + p * nr * m->stride * dtype_size(m->type);
+    return gemm_pack_panel(g, &(matrix_rows){data, m->type, m->stride, left < nr ? left : nr, m->k},
+                           m->packed.data + p * gemm_packed_bytes(g, nr, m->k));
+}
+
 static bool matrix_make(matrix *m, const gemm_kernel *g, size_t n, size_t k, qwen3_dtype type, bool at_start,
                         random_float draw)
 {
@@ -340,12 +349,10 @@ static bool matrix_make(matrix *m, const gemm_kernel *g, size_t n, size_t k, qwe
     unsigned char *src = fence(&m->src, ((n - 1) * m->stride + k) * dtype_size(type), at_start);
     for (size_t i = 0; i < m->src.bytes / dtype_size(type); i++)
         store_as(type, src, i, draw());
-    const size_t nr = (size_t)g->nr, panel = gemm_packed_bytes(g, nr, k);
-    unsigned char *packed = fence(&m->packed, gemm_packed_bytes(g, n, k), at_start);
+    fence(&m->packed, gemm_packed_bytes(g, n, k), at_start);
     bool finite = true;
-    for (size_t p = 0; p * nr < n; p++)
-        finite &= gemm_pack_panel(g, n, k, p, src + p * nr * m->stride * dtype_size(type), type, m->stride,
-                                  packed + p * panel);
+    for (size_t p = 0; p * (size_t)g->nr < n; p++)
+        finite &= matrix_pack(m, g, p);
     return finite;
 }
 
@@ -388,12 +395,8 @@ static void test_pack(void **state)
             static const float bad[] = {NAN, INFINITY, -INFINITY};
             const size_t at = random_below(m.n), panel = at / nr;
             store_as(m.type, m.src.data, at * m.stride + random_below(m.k), bad[random_below(COUNT(bad))]);
-            for (size_t p = 0; p * nr < m.n; p++) {
-                const bool finite =
-                    gemm_pack_panel(g, m.n, m.k, p, m.src.data + p * nr * m.stride * dtype_size(m.type), m.type,
-                                    m.stride, m.packed.data + p * nr * cols * dtype_size(g->storage));
-                assert_int_equal(finite, p != panel);
-            }
+            for (size_t p = 0; p * nr < m.n; p++)
+                assert_int_equal(matrix_pack(&m, g, p), p != panel);
             matrix_free(&m);
         }
     }
@@ -454,8 +457,7 @@ static void test_pack_blocks(void **state)
             const size_t panel = gemm_packed_bytes(g, nr, m.k), size = dtype_size(m.type);
             assert_int_equal(panel, (m.k + 31) / 32 * group_bytes);
             for (size_t p = 0; p * nr < m.n; p++)
-                assert_true(gemm_pack_panel(g, m.n, m.k, p, m.src.data + p * nr * m.stride * size, m.type, m.stride,
-                                            m.packed.data + p * panel));
+                assert_true(matrix_pack(&m, g, p));
             double all[3] = {0};
             for (size_t j = 0; j < m.n; j++) {
                 for (size_t i = 0; i < m.k; i += 32) {
@@ -480,16 +482,15 @@ static void test_pack_blocks(void **state)
             const size_t cut = 32 * (1 + random_below(5));
             fenced f;
             unsigned char *part = fence(&f, gemm_packed_bytes(g, nr, m.k - cut), round & 1);
-            gemm_pack_panel(g, m.n, m.k - cut, 0, m.src.data + cut * size, m.type, m.stride, part);
+            gemm_pack_panel(
+                g, &(matrix_rows){m.src.data + cut * size, m.type, m.stride, m.n < nr ? m.n : nr, m.k - cut}, part);
             assert_memory_equal(part, m.packed.data + cut / 32 * group_bytes, f.bytes);
             /* One bad value is seen, in its panel only. */
             static const float bad[] = {NAN, INFINITY, -INFINITY};
             const size_t at = random_below(m.n);
             store_as(m.type, m.src.data, at * m.stride + random_below(m.k), bad[random_below(COUNT(bad))]);
             for (size_t p = 0; p * nr < m.n; p++)
-                assert_int_equal(gemm_pack_panel(g, m.n, m.k, p, m.src.data + p * nr * m.stride * size, m.type,
-                                                 m.stride, m.packed.data + p * panel),
-                                 p != at / nr);
+                assert_int_equal(matrix_pack(&m, g, p), p != at / nr);
             unfence(&f);
             matrix_free(&m);
         }
@@ -515,8 +516,8 @@ static void check_repack(const gemm_kernel *from, const gemm_kernel *to)
     unsigned char *panel = fence(&fp, gemm_packed_bytes(to, nr, k), random_below(2)), *before = malloc(fp.bytes);
     fill_panel(to, groups - first_group, panel, random_plain);
     memcpy(before, panel, fp.bytes);
-    const packed_matrix source = {src, (size_t)from->nr, depth};
-    gemm_repack_rows(to, panel, at, rows, k, &source, from_row, from_k);
+    const packed_part part = {{src, (size_t)from->nr, depth}, from_row, rows, from_k, k};
+    gemm_repack_rows(to, &part, panel, at);
     for (size_t j = 0; j < nr; j++) {
         const bool copied = at <= j && j < at + rows;
         for (size_t i = 0; i < k; i++) {
@@ -663,7 +664,8 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     unsigned char *x = make_activation(g, m, depth, stride, draw);
     fenced fy, fz;
     float *y = fence(&fy, ((m - 1) * y_stride + n) * sizeof(float), false);
-    gemm(g, m, x, stride, w.packed.data, n, depth, 0, n, 0, depth, y, y_stride, false);
+    const gemm_weights whole = {w.packed.data, n, depth, 0, n, 0, depth, NULL};
+    gemm(g, &whole, &(gemm_input){x, m, stride}, &(gemm_output){y, y_stride, false});
     check_products(k, g, &w, m, x, stride, y, y_stride);
     /* The same out of two parts along n and two along k, the second added to the first: where k is cut at a multiple of
      * ACTIVATION_PAD, the same bits. */
@@ -682,8 +684,8 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
             for (size_t r = 0; r < m; r++)
                 memcpy(part + activation_bytes(type, r * stride), x + activation_bytes(type, r * stride + k0),
                        activation_bytes(type, columns));
-            gemm(g, m, part, stride, w.packed.data, n, depth, n_ends[a], n_ends[a + 1], k0, k1, z + n_ends[a], y_stride,
-                 b > 0);
+            gemm(g, &(gemm_weights){w.packed.data, n, depth, n_ends[a], n_ends[a + 1], k0, k1, NULL},
+                 &(gemm_input){part, m, stride}, &(gemm_output){z + n_ends[a], y_stride, b > 0});
             free(part);
         }
     }
@@ -693,8 +695,8 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     /* A row does not depend on its company. */
     const size_t row = random_below(m);
     float *alone = malloc(n * sizeof(float));
-    gemm(g, 1, x + activation_bytes(g->activation, row * stride), stride, w.packed.data, n, depth, 0, n, 0, depth,
-         alone, n, false);
+    gemm(g, &whole, &(gemm_input){x + activation_bytes(g->activation, row * stride), 1, stride},
+         &(gemm_output){alone, n, false});
     assert_memory_equal(alone, y + row * y_stride, n * sizeof(float));
     free(alone);
     free(x);
@@ -720,9 +722,11 @@ static void test_gemm(void **state)
                 check_gemm(k, g, 1 + random_below(28), 1 + random_below(140), 1 + random_below(200),
                            round & 1 ? random_nasty : random_plain);
             float y[2] = {NAN, 7.0f}, none = 0;
-            gemm(g, 1, &none, 0, &none, 1, 0, 0, 1, 0, 0, y, 1, false); /* an empty sum */
+            const gemm_weights empty = {.w = &none, .n = 1, .n1 = 1};
+            const gemm_output out = {y, 1, false};
+            gemm(g, &empty, &(gemm_input){&none, 1, 0}, &out); /* an empty sum */
             assert_true(y[0] == 0.0f && y[1] == 7.0f);
-            gemm(g, 0, &none, 0, &none, 1, 0, 0, 1, 0, 0, y, 1, false); /* no rows */
+            gemm(g, &empty, &(gemm_input){&none, 0, 0}, &out); /* no rows */
         }
     }
 }
@@ -759,8 +763,10 @@ static void check_same_bits(const kernels *k, const kernels *other, qwen3_dtype 
     float *y = fence(&fy, floats * sizeof(float), at_start), *z = fence(&fz, floats * sizeof(float), !at_start);
     fill_nasty(y, floats);
     memcpy(z, y, floats * sizeof(float));
-    gemm(g, m, x, stride, w, n, depth, 0, n, 0, depth, y, y_stride, accumulate);
-    gemm(&other->gemm[type], m, x, stride, w, n, depth, 0, n, 0, depth, z, y_stride, accumulate);
+    const gemm_weights weights = {w, n, depth, 0, n, 0, depth, NULL};
+    const gemm_input input = {x, m, stride};
+    gemm(g, &weights, &input, &(gemm_output){y, y_stride, accumulate});
+    gemm(&other->gemm[type], &weights, &input, &(gemm_output){z, y_stride, accumulate});
     for (size_t i = 0; i < floats; i++)
         if (memcmp(&y[i], &z[i], sizeof *y) != 0 && !(isnan(y[i]) && isnan(z[i])))
             fail_msg("%s, %s: %zu rows of %zu, row %zu, output %zu: %a, %s has %a", k->name, qwen3_dtype_name(type), m,
