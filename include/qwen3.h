@@ -200,6 +200,9 @@ typedef struct qwen3_config {
     double yarn_factor, yarn_beta_fast, yarn_beta_slow, yarn_attention_factor;
     int64_t yarn_original_positions;
     bool tie_word_embeddings;
+    const char *architecture; /* "model_type" of config.json, a constant; NULL, in one made by hand: "qwen3" */
+    bool qk_norm;             /* queries and keys are normalised by head */
+    bool attention_bias;      /* of the projections to q, k and v */
 } qwen3_config;
 
 typedef struct qwen3_model_options {

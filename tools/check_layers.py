@@ -19,7 +19,8 @@ LAYERS = {
     "io": {"base"},
     "attention": {"base", "kernels", "comm"},
     "model": {"base", "kernels", "comm", "io", "attention"},
-    "engine": {"base", "kernels", "comm", "io", "attention", "model"},
+    "blocks": {"base", "kernels", "comm", "io", "attention", "model"},
+    "engine": {"base", "kernels", "comm", "io", "attention", "model", "blocks"},
 }
 # Attention without messages: the algorithms and the arithmetic of partials.
 ALGORITHMS = re.compile(r"src/attention/(algorithms|standard|online_softmax|partial|kv_block|run)\w*\.c$")

@@ -19,11 +19,11 @@ static void *carve(arena *a, size_t count, size_t size)
 weight_part session_weight_part(const qwen3_session *s, int g)
 {
     int64_t groups = s->model->plan.grid_sequence, heads = (int64_t)session_heads(s);
-    int64_t whole = weights_head_grain(s->model->weights.gemm, (int64_t)s->shape.head_dim);
-    return (weight_part){.qkv = partition((int64_t)session_qkv_size(s), whole, groups, g),
-                         .heads = partition(heads, 1, groups, g),
-                         .intermediate = partition(range_size(s->model->shard.intermediate),
-                                                   gemm_grain(s->model->weights.gemm), groups, g)};
+    int64_t whole = attention_grain(s->model->weights.gemm, (int64_t)s->shape.head_dim);
+    return (weight_part){
+        .qkv = partition((int64_t)session_qkv_size(s), whole, groups, g),
+        .heads = partition(heads, 1, groups, g),
+        .intermediate = partition(range_size(session_intermediate(s)), gemm_grain(s->model->weights.gemm), groups, g)};
 }
 
 /* KV blocks of a sequence of the step that a group holds once the step is committed. */
@@ -183,7 +183,7 @@ static void lay_out_head(const qwen3_session *s, arena *a, step_buffers *b)
     b->out_hidden = carve(a, n_out * hidden, sizeof(float));
     b->out_own = carve(a, n_out * hidden, sizeof(float));
     b->out_act = carve(a, n_out * session_act_bytes(s, activation_stride(hidden)), 1);
-    b->logits = carve(a, n_out * s->model->weights.head.n, sizeof(float));
+    b->logits = carve(a, n_out * s->model->weights.matrices[MODEL_HEAD].n, sizeof(float));
 }
 
 static size_t lay_out(const qwen3_session *s, unsigned char *base, step_buffers *b)
@@ -202,7 +202,7 @@ qwen3_status session_prepare(qwen3_session *s, qwen3_error *err)
     s->part = s->step.mode == STEP_SPLIT_WEIGHTS ? session_weight_part(s, s->cache.group)
                                                  : (weight_part){{0, (int64_t)session_qkv_size(s)},
                                                                  {0, (int64_t)session_heads(s)},
-                                                                 {0, range_size(s->model->shard.intermediate)}};
+                                                                 {0, range_size(session_intermediate(s))}};
     qwen3_status status = make_tables(s, err);
     if (status)
         return status;

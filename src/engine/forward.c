@@ -38,18 +38,16 @@ static void start_rows(team *t, qwen3_session *s)
     const qwen3_config *c = &m->config;
     const step_buffers *b = &s->b;
     size_t first, n = session_rows(s, &first), hidden = (size_t)c->hidden_size, half = s->shape.head_dim / 2;
-    size_t begin, end, stride;
+    size_t begin, end;
     team_part(t, n, 1, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         const step_row *row = &s->step.rows[first + i];
-        const void *data;
-        qwen3_dtype type;
-        source_block(m->source, TENSOR_EMBED, 0, row->token, 1, 0, c->hidden_size,
-                     (float *)b->embed_scratch + (size_t)t->tid * hidden, &data, &type, &stride);
-        if (type == QWEN3_DTYPE_F32)
-            memcpy(b->x + i * hidden, data, hidden * sizeof(float));
+        const tensor_part part = {MODEL_EMBEDDING, {row->token, row->token + 1}, {0, c->hidden_size}};
+        const tensor_view v = source_part(m->source, &part, (float *)b->embed_scratch + (size_t)t->tid * hidden);
+        if (v.type == QWEN3_DTYPE_F32)
+            memcpy(b->x + i * hidden, v.data, hidden * sizeof(float));
         else
-            m->kernels->to_f32(hidden, data, b->x + i * hidden);
+            m->kernels->to_f32(hidden, v.data, b->x + i * hidden);
         rope_angles(c, m->inverse_frequencies, m->rope_scale, row->position, b->cosines + i * half,
                     b->sines + i * half);
     }
@@ -109,8 +107,8 @@ static void gather_outputs(team *t, qwen3_session *s)
         if (s->step.rows[first + i].out < 0)
             continue;
         if (out % (size_t)t->size == (size_t)t->tid)
-            m->kernels->rms_norm(hidden, s->b.x + i * hidden, m->weights.final_norm, (float)m->config.rms_norm_eps,
-                                 own + out * hidden, QWEN3_DTYPE_F32);
+            m->kernels->rms_norm(hidden, s->b.x + i * hidden, m->weights.vectors[MODEL_FINAL_NORM],
+                                 (float)m->config.rms_norm_eps, own + out * hidden, QWEN3_DTYPE_F32);
         out++;
     }
     team_barrier(t);
@@ -140,7 +138,7 @@ static void decoder(team *t, void *arg)
     bool split = s->step.mode == STEP_SPLIT_WEIGHTS || m->plan.grid_heads > 1;
     start_rows(t, s);
     for (int64_t i = 0; i < m->config.num_layers; i++) {
-        const layer_weights *w = &m->weights.layers[i];
+        const layer_weights layer = session_layer_weights(m, i), *w = &layer;
         int64_t d = m->config.head_dim;
         /* While other threads normalise. */
         if (t->tid == 0)
@@ -162,7 +160,7 @@ static void decoder(team *t, void *arg)
     if (split)
         finish_and_normalise(t, s, true, NULL);
     gather_outputs(t, s);
-    const matrix *head = &m->weights.head;
+    const matrix *head = &m->weights.matrices[MODEL_HEAD];
     linear(t, m->weights.gemm, head, (range){0, (int64_t)head->n}, (range){0, (int64_t)head->k}, s->step.n_out,
            s->b.out_act, activation_stride(head->k), s->b.logits, head->n, false);
 }

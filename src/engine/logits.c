@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "blocks/architectures.h"
 #include "engine/session.h"
 
 /* Logits are collected in pieces of at most this many bytes, so that rank 0 needs little beside the result. */
@@ -16,10 +17,9 @@ qwen3_status session_need_logits(const qwen3_session *s, qwen3_error *err)
 
 range session_vocabulary(const qwen3_model *m, int rank)
 {
-    const qwen3_plan *p = &m->plan;
-    return weights_shard(&m->config, gemm_grain(m->weights.gemm), p->grid_sequence, p->grid_heads, rank / p->grid_heads,
-                         rank % p->grid_heads)
-        .vocabulary;
+    const int h_groups = m->plan.grid_heads;
+    return model_vocabulary(&m->config, m->weights.gemm,
+                            (grid_place){m->plan.grid_sequence, h_groups, rank / h_groups, rank % h_groups});
 }
 
 size_t qwen3_logits_rows(const qwen3_session *s)
@@ -35,7 +35,7 @@ static qwen3_status fail_not_a_number(size_t row, qwen3_error *err)
 /* Embedding rows are read as they are needed, so that a NaN in one is first seen here. */
 static qwen3_status check_numbers(const qwen3_session *s, qwen3_error *err)
 {
-    size_t mine = s->model->weights.head.n;
+    size_t mine = s->model->weights.matrices[MODEL_HEAD].n;
     for (size_t i = 0; i < s->step.n_out * mine; i++)
         if (isnan(s->b.logits[i]))
             return fail_not_a_number(i / mine, err);
@@ -46,7 +46,7 @@ static qwen3_status check_numbers(const qwen3_session *s, qwen3_error *err)
 static void collect_rows(const qwen3_session *s, size_t first, size_t rows, float *parts, size_t *bytes, float *logits)
 {
     const qwen3_model *m = s->model;
-    size_t vocabulary = (size_t)m->config.vocab_size, mine = m->weights.head.n;
+    size_t vocabulary = (size_t)m->config.vocab_size, mine = m->weights.matrices[MODEL_HEAD].n;
     int ranks = comm_size(m->world);
     for (int r = 0; r < ranks; r++)
         bytes[r] = rows * (size_t)range_size(session_vocabulary(m, r)) * sizeof(float);

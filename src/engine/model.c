@@ -5,8 +5,9 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "blocks/architectures.h"
+#include "blocks/attention.h"
 #include "comm/topology.h"
-#include "model/config.h"
 #include "model/rope.h"
 
 qwen3_model_options qwen3_model_options_default(void)
@@ -38,31 +39,23 @@ static void sample_matrix(const gemm_kernel *g, const matrix *w, const void **ad
 void qwen3_model_placement(const qwen3_model *model, char *text, size_t size)
 {
     const weights *w = &model->weights;
-    size_t layers = (size_t)model->config.num_layers, n = 0;
-    const void **addresses = calloc((layers * 5 + 1) * PLACEMENT_SAMPLES, sizeof *addresses);
-    for (size_t i = 0; addresses && i < layers; i++) {
-        const layer_weights *l = &w->layers[i];
-        const matrix *matrices[] = {&l->qkv, &l->o, &l->gate, &l->up, &l->down};
-        for (size_t j = 0; j < sizeof matrices / sizeof *matrices; j++)
-            sample_matrix(w->gemm, matrices[j], addresses, &n);
-    }
-    if (addresses)
-        sample_matrix(w->gemm, &w->head, addresses, &n);
+    size_t n = 0;
+    const void **addresses = calloc(w->n_matrices * PLACEMENT_SAMPLES, sizeof *addresses);
+    for (size_t i = 0; addresses && i < w->n_matrices; i++)
+        sample_matrix(w->gemm, &w->matrices[i], addresses, &n);
     memory_placement(addresses, n, text, size);
     free(addresses);
-}
-
-static uint64_t weights_count(const qwen3_config *c)
-{
-    uint64_t attention = (uint64_t)(2 * c->num_heads + 2 * c->num_kv_heads) * (uint64_t)c->head_dim;
-    uint64_t layer = (attention + 3 * (uint64_t)c->intermediate_size) * (uint64_t)c->hidden_size;
-    return layer * (uint64_t)c->num_layers + (uint64_t)c->vocab_size * (uint64_t)c->hidden_size;
 }
 
 uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
 {
     const gemm_kernel *g = &model->kernels->gemm[model->options.dtype];
-    return weights_count(&model->config) * (uint64_t)g->group_bytes / (uint64_t)g->kr;
+    uint64_t values = 0;
+    for (size_t i = 0; i < source_tensors(model->source); i++) {
+        const tensor *t = source_tensor(model->source, i);
+        values += tensor_is_packed(t->kind) ? (uint64_t)t->rows * (uint64_t)t->cols : 0;
+    }
+    return values * (uint64_t)g->group_bytes / (uint64_t)g->kr;
 }
 
 /* A model of at most this many bytes of weights lives in the caches. Rounding its activations, keys and values to BF16
@@ -101,6 +94,8 @@ static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
                      c->rope_theta,
                      c->yarn_factor,
                      (double)c->tie_word_embeddings,
+                     (double)c->qk_norm,
+                     (double)c->attention_bias,
                      (double)m->options.dtype,
                      (double)m->options.kv_dtype};
     double first[sizeof mine / sizeof *mine];
@@ -138,34 +133,38 @@ static qwen3_status make_groups(qwen3_model *m, const grid *g, qwen3_error *err)
     return status;
 }
 
+static grid_place place_of(const grid *g, int rank)
+{
+    return (grid_place){g->s, g->h, rank / g->h, rank % g->h};
+}
+
 static void fill_plan(qwen3_model *m, const grid *g)
 {
-    int rank = comm_rank(m->world), s = rank / g->h, h = rank % g->h;
     int threads = m->options.threads > 0 ? m->options.threads : default_threads(m->world);
-    m->shard = weights_shard(&m->config, gemm_grain(&m->kernels->gemm[m->options.dtype]), g->s, g->h, s, h);
+    m->place = place_of(g, comm_rank(m->world));
+    const head_shard shard = attention_heads(&m->config, m->place);
     m->plan = (qwen3_plan){.strategy = g->strategy,
                            .grid_sequence = g->s,
                            .grid_heads = g->h,
-                           .sequence_index = s,
-                           .head_index = h,
+                           .sequence_index = m->place.s,
+                           .head_index = m->place.h,
                            .dtype = m->options.dtype,
                            .kv_dtype = m->plan.kv_dtype,
                            .isa = m->kernels->isa,
                            .threads = threads,
-                           .first_head = m->shard.heads.heads.begin,
-                           .num_heads = range_size(m->shard.heads.heads),
-                           .first_kv_head = m->shard.heads.kv_heads.begin,
-                           .num_kv_heads = range_size(m->shard.heads.kv_heads)};
+                           .first_head = shard.heads.begin,
+                           .num_heads = range_size(shard.heads),
+                           .first_kv_head = shard.kv_heads.begin,
+                           .num_kv_heads = range_size(shard.kv_heads)};
     snprintf(m->plan.reason, sizeof m->plan.reason, "%s", g->reason);
 }
 
 /* What the ranks of this node are about to allocate together must be there. */
-static qwen3_status check_memory(qwen3_model *m, qwen3_error *err)
+static qwen3_status check_memory(qwen3_model *m, const declaration *d, qwen3_error *err)
 {
-    const gemm_kernel *g = &m->kernels->gemm[m->options.dtype];
     size_t slice, own;
-    weights_bytes(&m->config, g, &m->shard, &slice, &own);
-    if (weights_mapped(m->source, &m->config, g, &m->shard))
+    weights_bytes(d, &slice, &own);
+    if (weights_mapped(m->source, d))
         slice = own = 0; /* pages of the file, which the system may drop */
     comm *node = NULL;
     qwen3_status status = comm_split_node(m->world, &node, err);
@@ -194,9 +193,9 @@ static qwen3_status check_memory(qwen3_model *m, qwen3_error *err)
     return status;
 }
 
-static qwen3_status load(qwen3_model *m, qwen3_error *err)
+static qwen3_status load(qwen3_model *m, const declaration *d, qwen3_error *err)
 {
-    check_memory(m, err);
+    check_memory(m, d, err);
     qwen3_status status = qwen3_comm_agree(m->world, err);
     if (status)
         return status;
@@ -205,8 +204,7 @@ static qwen3_status load(qwen3_model *m, qwen3_error *err)
         m->rope_scale = rope_frequencies(&m->config, m->inverse_frequencies);
     else
         fail(err, QWEN3_ERR_MEMORY, "no memory for %lld rotation frequencies", (long long)m->config.head_dim / 2);
-    weights_load(&m->weights, m->source, &m->config, &m->kernels->gemm[m->options.dtype], &m->shard, m->share_group,
-                 m->plan.threads, err);
+    weights_load(&m->weights, m->source, d, m->share_group, m->plan.threads, err);
     m->plan.weights_shared = m->weights.shared || m->weights.mapped;
     m->plan.weight_bytes = m->weights.slice_bytes + m->weights.own_bytes;
     size_t sharers = m->plan.weights_shared ? (size_t)comm_size(m->share_group) : 1;
@@ -240,7 +238,7 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
     if (!m->spec)
         fail(err, QWEN3_ERR_MEMORY, "no memory for the name of the model");
     if (!err->status)
-        source_open(spec ? spec : "", m->options.seed, &m->source, &m->config, err);
+        model_source_open(spec ? spec : "", m->options.seed, &m->source, &m->config, err);
     if (!err->status)
         choose_dtype(m, err);
     qwen3_status status = qwen3_comm_agree(m->world, err);
@@ -255,10 +253,15 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
         make_groups(m, &g, err);
         status = qwen3_comm_agree(m->world, err);
     }
+    declaration d = {0};
     if (!status) {
         fill_plan(m, &g);
-        status = load(m, err);
+        model_declare(&m->config, m->place, &m->kernels->gemm[m->options.dtype], &d, err);
+        status = qwen3_comm_agree(m->world, err);
     }
+    if (!status)
+        status = load(m, &d, err);
+    declaration_free(&d);
     return status;
 }
 
@@ -309,9 +312,12 @@ uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strate
         return 0;
     uint64_t most = 0;
     for (int rank = 0; rank < ranks; rank++) {
-        weight_shard shard = weights_shard(config, gemm_grain(&k->gemm[dtype]), g.s, g.h, rank / g.h, rank % g.h);
+        declaration d;
+        if (model_declare(config, place_of(&g, rank), &k->gemm[dtype], &d, NULL))
+            return 0;
         size_t slice, own;
-        weights_bytes(config, &k->gemm[dtype], &shard, &slice, &own);
+        weights_bytes(&d, &slice, &own);
+        declaration_free(&d);
         uint64_t bytes = own + slice / (uint64_t)g.s;
         most = bytes > most ? bytes : most;
     }

@@ -13,7 +13,7 @@ struct qwen3_model {
     qwen3_plan plan;
     const kernels *kernels;
     source *source;
-    weight_shard shard;
+    grid_place place;
     weights weights;
     double *inverse_frequencies; /* [head_dim / 2] radians per position */
     double rope_scale;           /* multiplies cos and sin (YaRN), otherwise 1 */

@@ -1,6 +1,22 @@
 /* pack.c - the public face of packing a model. */
+#include "blocks/architectures.h"
 #include "comm/topology.h"
+#include "model/config.h"
 #include "model/packed.h"
+
+static qwen3_status pack(const char *spec, qwen3_dtype dtype, const kernels *k, int threads, const char *output,
+                         qwen3_error *err)
+{
+    if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
+        return fail(err, QWEN3_ERR_ARGUMENT, "%s: has no files to pack; expected the directory of a checkpoint", spec);
+    source *src;
+    qwen3_config config;
+    qwen3_status status = model_source_open(spec, 0, &src, &config, err);
+    if (!status)
+        status = pack_model(src, spec, dtype, k, threads, output, err);
+    source_close(src);
+    return status;
+}
 
 qwen3_status qwen3_model_pack(qwen3_comm *c, const char *spec, const qwen3_model_options *options, const char *output,
                               qwen3_error *err)
@@ -17,6 +33,6 @@ qwen3_status qwen3_model_pack(qwen3_comm *c, const char *spec, const qwen3_model
     else if (o.threads < 0)
         fail(err, QWEN3_ERR_ARGUMENT, "threads %d: expected a positive number, or 0 to choose", o.threads);
     else if (!kernels_choose(o.isa, &k, err) && comm_rank(c) == 0)
-        pack_model(spec, o.dtype, k, o.threads ? o.threads : threads, output, err);
+        pack(spec, o.dtype, k, o.threads ? o.threads : threads, output, err);
     return qwen3_comm_agree(c, err);
 }

@@ -89,7 +89,7 @@ static void open_row(const sampling *c, size_t index, qwen3_sampler *sampler)
     row *r = &c->rows[index];
     *r = (row){.sampler = sampler, .tokens = sampler ? sampler->n_tokens : (int32_t)m->config.vocab_size};
     int rank = comm_rank(m->world);
-    r->logits = c->session->b.logits + index * m->weights.head.n;
+    r->logits = c->session->b.logits + index * m->weights.matrices[MODEL_HEAD].n;
     r->part = (logits_part){.kernels = m->kernels,
                             .logits = r->logits,
                             .n = row_size(c, r, rank),

@@ -165,16 +165,14 @@ static qwen3_status check_embeddings(const qwen3_session *s, qwen3_error *err)
     float *scratch = malloc((size_t)c->hidden_size * sizeof *scratch);
     if (!scratch)
         return fail(err, QWEN3_ERR_MEMORY, "no memory for a row of %lld values", (long long)c->hidden_size);
-    size_t first, n = session_rows(s, &first), stride;
+    size_t first, n = session_rows(s, &first);
     bool finite = true;
     for (size_t i = first; i < first + n && finite; i++) {
-        const void *data;
-        qwen3_dtype type;
-        source_block(s->model->source, TENSOR_EMBED, 0, s->step.rows[i].token, 1, 0, c->hidden_size, scratch, &data,
-                     &type, &stride);
+        const int64_t token = s->step.rows[i].token;
+        const tensor_part row = {MODEL_EMBEDDING, {token, token + 1}, {0, c->hidden_size}};
+        const tensor_view v = source_part(s->model->source, &row, scratch);
         for (int64_t j = 0; j < c->hidden_size; j++)
-            finite &= isfinite(type == QWEN3_DTYPE_F32 ? ((const float *)data)[j]
-                                                       : bf16_to_f32(((const bf16 *)data)[j])) != 0;
+            finite &= isfinite(view_value(&v, (size_t)j)) != 0;
         if (!finite)
             fail(err, QWEN3_ERR_FORMAT,
                  "tensor model.embed_tokens.weight: NaN or infinite value in row %d; expected finite weights",

@@ -4,6 +4,9 @@
 
 #include "attention/pass_kv.h"
 #include "attention/pass_q.h"
+#include "blocks/architectures.h"
+#include "blocks/attention.h"
+#include "blocks/gated_mlp.h"
 #include "engine/model.h"
 #include "engine/step.h"
 
@@ -84,6 +87,27 @@ static inline size_t session_heads(const qwen3_session *s)
 {
     return s->shape.kv_heads * s->shape.group;
 }
+/* The weights of a layer, by name. */
+typedef struct layer_weights {
+    const float *input_norm, *post_norm; /* [hidden] */
+    const float *q_norm, *k_norm;        /* [head_dim] */
+    matrix qkv, o, gate, up, down;
+} layer_weights;
+
+static inline layer_weights session_layer_weights(const qwen3_model *m, int64_t layer)
+{
+    const block_weights a = weights_of(&m->weights, layer, 0), f = weights_of(&m->weights, layer, 1);
+    return (layer_weights){a.vectors[ATTENTION_INPUT_NORM], f.vectors[GATED_MLP_NORM], a.vectors[ATTENTION_Q_NORM],
+                           a.vectors[ATTENTION_K_NORM],     a.matrices[ATTENTION_QKV], a.matrices[ATTENTION_O],
+                           f.matrices[GATED_MLP_GATE],      f.matrices[GATED_MLP_UP],  f.matrices[GATED_MLP_DOWN]};
+}
+
+/* This rank's slice of the intermediate dimension. */
+static inline range session_intermediate(const qwen3_session *s)
+{
+    return gated_mlp_intermediate(&s->model->config, s->model->weights.gemm, s->model->place);
+}
+
 /* The part that sequence group g computes in STEP_SPLIT_WEIGHTS. */
 weight_part session_weight_part(const qwen3_session *s, int g);
 /* Row stride of an activation matrix with k columns. */

@@ -100,7 +100,9 @@ qwen3_status config_synthetic(const char *size, qwen3_config *config, qwen3_erro
         const struct synthetic_size *s = &synthetic_sizes[i];
         if (strcasecmp(s->name, size) != 0)
             continue;
-        *config = (qwen3_config){.vocab_size = s->vocab,
+        *config = (qwen3_config){.architecture = "qwen3",
+                                 .qk_norm = true,
+                                 .vocab_size = s->vocab,
                                  .hidden_size = s->hidden,
                                  .intermediate_size = s->intermediate,
                                  .num_layers = s->layers,
@@ -115,19 +117,4 @@ qwen3_status config_synthetic(const char *size, qwen3_config *config, qwen3_erro
     }
     return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: unknown size, expected one of tiny, 0.6B, 1.7B, 4B, 8B, 14B, 32B",
                 SYNTHETIC_PREFIX, size);
-}
-
-qwen3_status config_read(const char *spec, qwen3_config *config, qwen3_error *err)
-{
-    if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
-        return config_synthetic(spec + strlen(SYNTHETIC_PREFIX), config, err);
-    return config_read_dir(spec, config, err);
-}
-
-qwen3_status qwen3_config_read(const char *spec, qwen3_config *config, qwen3_error *err)
-{
-    error_clear(err);
-    if (!spec || !config)
-        return fail(err, QWEN3_ERR_ARGUMENT, "qwen3_config_read: spec and config must not be NULL");
-    return config_read(spec, config, err);
 }

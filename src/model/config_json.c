@@ -2,15 +2,11 @@
  * falls back to differ from every published checkpoint, so a missing key is an error. */
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "io/json_section.h"
 #include "model/config.h"
 
-/* A switch for something that is not supported: absent, null or false. */
-static qwen3_status require_off(const json_section *s, const char *key)
+qwen3_status config_require_off(const json_section *s, const char *key)
 {
     const json_t *value = json_value_of(s, key);
     if (!value || json_is_false(value))
@@ -18,35 +14,15 @@ static qwen3_status require_off(const json_section *s, const char *key)
     return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, key, value, "false (nothing else is supported)");
 }
 
-/* The architecture must be the dense one, under every name by which the file calls it. */
-static qwen3_status check_architecture(const json_section *s)
-{
-    const json_t *list = json_value_of(s, "architectures"), *type = json_value_of(s, "model_type");
-    if (!list && !type)
-        return json_fail_value(s, QWEN3_ERR_CONFIG, "architectures", NULL, "[\"Qwen3ForCausalLM\"]");
-    const json_t *name = json_array_get(list, 0);
-    if (json_is_text(name, "Qwen3MoeForCausalLM") || json_is_text(type, "qwen3_moe"))
-        return fail(s->err, QWEN3_ERR_UNSUPPORTED,
-                    "%s: architectures: mixture-of-experts models (Qwen3MoeForCausalLM) are not supported yet",
-                    s->path);
-    if (list && (json_array_size(list) != 1 || !json_is_text(name, "Qwen3ForCausalLM")))
-        return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "architectures", list, "[\"Qwen3ForCausalLM\"]");
-    if (type && !json_is_text(type, "qwen3"))
-        return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "model_type", type, "\"qwen3\"");
-    return QWEN3_OK;
-}
-
 /* Everything that would make the computation another one than ours. */
 static qwen3_status check_features(const json_section *s)
 {
-    qwen3_status status = check_architecture(s);
-    if (status)
-        return status;
     const json_t *activation = json_object_get(s->object, "hidden_act");
     if (!json_is_text(activation, "silu"))
         return json_fail_value(s, json_is_string(activation) ? QWEN3_ERR_UNSUPPORTED : QWEN3_ERR_CONFIG, "hidden_act",
                                activation, "\"silu\"");
-    if ((status = require_off(s, "attention_bias")) || (status = require_off(s, "use_sliding_window")))
+    qwen3_status status = config_require_off(s, "use_sliding_window");
+    if (status)
         return status;
     const json_t *quantization = json_value_of(s, "quantization_config");
     if (quantization)
@@ -172,7 +148,7 @@ static qwen3_status read_rope(const json_section *root, qwen3_config *c)
 
 /* ---- The whole file ---------------------------------------------------------------------------- */
 
-static qwen3_status read_config(const json_section *s, qwen3_config *c)
+qwen3_status config_read_json(const json_section *s, config_reader *read, qwen3_config *c)
 {
     const struct {
         const char *key;
@@ -184,37 +160,17 @@ static qwen3_status read_config(const json_section *s, qwen3_config *c)
         {"num_hidden_layers", &c->num_layers},
         {"num_attention_heads", &c->num_heads},
         {"num_key_value_heads", &c->num_kv_heads},
-        {"head_dim", &c->head_dim},
         {"max_position_embeddings", &c->max_positions},
     };
     qwen3_status status = check_features(s);
     for (size_t i = 0; i < sizeof integers / sizeof *integers && !status; i++)
         status = json_read_integer(s, integers[i].key, integers[i].value);
     if (status || (status = json_read_number(s, "rms_norm_eps", &c->rms_norm_eps)) || (status = read_rope(s, c)) ||
-        (status = json_read_bool(s, "tie_word_embeddings", &c->tie_word_embeddings)) ||
+        (status = json_read_bool(s, "tie_word_embeddings", &c->tie_word_embeddings)) || (status = read(s, c)) ||
         (status = config_check(c, s->path, s->err)))
         return status;
     int64_t extended = (int64_t)(c->yarn_factor * (double)c->yarn_original_positions);
     if (extended > c->max_positions)
         c->max_positions = extended;
     return config_check(c, s->path, s->err);
-}
-
-qwen3_status config_read_dir(const char *dir, qwen3_config *config, qwen3_error *err)
-{
-    memset(config, 0, sizeof *config);
-    char *path;
-    if (asprintf(&path, "%s/config.json", dir) < 0)
-        return fail(err, QWEN3_ERR_MEMORY, "%s: out of memory", dir);
-    json_t *root = NULL;
-    qwen3_status status = json_file_load(path, &root, err);
-    if (!status) {
-        json_section s = {path, "", root, err};
-        status = read_config(&s, config);
-    }
-    if (status)
-        memset(config, 0, sizeof *config);
-    json_decref(root);
-    free(path);
-    return status;
 }

@@ -44,15 +44,6 @@ void kv_cache_close(kv_cache *c)
     *c = (kv_cache){0};
 }
 
-int kv_cache_emptiest(const kv_sequence *s, int groups)
-{
-    int best = 0;
-    for (int g = 1; g < groups; g++)
-        if (s->owned[g] < s->owned[best])
-            best = g;
-    return best;
-}
-
 static qwen3_status page_new(kv_cache *c, qwen3_error *err)
 {
     kv_page *page = calloc(1, sizeof *page);

@@ -46,8 +46,6 @@ qwen3_status kv_cache_open(kv_cache *c, const attention_shape *shape, int64_t la
                            int max_sequences, int64_t max_tokens, qwen3_error *err);
 void kv_cache_close(kv_cache *c);
 
-/* The group that takes the next position of a sequence in a step that splits weights: the emptiest. */
-int kv_cache_emptiest(const kv_sequence *s, int groups);
 /* Makes room for n more positions of a sequence on this rank; nothing else changes. */
 qwen3_status kv_cache_reserve(kv_cache *c, int sequence, int64_t n, qwen3_error *err);
 /* Books a position of a sequence for `owner` and returns its slot if that is this rank's group. Room must

@@ -8,7 +8,6 @@
 #include "base/memory.h"
 #include "io/checkpoint.h"
 #include "io/new_dir.h"
-#include "model/config.h"
 #include "model/packed.h"
 #include "model/weights.h"
 
@@ -20,14 +19,12 @@ static const char *const copied_files[] = {
 
 /* A tensor of the file, in its order: matrices first, so that their data are aligned. */
 typedef struct entry {
-    tensor_role role;
-    int64_t layer;
+    size_t tensor;
     size_t bytes;
 } entry;
 
 typedef struct packing {
     const source *src;
-    const qwen3_config *config;
     const gemm_kernel *gemm;
     const char *spec;
     packed_format format;
@@ -37,68 +34,66 @@ typedef struct packing {
     int file;
 } packing;
 
+static const tensor *entry_tensor(const packing *p, const entry *e)
+{
+    return source_tensor(p->src, e->tensor);
+}
+
 /* ---- The header -------------------------------------------------------------------------------- */
 
 static const char *entry_type(const packing *p, const entry *e)
 {
-    const bool short_rows = e->role == TENSOR_EMBED && strcmp(source_stored_type(p->src, e->role, 0), "BF16") == 0;
-    return packed_role(e->role) ? "U8" : short_rows ? "BF16" : "F32"; /* F16 is widened, exactly */
+    const tensor_kind kind = entry_tensor(p, e)->kind;
+    const bool short_rows = kind == TENSOR_EMBEDDING && strcmp(source_stored_type(p->src, e->tensor), "BF16") == 0;
+    return tensor_is_packed(kind) ? "U8" : short_rows ? "BF16" : "F32"; /* F16 is widened, exactly */
 }
 
-static void add_entry(packing *p, tensor_role role, int64_t layer)
+static void add_entry(packing *p, size_t number)
 {
-    entry e = {role, layer, 0};
-    char name[TENSOR_NAME_MAX];
-    int64_t rows, cols;
-    tensor_describe(p->config, role, layer, name, &rows, &cols);
-    if (packed_role(role))
-        e.bytes = packed_tensor_bytes(p->config, &p->format, role, layer);
+    entry e = {number, 0};
+    const tensor *t = entry_tensor(p, &e);
+    if (tensor_is_packed(t->kind))
+        e.bytes = packed_tensor_bytes(&p->format, t);
     else
-        e.bytes = (size_t)(rows * cols) * (strcmp(entry_type(p, &e), "F32") == 0 ? 4 : 2);
+        e.bytes = (size_t)(t->rows * t->cols) * (strcmp(entry_type(p, &e), "F32") == 0 ? 4 : 2);
     p->entries[p->n++] = e;
 }
 
 static qwen3_status list_entries(packing *p, qwen3_error *err)
 {
-    p->entries = calloc(tensor_count(p->config), sizeof *p->entries);
+    p->entries = calloc(source_tensors(p->src), sizeof *p->entries);
     if (!p->entries)
         return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the list of tensors", p->spec);
-    for (int packed = 1; packed >= 0; packed--) {
-        for (tensor_role role = 0; role < TENSOR_INPUT_NORM; role++)
-            if (packed_role(role) == packed)
-                add_entry(p, role, 0);
-        for (int64_t layer = 0; layer < p->config->num_layers; layer++)
-            for (tensor_role role = TENSOR_INPUT_NORM; role < TENSOR_ROLES; role++)
-                if (packed_role(role) == packed)
-                    add_entry(p, role, layer);
-    }
+    for (int packed = 1; packed >= 0; packed--)
+        for (size_t i = 0; i < source_tensors(p->src); i++)
+            if (tensor_is_packed(source_tensor(p->src, i)->kind) == packed)
+                add_entry(p, i);
     return QWEN3_OK;
 }
 
-static json_t *describe_entry(const packing *p, const entry *e, size_t begin, char *name)
+static json_t *describe_entry(const packing *p, const entry *e, size_t begin)
 {
-    int64_t rows, cols;
-    tensor_describe(p->config, e->role, e->layer, name, &rows, &cols);
-    json_t *shape = packed_role(e->role)        ? json_pack("[I]", (json_int_t)e->bytes)
-                    : tensor_is_vector(e->role) ? json_pack("[I]", (json_int_t)rows)
-                                                : json_pack("[I, I]", (json_int_t)rows, (json_int_t)cols);
+    const tensor *t = entry_tensor(p, e);
+    json_t *shape = tensor_is_packed(t->kind)   ? json_pack("[I]", (json_int_t)e->bytes)
+                    : tensor_is_vector(t->kind) ? json_pack("[I]", (json_int_t)t->rows)
+                                                : json_pack("[I, I]", (json_int_t)t->rows, (json_int_t)t->cols);
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", entry_type(p, e), "shape", shape, "data_offsets",
                      (json_int_t)begin, (json_int_t)begin + (json_int_t)e->bytes);
 }
 
 static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error *err)
 {
-    char nr[16], config[PACKED_CONFIG_MAX], name[TENSOR_NAME_MAX];
+    char nr[16], config[PACKED_CONFIG_MAX];
     snprintf(nr, sizeof nr, "%d", p->format.nr);
-    packed_describe_config(p->config, config);
+    packed_describe_config(source_config(p->src), config);
     json_t *root =
         json_pack("{s:{s:s, s:s, s:s, s:s, s:s, s:s}}", "__metadata__", "format", PACKED_FORMAT, "dtype",
                   qwen3_dtype_name(p->format.dtype), "nr", nr, "isa", k->name, "config", config, "source", p->spec);
     size_t begin = 0;
     int failed = root == NULL;
     for (size_t i = 0; i < p->n && !failed; i++) {
-        json_t *value = describe_entry(p, &p->entries[i], begin, name);
-        failed = json_object_set_new(root, name, value);
+        json_t *value = describe_entry(p, &p->entries[i], begin);
+        failed = json_object_set_new(root, entry_tensor(p, &p->entries[i])->name, value);
         begin += p->entries[i].bytes;
     }
     char *text = failed ? NULL : json_dumps(root, JSON_COMPACT);
@@ -127,51 +122,45 @@ static qwen3_status write_matrix(const packing *p, const entry *e, qwen3_error *
     void *data;
     qwen3_status status = memory_alloc(&data, e->bytes, "a packed matrix", err);
     if (!status)
-        status = weights_pack_matrix(p->src, p->config, p->gemm, e->role, e->layer, data, p->threads, err);
+        status = weights_pack_matrix(p->src, p->gemm, e->tensor, data, p->threads, err);
     if (!status)
         status = new_dir_write(p->file, PACKED_FILE, data, e->bytes, err);
     memory_free(data, e->bytes);
     return status;
 }
 
-static bool all_finite(const void *data, qwen3_dtype type, size_t n)
+static bool all_finite(const tensor_view *v, size_t n)
 {
     bool finite = true;
     for (size_t i = 0; i < n; i++)
-        finite &=
-            isfinite(type == QWEN3_DTYPE_F32 ? ((const float *)data)[i] : bf16_to_f32(((const bf16 *)data)[i])) != 0;
+        finite &= isfinite(view_value(v, i)) != 0;
     return finite;
 }
 
 #define ROWS_AT_ONCE 256
 
-/* Norms, widened to F32, and the embedding. */
+/* Vectors, widened to F32, and the embedding. */
 static qwen3_status write_rows(const packing *p, const entry *e, qwen3_error *err)
 {
-    char name[TENSOR_NAME_MAX];
-    int64_t rows, cols;
-    tensor_describe(p->config, e->role, e->layer, name, &rows, &cols);
-    float *scratch = malloc(2 * (size_t)(ROWS_AT_ONCE * cols) * sizeof *scratch);
-    qwen3_status status = scratch ? QWEN3_OK : fail(err, QWEN3_ERR_MEMORY, "tensor %s: no memory for rows", name);
-    for (int64_t row = 0, n; row < rows && !status; row += n) {
-        n = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
-        const void *data;
-        qwen3_dtype type;
-        size_t stride, count = (size_t)(n * cols); /* stride is cols: blocks of whole rows are contiguous */
-        source_block(p->src, e->role, e->layer, row, n, 0, cols, scratch, &data, &type, &stride);
-        if (!all_finite(data, type, count)) {
+    const tensor *t = entry_tensor(p, e);
+    float *scratch = malloc(2 * (size_t)(ROWS_AT_ONCE * t->cols) * sizeof *scratch);
+    qwen3_status status = scratch ? QWEN3_OK : fail(err, QWEN3_ERR_MEMORY, "tensor %s: no memory for rows", t->name);
+    for (int64_t row = 0, n; row < t->rows && !status; row += n) {
+        n = t->rows - row < ROWS_AT_ONCE ? t->rows - row : ROWS_AT_ONCE;
+        size_t count = (size_t)(n * t->cols); /* stride is cols: parts of whole rows are contiguous */
+        tensor_view v = source_part(p->src, &(tensor_part){e->tensor, {row, row + n}, {0, t->cols}}, scratch);
+        if (!all_finite(&v, count)) {
             status =
                 fail(err, QWEN3_ERR_FORMAT, "tensor %s: NaN or infinite value near row %lld; expected finite weights",
-                     name, (long long)row);
-        } else if (tensor_is_vector(e->role) && type != QWEN3_DTYPE_F32) {
+                     t->name, (long long)row);
+        } else if (tensor_is_vector(t->kind)) {
             float *wide = scratch + count;
             for (size_t i = 0; i < count; i++)
-                wide[i] = bf16_to_f32(((const bf16 *)data)[i]);
-            data = wide;
-            type = QWEN3_DTYPE_F32;
+                wide[i] = view_value(&v, i);
+            v = (tensor_view){wide, QWEN3_DTYPE_F32, (size_t)t->cols};
         }
         if (!status)
-            status = new_dir_write(p->file, PACKED_FILE, data, count * dtype_size(type), err);
+            status = new_dir_write(p->file, PACKED_FILE, v.data, count * dtype_size(v.type), err);
     }
     free(scratch);
     return status;
@@ -186,8 +175,8 @@ static qwen3_status write_file(packing *p, const new_dir *dir, const kernels *k,
         return status;
     status = write_header(p, k, err);
     for (size_t i = 0; i < p->n && !status; i++)
-        status =
-            packed_role(p->entries[i].role) ? write_matrix(p, &p->entries[i], err) : write_rows(p, &p->entries[i], err);
+        status = tensor_is_packed(entry_tensor(p, &p->entries[i])->kind) ? write_matrix(p, &p->entries[i], err)
+                                                                         : write_rows(p, &p->entries[i], err);
     qwen3_status closed = new_dir_close(p->file, PACKED_FILE, err);
     return status ? status : closed;
 }
@@ -202,28 +191,17 @@ static qwen3_status check_dtype(const packing *p, qwen3_error *err)
     return QWEN3_OK;
 }
 
-qwen3_status pack_model(const char *spec, qwen3_dtype dtype, const kernels *k, int threads, const char *output,
-                        qwen3_error *err)
+qwen3_status pack_model(const source *src, const char *spec, qwen3_dtype dtype, const kernels *k, int threads,
+                        const char *output, qwen3_error *err)
 {
-    source *src;
-    qwen3_config config;
-    if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
-        return fail(err, QWEN3_ERR_ARGUMENT, "%s: has no files to pack; expected the directory of a checkpoint", spec);
-    qwen3_status status = source_open(spec, 0, &src, &config, err);
-    if (status)
-        return status;
     const packed_format *packed = source_format(src);
     if (dtype == QWEN3_DTYPE_AUTO)
         dtype = packed ? packed->dtype : QWEN3_DTYPE_BF16;
     const gemm_kernel *g = &k->gemm[dtype];
-    packing p = {.src = src,
-                 .config = &config,
-                 .gemm = g,
-                 .spec = spec,
-                 .threads = threads,
-                 .format = {dtype, g->nr, g->kr, g->group_bytes}};
+    packing p = {
+        .src = src, .gemm = g, .spec = spec, .threads = threads, .format = {dtype, g->nr, g->kr, g->group_bytes}};
     new_dir dir = {0};
-    status = check_dtype(&p, err);
+    qwen3_status status = check_dtype(&p, err);
     if (!status && !(status = new_dir_begin(output, &dir, err))) {
         for (size_t i = 0; i < sizeof copied_files / sizeof *copied_files && !status; i++)
             status = new_dir_copy(&dir, spec, copied_files[i], err);
@@ -232,6 +210,5 @@ qwen3_status pack_model(const char *spec, qwen3_dtype dtype, const kernels *k, i
         status = new_dir_finish(&dir, status, err);
     }
     free(p.entries);
-    source_close(src);
     return status;
 }

@@ -18,18 +18,10 @@ void packed_describe_config(const qwen3_config *c, char text[PACKED_CONFIG_MAX])
              c->yarn_beta_slow, c->yarn_attention_factor, c->yarn_original_positions, c->tie_word_embeddings);
 }
 
-bool packed_role(tensor_role role)
+size_t packed_tensor_bytes(const packed_format *format, const tensor *t)
 {
-    return role != TENSOR_EMBED && !tensor_is_vector(role);
-}
-
-size_t packed_tensor_bytes(const qwen3_config *config, const packed_format *format, tensor_role role, int64_t layer)
-{
-    char name[TENSOR_NAME_MAX];
-    int64_t rows, cols;
-    tensor_describe(config, role, layer, name, &rows, &cols);
     const gemm_kernel layout = {.nr = format->nr, .kr = format->kr, .group_bytes = format->group_bytes};
-    return round_up(gemm_packed_bytes(&layout, (size_t)rows, (size_t)cols), PACKED_ALIGNMENT);
+    return round_up(gemm_packed_bytes(&layout, (size_t)t->rows, (size_t)t->cols), PACKED_ALIGNMENT);
 }
 
 qwen3_status packed_read_format(const safetensors *file, const qwen3_config *config, packed_format *format,

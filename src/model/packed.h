@@ -22,18 +22,16 @@
 #define PACKED_CONFIG_MAX 512
 void packed_describe_config(const qwen3_config *config, char text[PACKED_CONFIG_MAX]);
 
-/* Whether a packed model holds this tensor packed. */
-bool packed_role(tensor_role role);
-/* Bytes of such a tensor. */
-size_t packed_tensor_bytes(const qwen3_config *config, const packed_format *format, tensor_role role, int64_t layer);
+/* Bytes of a tensor that a packed model holds packed. */
+size_t packed_tensor_bytes(const packed_format *format, const tensor *t);
 
 /* Reads and checks the metadata: the format, and that the configuration is still that of the packing. */
 qwen3_status packed_read_format(const safetensors *file, const qwen3_config *config, packed_format *format,
                                 qwen3_error *err);
 
-/* Writes the model of directory `spec` as the packed model `output` for the kernels of k, which must not exist and
- * appears whole or not at all. dtype AUTO as in qwen3_model_options. Not collective. (pack.c) */
-qwen3_status pack_model(const char *spec, qwen3_dtype dtype, const kernels *k, int threads, const char *output,
-                        qwen3_error *err);
+/* Writes the model `src`, opened from directory `spec`, as the packed model `output` for the kernels of k, which must
+ * not exist and appears whole or not at all. dtype AUTO as in qwen3_model_options. Not collective. (pack.c) */
+qwen3_status pack_model(const source *src, const char *spec, qwen3_dtype dtype, const kernels *k, int threads,
+                        const char *output, qwen3_error *err);
 
 #endif

@@ -1,50 +1,9 @@
-/* source.h - where weights come from, tensor by tensor and block by block: a checkpoint or a seeded
- * generator. Each rank asks only for the blocks it keeps. */
+/* source.h - where weights come from, tensor by tensor and part by part: a checkpoint or a seeded generator. Each rank
+ * reads only the parts it keeps. */
 #ifndef QWEN3_MODEL_SOURCE_H
 #define QWEN3_MODEL_SOURCE_H
 
-#include "base/status.h"
-#include "kernels/kernels.h"
-
-/* The tensors of the model, in the order of the published checkpoints. */
-typedef enum tensor_role {
-    TENSOR_EMBED,
-    TENSOR_LM_HEAD,
-    TENSOR_FINAL_NORM,
-    TENSOR_INPUT_NORM, /* from here on one per layer */
-    TENSOR_Q,
-    TENSOR_K,
-    TENSOR_V,
-    TENSOR_O,
-    TENSOR_Q_NORM,
-    TENSOR_K_NORM,
-    TENSOR_POST_NORM,
-    TENSOR_GATE,
-    TENSOR_UP,
-    TENSOR_DOWN,
-    TENSOR_ROLES,
-} tensor_role;
-
-#define TENSOR_NAME_MAX 96
-
-/* Name and shape that `config` demands; layer is ignored for roles before TENSOR_INPUT_NORM. Vectors have
- * cols = 1 and are stored with one dimension. name[TENSOR_NAME_MAX]. */
-void tensor_describe(const qwen3_config *config, tensor_role role, int64_t layer, char *name, int64_t *rows,
-                     int64_t *cols);
-
-bool tensor_is_vector(tensor_role role);
-
-/* Place of a tensor in a table of all of them, and the size of such a table. */
-static inline size_t tensor_index(tensor_role role, int64_t layer)
-{
-    size_t per_layer = role < TENSOR_INPUT_NORM ? 0 : (size_t)layer * (TENSOR_ROLES - TENSOR_INPUT_NORM);
-    return per_layer + (size_t)role;
-}
-
-static inline size_t tensor_count(const qwen3_config *config)
-{
-    return tensor_index(TENSOR_INPUT_NORM, config->num_layers);
-}
+#include "model/declaration.h"
 
 typedef struct source source;
 
@@ -54,29 +13,42 @@ typedef struct packed_format {
     int nr, kr, group_bytes;
 } packed_format;
 
-/* spec as in qwen3_model_open. Reads and checks config.json and, for a checkpoint, that every tensor the
- * configuration demands is there with its shape and a supported type (TENSOR_LM_HEAD is not demanded,
- * and ignored, where embeddings are tied). Unknown extra tensors are an error only if they are named like
- * a layer beyond num_layers or like a bias or an expert of a known one. On failure *out is NULL and *config
- * zeroed. Not collective. */
-qwen3_status source_open(const char *spec, uint64_t seed, source **out, qwen3_config *config, qwen3_error *err);
+/* Values as a source holds them: rows of `type`, F32 or BF16, whose starts are `stride` elements apart. */
+typedef struct tensor_view {
+    const void *data;
+    qwen3_dtype type;
+    size_t stride;
+} tensor_view;
+
+static inline float view_value(const tensor_view *v, size_t i)
+{
+    return v->type == QWEN3_DTYPE_F32 ? ((const float *)v->data)[i] : bf16_to_f32(((const bf16 *)v->data)[i]);
+}
+
+/* spec as in qwen3_model_open; d declares the tensors of its configuration, which move to the source: d has none after
+ * success. For a checkpoint, checks that every tensor is there with its shape and a supported type; one whose values
+ * are those of another is not demanded, and ignored. Unknown extra tensors are an error only if they are named like a
+ * layer beyond num_layers or like a bias or an expert. On failure *out is NULL. Not collective. */
+qwen3_status source_open(const char *spec, uint64_t seed, declaration *d, source **out, qwen3_error *err);
 void source_close(source *s);
 
-/* A block of rows [row0, row0 + rows) x columns [col0, col0 + cols) of a tensor. *data, *type and *stride
- * (elements) describe it: either in place in the mapped file, or, converted or generated, in `scratch`
- * (of at least rows * cols * 4 bytes, aligned to 4). TENSOR_LM_HEAD of a model with tied embeddings is
- * TENSOR_EMBED. Values of a synthetic tensor are exactly representable in BF16 and
- * depend on (seed, role, layer, row, column) alone. Thread-safe. Not collective. */
-void source_block(const source *s, tensor_role role, int64_t layer, int64_t row0, int64_t rows, int64_t col0,
-                  int64_t cols, void *scratch, const void **data, qwen3_dtype *type, size_t *stride);
+const qwen3_config *source_config(const source *s);
+/* The tensors, by number, and how many they are. */
+const tensor *source_tensor(const source *s, size_t number);
+size_t source_tensors(const source *s);
 
-/* NULL where the source is not a packed model, whose matrices source_block does not give but source_packed does. */
+/* A part of a tensor: either in place in the mapped file, or, converted or generated, in `scratch` (of at least rows *
+ * cols * 4 bytes, aligned to 4). Values of a synthetic tensor are exactly representable in BF16 and depend on (seed,
+ * number, row, column) alone. Thread-safe. Not collective. */
+tensor_view source_part(const source *s, const tensor_part *part, void *scratch);
+
+/* NULL where the source is not a packed model, whose matrices source_part does not give but source_packed does. */
 const packed_format *source_format(const source *s);
-/* A whole packed matrix in the mapped file, aligned to PACKED_ALIGNMENT. TENSOR_EMBED is the output head. */
-packed_matrix source_packed(const source *s, tensor_role role, int64_t layer);
+/* A whole packed matrix in the mapped file, aligned to PACKED_ALIGNMENT. */
+packed_matrix source_packed(const source *s, size_t number);
 
 /* The type name as stored ("BF16", "F32", "F16"; "BF16" for synthetic tensors; "bf16", "q8", "q4", "f32" for packed
- * ones); "" where the tensor is not stored, as TENSOR_LM_HEAD of a model with tied embeddings. */
-const char *source_stored_type(const source *s, tensor_role role, int64_t layer);
+ * ones); "" where the values are those of another tensor. */
+const char *source_stored_type(const source *s, size_t number);
 
 #endif

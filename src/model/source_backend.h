@@ -5,12 +5,12 @@
 #include "model/source.h"
 
 typedef struct source_backend {
-    /* As source_block and source_stored_type; role is never TENSOR_LM_HEAD where embeddings are tied. */
-    void (*block)(const source *s, tensor_role role, int64_t layer, int64_t row0, int64_t rows, int64_t col0,
-                  int64_t cols, void *scratch, const void **data, qwen3_dtype *type, size_t *stride);
-    const char *(*stored_type)(const source *s, tensor_role role, int64_t layer);
+    /* As source_part and source_stored_type; never for a tensor whose values are those of another. */
+    tensor_view (*part)(const source *s, const tensor_part *part, void *scratch);
+    const char *(*stored_type)(const source *s, size_t number);
     /* As source_packed; NULL where no source of the kind is a packed model. */
-    const void *(*packed)(const source *s, tensor_role role, int64_t layer);
+    const void *(*packed)(const source *s, size_t number);
+    /* All but the source's tensors. */
     void (*close)(source *s);
 } source_backend;
 
@@ -18,11 +18,17 @@ typedef struct source_backend {
 struct source {
     const source_backend *backend;
     qwen3_config config;
+    const char *prefix; /* of the names of tensors */
+    tensor *tensors;    /* [n_tensors]; the declaration's until it is opened */
+    size_t n_tensors;
     packed_format format; /* nr = 0: not a packed model */
 };
 
-/* The configuration has been read. *out is owned by the caller, who ends it with backend->close. */
-qwen3_status source_open_synthetic(const qwen3_config *config, uint64_t seed, source **out, qwen3_error *err);
-qwen3_status source_open_checkpoint(const char *dir, const qwen3_config *config, source **out, qwen3_error *err);
+/* What every kind of source begins with: d lends its tensors. */
+source source_begin(const source_backend *backend, const declaration *d);
+
+/* *out is owned by the caller, who ends it with backend->close. */
+qwen3_status source_open_synthetic(uint64_t seed, const declaration *d, source **out, qwen3_error *err);
+qwen3_status source_open_checkpoint(const char *dir, const declaration *d, source **out, qwen3_error *err);
 
 #endif

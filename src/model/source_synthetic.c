@@ -1,12 +1,12 @@
 /* source_synthetic.c - seeded random weights without a file: every value is a function of its place, so any
  * rank can make any block of any tensor and all agree.
  *
- * A counter-based generator (base/random.h) hashes (seed, role, layer, row) to a key and (key, column / 4) to 64 bits,
- * which are four independent uniform numbers u0..u3 of 16 bits. Four columns get their sums with the signs of the rows
- * of a Hadamard matrix, which are uncorrelated and each distributed as the sum of four uniform numbers (Irwin-Hall),
- * close to normal: kurtosis 2.7, nothing beyond 3.46 standard deviations. The standard deviations are those that keep
- * activations of the published shapes near 1: matrices 0.7 / sqrt(cols), embeddings and head 0.05, norm weights 1 + 0.2
- * x. */
+ * A counter-based generator (base/random.h) hashes (seed, number of the tensor, row) to a key and (key, column / 4) to
+ * 64 bits, which are four independent uniform numbers u0..u3 of 16 bits. Four columns get their sums with the signs of
+ * the rows of a Hadamard matrix, which are uncorrelated and each distributed as the sum of four uniform numbers
+ * (Irwin-Hall), close to normal: kurtosis 2.7, nothing beyond 3.46 standard deviations. The standard deviations are
+ * those that keep activations of the published shapes near 1: matrices (and biases) 0.7 / sqrt(cols), embeddings and
+ * head 0.05, norm weights 1 + 0.2 x. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -28,14 +28,14 @@ typedef struct distribution {
 /* Four uniform integers on [-32768, 32767] each have variance (2^32 - 1) / 12. */
 #define SUM_VARIANCE ((4294967296.0 - 1) / 3)
 
-static distribution distribution_of(tensor_role role, int64_t cols)
+static distribution distribution_of(const tensor *t)
 {
     double unit = 1 / sqrt(SUM_VARIANCE);
-    if (tensor_is_vector(role))
+    if (t->kind == TENSOR_NORM)
         return (distribution){1.0f, (float)(0.2 * unit)};
-    if (role == TENSOR_EMBED || role == TENSOR_LM_HEAD)
+    if (t->kind == TENSOR_EMBEDDING || t->kind == TENSOR_HEAD)
         return (distribution){0.0f, (float)(0.05 * unit)};
-    return (distribution){0.0f, (float)(0.7 / sqrt((double)cols) * unit)};
+    return (distribution){0.0f, (float)(0.7 / sqrt((double)t->cols) * unit)};
 }
 
 /* The values of columns LANES * group .. LANES * group + LANES - 1. */
@@ -69,31 +69,26 @@ static void generate_row(uint64_t key, int64_t col0, int64_t cols, distribution 
     }
 }
 
-static void synthetic_block(const source *base, tensor_role role, int64_t layer, int64_t row0, int64_t rows,
-                            int64_t col0, int64_t cols, void *scratch, const void **data, qwen3_dtype *type,
-                            size_t *stride)
+static tensor_view synthetic_part(const source *base, const tensor_part *part, void *scratch)
 {
     const synthetic_source *s = (const synthetic_source *)base;
-    char name[TENSOR_NAME_MAX];
-    int64_t all_rows, all_cols;
-    tensor_describe(&base->config, role, layer, name, &all_rows, &all_cols);
-    distribution d = distribution_of(role, all_cols);
-    uint64_t tensor_key = mix64(mix64(s->seed + GOLDEN_GAMMA) + GOLDEN_GAMMA * (1 + tensor_index(role, layer)));
+    const tensor *t = &base->tensors[part->tensor];
+    const int64_t cols = range_size(part->cols);
+    distribution d = distribution_of(t);
+    uint64_t tensor_key = mix64(mix64(s->seed + GOLDEN_GAMMA) + GOLDEN_GAMMA * (1 + part->tensor));
     bf16 *out = scratch;
-    if (tensor_is_vector(role)) {
-        generate_row(mix64(tensor_key), row0, rows, d, out); /* along the vector, whose columns are one each */
+    if (tensor_is_vector(t->kind)) { /* along the vector, whose columns are one each */
+        generate_row(mix64(tensor_key), part->rows.begin, range_size(part->rows), d, out);
     } else {
-        for (int64_t row = 0; row < rows; row++)
-            generate_row(mix64(tensor_key + (uint64_t)(row0 + row) * GOLDEN_GAMMA), col0, cols, d, out + row * cols);
+        for (int64_t row = part->rows.begin; row < part->rows.end; row++, out += cols)
+            generate_row(mix64(tensor_key + (uint64_t)row * GOLDEN_GAMMA), part->cols.begin, cols, d, out);
     }
-    *data = scratch;
-    *type = QWEN3_DTYPE_BF16;
-    *stride = (size_t)cols;
+    return (tensor_view){scratch, QWEN3_DTYPE_BF16, (size_t)cols};
 }
 
-static const char *synthetic_stored_type(const source *base, tensor_role role, int64_t layer)
+static const char *synthetic_stored_type(const source *base, size_t number)
 {
-    (void)base, (void)role, (void)layer;
+    (void)base, (void)number;
     return "BF16";
 }
 
@@ -102,14 +97,14 @@ static void synthetic_close(source *base)
     free(base);
 }
 
-qwen3_status source_open_synthetic(const qwen3_config *config, uint64_t seed, source **out, qwen3_error *err)
+qwen3_status source_open_synthetic(uint64_t seed, const declaration *d, source **out, qwen3_error *err)
 {
-    static const source_backend backend = {synthetic_block, synthetic_stored_type, NULL, synthetic_close};
+    static const source_backend backend = {synthetic_part, synthetic_stored_type, NULL, synthetic_close};
     synthetic_source *s = malloc(sizeof *s);
     *out = NULL;
     if (!s)
         return fail(err, QWEN3_ERR_MEMORY, "synthetic model: no memory for %zu bytes", sizeof *s);
-    *s = (synthetic_source){{&backend, *config, {0}}, seed};
+    *s = (synthetic_source){source_begin(&backend, d), seed};
     *out = &s->base;
     return QWEN3_OK;
 }

@@ -1,8 +1,8 @@
-/* weights.c - cutting, converting and packing weights.
+/* weights.c - converting and packing weights.
  *
- * Every matrix is a stack of row ranges of tensors (q, k and v make one matrix). Memory lies near the thread that
- * first writes to it, so each thread packs the panels that it will read when a step has few rows, and only then helps
- * with what others have left. Ranks that share a copy divide it likewise.
+ * Every matrix is a stack of parts of tensors (q, k and v make one matrix). Memory lies near the thread that first
+ * writes to it, so each thread packs the panels that it will read when a step has few rows, and only then helps with
+ * what others have left. Ranks that share a copy divide it in the same way.
  */
 #include "model/weights.h"
 
@@ -10,24 +10,6 @@
 
 #include "base/memory.h"
 #include "base/team.h"
-
-weight_shard weights_shard(const qwen3_config *config, int grain, int grid_s, int grid_h, int s, int h)
-{
-    /* No panel is cut, nor a group of columns of `down`. */
-    return (weight_shard){
-        .heads = partition_heads(config->num_heads, config->num_kv_heads, grid_h, h),
-        .intermediate = partition(config->intermediate_size, grain, grid_h, h),
-        .vocabulary = partition(config->vocab_size, grain, (int64_t)grid_s * grid_h, (int64_t)s * grid_h + h),
-    };
-}
-
-int64_t weights_head_grain(const gemm_kernel *gemm, int64_t head_dim)
-{
-    int64_t grain = gemm->nr;
-    while (grain % head_dim != 0)
-        grain += gemm->nr;
-    return grain;
-}
 
 range weights_touched(int64_t n, int64_t grain, int64_t nr, int part, int parts, int thread, int threads)
 {
@@ -68,26 +50,14 @@ const void *matrix_at(const gemm_kernel *g, const matrix *w, size_t n, size_t k)
 
 /* ---- What is packed where ---------------------------------------------------------------------- */
 
-/* Consecutive rows of a packed matrix that come from one tensor. */
-typedef struct piece {
-    tensor_role role;
-    range rows, cols;
-} piece;
-
 /* A matrix to be packed. */
 typedef struct pack_job {
-    int64_t layer;
-    piece pieces[MATRIX_PIECES];
-    int n_pieces;
+    const matrix_declaration *from;
     size_t n, k;
-    int64_t grain;      /* ranks that share the copy divide its rows in multiples of this */
     size_t first_panel; /* over all jobs of the storage */
     size_t offset;      /* bytes into the storage */
-    bool own;           /* in `own` rather than `slice` */
     matrix *out;
 } pack_job;
-
-enum { JOBS_PER_LAYER = 5 };
 
 typedef struct pack_list {
     pack_job *jobs;
@@ -95,71 +65,51 @@ typedef struct pack_list {
     size_t bytes, panels;
 } pack_list;
 
-static void list_add(pack_list *list, const gemm_kernel *gemm, matrix *out, int64_t layer, int64_t grain,
-                     const piece *pieces, int n_pieces)
+static size_t declared_rows(const matrix_declaration *m)
 {
-    pack_job job = {.layer = layer, .grain = grain, .n_pieces = n_pieces, .out = out};
-    job.k = (size_t)range_size(pieces[0].cols);
-    for (int i = 0; i < n_pieces; i++) {
-        job.pieces[i] = pieces[i];
-        job.n += (size_t)range_size(pieces[i].rows);
-    }
-    job.first_panel = list->panels;
-    job.offset = list->bytes;
+    return parts_rows(m->parts, m->n_parts);
+}
+
+static size_t declared_cols(const matrix_declaration *m)
+{
+    return (size_t)range_size(m->parts[0].cols);
+}
+
+static size_t matrix_bytes(const gemm_kernel *gemm, const matrix_declaration *m)
+{
+    return round_up(gemm_packed_bytes(gemm, declared_rows(m), declared_cols(m)), CACHE_LINE);
+}
+
+static void list_add(pack_list *list, const gemm_kernel *gemm, const matrix_declaration *from, matrix *out)
+{
+    pack_job job = {from, declared_rows(from), declared_cols(from), list->panels, list->bytes, out};
     list->panels += (job.n + (size_t)gemm->nr - 1) / (size_t)gemm->nr;
-    list->bytes += round_up(gemm_packed_bytes(gemm, job.n, job.k), CACHE_LINE);
+    list->bytes += matrix_bytes(gemm, from);
     list->jobs[list->n_jobs++] = job;
 }
 
-static range scaled(range r, int64_t factor)
+/* The matrices of one of the two kinds of storage. list->jobs has room for all. */
+static void list_matrices(pack_list *list, const declaration *d, bool own, matrix *matrices)
 {
-    return (range){r.begin * factor, r.end * factor};
+    for (size_t i = 0; i < d->n_matrices; i++)
+        if (d->matrices[i].own == own)
+            list_add(list, d->gemm, &d->matrices[i], &matrices[i]);
 }
 
-/* The matrices of the layers. list->jobs has room for JOBS_PER_LAYER * num_layers; layers may be NULL. */
-static void list_layers(pack_list *list, const qwen3_config *c, const gemm_kernel *gemm, const weight_shard *shard,
-                        layer_weights *layers)
+static size_t vector_values(const declaration *d)
 {
-    range all_hidden = {0, c->hidden_size};
-    range q = scaled(shard->heads.heads, c->head_dim), kv = scaled(shard->heads.kv_heads, c->head_dim);
-    range inter = shard->intermediate;
-    int64_t heads = weights_head_grain(gemm, c->head_dim), grain = gemm_grain(gemm), nr = gemm->nr;
-    for (int64_t i = 0; i < c->num_layers; i++) {
-        layer_weights *l = layers ? &layers[i] : NULL;
-        list_add(list, gemm, l ? &l->qkv : NULL, i, heads,
-                 (piece[]){{TENSOR_Q, q, all_hidden}, {TENSOR_K, kv, all_hidden}, {TENSOR_V, kv, all_hidden}}, 3);
-        list_add(list, gemm, l ? &l->o : NULL, i, nr, &(piece){TENSOR_O, all_hidden, q}, 1);
-        list_add(list, gemm, l ? &l->gate : NULL, i, grain, &(piece){TENSOR_GATE, inter, all_hidden}, 1);
-        list_add(list, gemm, l ? &l->up : NULL, i, grain, &(piece){TENSOR_UP, inter, all_hidden}, 1);
-        list_add(list, gemm, l ? &l->down : NULL, i, nr, &(piece){TENSOR_DOWN, all_hidden, inter}, 1);
-    }
+    size_t n = 0;
+    for (size_t i = 0; i < d->n_vectors; i++)
+        n += parts_rows(d->vectors[i].parts, d->vectors[i].n_parts);
+    return n;
 }
 
-static void list_head(pack_list *list, const qwen3_config *c, const gemm_kernel *gemm, const weight_shard *shard,
-                      matrix *out)
+void weights_bytes(const declaration *d, size_t *slice_bytes, size_t *own_bytes)
 {
-    tensor_role role = c->tie_word_embeddings ? TENSOR_EMBED : TENSOR_LM_HEAD;
-    list_add(list, gemm, out, 0, gemm->nr, &(piece){role, shard->vocabulary, {0, c->hidden_size}}, 1);
-}
-
-/* Bytes of the norm vectors: two of hidden and two of head_dim a layer, one of hidden at the end. */
-static size_t norm_count(const qwen3_config *c)
-{
-    return (size_t)(c->num_layers * 2 * (c->hidden_size + c->head_dim) + c->hidden_size);
-}
-
-void weights_bytes(const qwen3_config *config, const gemm_kernel *gemm, const weight_shard *shard, size_t *slice_bytes,
-                   size_t *own_bytes)
-{
-    /* All layers are alike: count one. */
-    qwen3_config one = *config;
-    one.num_layers = 1;
-    pack_job jobs[JOBS_PER_LAYER];
-    pack_list layers = {.jobs = jobs}, head = {.jobs = jobs};
-    list_layers(&layers, &one, gemm, shard, NULL);
-    list_head(&head, &one, gemm, shard, NULL);
-    *slice_bytes = layers.bytes * (size_t)config->num_layers;
-    *own_bytes = head.bytes + norm_count(config) * sizeof(float);
+    *slice_bytes = 0;
+    *own_bytes = vector_values(d) * sizeof(float);
+    for (size_t i = 0; i < d->n_matrices; i++)
+        *(d->matrices[i].own ? own_bytes : slice_bytes) += matrix_bytes(d->gemm, &d->matrices[i]);
 }
 
 /* ---- Packing ----------------------------------------------------------------------------------- */
@@ -168,9 +118,9 @@ typedef struct packer {
     const source *src;
     const gemm_kernel *gemm;
     const pack_list *list;
-    unsigned char *base;
-    int part, parts; /* this rank, of those that share the copy */
-    float *scratch;  /* [threads][2][nr * max k] */
+    unsigned char *base; /* of the storage */
+    int part, parts;     /* this rank, of those that share the copy */
+    float *scratch;      /* [threads][2][nr * max k] */
     size_t scratch_floats;
     atomic_size_t *taken; /* [threads][jobs] panels of a thread's part that are taken */
     atomic_size_t bad;    /* lowest panel with a value that is not finite, + 1; 0 = none */
@@ -189,40 +139,29 @@ static const pack_job *job_of_panel(const pack_list *list, size_t panel)
     return &list->jobs[lo];
 }
 
-/* The rows [row, row + rows) of a job's matrix that lie in one tensor: the piece, and how many they are. */
-static const piece *piece_at(const pack_job *job, size_t row, size_t *first, size_t *rows)
+/* Of rows [row, row + rows) of a job's matrix the first ones, as far as they lie in one tensor. */
+static tensor_part part_at(const pack_job *job, size_t row, size_t rows)
 {
-    size_t begin = 0;
-    for (int i = 0; i < job->n_pieces; i++) {
-        size_t size = (size_t)range_size(job->pieces[i].rows);
-        if (row < begin + size) {
-            *first = (size_t)job->pieces[i].rows.begin + row - begin;
-            if (*rows > begin + size - row)
-                *rows = begin + size - row;
-            return &job->pieces[i];
-        }
-        begin += size;
-    }
-    return NULL;
+    int64_t from = (int64_t)row;
+    const tensor_part *p = job->from->parts;
+    for (; from >= range_size(p->rows); p++)
+        from -= range_size(p->rows);
+    tensor_part part = {p->tensor, {p->rows.begin + from, p->rows.begin + from + (int64_t)rows}, p->cols};
+    if (part.rows.end > p->rows.end)
+        part.rows.end = p->rows.end;
+    return part;
 }
 
 /* Rows that straddle tensors are brought together as f32 rows of length k. */
 static void gather_rows(const packer *p, const pack_job *job, size_t row, size_t rows, float *out, float *scratch)
 {
-    while (rows > 0) {
-        size_t first = 0, n = rows, stride;
-        const piece *part = piece_at(job, row, &first, &n);
-        const void *data;
-        qwen3_dtype type;
-        source_block(p->src, part->role, job->layer, (int64_t)first, (int64_t)n, part->cols.begin,
-                     range_size(part->cols), scratch, &data, &type, &stride);
+    for (size_t n; rows > 0; row += n, rows -= n) {
+        const tensor_part part = part_at(job, row, rows);
+        const tensor_view v = source_part(p->src, &part, scratch);
+        n = (size_t)range_size(part.rows);
         for (size_t r = 0; r < n; r++)
             for (size_t i = 0; i < job->k; i++)
-                out[r * job->k + i] = type == QWEN3_DTYPE_F32 ? ((const float *)data)[r * stride + i]
-                                                              : bf16_to_f32(((const bf16 *)data)[r * stride + i]);
-        out += n * job->k;
-        row += n;
-        rows -= n;
+                *out++ = view_value(&v, r * v.stride + i);
     }
 }
 
@@ -230,11 +169,11 @@ static void gather_rows(const packer *p, const pack_job *job, size_t row, size_t
 static void repack_panel(const packer *p, const pack_job *job, size_t row, size_t rows, void *dst)
 {
     memset(dst, 0, gemm_packed_bytes(p->gemm, (size_t)p->gemm->nr, job->k));
-    for (size_t at = 0, n, first; at < rows; at += n) {
-        n = rows - at;
-        const piece *part = piece_at(job, row + at, &first, &n);
-        const packed_part from = {source_packed(p->src, part->role, job->layer), first, n, (size_t)part->cols.begin,
-                                  job->k};
+    for (size_t at = 0, n; at < rows; at += n) {
+        const tensor_part part = part_at(job, row + at, rows - at);
+        n = (size_t)range_size(part.rows);
+        const packed_part from = {source_packed(p->src, part.tensor), (size_t)part.rows.begin, n,
+                                  (size_t)part.cols.begin, job->k};
         gemm_repack_rows(p->gemm, &from, dst, at);
     }
 }
@@ -249,15 +188,13 @@ static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float
         repack_panel(p, job, row, rows, dst);
         return true;
     }
-    size_t first = 0, n = rows;
-    const piece *part = piece_at(job, row, &first, &n);
-    matrix_rows from = {scratch, QWEN3_DTYPE_F32, job->k, rows, job->k};
-    if (n == rows)
-        source_block(p->src, part->role, job->layer, (int64_t)first, (int64_t)n, part->cols.begin,
-                     range_size(part->cols), scratch, &from.data, &from.type, &from.stride);
+    const tensor_part part = part_at(job, row, rows);
+    tensor_view v = {scratch, QWEN3_DTYPE_F32, job->k};
+    if ((size_t)range_size(part.rows) == rows)
+        v = source_part(p->src, &part, scratch);
     else
         gather_rows(p, job, row, rows, scratch, scratch + nr * job->k);
-    return gemm_pack_panel(p->gemm, &from, dst);
+    return gemm_pack_panel(p->gemm, &(matrix_rows){v.data, v.type, v.stride, rows, job->k}, dst);
 }
 
 /* Packs what nobody has taken yet of the part of thread `owner`. */
@@ -267,7 +204,7 @@ static void pack_part(packer *p, const team *t, int owner)
     for (size_t j = 0; j < p->list->n_jobs; j++) {
         const pack_job *job = &p->list->jobs[j];
         atomic_size_t *taken = &p->taken[(size_t)owner * p->list->n_jobs + j];
-        range part = weights_touched((int64_t)job->n, job->grain, p->gemm->nr, p->part, p->parts, owner, t->size);
+        range part = weights_touched((int64_t)job->n, job->from->grain, p->gemm->nr, p->part, p->parts, owner, t->size);
         for (size_t i; (i = (size_t)part.begin + atomic_fetch_add(taken, 1)) < (size_t)part.end;) {
             if (pack_panel(p, job, i, scratch))
                 continue;
@@ -285,137 +222,129 @@ static void pack_body(team *t, void *arg)
 }
 
 /* The lowest panel that could not be packed, as an error. */
-static qwen3_status fail_not_finite(const packer *p, const qwen3_config *config, qwen3_error *err)
+static qwen3_status fail_not_finite(const packer *p, qwen3_error *err)
 {
-    size_t panel = atomic_load(&p->bad) - 1, first = 0, rows = 1;
+    size_t panel = atomic_load(&p->bad) - 1;
     const pack_job *job = job_of_panel(p->list, panel);
-    const piece *part = piece_at(job, (panel - job->first_panel) * (size_t)p->gemm->nr, &first, &rows);
-    char name[TENSOR_NAME_MAX];
-    int64_t n, k;
-    tensor_describe(config, part->role, job->layer, name, &n, &k);
-    return fail(err, QWEN3_ERR_FORMAT, "tensor %s: NaN or infinite value near row %zu of %lld; expected finite weights",
-                name, first, (long long)n);
+    const tensor_part part = part_at(job, (panel - job->first_panel) * (size_t)p->gemm->nr, 1);
+    const tensor *stored = source_tensor(p->src, source_tensor(p->src, part.tensor)->same_as);
+    return fail(err, QWEN3_ERR_FORMAT,
+                "tensor %s: NaN or infinite value near row %lld of %lld; expected finite weights", stored->name,
+                (long long)part.rows.begin, (long long)stored->rows);
 }
 
-static qwen3_status pack_all(const source *src, const qwen3_config *config, const gemm_kernel *gemm,
-                             const pack_list *list, void *base, int part, int parts, int threads, qwen3_error *err)
+/* The jobs of p->list on all threads. */
+static qwen3_status pack_all(packer *p, int threads, qwen3_error *err)
 {
+    const pack_list *list = p->list;
     size_t max_k = 0;
     for (size_t i = 0; i < list->n_jobs; i++)
         max_k = list->jobs[i].k > max_k ? list->jobs[i].k : max_k;
-    packer p = {.src = src, .gemm = gemm, .list = list, .base = base, .part = part, .parts = parts};
-    p.scratch_floats = round_up(2 * (size_t)gemm->nr * max_k, CACHE_LINE / sizeof(float));
-    size_t scratch_bytes = p.scratch_floats * sizeof(float) * (size_t)threads;
+    p->scratch_floats = round_up(2 * (size_t)p->gemm->nr * max_k, CACHE_LINE / sizeof(float));
+    size_t scratch_bytes = p->scratch_floats * sizeof(float) * (size_t)threads;
     void *scratch;
     qwen3_status status = memory_alloc(&scratch, scratch_bytes, "scratch for packing weights", err);
-    p.taken = calloc((size_t)threads * list->n_jobs + 1, sizeof *p.taken);
-    if (!status && !p.taken)
+    p->taken = calloc((size_t)threads * list->n_jobs + 1, sizeof *p->taken);
+    if (!status && !p->taken)
         status = fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %d threads", threads);
     if (!status) {
-        p.scratch = scratch;
-        team_run(threads, pack_body, &p);
-        if (atomic_load(&p.bad))
-            status = fail_not_finite(&p, config, err);
+        p->scratch = scratch;
+        team_run(threads, pack_body, p);
+        if (atomic_load(&p->bad))
+            status = fail_not_finite(p, err);
     }
-    free(p.taken);
+    free(p->taken);
     memory_free(scratch, scratch_bytes);
     if (status)
         return status;
-    for (size_t i = 0; i < list->n_jobs; i++) {
-        const pack_job *job = &list->jobs[i];
-        const void *data = (const unsigned char *)base + job->offset;
-        *job->out = (matrix){job->n, job->k, 1, {{data, job->n, 0, 0, job->n, job->k}}};
-    }
+    for (const pack_job *job = list->jobs; job < list->jobs + list->n_jobs; job++)
+        *job->out = (matrix){job->n, job->k, 1, {{p->base + job->offset, job->n, 0, 0, job->n, job->k}}};
     return QWEN3_OK;
 }
 
-qwen3_status weights_pack_matrix(const source *src, const qwen3_config *config, const gemm_kernel *gemm,
-                                 tensor_role role, int64_t layer, void *dst, int threads, qwen3_error *err)
+qwen3_status weights_pack_matrix(const source *src, const gemm_kernel *gemm, size_t number, void *dst, int threads,
+                                 qwen3_error *err)
 {
-    char name[TENSOR_NAME_MAX];
-    int64_t rows, cols;
-    tensor_describe(config, role, layer, name, &rows, &cols);
+    const range rows = {0, source_tensor(src, number)->rows}, cols = {0, source_tensor(src, number)->cols};
+    const matrix_declaration whole = {.parts = {{number, rows, cols}}, .n_parts = 1, .grain = gemm->nr};
     pack_job job;
     pack_list list = {.jobs = &job};
     matrix ignored;
-    list_add(&list, gemm, &ignored, layer, gemm->nr, &(piece){role, {0, rows}, {0, cols}}, 1);
-    return pack_all(src, config, gemm, &list, dst, 0, 1, threads, err);
+    list_add(&list, gemm, &whole, &ignored);
+    packer p = {.src = src, .gemm = gemm, .list = &list, .base = dst, .parts = 1};
+    return pack_all(&p, threads, err);
 }
 
 /* ---- In place ---------------------------------------------------------------------------------- */
 
-static bool at_panels(range rows, int64_t head_dim, const gemm_kernel *gemm)
+/* Whether the parts of a matrix begin and end at panels; the last one may end with its tensor. */
+static bool at_panels(const source *src, const matrix_declaration *m, int64_t nr)
 {
-    return rows.begin * head_dim % gemm->nr == 0 && rows.end * head_dim % gemm->nr == 0;
+    for (int i = 0; i < m->n_parts; i++) {
+        const range rows = m->parts[i].rows;
+        const bool ends = i == m->n_parts - 1 && rows.end == source_tensor(src, m->parts[i].tensor)->rows;
+        if (range_size(rows) > 0 && (rows.begin % nr != 0 || (rows.end % nr != 0 && !ends)))
+            return false;
+    }
+    return true;
 }
 
-bool weights_mapped(const source *src, const qwen3_config *config, const gemm_kernel *gemm, const weight_shard *shard)
+bool weights_mapped(const source *src, const declaration *d)
 {
     const packed_format *f = source_format(src);
-    return f && f->nr == gemm->nr && at_panels(shard->heads.heads, config->head_dim, gemm) &&
-           at_panels(shard->heads.kv_heads, config->head_dim, gemm);
+    bool mapped = f && f->nr == d->gemm->nr;
+    for (size_t i = 0; mapped && i < d->n_matrices; i++)
+        mapped = at_panels(src, &d->matrices[i], f->nr);
+    return mapped;
 }
 
-static void map_all(const source *src, const qwen3_config *config, const pack_list *list)
+static void map_all(const source *src, const declaration *d, matrix *matrices)
 {
-    for (const pack_job *job = list->jobs; job < list->jobs + list->n_jobs; job++) {
-        *job->out = (matrix){.n = job->n, .k = job->k, .n_pieces = job->n_pieces};
-        for (int i = 0; i < job->n_pieces; i++) {
-            const piece *p = &job->pieces[i];
-            packed_matrix from = source_packed(src, p->role, job->layer);
-            char name[TENSOR_NAME_MAX];
-            int64_t rows, cols;
-            tensor_describe(config, p->role, job->layer, name, &rows, &cols);
-            job->out->pieces[i] = (matrix_piece){
-                from.data,   (size_t)range_size(p->rows), (size_t)p->rows.begin, (size_t)p->cols.begin, (size_t)rows,
-                (size_t)cols};
+    for (size_t i = 0; i < d->n_matrices; i++) {
+        const matrix_declaration *m = &d->matrices[i];
+        matrices[i] = (matrix){.n = declared_rows(m), .k = declared_cols(m), .n_pieces = m->n_parts};
+        for (int j = 0; j < m->n_parts; j++) {
+            const tensor_part *p = &m->parts[j];
+            const tensor *whole = source_tensor(src, p->tensor);
+            matrices[i].pieces[j] = (matrix_piece){.data = source_packed(src, p->tensor).data,
+                                                   .rows = (size_t)range_size(p->rows),
+                                                   .n0 = (size_t)p->rows.begin,
+                                                   .k0 = (size_t)p->cols.begin,
+                                                   .whole_n = (size_t)whole->rows,
+                                                   .whole_k = (size_t)whole->cols};
         }
     }
 }
 
-/* ---- Norm vectors ------------------------------------------------------------------------------ */
+/* ---- Vectors ----------------------------------------------------------------------------------- */
 
-static qwen3_status load_norm(const source *src, const qwen3_config *config, tensor_role role, int64_t layer,
-                              void *scratch, float **at, const float **out, qwen3_error *err)
+static qwen3_status load_part(const source *src, const tensor_part *part, void *scratch, float *out, qwen3_error *err)
 {
-    char name[TENSOR_NAME_MAX];
-    int64_t n, cols;
-    tensor_describe(config, role, layer, name, &n, &cols);
-    float *v = *at;
-    const void *data;
-    qwen3_dtype type;
-    size_t stride;
-    source_block(src, role, layer, 0, n, 0, 1, scratch, &data, &type, &stride);
-    for (int64_t i = 0; i < n; i++) {
-        size_t at_i = (size_t)i * stride;
-        v[i] = type == QWEN3_DTYPE_F32 ? ((const float *)data)[at_i] : bf16_to_f32(((const bf16 *)data)[at_i]);
-        if (!isfinite(v[i]))
+    const tensor_view v = source_part(src, part, scratch);
+    for (size_t i = 0; i < (size_t)range_size(part->rows); i++) {
+        out[i] = view_value(&v, i * v.stride);
+        if (!isfinite(out[i]))
             return fail(err, QWEN3_ERR_FORMAT, "tensor %s: NaN or infinite value at %lld; expected finite weights",
-                        name, (long long)i);
+                        source_tensor(src, part->tensor)->name, (long long)part->rows.begin + (long long)i);
     }
-    *out = v;
-    *at = v + n;
     return QWEN3_OK;
 }
 
-static qwen3_status load_norms(weights *w, const source *src, const qwen3_config *config, float *at, qwen3_error *err)
+/* All vectors, one after the other, to `at`. */
+static qwen3_status load_vectors(weights *w, const source *src, const declaration *d, float *at, qwen3_error *err)
 {
-    int64_t longest = config->hidden_size > config->head_dim ? config->hidden_size : config->head_dim;
-    void *scratch = malloc((size_t)longest * sizeof(float));
+    const size_t values = vector_values(d);
+    float *scratch = malloc(values * sizeof *scratch + 1);
     if (!scratch)
-        return fail(err, QWEN3_ERR_MEMORY, "no memory for a vector of %lld values", (long long)longest);
-    qwen3_status status = load_norm(src, config, TENSOR_FINAL_NORM, 0, scratch, &at, &w->final_norm, err);
-    for (int64_t i = 0; i < config->num_layers && !status; i++) {
-        layer_weights *l = &w->layers[i];
-        const struct {
-            tensor_role role;
-            const float **out;
-        } norms[] = {{TENSOR_INPUT_NORM, &l->input_norm},
-                     {TENSOR_POST_NORM, &l->post_norm},
-                     {TENSOR_Q_NORM, &l->q_norm},
-                     {TENSOR_K_NORM, &l->k_norm}};
-        for (size_t j = 0; j < sizeof norms / sizeof *norms && !status; j++)
-            status = load_norm(src, config, norms[j].role, i, scratch, &at, norms[j].out, err);
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for vectors of %zu values", values);
+    qwen3_status status = QWEN3_OK;
+    for (size_t i = 0; i < d->n_vectors; i++) {
+        const vector_declaration *vector = &d->vectors[i];
+        w->vectors[i] = at;
+        for (int j = 0; j < vector->n_parts && !status; j++) {
+            status = load_part(src, &vector->parts[j], scratch, at, err);
+            at += range_size(vector->parts[j].rows);
+        }
     }
     free(scratch);
     return status;
@@ -437,49 +366,67 @@ static qwen3_status allocate_slice(weights *w, comm *share, qwen3_error *err)
     return memory_alloc(&w->slice, w->slice_bytes, "packed weights", err);
 }
 
-/* The matrices: mapped or packed. Collective over share. */
-static qwen3_status load_matrices(weights *w, const source *src, const qwen3_config *config, comm *share,
-                                  const pack_list *head, const pack_list *layers, int threads, qwen3_error *err)
+static qwen3_status pack_both(weights *w, const source *src, const declaration *d, comm *share, int threads,
+                              qwen3_error *err)
 {
-    if (w->mapped) {
-        map_all(src, config, head);
-        map_all(src, config, layers);
-        return QWEN3_OK;
+    pack_list own = {.jobs = calloc(d->n_matrices, sizeof(pack_job))};
+    pack_list slice = {.jobs = calloc(d->n_matrices, sizeof(pack_job))};
+    qwen3_status status = QWEN3_OK;
+    if (own.jobs && slice.jobs) {
+        list_matrices(&own, d, true, w->matrices);
+        list_matrices(&slice, d, false, w->matrices);
+        packer p = {.src = src, .gemm = w->gemm, .list = &own, .base = w->own, .parts = 1};
+        status = pack_all(&p, threads, err);
+        p = (packer){.src = src, .gemm = w->gemm, .list = &slice, .base = w->slice};
+        p.part = w->shared ? comm_rank(share) : 0;
+        p.parts = w->shared ? comm_size(share) : 1;
+        if (!status)
+            status = pack_all(&p, threads, err);
+    } else {
+        status = fail(err, QWEN3_ERR_MEMORY, "no memory for a list of %zu matrices", d->n_matrices);
     }
-    qwen3_status status = pack_all(src, config, w->gemm, head, w->own, 0, 1, threads, err);
-    int part = w->shared ? comm_rank(share) : 0, parts = w->shared ? comm_size(share) : 1;
-    return status ? status : pack_all(src, config, w->gemm, layers, w->slice, part, parts, threads, err);
+    free(own.jobs);
+    free(slice.jobs);
+    return status;
 }
 
-qwen3_status weights_load(weights *w, const source *src, const qwen3_config *config, const gemm_kernel *gemm,
-                          const weight_shard *shard, comm *share, int threads, qwen3_error *err)
+/* Tables of matrices, vectors and blocks, still empty. */
+static qwen3_status make_tables(weights *w, const declaration *d, qwen3_error *err)
 {
-    *w = (weights){.gemm = gemm, .mapped = weights_mapped(src, config, gemm, shard)};
-    weights_bytes(config, gemm, shard, &w->slice_bytes, &w->own_bytes);
-    w->layers = calloc((size_t)config->num_layers, sizeof *w->layers);
-    pack_job head_job;
-    pack_list layers = {.jobs = calloc((size_t)config->num_layers * JOBS_PER_LAYER, sizeof(pack_job))};
-    pack_list head = {.jobs = &head_job};
-    qwen3_status status = QWEN3_OK;
-    if (!w->layers || !layers.jobs)
-        status = fail(err, QWEN3_ERR_MEMORY, "no memory for the table of %lld layers", (long long)config->num_layers);
+    const size_t blocks = (size_t)d->config->num_layers * LAYER_BLOCKS;
+    w->n_matrices = d->n_matrices;
+    w->matrices = calloc(d->n_matrices, sizeof *w->matrices);
+    w->vectors = calloc(d->n_vectors, sizeof *w->vectors);
+    w->blocks = calloc(blocks, sizeof *w->blocks);
+    if (!w->matrices || !w->vectors || !w->blocks)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for the table of %zu matrices", d->n_matrices);
+    for (size_t i = 0; i < blocks; i++)
+        w->blocks[i] = (block_weights){w->matrices + d->blocks[i].matrix, w->vectors + d->blocks[i].vector};
+    return QWEN3_OK;
+}
+
+qwen3_status weights_load(weights *w, const source *src, const declaration *d, comm *share, int threads,
+                          qwen3_error *err)
+{
+    *w = (weights){.gemm = d->gemm, .mapped = weights_mapped(src, d)};
+    weights_bytes(d, &w->slice_bytes, &w->own_bytes);
+    const size_t vector_bytes = vector_values(d) * sizeof(float);
+    w->allocated = w->mapped ? vector_bytes : w->own_bytes;
+    qwen3_status status = make_tables(w, d, err);
     /* The allocation is collective over share: no early return before it. */
     qwen3_status allocated = w->mapped ? QWEN3_OK : allocate_slice(w, share, err);
     if (!status)
         status = allocated;
-    if (!status) {
-        list_head(&head, config, gemm, shard, &w->head);
-        list_layers(&layers, config, gemm, shard, w->layers);
-        w->allocated = w->own_bytes - (w->mapped ? head.bytes : 0);
+    if (!status)
         status = memory_alloc(&w->own, w->allocated, "packed output head", err);
-    }
     if (!status)
-        status = load_norms(w, src, config, (float *)((char *)w->own + w->allocated) - norm_count(config), err);
-    if (!status)
-        status = load_matrices(w, src, config, share, &head, &layers, threads, err);
+        status = load_vectors(w, src, d, (float *)((char *)w->own + w->allocated - vector_bytes), err);
+    if (!status && w->mapped)
+        map_all(src, d, w->matrices);
+    else if (!status)
+        status = pack_both(w, src, d, share, threads, err);
     if (w->shared)
         comm_shared_sync(share, w->segment);
-    free(layers.jobs);
     return status;
 }
 
@@ -490,6 +437,8 @@ void weights_free(weights *w)
     else if (!w->mapped)
         memory_free(w->slice, w->slice_bytes);
     memory_free(w->own, w->allocated);
-    free(w->layers);
+    free(w->matrices);
+    free(w->vectors);
+    free(w->blocks);
     *w = (weights){0};
 }

@@ -12,9 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "blocks/architectures.h"
 #include "check.h"
 #include "kernels/kernels.h"
-#include "model/source.h"
 
 /* ---- Checkpoints ------------------------------------------------------------------------------- */
 
@@ -34,7 +34,9 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 static qwen3_config config_of(const shape *s)
 {
-    return (qwen3_config){.vocab_size = s->vocab,
+    return (qwen3_config){.architecture = "qwen3",
+                          .qk_norm = true,
+                          .vocab_size = s->vocab,
                           .hidden_size = s->hidden,
                           .intermediate_size = s->inter,
                           .num_layers = s->layers,
@@ -42,24 +44,6 @@ static qwen3_config config_of(const shape *s)
                           .num_kv_heads = s->kv_heads,
                           .head_dim = s->head_dim,
                           .tie_word_embeddings = s->tied};
-}
-
-typedef struct tensor_list {
-    char name[96];
-    int64_t rows, cols;
-} tensor_list;
-
-static size_t list_tensors(const shape *s, tensor_list *list)
-{
-    qwen3_config c = config_of(s);
-    size_t n = 0;
-    for (int role = TENSOR_EMBED; role < TENSOR_ROLES; role++) {
-        if (role == TENSOR_LM_HEAD && s->tied)
-            continue;
-        for (int i = 0; i < (role < TENSOR_INPUT_NORM ? 1 : s->layers); i++, n++)
-            tensor_describe(&c, (tensor_role)role, i, list[n].name, &list[n].rows, &list[n].cols);
-    }
-    return n;
 }
 
 static void write_config(const char *dir, const shape *s)
@@ -82,21 +66,27 @@ static void write_config(const char *dir, const shape *s)
 
 static void write_tensors(const char *dir, const shape *s, uint64_t seed)
 {
-    tensor_list list[64];
-    size_t n = list_tensors(s, list), offset = 0;
+    const qwen3_config config = config_of(s);
+    declaration d;
+    if (model_declare(&config, (grid_place){1, 1, 0, 0}, NULL, &d, NULL))
+        return;
+    size_t offset = 0;
     char path[512];
     static char header[1 << 16];
     size_t length = (size_t)snprintf(header, sizeof header, "{");
-    for (size_t i = 0; i < n; i++) {
-        size_t bytes = (size_t)(list[i].rows * list[i].cols) * 2;
+    for (size_t i = 0; i < d.n_tensors; i++) {
+        const tensor *t = &d.tensors[i];
+        if (t->same_as != i)
+            continue;
+        size_t bytes = (size_t)(t->rows * t->cols) * 2;
         char dims[64];
-        if (list[i].cols == 1)
-            snprintf(dims, sizeof dims, "%lld", (long long)list[i].rows);
+        if (t->cols == 1)
+            snprintf(dims, sizeof dims, "%lld", (long long)t->rows);
         else
-            snprintf(dims, sizeof dims, "%lld,%lld", (long long)list[i].rows, (long long)list[i].cols);
+            snprintf(dims, sizeof dims, "%lld,%lld", (long long)t->rows, (long long)t->cols);
         length += (size_t)snprintf(header + length, sizeof header - length,
                                    "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
-                                   i ? "," : "", list[i].name, dims, offset, offset + bytes);
+                                   i ? "," : "", t->name, dims, offset, offset + bytes);
         offset += bytes;
     }
     header[length++] = '}';
@@ -109,13 +99,14 @@ static void write_tensors(const char *dir, const shape *s, uint64_t seed)
     uint64_t header_bytes = length;
     fwrite(&header_bytes, sizeof header_bytes, 1, f);
     fwrite(header, 1, length, f);
-    for (size_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < list[i].rows * list[i].cols; j++) {
-            float u = check_random_float(&seed) * 1.7f;
-            bf16 value = f32_to_bf16(list[i].cols == 1 ? 1.0f + 0.2f * u : 0.8f * u / sqrtf((float)list[i].cols));
+    for (size_t i = 0; i < d.n_tensors; i++)
+        for (int64_t j = 0; d.tensors[i].same_as == i && j < d.tensors[i].rows * d.tensors[i].cols; j++) {
+            float u = check_random_float(&seed) * 1.7f, cols = (float)d.tensors[i].cols;
+            bf16 value = f32_to_bf16(cols == 1 ? 1.0f + 0.2f * u : 0.8f * u / sqrtf(cols));
             fwrite(&value, sizeof value, 1, f);
         }
     fclose(f);
+    declaration_free(&d);
 }
 
 static void remove_checkpoint(const char *dir)

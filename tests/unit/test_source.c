@@ -4,38 +4,51 @@
 
 #include <math.h>
 
+#include "blocks/architectures.h"
 #include "model/config.h"
-#include "model/source.h"
 
-/* Values of a block as f32, whatever its type. */
-static void block_values(const source *s, tensor_role role, int64_t layer, int64_t row0, int64_t rows, int64_t col0,
-                         int64_t cols, float *out)
+static size_t number_of(const source *s, const char *name)
 {
-    const void *data;
-    qwen3_dtype type;
-    size_t stride;
-    float *scratch = malloc((size_t)(rows * cols) * sizeof *scratch);
+    for (size_t i = 0; i < source_tensors(s); i++)
+        if (strcmp(source_tensor(s, i)->name, name) == 0)
+            return i;
+    fail_msg("no tensor %s", name);
+    return 0;
+}
+
+static tensor_part part_of(size_t number, int64_t row0, int64_t rows, int64_t col0, int64_t cols)
+{
+    return (tensor_part){number, {row0, row0 + rows}, {col0, col0 + cols}};
+}
+
+static tensor_part whole_of(const source *s, size_t number)
+{
+    const tensor *t = source_tensor(s, number);
+    return part_of(number, 0, t->rows, 0, t->cols);
+}
+
+/* Values of a part as f32, whatever its type. */
+static void part_values(const source *s, tensor_part part, float *out)
+{
+    const size_t rows = (size_t)range_size(part.rows), cols = (size_t)range_size(part.cols);
+    float *scratch = malloc(rows * cols * sizeof *scratch);
     assert_non_null(scratch);
-    source_block(s, role, layer, row0, rows, col0, cols, scratch, &data, &type, &stride);
-    assert_int_equal((uintptr_t)data % dtype_size(type), 0);
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < cols; c++) {
-            size_t at = (size_t)r * stride + (size_t)c;
-            out[r * cols + c] =
-                type == QWEN3_DTYPE_BF16 ? bf16_to_f32(((const bf16 *)data)[at]) : ((const float *)data)[at];
-        }
+    const tensor_view v = source_part(s, &part, scratch);
+    assert_int_equal((uintptr_t)v.data % dtype_size(v.type), 0);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++)
+            out[r * cols + c] = view_value(&v, r * v.stride + c);
     free(scratch);
 }
 
-/* Random blocks of a tensor equal the same parts of the whole. */
-static void check_blocks(const source *s, const qwen3_config *config, tensor_role role, int64_t layer, uint64_t *random)
+/* Random parts of a tensor equal the same parts of the whole. */
+static void check_parts(const source *s, size_t number, uint64_t *random)
 {
-    char name[TENSOR_NAME_MAX];
-    int64_t rows, cols;
-    tensor_describe(config, role, layer, name, &rows, &cols);
+    const char *name = source_tensor(s, number)->name;
+    const int64_t rows = source_tensor(s, number)->rows, cols = source_tensor(s, number)->cols;
     float *whole = malloc((size_t)(rows * cols) * sizeof *whole);
     assert_non_null(whole);
-    block_values(s, role, layer, 0, rows, 0, cols, whole);
+    part_values(s, whole_of(s, number), whole);
     for (int i = 0; i < 30; i++) {
         int64_t row0 = (int64_t)(test_random(random) % (uint64_t)rows);
         int64_t col0 = (int64_t)(test_random(random) % (uint64_t)cols);
@@ -45,11 +58,11 @@ static void check_blocks(const source *s, const qwen3_config *config, tensor_rol
         m = i % 3 == 0 && m > 3 ? 1 + m % 3 : m; /* narrower than a group of the generator, too */
         float *part = malloc((size_t)(n * m) * sizeof *part);
         assert_non_null(part);
-        block_values(s, role, layer, row0, n, col0, m, part);
+        part_values(s, part_of(number, row0, n, col0, m), part);
         for (int64_t r = 0; r < n; r++)
             for (int64_t c = 0; c < m; c++)
                 if (part[r * m + c] != whole[(row0 + r) * cols + col0 + c])
-                    fail_msg("%s: value (%d, %d) of the block at (%d, %d) differs from the whole", name, (int)r, (int)c,
+                    fail_msg("%s: value (%d, %d) of the part at (%d, %d) differs from the whole", name, (int)r, (int)c,
                              (int)row0, (int)col0);
         free(part);
     }
@@ -58,22 +71,22 @@ static void check_blocks(const source *s, const qwen3_config *config, tensor_rol
 
 /* ---- Synthetic --------------------------------------------------------------------------------- */
 
-static source *open_synthetic(const char *spec, uint64_t seed, qwen3_config *config)
+static source *open_synthetic(const char *spec, uint64_t seed)
 {
     source *s;
+    qwen3_config config;
     qwen3_error err = {0};
-    assert_int_equal(source_open(spec, seed, &s, config, &err), QWEN3_OK);
+    assert_int_equal(model_source_open(spec, seed, &s, &config, &err), QWEN3_OK);
     return s;
 }
 
-static void test_synthetic_blocks(void **state)
+static void test_synthetic_parts(void **state)
 {
     (void)state;
-    qwen3_config config;
     uint64_t random = test_seed();
-    source *s = open_synthetic("synthetic:tiny", 5, &config);
-    for (tensor_role role = 0; role < TENSOR_ROLES; role++)
-        check_blocks(s, &config, role, 1, &random);
+    source *s = open_synthetic("synthetic:tiny", 5);
+    for (size_t i = 0; i < source_tensors(s); i++)
+        check_parts(s, i, &random);
     source_close(s);
 }
 
@@ -83,24 +96,24 @@ static void test_synthetic_distribution(void **state)
 {
     (void)state;
     static const struct {
-        tensor_role role;
+        const char *name;
         double mean, deviation; /* the latter times sqrt(cols) where scaled */
         bool scaled;
-    } cases[] = {{TENSOR_EMBED, 0, 0.05, false},     {TENSOR_LM_HEAD, 0, 0.05, false},
-                 {TENSOR_FINAL_NORM, 1, 0.2, false}, {TENSOR_POST_NORM, 1, 0.2, false},
-                 {TENSOR_Q, 0, 0.7, true},           {TENSOR_O, 0, 0.7, true},
-                 {TENSOR_DOWN, 0, 0.7, true}};
-    qwen3_config config;
-    source *s = open_synthetic("synthetic:8B", 1, &config);
+    } cases[] = {{"model.embed_tokens.weight", 0, 0.05, false},
+                 {"lm_head.weight", 0, 0.05, false},
+                 {"model.norm.weight", 1, 0.2, false},
+                 {"model.layers.3.post_attention_layernorm.weight", 1, 0.2, false},
+                 {"model.layers.3.self_attn.q_proj.weight", 0, 0.7, true},
+                 {"model.layers.3.self_attn.o_proj.weight", 0, 0.7, true},
+                 {"model.layers.3.mlp.down_proj.weight", 0, 0.7, true}};
+    source *s = open_synthetic("synthetic:8B", 1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char name[TENSOR_NAME_MAX];
-        int64_t rows, cols;
-        tensor_describe(&config, cases[i].role, 3, name, &rows, &cols);
-        rows = cols == 1 ? rows : 64;
+        const size_t number = number_of(s, cases[i].name);
+        const int64_t cols = source_tensor(s, number)->cols, rows = cols == 1 ? source_tensor(s, number)->rows : 64;
         size_t n = (size_t)(rows * cols);
         float *values = malloc(n * sizeof *values);
         assert_non_null(values);
-        block_values(s, cases[i].role, 3, 0, rows, 0, cols, values);
+        part_values(s, part_of(number, 0, rows, 0, cols), values);
         double sum = 0, square = 0, fourth = 0, neighbour = 0, previous = 0;
         for (size_t v = 0; v < n; v++) {
             double x = values[v] - cases[i].mean;
@@ -115,32 +128,35 @@ static void test_synthetic_distribution(void **state)
         if (fabs(sum / (double)n) > tolerance * deviation || fabs(sqrt(variance) / deviation - 1) > tolerance ||
             fabs(fourth / (double)n / (variance * variance) - 2.7) > 4 * tolerance ||
             fabs(neighbour / square) > tolerance)
-            fail_msg("%s: mean %g, deviation %g, kurtosis %g, correlation %g", name, sum / (double)n, sqrt(variance),
-                     fourth / (double)n / (variance * variance), neighbour / square);
+            fail_msg("%s: mean %g, deviation %g, kurtosis %g, correlation %g", cases[i].name, sum / (double)n,
+                     sqrt(variance), fourth / (double)n / (variance * variance), neighbour / square);
         free(values);
     }
     source_close(s);
 }
 
-/* Any two of (seed, role, layer, row) give unrelated rows; the same place the same values. */
+/* Any two of (seed, tensor, row) give unrelated rows; the same place the same values. */
 static void test_synthetic_identity(void **state)
 {
     (void)state;
     enum { WIDTH = 64, ROWS = 5 };
     const struct {
         uint64_t seed;
-        tensor_role role;
-        int64_t layer, row;
-    } places[ROWS] = {
-        {1, TENSOR_Q, 0, 0}, {2, TENSOR_Q, 0, 0}, {1, TENSOR_K, 0, 0}, {1, TENSOR_Q, 1, 0}, {1, TENSOR_Q, 0, 1}};
+        const char *name;
+        int64_t row;
+    } places[ROWS] = {{1, "model.layers.0.self_attn.q_proj.weight", 0},
+                      {2, "model.layers.0.self_attn.q_proj.weight", 0},
+                      {1, "model.layers.0.self_attn.k_proj.weight", 0},
+                      {1, "model.layers.1.self_attn.q_proj.weight", 0},
+                      {1, "model.layers.0.self_attn.q_proj.weight", 1}};
     float rows[ROWS][WIDTH], again[WIDTH];
-    qwen3_config config;
     for (size_t i = 0; i < ROWS; i++) {
-        source *s = open_synthetic("synthetic:tiny", places[i].seed, &config);
-        block_values(s, places[i].role, places[i].layer, places[i].row, 1, 0, WIDTH, rows[i]);
+        source *s = open_synthetic("synthetic:tiny", places[i].seed);
+        const tensor_part row = part_of(number_of(s, places[i].name), places[i].row, 1, 0, WIDTH);
+        part_values(s, row, rows[i]);
         source_close(s);
-        s = open_synthetic("synthetic:tiny", places[i].seed, &config);
-        block_values(s, places[i].role, places[i].layer, places[i].row, 1, 0, WIDTH, again);
+        s = open_synthetic("synthetic:tiny", places[i].seed);
+        part_values(s, row, again);
         source_close(s);
         assert_memory_equal(rows[i], again, sizeof again);
         for (size_t other = 0; other < i; other++)
@@ -163,24 +179,22 @@ static void test_synthetic_golden(void **state)
                                             {0xbb9d, 0x3de3, 0xbd01, 0xbd41, 0xbd57},
                                             {0x3f48, 0x3f99, 0x3fa2, 0x3f2e, 0x3f9f}};
     const struct {
-        tensor_role role;
-        int64_t layer, row, col;
-    } places[3] = {{TENSOR_EMBED, 0, 511, 59}, {TENSOR_DOWN, 2, 7, 0}, {TENSOR_FINAL_NORM, 0, 3, 0}};
-    qwen3_config config;
-    source *s = open_synthetic("synthetic:tiny", 42, &config);
+        const char *name;
+        int64_t row, col;
+    } places[3] = {{"model.embed_tokens.weight", 511, 59},
+                   {"model.layers.2.mlp.down_proj.weight", 7, 0},
+                   {"model.norm.weight", 3, 0}};
+    source *s = open_synthetic("synthetic:tiny", 42);
     for (size_t i = 0; i < 3; i++) {
         bf16 scratch[16];
-        const void *data;
-        qwen3_dtype type;
-        size_t stride;
-        bool vector = places[i].role == TENSOR_FINAL_NORM;
-        source_block(s, places[i].role, places[i].layer, places[i].row, vector ? 5 : 1, places[i].col, vector ? 1 : 5,
-                     scratch, &data, &type, &stride);
-        assert_int_equal(type, QWEN3_DTYPE_BF16);
+        const size_t number = number_of(s, places[i].name);
+        const bool vector = tensor_is_vector(source_tensor(s, number)->kind);
+        const tensor_part part = part_of(number, places[i].row, vector ? 5 : 1, places[i].col, vector ? 1 : 5);
+        const bf16 *data = source_part(s, &part, scratch).data;
+        assert_int_equal(source_part(s, &part, scratch).type, QWEN3_DTYPE_BF16);
         for (size_t v = 0; v < 5; v++)
-            if (((const bf16 *)data)[v] != expected[i][v])
-                fail_msg("place %zu, value %zu: got 0x%04x, expected 0x%04x", i, v, ((const bf16 *)data)[v],
-                         expected[i][v]);
+            if (data[v] != expected[i][v])
+                fail_msg("place %zu, value %zu: got 0x%04x, expected 0x%04x", i, v, data[v], expected[i][v]);
     }
     source_close(s);
 }
@@ -188,18 +202,17 @@ static void test_synthetic_golden(void **state)
 static void test_tied_head(void **state)
 {
     (void)state;
-    qwen3_config config;
     float embed[128], head[128];
-    source *s = open_synthetic("synthetic:tiny", 9, &config);
-    block_values(s, TENSOR_EMBED, 0, 3, 2, 0, 64, embed);
-    block_values(s, TENSOR_LM_HEAD, 0, 3, 2, 0, 64, head);
+    source *s = open_synthetic("synthetic:tiny", 9);
+    part_values(s, part_of(number_of(s, "model.embed_tokens.weight"), 3, 2, 0, 64), embed);
+    part_values(s, part_of(number_of(s, "lm_head.weight"), 3, 2, 0, 64), head);
     assert_memory_equal(embed, head, sizeof embed);
-    assert_string_equal(source_stored_type(s, TENSOR_LM_HEAD, 0), "");
-    assert_string_equal(source_stored_type(s, TENSOR_EMBED, 0), "BF16");
+    assert_string_equal(source_stored_type(s, number_of(s, "lm_head.weight")), "");
+    assert_string_equal(source_stored_type(s, number_of(s, "model.embed_tokens.weight")), "BF16");
     source_close(s);
-    s = open_synthetic("synthetic:8B", 9, &config);
-    block_values(s, TENSOR_EMBED, 0, 3, 1, 0, 128, embed);
-    block_values(s, TENSOR_LM_HEAD, 0, 3, 1, 0, 128, head);
+    s = open_synthetic("synthetic:8B", 9);
+    part_values(s, part_of(number_of(s, "model.embed_tokens.weight"), 3, 1, 0, 128), embed);
+    part_values(s, part_of(number_of(s, "lm_head.weight"), 3, 1, 0, 128), head);
     assert_memory_not_equal(embed, head, sizeof embed);
     source_close(s);
 }
@@ -232,33 +245,24 @@ static json_t *shape_of(int64_t rows, int64_t cols)
     return cols == 1 ? json_pack("[I]", (json_int_t)rows) : json_pack("[I, I]", (json_int_t)rows, (json_int_t)cols);
 }
 
-/* The inverse of tensor_index. */
-static tensor_role role_at(size_t index, int64_t *layer)
-{
-    const size_t once = TENSOR_INPUT_NORM, per_layer = TENSOR_ROLES - TENSOR_INPUT_NORM;
-    *layer = index < once ? 0 : (int64_t)((index - once) / per_layer);
-    return (tensor_role)(index < once ? index : once + (index - once) % per_layer);
-}
-
-/* Tensors of type i % 3 in turn, with random bits that stand for finite numbers. */
+/* Tensors of type i % 3 in turn, with random bits that are finite numbers. */
 static draft draft_all(const qwen3_config *config, uint64_t *random)
 {
     static const char *const types[] = {"BF16", "F32", "F16"};
     draft d = {json_object(), NULL, 0};
-    for (size_t i = 0; i < tensor_count(config); i++) {
-        int64_t layer, rows, cols;
-        tensor_role role = role_at(i, &layer);
-        char name[TENSOR_NAME_MAX];
-        assert_int_equal(tensor_index(role, layer), i);
-        tensor_describe(config, role, layer, name, &rows, &cols);
-        size_t bytes = (size_t)(rows * cols) * (i % 3 == 1 ? 4 : 2);
+    declaration declared;
+    assert_int_equal(model_declare(config, (grid_place){1, 1, 0, 0}, NULL, &declared, NULL), QWEN3_OK);
+    for (size_t i = 0; i < declared.n_tensors; i++) {
+        const tensor *t = &declared.tensors[i];
+        size_t bytes = (size_t)(t->rows * t->cols) * (i % 3 == 1 ? 4 : 2);
         unsigned char *data = malloc(bytes);
         assert_non_null(data);
         for (size_t b = 0; b < bytes; b++)
             data[b] = (unsigned char)test_random(random) & (b % 2 ? 0xbb : 0xff); /* no exponent of all ones */
-        draft_add(&d, name, types[i % 3], shape_of(rows, cols), data, bytes);
+        draft_add(&d, t->name, types[i % 3], shape_of(t->rows, t->cols), data, bytes);
         free(data);
     }
+    declaration_free(&declared);
     return d;
 }
 
@@ -282,7 +286,9 @@ static void draft_free(draft *d)
 
 static qwen3_config small_config(bool tied)
 {
-    return (qwen3_config){.vocab_size = 11,
+    return (qwen3_config){.architecture = "qwen3",
+                          .qk_norm = true,
+                          .vocab_size = 11,
                           .hidden_size = 10,
                           .intermediate_size = 7,
                           .num_layers = LAYERS,
@@ -339,28 +345,25 @@ static void test_checkpoint_values(void **state)
         draft_write(&d, temp_join(dir, "model.safetensors").text, spaces);
         source *s;
         qwen3_error err = {0};
-        if (source_open(dir->path, 0, &s, &config, &err))
+        if (model_source_open(dir->path, 0, &s, &config, &err))
             fail_msg("%s", err.message);
         size_t i = 0;
         const char *name;
         json_t *entry;
         json_object_foreach(d.header, name, entry)
         {
-            int64_t layer, rows, cols;
-            tensor_role role = role_at(i, &layer);
-            char described[TENSOR_NAME_MAX];
-            tensor_describe(&config, role, layer, described, &rows, &cols);
-            assert_string_equal(name, described);
-            assert_string_equal(source_stored_type(s, role, layer), json_string_value(json_object_get(entry, "dtype")));
+            const size_t n = (size_t)(source_tensor(s, i)->rows * source_tensor(s, i)->cols);
+            assert_string_equal(name, source_tensor(s, i)->name);
+            assert_string_equal(source_stored_type(s, i), json_string_value(json_object_get(entry, "dtype")));
             const unsigned char *data =
                 d.data + json_integer_value(json_array_get(json_object_get(entry, "data_offsets"), 0));
             float values[400];
-            assert_true(rows * cols <= 400);
-            block_values(s, role, layer, 0, rows, 0, cols, values);
-            for (size_t v = 0; v < (size_t)(rows * cols); v++)
+            assert_true(n <= 400);
+            part_values(s, whole_of(s, i), values);
+            for (size_t v = 0; v < n; v++)
                 if ((double)values[v] != stored_value(data, i % 3, v))
                     fail_msg("%s[%zu]: got %a, expected %a", name, v, (double)values[v], stored_value(data, i % 3, v));
-            check_blocks(s, &config, role, layer, &random);
+            check_parts(s, i, &random);
             i++;
         }
         source_close(s);
@@ -396,10 +399,10 @@ static void test_f16(void **state)
     draft_write(&whole, temp_join(dir, "model.safetensors").text, 0);
     source *s;
     qwen3_error err = {0};
-    if (source_open(dir->path, 0, &s, &config, &err))
+    if (model_source_open(dir->path, 0, &s, &config, &err))
         fail_msg("%s", err.message);
     static float values[65536];
-    block_values(s, TENSOR_EMBED, 0, 0, 8192, 0, 8, values);
+    part_values(s, whole_of(s, number_of(s, "model.embed_tokens.weight")), values);
     for (unsigned i = 0; i < 65536; i++) {
         bool special = (i & 0x7c00) == 0x7c00, nan = special && (i & 1023);
         double expected = nan ? NAN : special ? (i & 0x8000 ? -INFINITY : INFINITY) : f16_value((uint16_t)i);
@@ -484,7 +487,7 @@ static void test_tensor_faults(void **state)
         draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
         source *s;
         qwen3_error err = {0};
-        qwen3_status status = source_open(dir->path, 0, &s, &config, &err);
+        qwen3_status status = model_source_open(dir->path, 0, &s, &config, &err);
         assert_refused(cases[i].label, status, cases[i].status, &err, cases[i].word, "");
         assert_int_equal(s != NULL, status == QWEN3_OK);
         assert_int_equal(config.vocab_size, status ? 0 : 11);
@@ -529,7 +532,7 @@ static void test_tensor_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_synthetic_blocks),
+        cmocka_unit_test(test_synthetic_parts),
         cmocka_unit_test(test_synthetic_distribution),
         cmocka_unit_test(test_synthetic_identity),
         cmocka_unit_test(test_synthetic_golden),

@@ -8,6 +8,8 @@
 #include <cmocka.h>
 
 #include "base/team.h"
+#include "blocks/architectures.h"
+#include "blocks/attention.h"
 
 /* Every panel is touched by one thread of one rank: the one that reads it when a step has few rows (engine/linear.c,
  * session_weight_part). */
@@ -44,7 +46,7 @@ static void test_head_grain(void **state)
         int64_t head_dim, grain;
     } cases[] = {{16, 128, 128}, {16, 24, 48}, {32, 32, 32}, {64, 32, 64}, {16, 1, 16}, {1, 80, 80}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        assert_int_equal(weights_head_grain(&(gemm_kernel){.nr = cases[i].nr}, cases[i].head_dim), cases[i].grain);
+        assert_int_equal(attention_grain(&(gemm_kernel){.nr = cases[i].nr}, cases[i].head_dim), cases[i].grain);
 }
 
 /* More threads than panels, too. */
@@ -54,20 +56,22 @@ static void test_threads(void **state)
     source *src;
     qwen3_config config;
     qwen3_error err = {0};
-    assert_int_equal(source_open("synthetic:tiny", 3, &src, &config, &err), QWEN3_OK);
+    assert_int_equal(model_source_open("synthetic:tiny", 3, &src, &config, &err), QWEN3_OK);
     for (int type = 0; type < DTYPE_COUNT; type++) {
         const gemm_kernel *g = &kernels_get(QWEN3_ISA_AUTO)->gemm[type];
-        const weight_shard shard = weights_shard(&config, gemm_grain(g), 1, 1, 0, 0);
+        declaration d;
+        assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0}, g, &d, &err), QWEN3_OK);
         weights one, many;
-        assert_int_equal(weights_load(&one, src, &config, g, &shard, qwen3_comm_self(), 1, &err), QWEN3_OK);
+        assert_int_equal(weights_load(&one, src, &d, qwen3_comm_self(), 1, &err), QWEN3_OK);
         for (int threads = 2; threads < 80; threads = threads * 3 - 1) {
-            assert_int_equal(weights_load(&many, src, &config, g, &shard, qwen3_comm_self(), threads, &err), QWEN3_OK);
+            assert_int_equal(weights_load(&many, src, &d, qwen3_comm_self(), threads, &err), QWEN3_OK);
             assert_int_equal(many.slice_bytes, one.slice_bytes);
             assert_memory_equal(many.slice, one.slice, one.slice_bytes);
             assert_memory_equal(many.own, one.own, one.allocated);
             weights_free(&many);
         }
         weights_free(&one);
+        declaration_free(&d);
     }
     source_close(src);
 }

@@ -1,0 +1,238 @@
+#include "blocks/architectures.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blocks/attention.h"
+#include "blocks/gated_mlp.h"
+#include "model/config.h"
+
+typedef struct architecture {
+    const char *name;       /* in "architectures" of config.json */
+    const char *model_type; /* and under that key */
+    config_reader *read;
+    /* As architecture_blocks. */
+    const block *const *(*blocks)(const qwen3_config *config, int64_t layer, int *n);
+    const char *prefix; /* of the names of tensors */
+} architecture;
+
+/* ---- Qwen3 ------------------------------------------------------------------------------------- */
+
+static qwen3_status read_qwen3(const json_section *s, qwen3_config *c)
+{
+    c->qk_norm = true;
+    qwen3_status status = config_require_off(s, "attention_bias");
+    return status ? status : json_read_integer(s, "head_dim", &c->head_dim);
+}
+
+static const block *const *dense_blocks(const qwen3_config *config, int64_t layer, int *n)
+{
+    static const block *const blocks[] = {&block_attention, &block_gated_mlp};
+    (void)config, (void)layer;
+    *n = sizeof blocks / sizeof *blocks;
+    return blocks;
+}
+
+/* ---- The table --------------------------------------------------------------------------------- */
+
+static const architecture architectures[] = {
+    {"Qwen3ForCausalLM", "qwen3", read_qwen3, dense_blocks, "model."},
+};
+
+enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
+
+/* NULL where there is none. A configuration made by hand need not say that it is Qwen3. */
+static const architecture *architecture_of(const qwen3_config *config)
+{
+    for (const architecture *a = architectures; a < architectures + ARCHITECTURES; a++)
+        if (!config->architecture || strcmp(a->model_type, config->architecture) == 0)
+            return a;
+    return NULL;
+}
+
+const block *const *architecture_blocks(const qwen3_config *config, int64_t layer, int *n)
+{
+    return architecture_of(config)->blocks(config, layer, n);
+}
+
+/* ---- Configuration ----------------------------------------------------------------------------- */
+
+static qwen3_status fail_architecture(const json_section *s, qwen3_status status, const char *key, const json_t *value)
+{
+    char expected[256] = "one of";
+    for (size_t i = 0, n = strlen(expected); i < ARCHITECTURES && n < sizeof expected; i++)
+        n += (size_t)snprintf(expected + n, sizeof expected - n, "%s [\"%s\"]", i ? "," : "", architectures[i].name);
+    return json_fail_value(s, status, key, value, expected);
+}
+
+/* The line of the table that fits every name by which the file calls its architecture. */
+static qwen3_status find_architecture(const json_section *s, const architecture **out)
+{
+    const json_t *list = json_value_of(s, "architectures"), *type = json_value_of(s, "model_type");
+    const json_t *name = json_array_size(list) == 1 ? json_array_get(list, 0) : NULL;
+    if (!list && !type)
+        return fail_architecture(s, QWEN3_ERR_CONFIG, "architectures", NULL);
+    if (json_is_text(name, "Qwen3MoeForCausalLM") || json_is_text(type, "qwen3_moe"))
+        return fail(s->err, QWEN3_ERR_UNSUPPORTED,
+                    "%s: architectures: mixture-of-experts models (Qwen3MoeForCausalLM) are not supported yet",
+                    s->path);
+    for (const architecture *a = architectures; a < architectures + ARCHITECTURES; a++) {
+        if (list ? !json_is_text(name, a->name) : !json_is_text(type, a->model_type))
+            continue;
+        *out = a;
+        if (type && !json_is_text(type, a->model_type))
+            return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "model_type", type, a->model_type);
+        return QWEN3_OK;
+    }
+    return fail_architecture(s, QWEN3_ERR_UNSUPPORTED, list ? "architectures" : "model_type", list ? list : type);
+}
+
+static qwen3_status read_file(const char *dir, qwen3_config *config, qwen3_error *err)
+{
+    char *path;
+    if (asprintf(&path, "%s/config.json", dir) < 0)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: out of memory", dir);
+    json_t *root = NULL;
+    const architecture *a;
+    qwen3_status status = json_file_load(path, &root, err);
+    const json_section s = {path, "", root, err};
+    if (!status)
+        status = find_architecture(&s, &a);
+    if (!status) {
+        config->architecture = a->model_type;
+        status = config_read_json(&s, a->read, config);
+    }
+    json_decref(root);
+    free(path);
+    return status;
+}
+
+qwen3_status config_read(const char *spec, qwen3_config *config, qwen3_error *err)
+{
+    if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
+        return config_synthetic(spec + strlen(SYNTHETIC_PREFIX), config, err);
+    *config = (qwen3_config){0};
+    qwen3_status status = read_file(spec, config, err);
+    if (status)
+        *config = (qwen3_config){0};
+    return status;
+}
+
+qwen3_status qwen3_config_read(const char *spec, qwen3_config *config, qwen3_error *err)
+{
+    error_clear(err);
+    if (!spec || !config)
+        return fail(err, QWEN3_ERR_ARGUMENT, "qwen3_config_read: spec and config must not be NULL");
+    return config_read(spec, config, err);
+}
+
+/* ---- Declarations ------------------------------------------------------------------------------ */
+
+range model_vocabulary(const qwen3_config *config, const gemm_kernel *gemm, grid_place place)
+{
+    return partition(config->vocab_size, gemm_grain(gemm), (int64_t)place.s_groups * place.h_groups,
+                     (int64_t)place.s * place.h_groups + place.h);
+}
+
+/* Embedding, output head and final norm. */
+static void declare_ends(declaration *d)
+{
+    const qwen3_config *c = d->config;
+    snprintf(d->prefix, sizeof d->prefix, "%s", d->model_prefix);
+    const size_t embedding = declare_tensor(d, TENSOR_EMBEDDING, "embed_tokens.weight", c->vocab_size, c->hidden_size);
+    d->prefix[0] = '\0';
+    const size_t head = declare_tensor(d, TENSOR_HEAD, "lm_head.weight", c->vocab_size, c->hidden_size);
+    if (c->tie_word_embeddings)
+        declare_same(d, head, embedding);
+    declare_matrix(d, (matrix_declaration){
+                          .parts = {{head, model_vocabulary(c, d->gemm, d->place), {0, c->hidden_size}}},
+                          .n_parts = 1,
+                          .grain = d->gemm->nr,
+                          .own = true,
+                      });
+    snprintf(d->prefix, sizeof d->prefix, "%s", d->model_prefix);
+    declare_norm(d, "norm.weight", c->hidden_size);
+}
+
+static void declare_layer(declaration *d, int64_t layer)
+{
+    int n;
+    const block *const *blocks = architecture_blocks(d->config, layer, &n);
+    snprintf(d->prefix, sizeof d->prefix, "%slayers.%" PRId64 ".", d->model_prefix, layer);
+    for (int i = 0; i < n; i++) {
+        d->blocks[layer * LAYER_BLOCKS + i] = (block_declaration){d->n_matrices, d->n_vectors};
+        blocks[i]->declare(d);
+    }
+}
+
+qwen3_status model_declare(const qwen3_config *config, grid_place place, const gemm_kernel *gemm, declaration *out,
+                           qwen3_error *err)
+{
+    const architecture *a = architecture_of(config);
+    *out = (declaration){0};
+    if (!a)
+        return fail(err, QWEN3_ERR_CONFIG, "architecture \"%s\" is unknown", config->architecture);
+    declaration d = {.config = config, .place = place, .model_prefix = a->prefix};
+    d.gemm = gemm ? gemm : &kernels_get(QWEN3_ISA_C)->gemm[QWEN3_DTYPE_F32];
+    d.blocks = calloc((size_t)config->num_layers * LAYER_BLOCKS, sizeof *d.blocks);
+    d.failed = d.blocks == NULL;
+    declare_ends(&d);
+    for (int64_t layer = 0; layer < config->num_layers && !d.failed; layer++)
+        declare_layer(&d, layer);
+    if (d.failed) {
+        declaration_free(&d);
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for the list of the tensors of %lld layers",
+                    (long long)config->num_layers);
+    }
+    *out = d;
+    return QWEN3_OK;
+}
+
+/* ---- Sources ----------------------------------------------------------------------------------- */
+
+qwen3_status model_source_open(const char *spec, uint64_t seed, source **out, qwen3_config *config, qwen3_error *err)
+{
+    *out = NULL;
+    declaration d = {0};
+    qwen3_status status = config_read(spec, config, err);
+    if (!status)
+        status = model_declare(config, (grid_place){1, 1, 0, 0}, NULL, &d, err);
+    if (!status)
+        status = source_open(spec, seed, &d, out, err);
+    declaration_free(&d);
+    if (status)
+        *config = (qwen3_config){0};
+    return status;
+}
+
+/* Those that are stored in the place of another are not listed. */
+qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, size_t *n, qwen3_error *err)
+{
+    error_clear(err);
+    if (!spec || !tensors || !n)
+        return fail(err, QWEN3_ERR_ARGUMENT, "qwen3_model_tensors: spec, tensors and n must not be NULL");
+    *tensors = NULL;
+    *n = 0;
+    source *s;
+    qwen3_config config;
+    qwen3_status status = model_source_open(spec, 0, &s, &config, err);
+    if (status)
+        return status;
+    qwen3_tensor_info *list = calloc(source_tensors(s), sizeof *list);
+    if (!list)
+        status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the list of tensors", spec);
+    for (size_t i = 0; list && i < source_tensors(s); i++) {
+        const tensor *t = source_tensor(s, i);
+        if (t->same_as != i)
+            continue;
+        qwen3_tensor_info *info = &list[(*n)++];
+        *info = (qwen3_tensor_info){.rows = t->rows, .cols = t->cols, .stored = true};
+        snprintf(info->name, sizeof info->name, "%s", t->name);
+        snprintf(info->dtype, sizeof info->dtype, "%s", source_stored_type(s, i));
+    }
+    *tensors = list;
+    source_close(s);
+    return status;
+}

@@ -1,0 +1,26 @@
+/* attention.h - norm, projections to queries, keys and values, attention, projection back (Vaswani et al. 2017; grouped
+ * as in Ainslie et al. 2023). */
+#ifndef QWEN3_BLOCKS_ATTENTION_H
+#define QWEN3_BLOCKS_ATTENTION_H
+
+#include "blocks/block.h"
+
+/* What it declares, in this order. */
+enum {
+    ATTENTION_QKV, /* [(heads + 2 kv_heads) * head_dim, hidden]: q rows, then k, then v */
+    ATTENTION_O,   /* [hidden, heads * head_dim] */
+};
+enum {
+    ATTENTION_INPUT_NORM, /* [hidden] */
+    ATTENTION_Q_NORM,     /* [head_dim], for all heads; where config.qk_norm */
+    ATTENTION_K_NORM,
+};
+
+extern const block block_attention;
+
+/* The heads of a place in the grid. */
+head_shard attention_heads(const qwen3_config *config, grid_place place);
+/* Rows of the q-k-v matrix are divided in multiples of this: whole panels and whole heads. */
+int64_t attention_grain(const gemm_kernel *gemm, int64_t head_dim);
+
+#endif
