@@ -117,7 +117,8 @@ static double time_layers(void *arg)
     bench *b = arg;
     for (size_t layer = 0; layer < b->n_layers; layer++) {
         const attention_job *job = &b->jobs[layer];
-        partial_clear(b->shape.kv_heads * job->rows * b->shape.group, b->shape.head_dim, job->o, job->m, job->l);
+        partial_clear(b->shape.kv_heads * job->rows * b->shape.group, b->shape.head_dim,
+                      (partial_run){job->o, job->m, job->l});
     }
     return seconds_of(b->threads, attend_layers, b);
 }

@@ -74,7 +74,7 @@ void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot,
                     const float *value);
 
 /* Asks the caches for what kv_block_store of one slot will write: a line for each group of a key. */
-void kv_block_ask(const attention_shape *shape, const void *k, const void *v, size_t slot);
+void kv_block_prefetch(const attention_shape *shape, const void *k, const void *v, size_t slot);
 
 /* Makes finite what v has past `count` slots in their last group of kr. To be called behind the last kv_block_store of
  * the slots below `count`, in memory that may hold other than zeros there. */
@@ -140,12 +140,31 @@ void attention_run(team *t, const attention_workspace *workspace);
 
 /* ---- Partials (partial.c) ---------------------------------------------------------------------- */
 
-/* n rows of [head_dim]: sets the identity. */
-void partial_clear(size_t n, size_t head_dim, float *o, float *m, float *l);
-/* (o, m, l) = merge of it with (o2, m2, l2). */
-void partial_merge(const kernels *k, size_t n, size_t head_dim, float *o, float *m, float *l, const float *o2,
-                   const float *m2, const float *l2);
-/* o = o / l, rows with l = 0 become 0. */
-void partial_finish(const kernels *k, size_t n, size_t head_dim, float *o, const float *l);
+/* Partials of n (row, head) pairs: o [n, head_dim], m [n], l [n]. */
+typedef struct partial_run {
+    float *o, *m, *l;
+} partial_run;
+
+/* Floats of a run that lies in one piece: all o, then all m, then all l. */
+static inline size_t partial_floats(size_t n, size_t head_dim)
+{
+    return n * (head_dim + 2);
+}
+static inline partial_run partial_at(float *run, size_t n, size_t head_dim)
+{
+    return (partial_run){run, run + n * head_dim, run + n * (head_dim + 1)};
+}
+/* The run without its first pairs. */
+static inline partial_run partial_from(partial_run p, size_t first, size_t head_dim)
+{
+    return (partial_run){p.o + first * head_dim, p.m + first, p.l + first};
+}
+
+/* Sets the identity. */
+void partial_clear(size_t n, size_t head_dim, partial_run p);
+/* into = merge of it with `from`. */
+void partial_merge(size_t n, size_t head_dim, partial_run into, partial_run from);
+/* y = o / l of pair `at`, [head_dim] stored as y_type; 0 where no key was seen. y may be its o where that is F32. */
+void partial_output(const kernels *k, size_t head_dim, partial_run p, size_t at, void *y, qwen3_dtype y_type);
 
 #endif

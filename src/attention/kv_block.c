@@ -90,7 +90,7 @@ static void store_values(const gemm_kernel *g, size_t slot, size_t slots, size_t
     }
 }
 
-void kv_block_ask(const attention_shape *shape, const void *k, const void *v, size_t slot)
+void kv_block_prefetch(const attention_shape *shape, const void *k, const void *v, size_t slot)
 {
     const gemm_kernel *g = attention_gemm(shape);
     const bool bytes = shape->kv_type == QWEN3_DTYPE_Q8;

@@ -46,6 +46,14 @@ void kv_slots_clear(kv_slots *slots)
     slots->max_position = -1;
 }
 
+void kv_slots_set(kv_slots *slots, const kv_block *block)
+{
+    slots->count = block->count;
+    slots->min_position = block->min_position;
+    slots->max_position = block->max_position;
+    memcpy(slots->positions, block->positions, (size_t)block->count * sizeof *slots->positions);
+}
+
 size_t kv_slots_add(kv_slots *slots, int32_t position)
 {
     assert(slots->count < KV_BLOCK);

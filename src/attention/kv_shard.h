@@ -28,6 +28,8 @@ void *kv_page_v(const attention_shape *shape, void *page, size_t kv_head);
 
 /* No slot filled. */
 void kv_slots_clear(kv_slots *slots);
+/* What the slots of a block at hand are, whose positions are listed. */
+void kv_slots_set(kv_slots *slots, const kv_block *block);
 /* Fills the next slot, which must exist; returns its index. */
 size_t kv_slots_add(kv_slots *slots, int32_t position);
 /* Empties the slots from `count` on, 1 <= count <= slots->count, where positions ascend. */

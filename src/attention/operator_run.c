@@ -1,36 +1,47 @@
-/* operator_run.c - an operator call on all threads of a rank: pack queries and, where these are many, keys, bring them
- * together, return the output to the caller's layout. */
+/* operator_run.c - an operator call on all threads of a rank: pack queries and, where these are many, keys, let them
+ * meet, return the output to the caller's layout. */
 #include "attention/operator.h"
-#include "attention/pass_kv.h"
-#include "attention/pass_q.h"
 #include "base/memory.h"
 
-/* Scales and packs this rank's queries of a set. Items are (batch, local query head). */
-static void pack_queries(const team *t, const operator_call *op, const query_set *set)
+/* Pairs before batch b of queries[i] in q and in the result of own jobs. */
+static size_t first_pair(const operator_call *op, size_t i, size_t b)
+{
+    size_t rows = b * op->queries[i].rows;
+    for (size_t before = 0; before < i; before++)
+        rows += op->args->batch * op->queries[before].rows;
+    return rows * problem_heads(&op->problem);
+}
+
+/* Scales and packs queries[i]. Items are (batch, local query head). */
+static void pack_queries(const team *t, const operator_call *op, size_t i)
 {
     const qwen3_attention_args *a = op->args;
     const attention_shape *s = &op->shape;
+    const output_part *part = &op->queries[i];
     const qwen3_dtype type = attention_gemm(s)->activation;
-    const size_t heads = s->kv_heads * s->group, stride = attention_q_stride(s) * dtype_size(type);
+    const size_t heads = problem_heads(&op->problem), stride = attention_q_stride(s), size = dtype_size(type);
     size_t begin, end;
     team_part(t, a->batch * heads, 1, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        size_t b = i / heads, h = i % heads;
-        const float *from = a->q + ((b * a->heads + op->head0 + h) * a->q_len + set->row0) * a->head_dim;
-        size_t to = (b * s->kv_heads + h / s->group) * set->rows * s->group + h % s->group;
-        for (size_t r = 0; r < set->rows; r++)
-            s->kernels->scale(a->head_dim, op->scale, from + r * a->head_dim,
-                              (char *)set->q + (to + r * s->group) * stride, type);
+    for (size_t u = begin; u < end; u++) {
+        const size_t b = u / heads, h = u % heads;
+        const float *from = a->q + ((b * a->heads + op->head0 + h) * a->q_len + part->row0) * a->head_dim;
+        const size_t to = first_pair(op, i, b) + h / s->group * part->rows * s->group + h % s->group;
+        for (size_t r = 0; r < part->rows; r++) {
+            char *y = (char *)op->exchange.q + (to + r * s->group) * stride * size;
+            s->kernels->scale(a->head_dim, op->scale, from + r * a->head_dim, y, type);
+            memset(y + a->head_dim * size, 0, (stride - a->head_dim) * size);
+        }
     }
 }
 
-/* Keys [key0, key0 + keys) of all batches into the shard, batch after batch. */
+/* Slots of keys [key0, key0 + keys) of all batches, batch after batch. */
 static void fill_slots(operator_call *op)
 {
     const size_t blocks = ceil_div(op->keys, KV_BLOCK);
     for (size_t b = 0; b < op->args->batch; b++)
         for (size_t j = 0; j < op->keys; j++)
-            kv_slots_add(kv_shard_slots(op->shards[0], b * blocks + j / KV_BLOCK), (int32_t)(op->key_position0 + j));
+            kv_slots_add(kv_shard_slots(op->exchange.shard, b * blocks + j / KV_BLOCK),
+                         (int32_t)(op->key_position0 + j));
 }
 
 static void pack_keys(const team *t, const operator_call *op)
@@ -42,7 +53,7 @@ static void pack_keys(const team *t, const operator_call *op)
     team_part(t, a->batch * blocks, 1, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         size_t first = i % blocks * KV_BLOCK, n = op->keys - first < KV_BLOCK ? op->keys - first : KV_BLOCK;
-        void *page = kv_shard_page(s, op->shards[0], i);
+        void *page = kv_shard_page(s, op->exchange.shard, i);
         for (size_t h = 0; h < s->kv_heads; h++) {
             size_t from = ((i / blocks * a->kv_heads + op->kv_head0 + h) * a->kv_len + op->key0 + first) * a->head_dim;
             kv_block_store(s, kv_page_k(s, page, h), kv_page_v(s, page, h), 0, n, a->k + from, a->v + from);
@@ -56,7 +67,7 @@ static void view_keys(const operator_call *op, size_t batch, kv_block *views)
     const qwen3_attention_args *a = op->args;
     const size_t blocks = ceil_div(op->keys, KV_BLOCK);
     if (!op->in_place) {
-        kv_shard_view(&op->shape, op->shards[0], batch * blocks, blocks, views, blocks);
+        kv_shard_view(&op->shape, op->exchange.shard, batch * blocks, blocks, views, blocks);
         return;
     }
     for (size_t h = 0; h < op->shape.kv_heads; h++) {
@@ -73,84 +84,35 @@ static void view_keys(const operator_call *op, size_t batch, kv_block *views)
     }
 }
 
-/* One job per set and batch; the jobs of all sets see the same keys. */
-static void make_jobs(operator_call *op)
+/* All rows of a batch see the same keys. */
+static void view_jobs(operator_call *op)
 {
-    const qwen3_attention_args *a = op->args;
-    const attention_shape *s = &op->shape;
-    const qwen3_dtype type = attention_gemm(s)->activation;
-    const size_t blocks = ceil_div(op->keys, KV_BLOCK), stride = attention_q_stride(s) * dtype_size(type);
-    for (size_t b = 0; b < a->batch; b++)
-        view_keys(op, b, op->views + b * s->kv_heads * blocks);
-    for (size_t i = 0; i < op->n_sets * a->batch; i++) {
-        const query_set *set = &op->sets[i / a->batch];
-        const size_t b = i % a->batch, n = set_pairs(op, set), first = n / a->batch * b;
-        partial_run run = partial_at(set->run, n, s->head_dim);
-        partial_clear(n / a->batch, s->head_dim, run.o + first * s->head_dim, run.m + first, run.l + first);
-        op->jobs[i] = (attention_job){.rows = set->rows,
-                                      .q_positions = set->positions,
-                                      .q = (char *)set->q + first * stride,
-                                      .o = run.o + first * s->head_dim,
-                                      .m = run.m + first,
-                                      .l = run.l + first,
-                                      .n_blocks = blocks,
-                                      .blocks = op->views + b * s->kv_heads * blocks,
-                                      .mask_stride_head = a->mask_stride_head,
-                                      .mask_stride_row = a->mask_stride_query};
-        if (a->mask)
-            op->jobs[i].mask =
-                a->mask + b * a->mask_stride_batch + op->head0 * a->mask_stride_head + set->row0 * a->mask_stride_query;
-    }
+    const size_t batch = op->args->batch, views = op->shape.kv_heads * ceil_div(op->keys, KV_BLOCK);
+    for (size_t j = 0; j < op->problem.n_jobs; j++)
+        view_keys(op, j % batch, op->exchange.views + j * views);
 }
 
-/* Every rank's queries to every rank. */
-static void gather_queries(operator_call *op)
+/* Where the result of a row and head of `part`, batch b, is. Replicated jobs give [row, own head]. */
+static size_t result_pair(const operator_call *op, size_t i, size_t b, size_t row, size_t head)
 {
-    const attention_shape *s = &op->shape;
-    const size_t stride = attention_q_stride(s) * dtype_size(attention_gemm(s)->activation);
-    for (size_t r = 0; r < op->n_sets; r++) {
-        op->pairs[r] = set_pairs(op, &op->sets[r]);
-        op->send_bytes[r] = op->pairs[r] * stride;
-    }
-    comm_allgather(op->comm, op->sets[op->own].q, op->sets[0].q, op->send_bytes, QWEN3_COMM_QUERY);
+    const output_part *part = &op->queries[i];
+    const size_t group = op->shape.group;
+    if (op->problem.replicated)
+        return (b * part->rows + row) * part->heads + head;
+    return first_pair(op, i, b) + (head / group * part->rows + row) * group + head % group;
 }
 
-/* Partials of the same queries over each rank's keys: all ranks merge all of them in rank order. */
-static void merge_all(team *t, operator_call *op)
+/* The result of queries[i], divided by l, to rows of head_dim at dst + batch, head and row times their strides. */
+static void write_part(const team *t, const operator_call *op, size_t i, float *dst, size_t dst_heads, size_t dst_rows)
 {
-    const size_t n = set_pairs(op, &op->sets[0]), dim = op->shape.head_dim, run = partial_floats(n, dim);
+    const output_part *part = &op->queries[i];
+    const size_t dim = op->shape.head_dim;
     size_t begin, end;
-    if (t->tid == 0) {
-        for (int r = 0; r < comm_size(op->comm); r++)
-            op->send_bytes[r] = run * sizeof(float);
-        comm_allgather(op->comm, op->sets[0].run, op->received, op->send_bytes, QWEN3_COMM_PARTIAL);
-    }
-    team_barrier(t);
-    team_part(t, n, 1, &begin, &end);
-    partial_run into = partial_at(op->received, n, dim);
-    for (int r = 1; r < comm_size(op->comm); r++) {
-        partial_run from = partial_at(op->received + (size_t)r * run, n, dim);
-        partial_merge(op->shape.kernels, end - begin, dim, into.o + begin * dim, into.m + begin, into.l + begin,
-                      from.o + begin * dim, from.m + begin, from.l + begin);
-    }
-    team_barrier(t);
-}
-
-/* Divides by l and writes the rows of a set to dst [batch, dst_heads, dst_rows, head_dim], from head head0 and row
- * row0 on. */
-static void finish_set(const team *t, const operator_call *op, const query_set *set, float *run_data, float *dst,
-                       size_t dst_heads, size_t dst_rows, size_t head0, size_t row0)
-{
-    const attention_shape *s = &op->shape;
-    const size_t n = set_pairs(op, set), dim = s->head_dim;
-    partial_run run = partial_at(run_data, n, dim);
-    size_t begin, end;
-    team_part(t, n, 1, &begin, &end);
-    partial_finish(s->kernels, end - begin, dim, run.o + begin * dim, run.l + begin);
-    for (size_t i = begin; i < end; i++) {
-        size_t g = i % s->group, r = i / s->group % set->rows, kv = i / s->group / set->rows;
-        size_t head = kv % s->kv_heads * s->group + g, b = kv / s->kv_heads;
-        memcpy(dst + ((b * dst_heads + head0 + head) * dst_rows + row0 + r) * dim, run.o + i * dim, dim * sizeof *dst);
+    team_part(t, op->args->batch * part->heads * part->rows, 1, &begin, &end);
+    for (size_t u = begin; u < end; u++) {
+        const size_t row = u % part->rows, head = u / part->rows % part->heads, b = u / part->rows / part->heads;
+        partial_output(op->shape.kernels, dim, op->exchange.result, result_pair(op, i, b, row, head),
+                       dst + ((b * dst_heads + head) * dst_rows + row) * dim, QWEN3_DTYPE_F32);
     }
 }
 
@@ -158,14 +120,14 @@ static void finish_set(const team *t, const operator_call *op, const query_set *
 static void gather_output(team *t, operator_call *op)
 {
     const qwen3_attention_args *a = op->args;
-    output_part parts[2];
+    output_part parts[OPERATOR_PARTS];
     if (t->tid == 0) {
         for (int r = 0; r < comm_size(op->comm); r++) {
-            op->send_bytes[r] = 0;
+            op->bytes[r] = 0;
             for (size_t i = operator_parts(op, r, parts); i-- > 0;)
-                op->send_bytes[r] += part_elements(op, &parts[i]) * sizeof(float);
+                op->bytes[r] += part_elements(op, &parts[i]) * sizeof(float);
         }
-        comm_allgather(op->comm, op->send, op->received, op->send_bytes, QWEN3_COMM_PARTIAL);
+        comm_allgather(op->comm, op->send, op->received, op->bytes, QWEN3_COMM_PARTIAL);
     }
     team_barrier(t);
     const float *from = op->received;
@@ -185,16 +147,14 @@ static void gather_output(team *t, operator_call *op)
 static void return_output(team *t, operator_call *op)
 {
     const qwen3_attention_args *a = op->args;
-    const query_set *own = &op->sets[op->own];
     if (!op->gather) {
-        finish_set(t, op, own, op->received ? op->received : own->run, a->out, a->heads, a->q_len, op->head0, 0);
+        write_part(t, op, 0, a->out, a->heads, a->q_len);
         return;
     }
     float *dst = op->send;
-    for (size_t i = 0; i < op->n_sets; i++) {
-        const query_set *set = &op->sets[i];
-        finish_set(t, op, set, set->run, dst, op->shape.kv_heads * op->shape.group, set->rows, 0, 0);
-        dst += set_pairs(op, set) * a->head_dim;
+    for (size_t i = 0; i < op->n_queries; i++) {
+        write_part(t, op, i, dst, op->queries[i].heads, op->queries[i].rows);
+        dst += part_elements(op, &op->queries[i]);
     }
     team_barrier(t);
     gather_output(t, op);
@@ -203,33 +163,16 @@ static void return_output(team *t, operator_call *op)
 static void run_body(team *t, void *arg)
 {
     operator_call *op = arg;
-    const size_t n_jobs = op->n_sets * op->args->batch;
-    const size_t own_sets = op->flow == FLOW_PASS_Q ? 1 : op->n_sets;
-    for (size_t i = 0; i < own_sets; i++)
-        pack_queries(t, op, &op->sets[op->own + i]);
+    if (t->tid == 0)
+        exchange_plan(t, &op->exchange);
+    for (size_t i = 0; i < op->n_queries; i++)
+        pack_queries(t, op, i);
     if (!op->in_place)
         pack_keys(t, op);
     team_barrier(t);
-    if (t->tid == 0) {
-        if (op->flow == FLOW_PASS_Q)
-            gather_queries(op);
-        if (op->flow != FLOW_PASS_KV)
-            attention_plan(t, &op->shape, op->algorithm, op->jobs, n_jobs, &op->workspace);
-    }
+    exchange_clear(t, &op->exchange);
     team_barrier(t);
-    if (op->flow == FLOW_PASS_KV) {
-        pass_kv p = {
-            op->comm, &op->shape, op->algorithm, &op->workspace, op->blocks, n_jobs, {op->shards[0], op->shards[1]},
-            op->views};
-        pass_kv_run(t, &p, op->jobs);
-    } else {
-        attention_run(t, &op->workspace);
-    }
-    if (op->flow == FLOW_SPLIT_KEYS)
-        merge_all(t, op);
-    if (op->flow == FLOW_PASS_Q)
-        pass_q_return(t, op->comm, op->shape.kernels, op->shape.head_dim, op->sets[0].run, op->pairs, op->received,
-                      op->send_bytes, op->receive_bytes);
+    exchange_run(t, &op->exchange);
     return_output(t, op);
 }
 
@@ -237,6 +180,6 @@ void operator_run(operator_call *op)
 {
     if (!op->in_place)
         fill_slots(op);
-    make_jobs(op);
+    view_jobs(op);
     team_run(op->threads, run_body, op);
 }

@@ -1,25 +1,76 @@
-#include "attention/pass_q.h"
+/* pass_q.c - queries travel: every rank attends the queries of all ranks to the keys that it holds; partial results go
+ * back to the ranks whose queries they are and are merged there in rank order.
+ * (Yang et al. 2024, context parallelism, "pass-Q")
+ */
+#include "attention/movement.h"
 
-void pass_q_return(team *t, comm *group, const kernels *k, size_t head_dim, const float *send, const size_t *counts,
-                   float *received, size_t *send_bytes, size_t *receive_bytes)
+enum { QUERIES, RECEIVED }; /* buffers: the queries of all ranks; [ranks] runs of own partials */
+
+static bool applies(const attention_problem *p)
 {
-    int ranks = comm_size(group);
-    size_t n = counts[comm_rank(group)], run = partial_floats(n, head_dim);
-    if (t->tid == 0) {
-        for (int g = 0; g < ranks; g++) {
-            send_bytes[g] = partial_floats(counts[g], head_dim) * sizeof(float);
-            receive_bytes[g] = run * sizeof(float);
-        }
-        comm_alltoall(group, send, send_bytes, received, receive_bytes, QWEN3_COMM_PARTIAL);
-    }
-    team_barrier(t);
-    size_t begin, end;
-    team_part(t, n, 1, &begin, &end);
-    partial_run into = partial_at(received, n, head_dim);
-    for (int g = 1; g < ranks; g++) {
-        partial_run from = partial_at(received + (size_t)g * run, n, head_dim);
-        partial_merge(k, end - begin, head_dim, into.o + begin * head_dim, into.m + begin, into.l + begin,
-                      from.o + begin * head_dim, from.m + begin, from.l + begin);
-    }
-    team_barrier(t);
+    return comm_size(p->comm) > 1 && !p->replicated && !p->queries_stay;
 }
+
+static size_t pairs_of(const attention_problem *p, int r)
+{
+    return problem_rows(p, r) * problem_heads(p);
+}
+
+/* Each rank's queries go to all others, and partials of them come back from each. */
+static movement_cost cost(const attention_problem *p)
+{
+    const int ranks = comm_size(p->comm);
+    double bytes = 0;
+    for (int r = 0; r < ranks; r++) {
+        const size_t there = problem_rows(p, r) * problem_query_bytes(p);
+        const size_t back = partial_floats(pairs_of(p, r), p->shape->head_dim) * sizeof(float);
+        bytes += (double)(there + back) * (ranks - 1);
+    }
+    return (movement_cost){bytes, 2, false};
+}
+
+static void layout(exchange *x, memory_plan *m)
+{
+    const attention_problem *p = x->problem;
+    const int ranks = comm_size(p->comm), rank = comm_rank(p->comm), attend = x->phases.attend;
+    const size_t run = partial_floats(pairs_of(p, rank), p->shape->head_dim) * sizeof(float);
+    size_t query_bytes = 0, partials = 0;
+    exchange_size_jobs(x, 0, ranks, p->blocks + (size_t)rank * p->n_jobs);
+    for (int r = 0; r < ranks; r++) {
+        query_bytes += problem_rows(p, r) * problem_query_bytes(p);
+        partials += partial_floats(pairs_of(p, r), p->shape->head_dim);
+    }
+    memory_plan_add(m, &x->partials, partials * sizeof(float), x->phases.queries, attend);
+    exchange_buffer(x, m, QUERIES, query_bytes, attend, attend);
+    exchange_buffer(x, m, RECEIVED, (size_t)ranks * run, attend, x->phases.collect);
+}
+
+static void plan(const team *t, exchange *x)
+{
+    exchange_bind_jobs(x, 0, comm_size(x->problem->comm), x->buffers[QUERIES]);
+    exchange_plan_jobs(t, x);
+}
+
+static void run(team *t, exchange *x)
+{
+    const attention_problem *p = x->problem;
+    if (t->tid == 0) {
+        for (int r = 0; r < comm_size(p->comm); r++) {
+            x->send_bytes[r] = problem_rows(p, r) * problem_query_bytes(p);
+            x->pairs[r] = pairs_of(p, r);
+        }
+        comm_allgather(p->comm, x->q, x->buffers[QUERIES], x->send_bytes, QWEN3_COMM_QUERY);
+    }
+    team_barrier(t);
+    attention_run(t, &x->workspace);
+    exchange_return(t, x, x->partials, x->buffers[RECEIVED]);
+}
+
+const movement movement_pass_q = {
+    .name = "pass_q",
+    .applies = applies,
+    .cost = cost,
+    .layout = layout,
+    .plan = plan,
+    .run = run,
+};

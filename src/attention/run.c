@@ -252,7 +252,7 @@ static void clear_piece(const work *w, const piece *p, size_t kv_head)
     if (!p->partial)
         return;
     attention_job tile = piece_tile(w, p, kv_head, 0, 0);
-    partial_clear(p->rows * w->shape->group, w->shape->head_dim, tile.o, tile.m, tile.l);
+    partial_clear(p->rows * w->shape->group, w->shape->head_dim, (partial_run){tile.o, tile.m, tile.l});
 }
 
 /* All KV heads of a piece, page by page. */
@@ -290,7 +290,7 @@ static void run_numbered(const work *w, const piece *pieces, size_t i, void *wor
 }
 
 /* Merges the parts of the tiles into the job's partials; tiles and heads are dealt out to the threads. */
-static void merge_parts(const work *w, const team *t, const float *partials)
+static void merge_parts(const work *w, const team *t, float *partials)
 {
     const attention_shape *shape = w->shape;
     size_t turn = 0;
@@ -307,11 +307,9 @@ static void merge_parts(const work *w, const team *t, const float *partials)
                 size_t row0 = tile * cut.tile_rows, rows = smaller(cut.tile_rows, job->rows - row0);
                 size_t queries = rows * shape->group, dim = shape->head_dim;
                 attention_job own = attention_tile(shape, job, h, row0, rows, 0, 0);
-                for (size_t part = 0; part + 1 < cut.parts; part++) {
-                    const float *o = partials + (part * shape->kv_heads + h) * size;
-                    partial_merge(shape->kernels, queries, dim, own.o, own.m, own.l, o, o + queries * dim,
-                                  o + queries * (dim + 1));
-                }
+                for (size_t part = 0; part + 1 < cut.parts; part++)
+                    partial_merge(queries, dim, (partial_run){own.o, own.m, own.l},
+                                  partial_at(partials + (part * shape->kv_heads + h) * size, queries, dim));
             }
     }
 }
@@ -334,7 +332,7 @@ void attention_run(team *t, const attention_workspace *workspace)
             run_numbered(&w, piece_table(data), i, data + w.threads_at + w.thread_bytes * (size_t)t->tid);
     team_barrier(t);
     if (w.pieces > w.tiles) {
-        merge_parts(&w, t, (const float *)(const void *)(data + w.partials_at));
+        merge_parts(&w, t, (float *)(void *)(data + w.partials_at));
         team_barrier(t);
     }
 }

@@ -1,5 +1,14 @@
 #include "blocks/attention.h"
 
+#include <stdlib.h>
+
+#include "attention/movement.h"
+#include "base/memory.h"
+#include "blocks/linear.h"
+#include "model/rope.h"
+
+/* ---- Declarations ------------------------------------------------------------------------------ */
+
 head_shard attention_heads(const qwen3_config *config, grid_place place)
 {
     return partition_heads(config->num_heads, config->num_kv_heads, place.h_groups, place.h);
@@ -40,4 +49,553 @@ static void declare(declaration *d)
     }
 }
 
-const block block_attention = {.name = "attention", .declare = declare};
+/* ---- State ------------------------------------------------------------------------------------- */
+
+/* Tables of a step; they grow with the batch. */
+typedef struct step_tables {
+    size_t *rows, *blocks; /* [sequence groups][sequences] new rows; KV blocks once the step is committed */
+    size_t *head_first;    /* [sequence groups + 1] query heads that enter `o`, by group */
+    int32_t *positions;    /* [rows of the batch] in the order of step.rows */
+    kv_slot *slots;        /* the same */
+    size_t *gather_bytes;  /* [sequence groups] */
+    size_t jobs_capacity, rows_capacity;
+} step_tables;
+
+typedef struct attention_state {
+    const decoder *d;
+    attention_shape shape;
+    const attention_algorithm *algorithm;
+    kv_cache cache;
+    double *inverse_frequencies; /* [head_dim / 2] radians per position */
+    double rope_scale;           /* multiplies cos and sin (YaRN), otherwise 1 */
+    step_tables tables;
+
+    /* The step at hand. */
+    attention_problem problem;
+    exchange exchange;
+    bool split_weights, projects; /* step.mode; heads go from their products to their places (project_heads) */
+    range qkv, heads;             /* of this rank: outputs of the q-k-v matrix, query heads that enter `o` */
+    float *cosines, *sines;       /* [rows, head_dim / 2] */
+    float *projected;             /* [rows, size of qkv], unless `projects` */
+    float *gathered;              /* [groups][rows, their part of qkv], where weights are split */
+    float *tiles;                 /* as of linear.h: k and v of one head */
+    activations attended;         /* [rows, heads * head_dim] */
+} attention_state;
+
+static size_t heads_of(const attention_state *s)
+{
+    return s->shape.kv_heads * s->shape.group;
+}
+
+/* Columns of q, k and v: q first, then k, then v. */
+static size_t qkv_size(const attention_state *s)
+{
+    return (heads_of(s) + 2 * s->shape.kv_heads) * s->shape.head_dim;
+}
+
+/* The outputs of the q-k-v matrix that sequence group g computes where weights are split: whole heads. */
+static range qkv_part(const attention_state *s, int g)
+{
+    const int64_t grain = attention_grain(s->d->gemm, (int64_t)s->shape.head_dim);
+    return partition((int64_t)qkv_size(s), grain, s->d->place.s_groups, g);
+}
+
+static void state_close(void *state)
+{
+    attention_state *s = state;
+    exchange_close(&s->exchange);
+    kv_cache_close(&s->cache);
+    free(s->tables.rows);
+    free(s->tables.blocks);
+    free(s->tables.head_first);
+    free(s->tables.positions);
+    free(s->tables.slots);
+    free(s->tables.gather_bytes);
+    free(s->inverse_frequencies);
+    free(s);
+}
+
+static qwen3_status state_open(const decoder *d, int64_t layers, void **state, qwen3_error *err)
+{
+    const qwen3_config *c = d->config;
+    const qwen3_session_options *o = d->options;
+    const head_shard shard = attention_heads(c, d->place);
+    const int64_t kv_heads = range_size(shard.kv_heads);
+    *state = NULL;
+    const attention_algorithm *algorithm = attention_algorithm_get(o->algorithm);
+    if (!algorithm)
+        return fail(err, QWEN3_ERR_ARGUMENT, "attention algorithm %d is unknown", (int)o->algorithm);
+    attention_state *s = calloc(1, sizeof *s);
+    if (!s)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for the state of attention");
+    s->d = d;
+    s->algorithm = algorithm;
+    s->shape = (attention_shape){.kernels = d->kernels,
+                                 .kv_type = d->kv_dtype,
+                                 .head_dim = (size_t)c->head_dim,
+                                 .kv_heads = (size_t)kv_heads,
+                                 .group = kv_heads ? (size_t)(range_size(shard.heads) / kv_heads) : 1,
+                                 .causal = true,
+                                 .q_block_size = o->q_block_size,
+                                 .kv_block_size = (int)round_up((size_t)o->kv_block_size, KV_BLOCK)};
+    qwen3_status status = kv_cache_open(&s->cache, &s->shape, layers, d->sequences, err);
+    s->inverse_frequencies = calloc((size_t)c->head_dim / 2, sizeof *s->inverse_frequencies);
+    s->tables.head_first = calloc((size_t)d->place.s_groups + 1, sizeof *s->tables.head_first);
+    s->tables.gather_bytes = calloc((size_t)d->place.s_groups, sizeof *s->tables.gather_bytes);
+    if (!status && (!s->inverse_frequencies || !s->tables.head_first || !s->tables.gather_bytes))
+        status = fail(err, QWEN3_ERR_MEMORY, "no memory for the tables of attention");
+    if (status) {
+        state_close(s);
+        return status;
+    }
+    s->rope_scale = rope_frequencies(c, s->inverse_frequencies);
+    for (int g = 0; g < d->place.s_groups; g++)
+        s->tables.head_first[g + 1] = (size_t)partition((int64_t)heads_of(s), 1, d->place.s_groups, g).end;
+    *state = s;
+    return QWEN3_OK;
+}
+
+const kv_cache *attention_cache(const void *state)
+{
+    return &((const attention_state *)state)->cache;
+}
+
+static void state_usage(const void *state, block_usage *usage)
+{
+    const attention_state *s = state;
+    *usage = (block_usage){.bytes = s->cache.total_pages * s->cache.page_bytes,
+                           .used = s->cache.used_pages * s->cache.page_bytes,
+                           .score_bytes = s->exchange.workspace.score_bytes};
+}
+
+static qwen3_status reserve(void *state, const step *p, qwen3_error *err)
+{
+    attention_state *s = state;
+    const grid_place place = s->d->place;
+    qwen3_status status = QWEN3_OK;
+    for (size_t q = 0; q < p->n_sequences && !status; q++)
+        status = kv_cache_reserve(&s->cache, p->sequences[q], step_new_owned(p, q, place.s_groups, place.s), err);
+    return status;
+}
+
+static void append(void *state, const step *p)
+{
+    attention_state *s = state;
+    for (size_t i = 0; i < p->n_rows; i++) {
+        const step_row *r = &p->rows[i];
+        s->tables.slots[i] = (kv_slot){0};
+        if (r->owner == s->d->place.s)
+            s->tables.slots[i] = kv_cache_append(&s->cache, r->sequence, r->position, r->place);
+    }
+}
+
+static void truncate_sequence(void *state, int sequence, int64_t kept)
+{
+    kv_cache_truncate(&((attention_state *)state)->cache, sequence, kept);
+}
+
+/* ---- The plan of a step ------------------------------------------------------------------------ */
+
+static qwen3_status make_tables(attention_state *s, const step *p, qwen3_error *err)
+{
+    step_tables *t = &s->tables;
+    const size_t jobs = (size_t)s->d->place.s_groups * p->n_sequences, rows = p->n_rows;
+    if (jobs > t->jobs_capacity) {
+        free(t->rows);
+        free(t->blocks);
+        t->jobs_capacity = 0;
+        t->rows = malloc(jobs * sizeof *t->rows);
+        t->blocks = malloc(jobs * sizeof *t->blocks);
+        if (!t->rows || !t->blocks)
+            return fail(err, QWEN3_ERR_MEMORY, "no memory for the tables of a step of %zu sequences", p->n_sequences);
+        t->jobs_capacity = jobs;
+    }
+    if (rows > t->rows_capacity) {
+        free(t->positions);
+        free(t->slots);
+        t->rows_capacity = 0;
+        t->positions = malloc(rows * sizeof *t->positions);
+        t->slots = malloc(rows * sizeof *t->slots);
+        if (!t->positions || !t->slots)
+            return fail(err, QWEN3_ERR_MEMORY, "no memory for the tables of a step of %zu tokens", rows);
+        t->rows_capacity = rows;
+    }
+    return QWEN3_OK;
+}
+
+/* What all ranks of the sequence group attend in this step. */
+static void describe_problem(attention_state *s, const step *p)
+{
+    const int groups = s->d->place.s_groups;
+    for (int g = 0; g < groups; g++)
+        for (size_t q = 0; q < p->n_sequences; q++) {
+            const size_t j = (size_t)g * p->n_sequences + q;
+            s->tables.rows[j] = p->jobs[j].rows;
+            s->tables.blocks[j] =
+                kv_pages_for(s->d->sequences->items[p->sequences[q]].owned[g] + step_new_owned(p, q, groups, g));
+        }
+    for (size_t i = 0; i < p->n_rows; i++)
+        s->tables.positions[i] = p->rows[i].position;
+    s->problem = (attention_problem){.comm = s->d->sequence_comm,
+                                     .shape = &s->shape,
+                                     .algorithm = s->algorithm,
+                                     .threads = s->d->threads,
+                                     .n_jobs = p->n_sequences,
+                                     .replicated = s->split_weights,
+                                     .rows = s->tables.rows,
+                                     .positions = s->tables.positions,
+                                     .blocks = s->tables.blocks,
+                                     .head_first = s->tables.head_first};
+}
+
+static size_t tile_width(const attention_state *s)
+{
+    return s->shape.head_dim;
+}
+
+static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int phase, qwen3_error *err)
+{
+    attention_state *s = state;
+    const decoder *d = s->d;
+    const size_t dim = s->shape.head_dim, n = b->rows;
+    const int input = phase + BLOCK_INPUT, output = phase + BLOCK_OUTPUT;
+    const exchange_phases phases = {phase + BLOCK_PREPARE, input, phase + BLOCK_WORK, output};
+    s->split_weights = b->step->mode == STEP_SPLIT_WEIGHTS;
+    s->projects = !s->split_weights && n > FEW_ROWS && dim % (size_t)d->gemm->nr == 0;
+    s->qkv = s->split_weights ? qkv_part(s, d->place.s) : (range){0, (int64_t)qkv_size(s)};
+    s->heads = (range){0, (int64_t)heads_of(s)};
+    if (s->split_weights)
+        s->heads = partition((int64_t)heads_of(s), 1, d->place.s_groups, d->place.s);
+    qwen3_status status = make_tables(s, b->step, err);
+    if (status)
+        return status;
+    describe_problem(s, b->step);
+    s->attended = activations_of((size_t)range_size(s->heads) * dim, d->gemm->activation);
+    memory_plan_add(m, &s->cosines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
+    memory_plan_add(m, &s->sines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
+    memory_plan_add(m, &s->projected, s->projects ? 0 : n * (size_t)range_size(s->qkv) * sizeof(float), input, input);
+    memory_plan_add(m, &s->gathered, s->split_weights ? n * qkv_size(s) * sizeof(float) : 0, input, input);
+    memory_plan_add(m, &s->tiles, s->projects ? tiles_bytes(tile_width(s), d->threads) : 0, input, input);
+    memory_plan_add(m, &s->attended.data, activations_bytes(&s->attended, n), output, output);
+    return exchange_begin(&s->exchange, &s->problem, NULL, phases, m, err);
+}
+
+/* Rotation angles of this rank's rows. */
+static void start(team *t, void *state, const block_step *b)
+{
+    attention_state *s = state;
+    const size_t half = s->shape.head_dim / 2;
+    size_t begin, end;
+    team_part(t, b->rows, 1, &begin, &end);
+    for (size_t i = begin; i < end; i++)
+        rope_angles(s->d->config, s->inverse_frequencies, s->rope_scale, b->step->rows[b->first + i].position,
+                    s->cosines + i * half, s->sines + i * half);
+}
+
+/* The keys that are here, in the pages of this layer, and the work on them. */
+static void prepare(const team *t, void *state, const block_step *b, const block_layer *layer)
+{
+    attention_state *s = state;
+    kv_block *views = s->exchange.views;
+    for (size_t q = 0; q < b->step->n_sequences; q++) {
+        const int32_t sequence = b->step->sequences[q];
+        kv_cache_view(&s->cache, sequence, layer->index, views);
+        views += s->shape.kv_heads * kv_cache_pages(&s->cache, sequence);
+    }
+    exchange_plan(t, &s->exchange);
+}
+
+/* ---- Queries, keys and values to their places ---------------------------------------------------- */
+
+/* One layer of a step: what the functions below share. */
+typedef struct attention_layer {
+    attention_state *s;
+    const block_step *b;
+    const block_layer *layer;
+    const float *q_norm, *k_norm; /* NULL: heads are not normalised */
+    const float *bias;            /* of the rows of qkv; NULL: none */
+} attention_layer;
+
+static attention_layer layer_of(attention_state *s, const block_step *b, const block_layer *layer)
+{
+    const bool norms = s->d->config->qk_norm, bias = s->d->config->attention_bias;
+    const float *const *vectors = layer->weights.vectors;
+    const int after_norms = norms ? ATTENTION_K_NORM + 1 : ATTENTION_INPUT_NORM + 1;
+    return (attention_layer){.s = s,
+                             .b = b,
+                             .layer = layer,
+                             .q_norm = norms ? vectors[ATTENTION_Q_NORM] : NULL,
+                             .k_norm = norms ? vectors[ATTENTION_K_NORM] : NULL,
+                             .bias = bias ? vectors[after_norms] : NULL};
+}
+
+/* The job and its row that row i of this rank is. */
+static const step_job *job_of(const block_step *b, int group, size_t i)
+{
+    const step *p = b->step;
+    return &p->jobs[(size_t)group * p->n_sequences + (size_t)p->rows[b->first + i].index];
+}
+
+/* Where a query head of row i of this rank is among own queries and results: jobs of [kv_heads, rows, group]. */
+static size_t own_pair(const attention_state *s, const block_step *b, size_t i, size_t head)
+{
+    const size_t group = s->shape.group;
+    const step_job *job = job_of(b, s->split_weights ? 0 : s->d->place.s, i);
+    const size_t row = b->first + i - job->first;
+    return (job->first - b->first) * heads_of(s) + (head / group * job->rows + row) * group + head % group;
+}
+
+/* Norm and rotation of head `unit` of q or k, of q times the softmax scale. y may be head where y_type is F32. */
+static void rotate_head(const attention_layer *a, size_t i, size_t unit, const float *head, void *y, qwen3_dtype y_type)
+{
+    const attention_state *s = a->s;
+    const size_t dim = s->shape.head_dim;
+    const bool query = unit < heads_of(s);
+    s->d->kernels->norm_rope(dim, head, query ? a->q_norm : a->k_norm, (float)s->d->config->rms_norm_eps,
+                             s->cosines + i * (dim / 2), s->sines + i * (dim / 2),
+                             query ? 1.0f / sqrtf((float)dim) : 1.0f, y, y_type);
+}
+
+/* Where query head `unit` of row i goes. */
+static activations query_place(const attention_state *s, const block_step *b, size_t i, size_t unit)
+{
+    activations q = activations_of(s->shape.head_dim, attention_gemm(&s->shape)->activation);
+    q.data = s->exchange.q;
+    q.data = activations_at(&q, own_pair(s, b, i, unit), 0);
+    return q;
+}
+
+static void place_query(const attention_layer *a, size_t i, size_t unit, const float *head)
+{
+    const activations q = query_place(a->s, a->b, i, unit);
+    rotate_head(a, i, unit, head, q.data, q.type);
+    activations_pad(&q, 0);
+}
+
+/* Keys and values [m, head_dim] of one KV head, for the rows from i on, into the cache: those that follow each other in
+ * a page together. */
+static void store_heads(const attention_layer *a, size_t i, size_t m, size_t kv_head, const float *key,
+                        const float *value)
+{
+    const attention_shape *shape = &a->s->shape;
+    const kv_slot *slots = &a->s->tables.slots[a->b->first + i];
+    for (size_t r = 0, n; r < m; r += n) {
+        for (n = 1; r + n < m && slots[r + n].page == slots[r].page && slots[r + n].slot == slots[r].slot + n; n++) {
+        }
+        if (!slots[r].page)
+            continue;
+        void *page = kv_cache_layer(&a->s->cache, slots[r].page, a->layer->index);
+        const size_t count = (size_t)slots[r].page->slots.count;
+        kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slots[r].slot, n,
+                       key + r * shape->head_dim, value + r * shape->head_dim);
+        if (slots[r].slot + n == count) /* the page may have been another sequence's */
+            kv_block_end(shape, kv_page_v(shape, page, kv_head), count);
+    }
+}
+
+/* Prefetches the place of KV head `kv_head` of row i: a token's keys and values lie in hundreds of lines, which stores
+ * alone would wait for a few at a time. */
+static void prefetch_place(const attention_layer *a, size_t i, size_t kv_head)
+{
+    const attention_shape *shape = &a->s->shape;
+    const kv_slot slot = a->s->tables.slots[a->b->first + i];
+    if (!slot.page)
+        return;
+    void *page = kv_cache_layer(&a->s->cache, slot.page, a->layer->index);
+    kv_block_prefetch(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slot.slot);
+}
+
+/* ---- Few rows: products first, then heads ------------------------------------------------------- */
+
+/* The products of this rank's part, with their bias. No barrier at the end. */
+static void project(team *t, const attention_layer *a)
+{
+    const attention_state *s = a->s;
+    const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
+    const size_t size = (size_t)range_size(s->qkv);
+    const gemm_input in = activations_input(a->layer->input, 0, a->b->rows);
+    linear(t, s->d->gemm, &(matrix_part){w, (size_t)s->qkv.begin, (size_t)s->qkv.end, 0, w->k, NULL}, &in,
+           &(gemm_output){s->projected, size, false});
+    if (!a->bias)
+        return;
+    team_barrier(t);
+    size_t begin, end;
+    team_part(t, a->b->rows, 1, &begin, &end);
+    for (size_t i = begin; i < end; i++)
+        s->d->kernels->add(size, s->projected + i * size, a->bias + s->qkv.begin);
+}
+
+/* Head `unit` of row i among q, k, v heads: in this rank's part, or in what was gathered from all groups. */
+static float *qkv_head(const attention_state *s, const block_step *b, size_t i, size_t unit)
+{
+    const size_t column = unit * s->shape.head_dim;
+    if (!s->split_weights)
+        return s->projected + i * qkv_size(s) + column;
+    for (int g = 0;; g++) {
+        const range part = qkv_part(s, g);
+        if ((int64_t)column < part.end)
+            return s->gathered + b->rows * (size_t)part.begin + i * (size_t)range_size(part) + column -
+                   (size_t)part.begin;
+    }
+}
+
+/* Rotates this rank's heads of q and k where they are and gathers q, k, v in the sequence group. Ends in a barrier. */
+static void gather_heads(team *t, const attention_layer *a)
+{
+    const attention_state *s = a->s;
+    const size_t dim = s->shape.head_dim, n = a->b->rows, units = heads_of(s) + s->shape.kv_heads;
+    const size_t first_unit = (size_t)s->qkv.begin / dim, mine = (size_t)range_size(s->qkv) / dim;
+    size_t begin, end;
+    team_part(t, n * mine, 1, &begin, &end);
+    for (size_t u = begin; u < end; u++)
+        if (first_unit + u % mine < units)
+            rotate_head(a, u / mine, first_unit + u % mine, s->projected + u * dim, s->projected + u * dim,
+                        QWEN3_DTYPE_F32);
+    team_barrier(t);
+    if (t->tid == 0) {
+        for (int g = 0; g < s->d->place.s_groups; g++)
+            s->tables.gather_bytes[g] = n * (size_t)range_size(qkv_part(s, g)) * sizeof(float);
+        comm_allgather(s->d->sequence_comm, s->projected, s->gathered, s->tables.gather_bytes, QWEN3_COMM_QUERY);
+    }
+    team_barrier(t);
+}
+
+/* Heads of all rows to the queries and the cache. No barrier at the end. */
+static void place_heads(team *t, const attention_layer *a)
+{
+    const attention_state *s = a->s;
+    const block_step *b = a->b;
+    const size_t heads = heads_of(s), kv_heads = s->shape.kv_heads, dim = s->shape.head_dim;
+    size_t begin, end, kv_begin, kv_end;
+    team_part(t, b->rows * kv_heads, 1, &kv_begin, &kv_end);
+    for (size_t u = kv_begin; u < kv_end && u < kv_begin + kv_heads; u++) /* a token's; more would not stay */
+        prefetch_place(a, u / kv_heads, u % kv_heads);
+    team_part(t, b->rows * heads, 1, &begin, &end);
+    for (size_t u = begin; u < end; u++) {
+        const size_t i = u / heads, unit = u % heads;
+        const float *head = qkv_head(s, b, i, unit);
+        if (!s->split_weights) {
+            place_query(a, i, unit, head);
+            continue;
+        }
+        const activations q = query_place(s, b, i, unit);
+        s->d->kernels->scale(dim, 1.0f, head, q.data, q.type);
+        activations_pad(&q, 0);
+    }
+    for (size_t u = kv_begin; u < kv_end; u++) {
+        const size_t i = u / kv_heads, kv_head = u % kv_heads, unit = heads + kv_head;
+        float *head = qkv_head(s, b, i, unit);
+        if (u + kv_heads < kv_end)
+            prefetch_place(a, i + 1, kv_head);
+        if (!s->split_weights)
+            rotate_head(a, i, unit, head, head, QWEN3_DTYPE_F32);
+        store_heads(a, i, 1, kv_head, head, qkv_head(s, b, i, unit + kv_heads));
+    }
+}
+
+/* ---- Many rows: each head from its product to its place ------------------------------------------ */
+
+/* y[m, head_dim] = rows [row, row + m) of head `unit` of q, k and v. next: the weights of the product after it. */
+static void product_of_head(const attention_layer *a, const linear_item *item, size_t unit, float *y, const void *next)
+{
+    const attention_state *s = a->s;
+    const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
+    const size_t dim = s->shape.head_dim, first = unit * dim;
+    const gemm_input in = activations_input(a->layer->input, item->row, item->m);
+    matrix_product(s->d->gemm, &(matrix_part){w, first, first + dim, 0, w->k, next}, &in,
+                   &(gemm_output){y, dim, false});
+    for (size_t r = 0; a->bias && r < item->m; r++)
+        s->d->kernels->add(dim, y + r * dim, a->bias + first);
+}
+
+/* Head item->part of q, or of k and with it of v, for some rows. */
+static void project_head(const team *t, const attention_layer *a, const linear_item *item, const void *next)
+{
+    const attention_state *s = a->s;
+    const size_t dim = s->shape.head_dim, unit = item->part, value_unit = unit + s->shape.kv_heads;
+    float *head = tiles_of(s->tiles, tile_width(s), t->tid), *value = head + TILED_ROWS * tile_width(s);
+    if (unit < heads_of(s)) {
+        product_of_head(a, item, unit, head, next);
+        for (size_t r = 0; r < item->m; r++)
+            place_query(a, item->row + r, unit, head + r * dim);
+        return;
+    }
+    const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
+    product_of_head(a, item, unit, head, matrix_at(s->d->gemm, w, value_unit * dim, 0));
+    product_of_head(a, item, value_unit, value, next);
+    for (size_t r = 0; r < item->m; r++)
+        rotate_head(a, item->row + r, unit, head + r * dim, head + r * dim, QWEN3_DTYPE_F32);
+    store_heads(a, item->row, item->m, unit - heads_of(s), head, value);
+}
+
+/* Products and places of all heads, some rows of one head at a time. No barrier at the end. */
+static void project_heads(team *t, const attention_layer *a)
+{
+    const attention_state *s = a->s;
+    const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
+    const size_t units = heads_of(s) + s->shape.kv_heads, dim = s->shape.head_dim;
+    if (units == 0)
+        return;
+    linear_items items = linear_items_begin(t, s->d->gemm, a->b->rows, units, TILED_ROWS);
+    for (linear_item item; linear_items_next(t, &items, &item);) {
+        const void *next = items.more ? matrix_at(s->d->gemm, w, items.following.part * dim, 0) : NULL;
+        project_head(t, a, &item, next);
+    }
+}
+
+/* ---- Attention ----------------------------------------------------------------------------------- */
+
+/* attended[row, head] = o / l. No barrier at the end. */
+static void collect(const team *t, const attention_state *s, const block_step *b)
+{
+    const size_t dim = s->shape.head_dim, heads = (size_t)range_size(s->heads);
+    size_t begin, end;
+    team_part(t, b->rows * heads, 1, &begin, &end);
+    for (size_t u = begin; u < end; u++) {
+        const size_t i = u / heads, head = u % heads;
+        partial_output(s->d->kernels, dim, s->exchange.result, s->split_weights ? u : own_pair(s, b, i, head),
+                       activations_at(&s->attended, i, head * dim), s->attended.type);
+        if (head + 1 == heads)
+            activations_pad(&s->attended, i);
+    }
+}
+
+static bool run(team *t, void *state, block_step *b, const block_layer *layer)
+{
+    attention_state *s = state;
+    const attention_layer a = layer_of(s, b, layer);
+    const int64_t dim = s->d->config->head_dim;
+    if (s->projects) {
+        project_heads(t, &a);
+    } else {
+        project(t, &a);
+        team_barrier(t);
+        if (s->split_weights)
+            gather_heads(t, &a);
+        place_heads(t, &a);
+    }
+    exchange_clear(t, &s->exchange);
+    team_barrier(t);
+    exchange_run(t, &s->exchange);
+    collect(t, s, b);
+    team_barrier(t);
+    block_output(t, b, &layer->weights.matrices[ATTENTION_O], (range){s->heads.begin * dim, s->heads.end * dim},
+                 &s->attended);
+    team_barrier(t);
+    return true;
+}
+
+const block block_attention = {
+    .name = "attention",
+    .declare = declare,
+    .open = state_open,
+    .close = state_close,
+    .reserve = reserve,
+    .append = append,
+    .truncate = truncate_sequence,
+    .usage = state_usage,
+    .plan = plan,
+    .start = start,
+    .prepare = prepare,
+    .run = run,
+};

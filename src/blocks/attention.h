@@ -1,18 +1,23 @@
-/* attention.h - norm, projections to queries, keys and values, attention, projection back (Vaswani et al. 2017; grouped
- * as in Ainslie et al. 2023). */
+/* attention.h - norm, projections to queries, keys and values, attention, projection back (Vaswani et al. 2017; query
+ * heads that share a KV head: Ainslie et al. 2023).
+ *
+ * What it keeps of a sequence is its keys and values (kv_cache.h). Queries and keys of several ranks meet by a movement
+ * (attention/movement.h), chosen for each step.
+ */
 #ifndef QWEN3_BLOCKS_ATTENTION_H
 #define QWEN3_BLOCKS_ATTENTION_H
 
 #include "blocks/block.h"
+#include "model/kv_cache.h"
 
 /* What it declares, in this order. */
 enum {
-    ATTENTION_QKV, /* [(heads + 2 kv_heads) * head_dim, hidden]: q rows, then k, then v */
-    ATTENTION_O,   /* [hidden, heads * head_dim] */
+    ATTENTION_QKV, /* matrix [(heads + 2 kv_heads) * head_dim, hidden]: q rows, then k, then v */
+    ATTENTION_O,   /* matrix [hidden, heads * head_dim] */
 };
 enum {
-    ATTENTION_INPUT_NORM, /* [hidden] */
-    ATTENTION_Q_NORM,     /* [head_dim], for all heads; where config.qk_norm */
+    ATTENTION_INPUT_NORM = BLOCK_NORM, /* vector [hidden] */
+    ATTENTION_Q_NORM,                  /* vector [head_dim], for all heads; where config.qk_norm */
     ATTENTION_K_NORM,
 };
 
@@ -22,5 +27,8 @@ extern const block block_attention;
 head_shard attention_heads(const qwen3_config *config, grid_place place);
 /* Rows of the q-k-v matrix are divided in multiples of this: whole panels and whole heads. */
 int64_t attention_grain(const gemm_kernel *gemm, int64_t head_dim);
+
+/* The keys and values that a state of block_attention keeps. */
+const kv_cache *attention_cache(const void *state);
 
 #endif

@@ -1,13 +1,111 @@
-/* block.h - a block of a decoder layer: what it consists of, as a table of functions. */
+/* block.h - a block: what the layers of a decoder are lists of (attention, gated MLP).
+ *
+ * A block is a table of functions. It declares its tensors and what a rank keeps of them, holds state in a session for
+ * all layers that have it, says what memory a step needs and when, and computes
+ *
+ *     x += block(rms_norm(x))
+ *
+ * The engine does the rest: it loads what is declared, plans memory, normalises, reduces partial outputs over ranks,
+ * and knows no block by name. A new block is one file and its place in a line of architectures.c.
+ */
 #ifndef QWEN3_BLOCKS_BLOCK_H
 #define QWEN3_BLOCKS_BLOCK_H
 
+#include "base/memory_plan.h"
+#include "base/team.h"
+#include "blocks/activations.h"
+#include "blocks/step.h"
+#include "comm/comm.h"
 #include "model/declaration.h"
+#include "model/weights.h"
 
+/* The norm before a block is the first vector that it declares. */
+enum { BLOCK_NORM };
+
+/* What the blocks of a session share, as long as it is open. */
+typedef struct decoder {
+    const qwen3_config *config;
+    const qwen3_session_options *options; /* without defaults left open */
+    const kernels *kernels;
+    const gemm_kernel *gemm; /* of the weights */
+    qwen3_dtype kv_dtype;
+    grid_place place;
+    int threads;
+    comm *world;         /* all ranks */
+    comm *sequence_comm; /* ranks with the same heads; rank = place.s */
+    comm *head_comm;     /* ranks with the same positions; rank = place.h */
+    const sequence_table *sequences;
+} decoder;
+
+/* Phases of the memory of a step. A block has BLOCK_PHASES of its own, the same in every layer. */
+enum { PHASE_START, PHASE_BLOCKS, PHASE_HEAD = 1000 };
+enum {
+    BLOCK_PREPARE, /* the input is being written; `prepare` runs beside it */
+    BLOCK_INPUT,   /* the input is read */
+    BLOCK_WORK,
+    BLOCK_OUTPUT,
+    BLOCK_PHASES,
+};
+
+/* A step as its blocks see it. */
+typedef struct block_step {
+    const decoder *decoder;
+    const step *step;
+    size_t first, rows; /* this rank computes rows [first, first + rows) of step->rows */
+    float *x;           /* [rows, hidden] residual stream */
+    bool partial;       /* outputs are partial and go to sums; otherwise they are added to x */
+    float *sums;        /* [rows, hidden] partial outputs of this rank, to be summed over ranks */
+    qwen3_error error;  /* set where `run` fails */
+} block_step;
+
+/* A block in one layer. */
+typedef struct block_layer {
+    block_weights weights;
+    int64_t index;            /* among the layers that have the block */
+    const activations *input; /* [rows, hidden] normalised */
+} block_layer;
+
+/* Bytes that a state holds. */
+typedef struct block_usage {
+    size_t bytes, used; /* kept of sequences: allocated; in use */
+    size_t score_bytes; /* of explicit scores, in the last step */
+} block_usage;
+
+/* Functions that a block has no use for are NULL. `state` is what open returned. */
 typedef struct block {
     const char *name;
     /* Declares the tensors of one layer, then what the rank at d->place keeps of them. */
     void (*declare)(declaration *d);
+
+    /* The state for `layers` layers. Local. On failure *state is NULL. */
+    qwen3_status (*open)(const decoder *d, int64_t layers, void **state, qwen3_error *err);
+    void (*close)(void *state);
+    /* Makes room for the positions of a planned step; nothing else changes. Local. */
+    qwen3_status (*reserve)(void *state, const step *s, qwen3_error *err);
+    /* The step has been committed: gives its positions their places. Cannot fail. */
+    void (*append)(void *state, const step *s);
+    /* Forgets what is kept of a sequence but its first `kept` own positions. */
+    void (*truncate)(void *state, int sequence, int64_t kept);
+    void (*usage)(const void *state, block_usage *usage);
+
+    /* Adds the buffers of a planned step, not committed yet, to the memory plan, in phases from `phase` on. Local. */
+    qwen3_status (*plan)(void *state, const block_step *s, memory_plan *m, int phase, qwen3_error *err);
+    /* Once per step, before the first layer: all threads, a barrier follows. */
+    void (*start)(team *t, void *state, const block_step *s);
+    /* Per layer, while other threads write the input: one thread. */
+    void (*prepare)(const team *t, void *state, const block_step *s, const block_layer *layer);
+    /* The output of all rows, added to x or, where partial, stored in sums. All threads, after a barrier; ends in
+     * one. Collective over the ranks that the block sends to. False on all threads of all ranks where one rank failed
+     * (block_agree); the step is then undone. */
+    bool (*run)(team *t, void *state, block_step *s, const block_layer *layer);
 } block;
+
+/* Whether all ranks are well, told to all threads of all of them: where thread 0 of a rank has set s->error, s->error
+ * becomes that of the lowest such rank everywhere. For blocks that can fail, before the first message whose size or
+ * meaning depends on it. Collective over decoder->world; ends in a barrier. */
+bool block_agree(team *t, block_step *s);
+
+/* a W^T for all outputs of W and the inputs `k` of it that `a` has, to x or sums. All threads between barriers. */
+void block_output(team *t, const block_step *s, const matrix *w, range k, const activations *a);
 
 #endif

@@ -1,5 +1,11 @@
 #include "blocks/gated_mlp.h"
 
+#include <stdlib.h>
+
+#include "blocks/linear.h"
+
+/* ---- Declarations ------------------------------------------------------------------------------ */
+
 range gated_mlp_intermediate(const qwen3_config *config, const gemm_kernel *gemm, grid_place place)
 {
     /* No panel is split, nor a group of columns of `down`. */
@@ -21,4 +27,117 @@ static void declare(declaration *d)
     declare_matrix(d, (matrix_declaration){.parts = {{down, hidden, part}}, .n_parts = 1, .grain = d->gemm->nr});
 }
 
-const block block_gated_mlp = {.name = "gated MLP", .declare = declare};
+/* ---- A step ------------------------------------------------------------------------------------- */
+
+typedef struct gated_mlp_state {
+    const decoder *d;
+    range part;        /* of this rank's outputs of gate and up, which are inputs of down */
+    activations gated; /* [rows, part] */
+    float *tiles;      /* as of linear.h: gate and up of tile_width outputs */
+} gated_mlp_state;
+
+static qwen3_status state_open(const decoder *d, int64_t layers, void **state, qwen3_error *err)
+{
+    (void)layers;
+    gated_mlp_state *s = calloc(1, sizeof *s);
+    *state = s;
+    if (!s)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for the state of an MLP");
+    s->d = d;
+    return QWEN3_OK;
+}
+
+/* Outputs that are gated together: whole panels, and whole blocks where activations are blocks. */
+static size_t tile_width(const gated_mlp_state *s)
+{
+    return (size_t)gemm_grain(s->d->gemm);
+}
+
+static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int phase, qwen3_error *err)
+{
+    gated_mlp_state *s = state;
+    const decoder *d = s->d;
+    const grid_place place = d->place;
+    (void)err;
+    s->part = (range){0, range_size(gated_mlp_intermediate(d->config, d->gemm, place))};
+    if (b->step->mode == STEP_SPLIT_WEIGHTS)
+        s->part = partition(s->part.end, gemm_grain(d->gemm), place.s_groups, place.s);
+    s->gated = activations_of((size_t)range_size(s->part), d->gemm->activation);
+    memory_plan_add(m, &s->gated.data, activations_bytes(&s->gated, b->rows), phase + BLOCK_INPUT,
+                    phase + BLOCK_OUTPUT);
+    memory_plan_add(m, &s->tiles, tiles_bytes(tile_width(s), d->threads), phase + BLOCK_INPUT, phase + BLOCK_INPUT);
+    return QWEN3_OK;
+}
+
+/* Outputs [n0, n1) of gate and up, and the weights that come after them. */
+typedef struct gated_part {
+    size_t n0, n1;
+    const void *next;
+} gated_part;
+
+/* Rows [row, row + m) of some outputs, of which a tile of the thread has room for. */
+static void run_part(const team *t, const gated_mlp_state *s, const block_layer *layer, const gated_part *p, size_t row,
+                     size_t m)
+{
+    const gemm_kernel *g = s->d->gemm;
+    const matrix *wgate = &layer->weights.matrices[GATED_MLP_GATE], *wup = &layer->weights.matrices[GATED_MLP_UP];
+    const size_t width = p->n1 - p->n0, column = p->n0 - (size_t)s->part.begin;
+    float *gate = tiles_of(s->tiles, tile_width(s), t->tid), *up = gate + TILED_ROWS * tile_width(s);
+    const gemm_input in = activations_input(layer->input, row, m);
+    matrix_product(g, &(matrix_part){wgate, p->n0, p->n1, 0, wgate->k, matrix_at(g, wup, p->n0, 0)}, &in,
+                   &(gemm_output){gate, width, false});
+    matrix_product(g, &(matrix_part){wup, p->n0, p->n1, 0, wup->k, p->next}, &in, &(gemm_output){up, width, false});
+    for (size_t r = 0; r < m; r++) {
+        s->d->kernels->silu_mul(width, gate + r * width, up + r * width, activations_at(&s->gated, row + r, column),
+                                s->gated.type);
+        if (column + width == s->gated.columns)
+            activations_pad(&s->gated, row + r);
+    }
+}
+
+/* gated = silu(input Wgate^T) * (input Wup^T), some outputs at a time, so that neither product is ever stored whole. */
+static void run_gated(team *t, const gated_mlp_state *s, const block_layer *layer, size_t m)
+{
+    const gemm_kernel *g = s->d->gemm;
+    const size_t n0 = (size_t)s->part.begin, n1 = (size_t)s->part.end, width = tile_width(s);
+    const size_t parts = (n1 - n0 + width - 1) / width;
+    if (m == 0 || parts == 0)
+        return;
+    if (m <= FEW_ROWS) {
+        /* As many outputs at once as there is room for: both matrices are read in long pieces. */
+        const size_t most = TILED_ROWS / m * width;
+        team_pieces pieces = team_pieces_begin(t, n1 - n0, width);
+        for (size_t begin, end; team_pieces_next(t, &pieces, &begin, &end);)
+            for (; begin < end; begin += most) {
+                const gated_part p = {n0 + begin, n0 + (begin + most < end ? begin + most : end), NULL};
+                run_part(t, s, layer, &p, 0, m);
+            }
+        return;
+    }
+    const matrix *wgate = &layer->weights.matrices[GATED_MLP_GATE];
+    linear_items items = linear_items_begin(t, g, m, parts, TILED_ROWS);
+    for (linear_item item; linear_items_next(t, &items, &item);) {
+        const size_t begin = n0 + item.part * width;
+        const void *next = items.more ? matrix_at(g, wgate, n0 + items.following.part * width, 0) : NULL;
+        run_part(t, s, layer, &(gated_part){begin, begin + width < n1 ? begin + width : n1, next}, item.row, item.m);
+    }
+}
+
+static bool run(team *t, void *state, block_step *b, const block_layer *layer)
+{
+    const gated_mlp_state *s = state;
+    run_gated(t, s, layer, b->rows);
+    team_barrier(t);
+    block_output(t, b, &layer->weights.matrices[GATED_MLP_DOWN], s->part, &s->gated);
+    team_barrier(t);
+    return true;
+}
+
+const block block_gated_mlp = {
+    .name = "gated MLP",
+    .declare = declare,
+    .open = state_open,
+    .close = free,
+    .plan = plan,
+    .run = run,
+};

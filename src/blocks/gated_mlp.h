@@ -10,7 +10,7 @@ enum {
     GATED_MLP_UP,   /* the same */
     GATED_MLP_DOWN, /* [hidden, intermediate part] */
 };
-enum { GATED_MLP_NORM }; /* [hidden] */
+enum { GATED_MLP_INPUT_NORM = BLOCK_NORM }; /* vector [hidden] */
 
 extern const block block_gated_mlp;
 

@@ -1,171 +1,221 @@
-/* forward.c - the decoder, as all threads of a rank run it in one parallel region.
+/* forward.c - one forward pass: the decoder, as all threads of a rank run it in one parallel region.
  *
  *   x = embedding rows
- *   for each layer:
- *     h = rms_norm(x);  q, k, v = h Wqkv^T;  norm and rotate heads of q and k;  store k, v in the cache
- *     a = attention(q, keys and values of all ranks)          by the strategy's movement
- *     x += a Wo^T                                              (reduced over ranks that split Wo's input)
- *     h = rms_norm(x);  x += (silu(h Wgate^T) * (h Wup^T)) Wdown^T      (likewise)
- *   logits = rms_norm(x) Whead^T for the wanted rows, each rank its part of the vocabulary
+ *   for each block of each layer:  x += block(rms_norm(x))      (outputs of blocks are summed over ranks that split
+ * them) logits = rms_norm(x) Whead^T for the wanted rows, each rank its part of the vocabulary
  *
  * Every function here is called by all threads with the same arguments, splits its work by thread, and says
- * whether it ends in a barrier. Thread 0 alone communicates. The same functions serve both modes of a step:
- * only the ranges of the weights, the group that reduces, and the movement of attention differ.
+ * whether it ends in a barrier. Thread 0 alone communicates.
  */
-#include "engine/attend.h"
-#include "engine/linear.h"
-#include "model/rope.h"
+#include <stdlib.h>
+
+#include "base/memory.h"
+#include "blocks/architectures.h"
+#include "blocks/linear.h"
+#include "engine/session.h"
+
+/* ---- Memory ------------------------------------------------------------------------------------ */
+
+/* Wanted rows: how many bytes each group has of them, and their places in the batch's order. */
+static qwen3_status plan_head(qwen3_session *s, qwen3_error *err)
+{
+    output_head *h = &s->head;
+    const step *p = &s->step;
+    const size_t hidden = (size_t)s->model->config.hidden_size;
+    if (p->n_out > h->capacity) {
+        free(h->order);
+        h->capacity = 0;
+        h->order = malloc(p->n_out * sizeof *h->order);
+        if (!h->order)
+            return fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu rows of logits", p->n_out);
+        h->capacity = p->n_out;
+    }
+    size_t n = 0;
+    for (int g = 0; g < s->sequences.groups; g++) {
+        const size_t first = n;
+        for (size_t i = p->group_first[g]; i < p->group_first[g + 1]; i++)
+            if (p->rows[i].out >= 0)
+                h->order[n++] = p->rows[i].out;
+        h->group_bytes[g] = (n - first) * hidden * sizeof(float);
+    }
+    h->input = activations_of(hidden, s->decoder.gemm->activation);
+    memory_plan_add(&s->plan, &h->hidden, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
+    memory_plan_add(&s->plan, &h->own, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
+    memory_plan_add(&s->plan, &h->input.data, activations_bytes(&h->input, n), PHASE_HEAD, PHASE_HEAD);
+    memory_plan_add(&s->plan, &h->logits, n * s->model->weights.matrices[MODEL_HEAD].n * sizeof(float), PHASE_HEAD,
+                    PHASE_HEAD);
+    return QWEN3_OK;
+}
+
+static qwen3_status plan_buffers(qwen3_session *s, qwen3_error *err)
+{
+    const decoder *d = &s->decoder;
+    const size_t hidden = (size_t)d->config->hidden_size;
+    block_step *b = &s->run;
+    *b = (block_step){.decoder = d, .step = &s->step};
+    b->rows = step_rows_of(&s->step, d->place.s, &b->first);
+    b->partial = d->place.h_groups > 1 || s->step.mode == STEP_SPLIT_WEIGHTS;
+    const size_t row_bytes = b->rows * hidden * sizeof(float);
+    memory_plan_clear(&s->plan);
+    memory_plan_add(&s->plan, &b->x, row_bytes, PHASE_START, PHASE_HEAD);
+    memory_plan_add(&s->plan, &b->sums, b->partial ? row_bytes : 0, PHASE_BLOCKS, PHASE_HEAD - 1);
+    memory_plan_add(&s->plan, &s->embed_scratch, (size_t)d->threads * hidden * sizeof(float), PHASE_START, PHASE_START);
+    qwen3_status status = QWEN3_OK;
+    for (size_t k = 0; k < s->n_blocks && !status; k++) {
+        session_block *kind = &s->blocks[k];
+        const int phase = PHASE_BLOCKS + (int)k * BLOCK_PHASES;
+        kind->input = activations_of(hidden, d->gemm->activation);
+        memory_plan_add(&s->plan, &kind->input.data, activations_bytes(&kind->input, b->rows), phase + BLOCK_PREPARE,
+                        phase + BLOCK_INPUT);
+        status = kind->block->plan(kind->state, b, &s->plan, phase, err);
+    }
+    return status ? status : plan_head(s, err);
+}
+
+qwen3_status forward_plan(qwen3_session *s, qwen3_error *err)
+{
+    qwen3_status status = plan_buffers(s, err);
+    size_t bytes = 0;
+    if (!status && !memory_plan_place(&s->plan, &bytes))
+        status = fail(err, QWEN3_ERR_MEMORY, "no memory for the plan of a step");
+    if (!status && bytes > s->arena_bytes) {
+        memory_free(s->arena, s->arena_bytes);
+        s->arena = NULL;
+        s->arena_bytes = 0;
+        status = memory_alloc(&s->arena, bytes, "activations of a step", err);
+        if (!status)
+            s->arena_bytes = bytes;
+    }
+    if (!status)
+        memory_plan_bind(&s->plan, s->arena);
+    return status;
+}
 
 /* ---- Rows -------------------------------------------------------------------------------------- */
 
-/* Kernels may read the elements between the last column and the row's end: they are zero. In blocks they are written
- * with the others. */
-static void zero_padding(const team *t, void *x, size_t rows, size_t k, qwen3_dtype type)
-{
-    size_t stride = activation_stride(k), begin, end;
-    if (stride == k || !x || type >= ELEMENT_TYPES)
-        return;
-    size_t act = dtype_size(type);
-    team_part(t, rows, 1, &begin, &end);
-    for (size_t i = begin; i < end; i++)
-        memset((char *)x + (i * stride + k) * act, 0, (stride - k) * act);
-}
-
-/* Embedding rows, rotation angles, padding. Ends in a barrier. */
+/* Embedding rows, and what blocks begin a step with. Ends in a barrier. */
 static void start_rows(team *t, qwen3_session *s)
 {
     const qwen3_model *m = s->model;
-    const qwen3_config *c = &m->config;
-    const step_buffers *b = &s->b;
-    size_t first, n = session_rows(s, &first), hidden = (size_t)c->hidden_size, half = s->shape.head_dim / 2;
+    const block_step *b = &s->run;
+    const int64_t hidden = m->config.hidden_size;
+    float *scratch = s->embed_scratch + (size_t)t->tid * (size_t)hidden;
     size_t begin, end;
-    team_part(t, n, 1, &begin, &end);
+    team_part(t, b->rows, 1, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        const step_row *row = &s->step.rows[first + i];
-        const tensor_part part = {MODEL_EMBEDDING, {row->token, row->token + 1}, {0, c->hidden_size}};
-        const tensor_view v = source_part(m->source, &part, (float *)b->embed_scratch + (size_t)t->tid * hidden);
-        if (v.type == QWEN3_DTYPE_F32)
-            memcpy(b->x + i * hidden, v.data, hidden * sizeof(float));
+        const int32_t token = s->step.rows[b->first + i].token;
+        const tensor_part row = {MODEL_EMBEDDING, {token, token + 1}, {0, hidden}};
+        const tensor_view view = source_part(m->source, &row, scratch);
+        float *x = b->x + i * (size_t)hidden;
+        if (view.type == QWEN3_DTYPE_F32)
+            memcpy(x, view.data, (size_t)hidden * sizeof(float));
         else
-            m->kernels->to_f32(hidden, v.data, b->x + i * hidden);
-        rope_angles(c, m->inverse_frequencies, m->rope_scale, row->position, b->cosines + i * half,
-                    b->sines + i * half);
+            m->kernels->to_f32((size_t)hidden, view.data, x);
     }
-    zero_padding(t, b->normed, n, hidden, session_act_type(s));
-    zero_padding(t, b->attended, n, (size_t)range_size(s->part.heads) * s->shape.head_dim, session_act_type(s));
-    zero_padding(t, b->gated, n, (size_t)range_size(s->part.intermediate), session_act_type(s));
-    zero_padding(t, b->out_act, s->step.n_out, hidden, session_act_type(s));
-    zero_padding(t, b->q, n * session_heads(s), s->shape.head_dim, session_q_type(s));
+    for (size_t k = 0; k < s->n_blocks; k++)
+        if (s->blocks[k].block->start)
+            s->blocks[k].block->start(t, s->blocks[k].state, b);
     team_barrier(t);
 }
 
-/* Adds what the last product left (reduced over `group`, if any), then h = rms_norm(x). Ends in a barrier.
- * sums: whether b.sums holds partial outputs that are not in x yet. */
-static void finish_and_normalise(team *t, qwen3_session *s, bool sums, const float *norm)
+/* Sums what the last block left in parts, over the ranks that have them, and adds it to x; then, where there is a next
+ * block, its input = rms_norm(x). Ends in a barrier. sums: whether there are such parts. */
+static void finish_and_normalise(team *t, qwen3_session *s, bool sums, const float *norm, const activations *input)
 {
-    const qwen3_model *m = s->model;
-    size_t first, n = session_rows(s, &first), hidden = (size_t)m->config.hidden_size,
-                  stride = activation_stride(hidden);
+    const decoder *d = &s->decoder;
+    const block_step *b = &s->run;
+    const size_t hidden = (size_t)d->config->hidden_size;
     if (sums) {
-        comm *group = s->step.mode == STEP_SPLIT_WEIGHTS ? m->world : m->head_group;
         if (t->tid == 0)
-            comm_allreduce(group, s->b.sums, n * hidden, QWEN3_COMM_REDUCE);
+            comm_allreduce(s->step.mode == STEP_SPLIT_WEIGHTS ? d->world : d->head_comm, b->sums, b->rows * hidden,
+                           QWEN3_COMM_REDUCE);
         team_barrier(t);
     }
     size_t begin, end;
-    team_part(t, n, 1, &begin, &end);
+    team_part(t, b->rows, 1, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        float *x = s->b.x + i * hidden;
+        float *x = b->x + i * hidden;
         if (sums)
-            m->kernels->add(hidden, x, s->b.sums + i * hidden);
-        if (norm)
-            m->kernels->rms_norm(hidden, x, norm, (float)m->config.rms_norm_eps,
-                                 (char *)s->b.normed + session_act_bytes(s, i * stride), session_act_type(s));
+            d->kernels->add(hidden, x, b->sums + i * hidden);
+        if (!norm)
+            continue;
+        d->kernels->rms_norm(hidden, x, norm, (float)d->config->rms_norm_eps, activations_at(input, i, 0), input->type);
+        activations_pad(input, i);
     }
     team_barrier(t);
 }
 
-/* ---- The decoder ------------------------------------------------------------------------------- */
-
-/* x += a W[:, k]^T, or sums = a W[:, k]^T where the input of W is split over ranks. Ends in a barrier. */
-static void project_back(team *t, qwen3_session *s, const matrix *w, range k, const void *a, bool split)
-{
-    size_t first, n = session_rows(s, &first), hidden = (size_t)s->model->config.hidden_size;
-    linear(t, s->model->weights.gemm, w, (range){0, (int64_t)w->n}, k, n, a, activation_stride((size_t)range_size(k)),
-           split ? s->b.sums : s->b.x, hidden, !split);
-    team_barrier(t);
-}
+/* ---- The output head --------------------------------------------------------------------------- */
 
 /* Wanted rows after the final norm, from all groups, in the order of the batch. Ends in a barrier. */
 static void gather_outputs(team *t, qwen3_session *s)
 {
     const qwen3_model *m = s->model;
-    size_t first, n = session_rows(s, &first), hidden = (size_t)m->config.hidden_size, out = 0;
-    bool split = s->step.mode == STEP_SPLIT_ROWS && s->cache.groups > 1;
-    float *own = split ? s->b.out_own : s->b.out_hidden;
-    for (size_t i = 0; i < n; i++) {
-        if (s->step.rows[first + i].out < 0)
+    const block_step *b = &s->run;
+    const output_head *h = &s->head;
+    const size_t hidden = (size_t)m->config.hidden_size;
+    const bool split = s->step.mode == STEP_SPLIT_ROWS && s->sequences.groups > 1;
+    float *own = split ? h->own : h->hidden;
+    size_t out = 0;
+    for (size_t i = 0; i < b->rows; i++) {
+        if (s->step.rows[b->first + i].out < 0)
             continue;
         if (out % (size_t)t->size == (size_t)t->tid)
-            m->kernels->rms_norm(hidden, s->b.x + i * hidden, m->weights.vectors[MODEL_FINAL_NORM],
+            m->kernels->rms_norm(hidden, b->x + i * hidden, m->weights.vectors[MODEL_FINAL_NORM],
                                  (float)m->config.rms_norm_eps, own + out * hidden, QWEN3_DTYPE_F32);
         out++;
     }
     team_barrier(t);
     if (split) {
-        if (t->tid == 0) {
-            for (int g = 0; g < s->cache.groups; g++)
-                s->tables.bytes[0][g] = (s->tables.out_first[g + 1] - s->tables.out_first[g]) * hidden * sizeof(float);
-            comm_allgather(m->sequence_group, own, s->b.out_hidden, s->tables.bytes[0], QWEN3_COMM_LOGITS);
-        }
+        if (t->tid == 0)
+            comm_allgather(m->sequence_comm, own, h->hidden, h->group_bytes, QWEN3_COMM_LOGITS);
         team_barrier(t);
     }
-    size_t begin, end, stride = activation_stride(hidden);
+    size_t begin, end;
     team_part(t, s->step.n_out, 1, &begin, &end);
-    for (size_t i = begin; i < end; i++)
-        m->kernels->scale(hidden, 1.0f, s->b.out_hidden + i * hidden,
-                          (char *)s->b.out_act + session_act_bytes(s, (size_t)s->tables.out_order[i] * stride),
-                          session_act_type(s));
+    for (size_t i = begin; i < end; i++) {
+        const size_t place = (size_t)h->order[i];
+        m->kernels->scale(hidden, 1.0f, h->hidden + i * hidden, activations_at(&h->input, place, 0), h->input.type);
+        activations_pad(&h->input, place);
+    }
     team_barrier(t);
 }
 
-static void decoder(team *t, void *arg)
+static void run_head(team *t, qwen3_session *s)
 {
-    qwen3_session *s = arg;
-    const qwen3_model *m = s->model;
-    size_t first, n = session_rows(s, &first);
-    /* The input of o and down is split over head groups, and over all ranks where weights are split. */
-    bool split = s->step.mode == STEP_SPLIT_WEIGHTS || m->plan.grid_heads > 1;
-    start_rows(t, s);
-    for (int64_t i = 0; i < m->config.num_layers; i++) {
-        const layer_weights layer = session_layer_weights(m, i), *w = &layer;
-        int64_t d = m->config.head_dim;
-        /* While other threads normalise. */
-        if (t->tid == 0)
-            attend_plan(t, s, i);
-        finish_and_normalise(t, s, split && i > 0, w->input_norm);
-        size_t stride = activation_stride(w->qkv.k);
-        if (!attend_projects(s)) {
-            linear(t, m->weights.gemm, &w->qkv, s->part.qkv, (range){0, (int64_t)w->qkv.k}, n, s->b.normed, stride,
-                   s->b.qkv, (size_t)range_size(s->part.qkv), false);
-            team_barrier(t);
-        }
-        attend(t, s, w, i);
-        project_back(t, s, &w->o, (range){s->part.heads.begin * d, s->part.heads.end * d}, s->b.attended, split);
-        finish_and_normalise(t, s, split, w->post_norm);
-        gated_linear(t, s, w, s->part.intermediate, n);
-        team_barrier(t);
-        project_back(t, s, &w->down, s->part.intermediate, s->b.gated, split);
-    }
-    if (split)
-        finish_and_normalise(t, s, true, NULL);
     gather_outputs(t, s);
-    const matrix *head = &m->weights.matrices[MODEL_HEAD];
-    linear(t, m->weights.gemm, head, (range){0, (int64_t)head->n}, (range){0, (int64_t)head->k}, s->step.n_out,
-           s->b.out_act, activation_stride(head->k), s->b.logits, head->n, false);
+    const matrix *head = &s->model->weights.matrices[MODEL_HEAD];
+    const matrix_part whole = matrix_whole(head);
+    const gemm_input in = activations_input(&s->head.input, 0, s->step.n_out);
+    linear(t, s->decoder.gemm, &whole, &in, &(gemm_output){s->head.logits, head->n, false});
 }
 
-void session_run(qwen3_session *s)
+/* ---- The decoder ------------------------------------------------------------------------------- */
+
+static void decode(team *t, void *arg)
 {
-    team_run(s->model->plan.threads, decoder, s);
+    qwen3_session *s = arg;
+    bool sums = false;
+    start_rows(t, s);
+    for (size_t i = 0; i < s->n_layers; i++) {
+        session_block *kind = &s->blocks[s->layers[i].kind];
+        const block_layer *layer = &s->layers[i].layer;
+        if (t->tid == 0 && kind->block->prepare)
+            kind->block->prepare(t, kind->state, &s->run, layer);
+        finish_and_normalise(t, s, sums, layer->weights.vectors[BLOCK_NORM], layer->input);
+        if (!kind->block->run(t, kind->state, &s->run, layer))
+            return;
+        sums = s->run.partial;
+    }
+    if (sums)
+        finish_and_normalise(t, s, true, NULL, NULL);
+    run_head(t, s);
+}
+
+qwen3_status forward_run(qwen3_session *s, qwen3_error *err)
+{
+    team_run(s->decoder.threads, decode, s);
+    if (s->run.error.status)
+        *err = s->run.error;
+    return s->run.error.status;
 }

@@ -37,7 +37,7 @@ static qwen3_status check_numbers(const qwen3_session *s, qwen3_error *err)
 {
     size_t mine = s->model->weights.matrices[MODEL_HEAD].n;
     for (size_t i = 0; i < s->step.n_out * mine; i++)
-        if (isnan(s->b.logits[i]))
+        if (isnan(s->head.logits[i]))
             return fail_not_a_number(i / mine, err);
     return QWEN3_OK;
 }
@@ -50,7 +50,7 @@ static void collect_rows(const qwen3_session *s, size_t first, size_t rows, floa
     int ranks = comm_size(m->world);
     for (int r = 0; r < ranks; r++)
         bytes[r] = rows * (size_t)range_size(session_vocabulary(m, r)) * sizeof(float);
-    comm_gather(m->world, s->b.logits + first * mine, parts, bytes, QWEN3_COMM_LOGITS);
+    comm_gather(m->world, s->head.logits + first * mine, parts, bytes, QWEN3_COMM_LOGITS);
     if (comm_rank(m->world) != 0)
         return;
     for (int r = 0; r < ranks; r++) {

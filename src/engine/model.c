@@ -8,7 +8,6 @@
 #include "blocks/architectures.h"
 #include "blocks/attention.h"
 #include "comm/topology.h"
-#include "model/rope.h"
 
 qwen3_model_options qwen3_model_options_default(void)
 {
@@ -123,13 +122,13 @@ static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
 static qwen3_status make_groups(qwen3_model *m, const grid *g, qwen3_error *err)
 {
     int rank = comm_rank(m->world), s = rank / g->h, h = rank % g->h;
-    qwen3_status status = comm_split(m->world, h, s, &m->sequence_group, err);
+    qwen3_status status = comm_split(m->world, h, s, &m->sequence_comm, err);
     if (!status)
-        status = comm_split(m->world, s, h, &m->head_group, err);
+        status = comm_split(m->world, s, h, &m->head_comm, err);
     if (!status && m->options.share_weights)
-        status = comm_split_node(m->sequence_group, &m->share_group, err);
+        status = comm_split_node(m->sequence_comm, &m->share_comm, err);
     else if (!status)
-        status = comm_split(m->world, rank, 0, &m->share_group, err);
+        status = comm_split(m->world, rank, 0, &m->share_comm, err);
     return status;
 }
 
@@ -170,7 +169,7 @@ static qwen3_status check_memory(qwen3_model *m, const declaration *d, qwen3_err
     qwen3_status status = comm_split_node(m->world, &node, err);
     if (status)
         return status;
-    double need = (double)own + (double)slice / comm_size(m->share_group), total = 0;
+    double need = (double)own + (double)slice / comm_size(m->share_comm), total = 0;
     size_t ranks = (size_t)comm_size(node);
     double *needs = calloc(ranks, sizeof *needs);
     size_t *bytes = calloc(ranks, sizeof *bytes);
@@ -199,15 +198,10 @@ static qwen3_status load(qwen3_model *m, const declaration *d, qwen3_error *err)
     qwen3_status status = qwen3_comm_agree(m->world, err);
     if (status)
         return status;
-    m->inverse_frequencies = calloc((size_t)m->config.head_dim / 2, sizeof *m->inverse_frequencies);
-    if (m->inverse_frequencies)
-        m->rope_scale = rope_frequencies(&m->config, m->inverse_frequencies);
-    else
-        fail(err, QWEN3_ERR_MEMORY, "no memory for %lld rotation frequencies", (long long)m->config.head_dim / 2);
-    weights_load(&m->weights, m->source, d, m->share_group, m->plan.threads, err);
+    weights_load(&m->weights, m->source, d, m->share_comm, m->plan.threads, err);
     m->plan.weights_shared = m->weights.shared || m->weights.mapped;
     m->plan.weight_bytes = m->weights.slice_bytes + m->weights.own_bytes;
-    size_t sharers = m->plan.weights_shared ? (size_t)comm_size(m->share_group) : 1;
+    size_t sharers = m->plan.weights_shared ? (size_t)comm_size(m->share_comm) : 1;
     m->plan.owned_bytes = m->weights.own_bytes + m->weights.slice_bytes / sharers;
     return qwen3_comm_agree(m->world, err);
 }
@@ -292,11 +286,10 @@ void qwen3_model_close(qwen3_model *m)
     qwen3_model_close(m->variant);
     weights_free(&m->weights);
     source_close(m->source);
-    comm_free(m->share_group);
-    comm_free(m->head_group);
-    comm_free(m->sequence_group);
+    comm_free(m->share_comm);
+    comm_free(m->head_comm);
+    comm_free(m->sequence_comm);
     comm_free(m->variant_comm);
-    free(m->inverse_frequencies);
     free(m->spec);
     free(m);
 }

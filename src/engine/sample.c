@@ -13,6 +13,7 @@
  * the same numbers by the same kernels. */
 #include <stdlib.h>
 
+#include "blocks/architectures.h"
 #include "engine/select.h"
 #include "engine/session.h"
 #include "model/sampler.h"
@@ -89,7 +90,7 @@ static void open_row(const sampling *c, size_t index, qwen3_sampler *sampler)
     row *r = &c->rows[index];
     *r = (row){.sampler = sampler, .tokens = sampler ? sampler->n_tokens : (int32_t)m->config.vocab_size};
     int rank = comm_rank(m->world);
-    r->logits = c->session->b.logits + index * m->weights.matrices[MODEL_HEAD].n;
+    r->logits = c->session->head.logits + index * m->weights.matrices[MODEL_HEAD].n;
     r->part = (logits_part){.kernels = m->kernels,
                             .logits = r->logits,
                             .n = row_size(c, r, rank),

@@ -3,7 +3,9 @@
 
 #include <stdlib.h>
 
+#include "attention/attention.h"
 #include "base/memory.h"
+#include "blocks/architectures.h"
 
 enum {
     DEFAULT_MAX_TOKENS = 4096,
@@ -36,6 +38,7 @@ static qwen3_status check_options(const qwen3_session_options *o, const qwen3_co
     return QWEN3_OK;
 }
 
+/* Fills in the defaults. */
 static void apply_options(qwen3_session *s)
 {
     const qwen3_model *m = s->model;
@@ -48,17 +51,55 @@ static void apply_options(qwen3_session *s)
     }
     if (o->algorithm == QWEN3_ATTENTION_AUTO)
         o->algorithm = QWEN3_ATTENTION_ONLINE_SOFTMAX;
-    s->algorithm = attention_algorithm_get(o->algorithm);
-    int64_t kv_heads = m->plan.num_kv_heads;
-    int keys = o->kv_block_size ? o->kv_block_size : ATTENTION_KV_BLOCK;
-    s->shape = (attention_shape){.kernels = m->kernels,
-                                 .kv_type = m->plan.kv_dtype,
-                                 .head_dim = (size_t)m->config.head_dim,
-                                 .kv_heads = (size_t)kv_heads,
-                                 .group = kv_heads ? (size_t)(m->plan.num_heads / kv_heads) : 1,
-                                 .causal = true,
-                                 .q_block_size = o->q_block_size ? o->q_block_size : ATTENTION_Q_BLOCK,
-                                 .kv_block_size = (int)round_up((size_t)keys, KV_BLOCK)};
+    if (o->q_block_size == 0)
+        o->q_block_size = ATTENTION_Q_BLOCK;
+    if (o->kv_block_size == 0)
+        o->kv_block_size = ATTENTION_KV_BLOCK;
+    s->decoder = (decoder){.config = &m->config,
+                           .options = o,
+                           .kernels = m->kernels,
+                           .gemm = m->weights.gemm,
+                           .kv_dtype = m->plan.kv_dtype,
+                           .place = m->place,
+                           .threads = m->plan.threads,
+                           .world = m->world,
+                           .sequence_comm = m->sequence_comm,
+                           .head_comm = m->head_comm,
+                           .sequences = &s->sequences};
+}
+
+/* The place of a kind in the list, which is extended where it is new. */
+static size_t kind_of(qwen3_session *s, const block *b)
+{
+    size_t k = 0;
+    while (k < s->n_blocks && s->blocks[k].block != b)
+        k++;
+    if (k == s->n_blocks)
+        s->blocks[s->n_blocks++].block = b;
+    return k;
+}
+
+/* All blocks of all layers, and the kinds among them. */
+static qwen3_status list_blocks(qwen3_session *s, qwen3_error *err)
+{
+    const qwen3_model *m = s->model;
+    const size_t most = (size_t)m->config.num_layers * LAYER_BLOCKS;
+    s->layers = calloc(most, sizeof *s->layers);
+    s->blocks = calloc(most, sizeof *s->blocks);
+    if (!s->layers || !s->blocks)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for the table of %lld layers", (long long)m->config.num_layers);
+    for (int64_t i = 0; i < m->config.num_layers; i++) {
+        int n;
+        const block *const *blocks = architecture_blocks(&m->config, i, &n);
+        for (int j = 0; j < n; j++) {
+            const size_t k = kind_of(s, blocks[j]);
+            s->layers[s->n_layers++] = (session_layer){k,
+                                                       {.weights = weights_of(&m->weights, i, j),
+                                                        .index = s->blocks[k].layers++,
+                                                        .input = &s->blocks[k].input}};
+        }
+    }
+    return QWEN3_OK;
 }
 
 static qwen3_status open_session(qwen3_session *s, const qwen3_session_options *options, qwen3_error *err)
@@ -69,12 +110,23 @@ static qwen3_status open_session(qwen3_session *s, const qwen3_session_options *
     if (status)
         return status;
     apply_options(s);
-    if (!s->algorithm)
-        return fail(err, QWEN3_ERR_ARGUMENT, "attention algorithm %d is unknown", (int)s->options.algorithm);
-    status = kv_cache_open(&s->cache, &s->shape, m->config.num_layers, m->plan.grid_sequence, m->plan.sequence_index,
-                           s->options.max_sequences, s->options.max_tokens, err);
+    const sequence_table limits = {.groups = m->place.s_groups,
+                                   .group = m->place.s,
+                                   .max_sequences = s->options.max_sequences,
+                                   .max_tokens = s->options.max_tokens};
+    status = sequences_open(&s->sequences, &limits, err);
     if (!status)
-        status = step_open(&s->step, &s->cache, err);
+        status = step_open(&s->step, &s->sequences, err);
+    if (!status)
+        status = list_blocks(s, err);
+    for (size_t k = 0; k < s->n_blocks && !status; k++)
+        status = s->blocks[k].block->open(&s->decoder, s->blocks[k].layers, &s->blocks[k].state, err);
+    const size_t groups = (size_t)m->place.s_groups;
+    s->head.group_bytes = calloc(groups, sizeof *s->head.group_bytes);
+    s->owned = calloc(groups, sizeof *s->owned);
+    s->owned_bytes = calloc(groups, sizeof *s->owned_bytes);
+    if (!status && (!s->head.group_bytes || !s->owned || !s->owned_bytes))
+        status = fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %d ranks", m->place.s_groups);
     return status;
 }
 
@@ -105,10 +157,29 @@ void qwen3_session_close(qwen3_session *s)
 {
     if (!s)
         return;
-    session_free_buffers(s);
+    for (size_t k = 0; k < s->n_blocks; k++)
+        if (s->blocks[k].state)
+            s->blocks[k].block->close(s->blocks[k].state);
+    memory_free(s->arena, s->arena_bytes);
+    memory_plan_free(&s->plan);
+    free(s->head.order);
+    free(s->head.group_bytes);
+    free(s->owned);
+    free(s->owned_bytes);
+    free(s->blocks);
+    free(s->layers);
     step_close(&s->step);
-    kv_cache_close(&s->cache);
+    sequences_close(&s->sequences);
     free(s);
+}
+
+/* Forgets the positions of a sequence from `length` on; owned[groups]: what each group keeps of the others. */
+static void truncate_sequence(qwen3_session *s, int sequence, int64_t length, const int64_t *owned)
+{
+    for (size_t k = 0; k < s->n_blocks; k++)
+        if (s->blocks[k].block->truncate)
+            s->blocks[k].block->truncate(s->blocks[k].state, sequence, owned[s->sequences.group]);
+    sequences_truncate(&s->sequences, sequence, length, owned);
 }
 
 qwen3_status qwen3_session_reset(qwen3_session *s, int sequence, qwen3_error *err)
@@ -117,9 +188,10 @@ qwen3_status qwen3_session_reset(qwen3_session *s, int sequence, qwen3_error *er
     if (sequence < -1 || sequence >= s->options.max_sequences)
         return fail(err, QWEN3_ERR_ARGUMENT, "sequence %d: expected 0..%d, or -1 for all", sequence,
                     s->options.max_sequences - 1);
+    memset(s->owned, 0, (size_t)s->sequences.groups * sizeof *s->owned);
     for (int i = 0; i < s->options.max_sequences; i++)
         if (sequence == -1 || sequence == i)
-            kv_cache_reset(&s->cache, i);
+            truncate_sequence(s, i, 0, s->owned);
     return QWEN3_OK;
 }
 
@@ -127,32 +199,25 @@ qwen3_status qwen3_session_truncate(qwen3_session *s, int sequence, int64_t leng
 {
     qwen3_error local;
     err = error_begin(err, &local);
-    kv_cache *c = &s->cache;
-    size_t groups = (size_t)c->groups;
-    int64_t *owned = malloc(groups * sizeof *owned);
-    size_t *bytes = malloc(groups * sizeof *bytes);
+    const sequence_table *t = &s->sequences;
     if (sequence < 0 || sequence >= s->options.max_sequences)
         fail(err, QWEN3_ERR_ARGUMENT, "sequence %d: expected 0..%d", sequence, s->options.max_sequences - 1);
-    else if (length < 0 || length > c->sequences[sequence].length)
+    else if (length < 0 || length > t->items[sequence].length)
         fail(err, QWEN3_ERR_ARGUMENT, "length %lld: expected 0..%lld, the tokens of sequence %d", (long long)length,
-             (long long)c->sequences[sequence].length, sequence);
-    else if (!owned || !bytes)
-        fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu ranks", groups);
-    if (!qwen3_comm_agree(s->model->world, err)) {
-        for (size_t g = 0; g < groups; g++)
-            bytes[g] = sizeof *owned;
-        int64_t mine = kv_cache_owned_below(c, sequence, length);
-        comm_allgather(s->model->sequence_group, &mine, owned, bytes, QWEN3_COMM_CONTROL);
-        kv_cache_truncate(c, sequence, length, owned);
-    }
-    free(owned);
-    free(bytes);
-    return err->status;
+             (long long)t->items[sequence].length, sequence);
+    if (qwen3_comm_agree(s->model->world, err))
+        return err->status;
+    for (int g = 0; g < t->groups; g++)
+        s->owned_bytes[g] = sizeof *s->owned;
+    const int64_t mine = sequences_owned_below(t, sequence, length);
+    comm_allgather(s->model->sequence_comm, &mine, s->owned, s->owned_bytes, QWEN3_COMM_CONTROL);
+    truncate_sequence(s, sequence, length, s->owned);
+    return QWEN3_OK;
 }
 
 int64_t qwen3_session_length(const qwen3_session *s, int sequence)
 {
-    return sequence >= 0 && sequence < s->options.max_sequences ? s->cache.sequences[sequence].length : 0;
+    return sequence >= 0 && sequence < s->options.max_sequences ? s->sequences.items[sequence].length : 0;
 }
 
 /* Weights are checked when they are packed. An embedding matrix of its own is not packed but read row by row, so
@@ -165,21 +230,58 @@ static qwen3_status check_embeddings(const qwen3_session *s, qwen3_error *err)
     float *scratch = malloc((size_t)c->hidden_size * sizeof *scratch);
     if (!scratch)
         return fail(err, QWEN3_ERR_MEMORY, "no memory for a row of %lld values", (long long)c->hidden_size);
-    size_t first, n = session_rows(s, &first);
+    size_t first, n = step_rows_of(&s->step, s->sequences.group, &first);
     bool finite = true;
     for (size_t i = first; i < first + n && finite; i++) {
-        const int64_t token = s->step.rows[i].token;
+        const int32_t token = s->step.rows[i].token;
         const tensor_part row = {MODEL_EMBEDDING, {token, token + 1}, {0, c->hidden_size}};
-        const tensor_view v = source_part(s->model->source, &row, scratch);
+        const tensor_view view = source_part(s->model->source, &row, scratch);
         for (int64_t j = 0; j < c->hidden_size; j++)
-            finite &= isfinite(view_value(&v, (size_t)j)) != 0;
+            finite &= isfinite(view_value(&view, (size_t)j)) != 0;
         if (!finite)
-            fail(err, QWEN3_ERR_FORMAT,
-                 "tensor model.embed_tokens.weight: NaN or infinite value in row %d; expected finite weights",
-                 s->step.rows[i].token);
+            fail(err, QWEN3_ERR_FORMAT, "tensor %s: NaN or infinite value in row %d; expected finite weights",
+                 source_tensor(s->model->source, MODEL_EMBEDDING)->name, token);
     }
     free(scratch);
     return err->status;
+}
+
+/* Room for the positions that the planned step gives this rank's group. */
+static qwen3_status reserve(qwen3_session *s, qwen3_error *err)
+{
+    const step *p = &s->step;
+    sequence_table *t = &s->sequences;
+    qwen3_status status = QWEN3_OK;
+    for (size_t q = 0; q < p->n_sequences && !status; q++)
+        status = sequences_reserve(t, p->sequences[q], step_new_owned(p, q, t->groups, t->group), err);
+    for (size_t k = 0; k < s->n_blocks && !status; k++)
+        if (s->blocks[k].block->reserve)
+            status = s->blocks[k].block->reserve(s->blocks[k].state, p, err);
+    return status;
+}
+
+static void commit(qwen3_session *s)
+{
+    step_commit(&s->step, &s->sequences);
+    for (size_t k = 0; k < s->n_blocks; k++)
+        if (s->blocks[k].block->append)
+            s->blocks[k].block->append(s->blocks[k].state, &s->step);
+}
+
+/* Undoes a commit: the session is as it was before the step. */
+static void roll_back(qwen3_session *s)
+{
+    const step *p = &s->step;
+    const int groups = s->sequences.groups;
+    for (size_t q = 0; q < p->n_sequences; q++) {
+        const sequence_entry *e = &s->sequences.items[p->sequences[q]];
+        int64_t length = e->length;
+        for (int g = 0; g < groups; g++) {
+            s->owned[g] = e->owned[g] - step_new_owned(p, q, groups, g);
+            length -= step_new_owned(p, q, groups, g);
+        }
+        truncate_sequence(s, p->sequences[q], length, s->owned);
+    }
 }
 
 qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_error *err)
@@ -187,31 +289,38 @@ qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_err
     qwen3_error local;
     err = error_begin(err, &local);
     s->has_logits = false;
-    qwen3_status status = step_plan(&s->step, &s->cache, &s->model->config, batch, s->options.token_split_min, err);
+    qwen3_status status = step_plan(&s->step, &s->sequences, &s->model->config, batch, s->options.token_split_min, err);
     if (!status)
-        status = step_reserve(&s->step, &s->cache, err);
+        status = reserve(s, err);
     if (!status)
         status = check_embeddings(s, err);
     if (!status)
-        session_prepare(s, err);
+        forward_plan(s, err);
     /* One rank out of memory must not leave the others waiting in the middle of a layer. */
     status = qwen3_comm_agree(s->model->world, err);
     if (status)
         return status;
-    step_commit(&s->step, &s->cache);
-    session_run(s);
-    s->has_logits = true;
-    return QWEN3_OK;
+    commit(s);
+    status = forward_run(s, err);
+    if (status)
+        roll_back(s);
+    s->has_logits = !status;
+    return status;
 }
 
 void qwen3_session_get_info(const qwen3_session *s, qwen3_session_info *info)
 {
-    *info = (qwen3_session_info){.algorithm = s->options.algorithm,
-                                 .kv_bytes = s->cache.total_pages * s->cache.page_bytes,
-                                 .kv_bytes_used = s->cache.used_pages * s->cache.page_bytes,
-                                 .scratch_bytes = s->arena_bytes,
-                                 .score_bytes = s->b.workspace.score_bytes,
-                                 .comm = *comm_stats(s->model->world)};
+    *info = (qwen3_session_info){
+        .algorithm = s->options.algorithm, .scratch_bytes = s->arena_bytes, .comm = *comm_stats(s->model->world)};
+    for (size_t k = 0; k < s->n_blocks; k++) {
+        block_usage usage;
+        if (!s->blocks[k].block->usage)
+            continue;
+        s->blocks[k].block->usage(s->blocks[k].state, &usage);
+        info->kv_bytes += usage.bytes;
+        info->kv_bytes_used += usage.used;
+        info->score_bytes += usage.score_bytes;
+    }
     for (int kind = 0; kind < QWEN3_COMM_KINDS; kind++) {
         info->comm.calls[kind] -= s->stats_base.calls[kind];
         info->comm.bytes[kind] -= s->stats_base.bytes[kind];

@@ -131,14 +131,14 @@ typedef struct scenario {
     size_t total_wanted;
 } scenario;
 
-static void add_tokens(scenario *s, int step, int sequence, int n, int vocab, uint64_t *random)
+static void add_tokens(scenario *s, int at_step, int sequence, int n, int vocab, uint64_t *random)
 {
     for (int i = 0; i < n; i++) {
-        size_t at = s->rows[step]++;
-        s->tokens[step][at] = (int32_t)(check_random(random) % (uint64_t)vocab);
-        s->sequences[step][at] = sequence;
-        s->wanted[step][at] = i == n - 1 || check_random(random) % 4 == 0;
-        s->total_wanted += s->wanted[step][at];
+        size_t at = s->rows[at_step]++;
+        s->tokens[at_step][at] = (int32_t)(check_random(random) % (uint64_t)vocab);
+        s->sequences[at_step][at] = sequence;
+        s->wanted[at_step][at] = i == n - 1 || check_random(random) % 4 == 0;
+        s->total_wanted += s->wanted[at_step][at];
     }
 }
 

@@ -245,16 +245,16 @@ static qwen3_comm_stats spent(comm *world, const qwen3_comm_stats *before)
     return now;
 }
 
-/* Many queries: every shard passes every rank. One query: it travels, and no key does. */
+/* Many queries of many heads: every shard passes every rank. One query: it travels, and no key does. */
 static void test_bytes(comm *world)
 {
     const size_t ranks = (size_t)comm_size(world), rank = (size_t)comm_rank(world);
     attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .head_dim = 32, .kv_heads = 2, .group = 2};
     for (int pair = 2; pair < PAIRS; pair++) {
-        problem many = make_problem(4, 2, 200, 200, true), one = make_problem(4, 2, 1, 200, true);
+        problem many = make_problem(16, 2, 400, 400, true), one = make_problem(4, 2, 1, 200, true);
         size_t ring = 0, q0, q1, begin, end;
         for (size_t hop = 0; hop + 1 < ranks; hop++) {
-            shard_of(200, (int)((rank + ranks - hop) % ranks), (int)ranks, &begin, &end);
+            shard_of(400, (int)((rank + ranks - hop) % ranks), (int)ranks, &begin, &end);
             ring += kv_shard_bytes(&s, 2 * ((end - begin + KV_BLOCK - 1) / KV_BLOCK));
         }
         qwen3_comm_stats before = *comm_stats(world);

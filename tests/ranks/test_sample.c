@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "blocks/attention.h"
 #include "check.h"
 #include "engine/session.h"
 
@@ -47,7 +48,7 @@ static void put_logits(const setup *s, const float *logits)
     size_t n = (size_t)range_size(part);
     for (size_t row = 0; row < ROWS; row++)
         if (n > 0)
-            memcpy(s->session->b.logits + row * n, logits + row * s->vocab + part.begin, n * sizeof *logits);
+            memcpy(s->session->head.logits + row * n, logits + row * s->vocab + part.begin, n * sizeof *logits);
 }
 
 /* Every kind of choice, one row each, and then random ones. */
@@ -197,7 +198,7 @@ static void check_bad_logits(qwen3_comm *world)
         check(!qwen3_forward(s.session, &batch, &err), "%s", err.message);
         range part = session_vocabulary(s.model, qwen3_comm_rank(world));
         if (part.begin <= 300 && 300 < part.end)
-            s.session->b.logits[300 - part.begin] = NAN;
+            s.session->head.logits[300 - part.begin] = NAN;
         check(qwen3_argmax(s.session, &token, &err) == QWEN3_ERR_FORMAT && strstr(err.message, "row 0"), "%s",
               err.message);
     }
@@ -230,7 +231,7 @@ static bool feed(const setup *s, int sequence, int64_t begin, int64_t end, int64
  * then be rounded to its neighbour. */
 static void compare_logits(qwen3_comm *world, const setup *a, const setup *b, const char *label)
 {
-    double most = a->session->shape.kv_type == QWEN3_DTYPE_F32 ? 1e-5 : 5e-4;
+    double most = a->session->decoder.kv_dtype == QWEN3_DTYPE_F32 ? 1e-5 : 5e-4;
     bool root = qwen3_comm_rank(world) == 0;
     float *x = root ? malloc(2 * a->vocab * sizeof *x) : NULL;
     qwen3_error err = {0};
@@ -245,17 +246,26 @@ static void compare_logits(qwen3_comm *world, const setup *a, const setup *b, co
     free(x);
 }
 
+static const kv_cache *cache_of(const setup *s)
+{
+    size_t k = 0;
+    while (s->session->blocks[k].block != &block_attention)
+        k++;
+    return attention_cache(s->session->blocks[k].state);
+}
+
 /* Whatever is left of tokens that are forgotten is of no account: puts NaN in the place of all of them that this rank
  * keeps. Those from `keep` on of sequence 1 will be forgotten. */
 static void spoil_forgotten(const setup *s, int64_t keep)
 {
-    const kv_cache *cache = &s->session->cache;
-    const attention_shape *shape = &s->session->shape;
+    const sequence_table *table = &s->session->sequences;
+    const kv_cache *cache = cache_of(s);
+    const attention_shape *shape = cache->shape;
     const kv_sequence *sequence = &cache->sequences[1];
     float *bad = malloc(shape->head_dim * sizeof *bad);
     for (size_t i = 0; i < shape->head_dim; i++)
         bad[i] = NAN;
-    for (int64_t i = kv_cache_owned_below(cache, 1, keep); i < sequence->owned[cache->group]; i++)
+    for (int64_t i = sequences_owned_below(table, 1, keep); i < table->items[1].owned[table->group]; i++)
         for (int64_t layer = 0; layer < cache->layers; layer++)
             for (size_t h = 0; h < shape->kv_heads; h++) {
                 void *page = kv_cache_layer(cache, sequence->pages[i / KV_BLOCK], layer);
@@ -298,8 +308,8 @@ static void check_truncation(qwen3_comm *world, const qwen3_model_options *optio
               "%s: lengths %lld, %lld", label, (long long)qwen3_session_length(s.session, 1),
               (long long)qwen3_session_length(s.session, 2));
         int64_t owned = 0;
-        for (int g = 0; g < s.session->cache.groups; g++)
-            owned += s.session->cache.sequences[1].owned[g];
+        for (int g = 0; g < s.session->sequences.groups; g++)
+            owned += s.session->sequences.items[1].owned[g];
         check(owned == keep, "%s: groups own %lld", label, (long long)owned);
         for (int q = SEQUENCES - 1; q >= 0; q--) { /* others than before, one at a time, several, and few */
             int64_t at = qwen3_session_length(fresh.session, q);
@@ -313,9 +323,9 @@ static void check_truncation(qwen3_comm *world, const qwen3_model_options *optio
         qwen3_session_get_info(s.session, &info);
         size_t pages = 0;
         for (int q = 0; q < SEQUENCES; q++)
-            pages += kv_cache_pages(&s.session->cache, q, s.session->cache.group);
-        check(info.kv_bytes_used == pages * s.session->cache.page_bytes, "%s: %" PRIu64 " bytes used for %zu pages",
-              label, info.kv_bytes_used, pages);
+            pages += kv_cache_pages(cache_of(&s), q);
+        check(info.kv_bytes_used == pages * cache_of(&s)->page_bytes, "%s: %" PRIu64 " bytes used for %zu pages", label,
+              info.kv_bytes_used, pages);
     }
     if (open) {
         qwen3_error err = {0};

@@ -250,7 +250,7 @@ static attention_job make_job(const problem *p, const void *shard)
     job.o = allocate(n * s->head_dim * sizeof(float));
     job.m = allocate(n * sizeof(float));
     job.l = allocate(n * sizeof(float));
-    partial_clear(n, s->head_dim, job.o, job.m, job.l);
+    partial_clear(n, s->head_dim, (partial_run){job.o, job.m, job.l});
     job.mask_stride_head = p->rows * p->keys;
     job.mask_stride_row = p->keys;
     job.n_blocks = kv_shard_blocks(shard);
@@ -335,7 +335,8 @@ static double worst_error(const problem *p, const attention_job *job)
     const size_t dim = s->head_dim, n = s->kv_heads * s->group * p->rows;
     float *o = allocate(n * dim * sizeof *o);
     memcpy(o, job->o, n * dim * sizeof *o);
-    partial_finish(s->kernels, n, dim, o, job->l);
+    for (size_t i = 0; i < n; i++)
+        partial_output(s->kernels, dim, (partial_run){o, job->m, job->l}, i, o + i * dim, QWEN3_DTYPE_F32);
     double worst = 0;
     for (size_t h = 0; h < s->kv_heads * s->group; h++)
         for (size_t r = 0; r < p->rows; r++)
@@ -357,10 +358,15 @@ typedef struct partials {
     float o[ROWS * DIM], m[ROWS], l[ROWS];
 } partials;
 
+static partial_run run_of(partials *p)
+{
+    return (partial_run){p->o, p->m, p->l};
+}
+
 static partials random_partials(void)
 {
     partials p;
-    partial_clear(ROWS, DIM, p.o, p.m, p.l);
+    partial_clear(ROWS, DIM, run_of(&p));
     for (size_t r = 0; r < ROWS; r++) {
         if (random_below(4) == 0)
             continue;
@@ -374,8 +380,8 @@ static partials random_partials(void)
 
 static partials merged(const partials *a, const partials *b)
 {
-    partials p = *a;
-    partial_merge(kernels_get(QWEN3_ISA_AUTO), ROWS, DIM, p.o, p.m, p.l, b->o, b->m, b->l);
+    partials p = *a, from = *b;
+    partial_merge(ROWS, DIM, run_of(&p), run_of(&from));
     return p;
 }
 
@@ -399,7 +405,7 @@ static void test_partials(void **state)
 {
     (void)state;
     partials none;
-    partial_clear(ROWS, DIM, none.o, none.m, none.l);
+    partial_clear(ROWS, DIM, run_of(&none));
     for (int round = 0; round < 200; round++) {
         partials a = random_partials(), b = random_partials(), c = random_partials();
         partials left = merged(&none, &a), right = merged(&a, &none);
@@ -416,7 +422,8 @@ static void test_partials(void **state)
     }
     partials nothing = merged(&none, &none);
     assert_memory_equal(&nothing, &none, sizeof none);
-    partial_finish(kernels_get(QWEN3_ISA_AUTO), ROWS, DIM, nothing.o, nothing.l);
+    for (size_t r = 0; r < ROWS; r++)
+        partial_output(kernels_get(QWEN3_ISA_AUTO), DIM, run_of(&nothing), r, nothing.o + r * DIM, QWEN3_DTYPE_F32);
     for (size_t i = 0; i < ROWS * DIM; i++)
         assert_true(nothing.o[i] == 0.0f);
 }
@@ -668,8 +675,8 @@ static void test_split_keys(void **state)
             step.blocks = own.blocks;
             run_jobs(&s, algorithms[random_below(2)], &own, 1, 1);
             run_jobs(&s, algorithms[random_below(2)], &step, 1, 1);
-            partial_merge(s.kernels, s.kv_heads * s.group * p.rows, s.head_dim, sum.o, sum.m, sum.l, own.o, own.m,
-                          own.l);
+            partial_merge(s.kv_heads * s.group * p.rows, s.head_dim, (partial_run){sum.o, sum.m, sum.l},
+                          (partial_run){own.o, own.m, own.l});
             free_job(&own);
             free(shard);
         }

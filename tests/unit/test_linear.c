@@ -1,5 +1,5 @@
 /* test_linear.c - how products of many rows are divided: every row of every part once, whatever the sizes. */
-#include "engine/linear.h"
+#include "blocks/linear.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

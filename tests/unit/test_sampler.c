@@ -48,7 +48,7 @@ static void set_logits(const fixture *f, const float *logits)
 {
     for (size_t row = 0; row < ROWS; row++)
         for (size_t i = 0; i < f->vocab; i++)
-            f->session->b.logits[row * f->vocab + i] = i < TOKENS ? logits[i] : FLT_MAX;
+            f->session->head.logits[row * f->vocab + i] = i < TOKENS ? logits[i] : FLT_MAX;
 }
 
 static qwen3_sampler *open_sampler(const fixture *f, const qwen3_sampling_options *o)
@@ -162,7 +162,7 @@ static void test_rows_refused(void **state)
         static const float bad[] = {NAN, INFINITY};
         for (int i = 0; i < 2; i++) {
             set_logits(f, logits);
-            f->session->b.logits[4 * f->vocab + 17] = bad[i];
+            f->session->head.logits[4 * f->vocab + 17] = bad[i];
             assert_refused("bad", qwen3_sample(f->session, samplers, tokens, &err), QWEN3_ERR_FORMAT, &err, "row 4",
                            "not a number");
         }
@@ -396,7 +396,7 @@ static void test_repeatable(void **state)
     make_logits(logits, 1, &random);
     set_logits(f, logits);
     float *before = malloc(ROWS * f->vocab * sizeof *before);
-    memcpy(before, f->session->b.logits, ROWS * f->vocab * sizeof *before);
+    memcpy(before, f->session->head.logits, ROWS * f->vocab * sizeof *before);
     qwen3_logit_bias bias[] = {{8, 1}, {2, -INFINITY}};
     qwen3_sampling_options o = qwen3_sampling_options_default();
     o.temperature = 1;
@@ -424,7 +424,7 @@ static void test_repeatable(void **state)
         }
         assert_true(again < 2 ? same == 20 : same < 10);
     }
-    assert_memory_equal(before, f->session->b.logits, ROWS * f->vocab * sizeof *before);
+    assert_memory_equal(before, f->session->head.logits, ROWS * f->vocab * sizeof *before);
     qwen3_sampler_close(samplers[0]);
     free(before);
 }

@@ -1,6 +1,7 @@
-/* test_step.c - planning of steps and the pages of the KV cache, for several sequence groups in one
- * process: every row has one owner, groups stay balanced, ranks agree without asking. */
-#include "engine/step.h"
+/* test_step.c - planning of steps, the table of sequences and the pages of the KV cache, for several sequence groups in
+ * one process: every row has one owner, groups stay balanced, ranks agree without asking, forgotten positions leave no
+ * trace. */
+#include "blocks/step.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "model/kv_cache.h"
+
 enum { MAX_GROUPS = 5, SEQUENCES = 3, MAX_TOKENS = 600 };
 
 static const qwen3_config config = {.vocab_size = 100, .num_heads = 4, .num_kv_heads = 2, .head_dim = 32};
@@ -17,6 +20,7 @@ static const qwen3_config config = {.vocab_size = 100, .num_heads = 4, .num_kv_h
 typedef struct fixture {
     int groups;
     attention_shape shape;
+    sequence_table table[MAX_GROUPS];
     kv_cache cache[MAX_GROUPS];
     step step[MAX_GROUPS];
 } fixture;
@@ -33,8 +37,10 @@ static void open_groups(fixture *f, int groups)
                                  .q_block_size = 64,
                                  .kv_block_size = 64};
     for (int g = 0; g < groups; g++) {
-        assert_int_equal(kv_cache_open(&f->cache[g], &f->shape, 2, groups, g, SEQUENCES, MAX_TOKENS, NULL), QWEN3_OK);
-        assert_int_equal(step_open(&f->step[g], &f->cache[g], NULL), QWEN3_OK);
+        const sequence_table limits = {groups, g, SEQUENCES, MAX_TOKENS, NULL};
+        assert_int_equal(sequences_open(&f->table[g], &limits, NULL), QWEN3_OK);
+        assert_int_equal(kv_cache_open(&f->cache[g], &f->shape, 2, &f->table[g], NULL), QWEN3_OK);
+        assert_int_equal(step_open(&f->step[g], &f->table[g], NULL), QWEN3_OK);
     }
 }
 
@@ -43,6 +49,7 @@ static void close_groups(fixture *f)
     for (int g = 0; g < f->groups; g++) {
         step_close(&f->step[g]);
         kv_cache_close(&f->cache[g]);
+        sequences_close(&f->table[g]);
     }
 }
 
@@ -64,17 +71,24 @@ static void advance(fixture *f, size_t n, const int32_t *sequences, int64_t spli
     int owners[MAX_TOKENS * SEQUENCES] = {0};
     for (int g = 0; g < f->groups; g++) {
         step *s = &f->step[g];
-        assert_int_equal(step_plan(s, &f->cache[g], &config, &batch, split_min, NULL), QWEN3_OK);
-        assert_int_equal(step_reserve(s, &f->cache[g], NULL), QWEN3_OK);
-        step_commit(s, &f->cache[g]);
+        sequence_table *t = &f->table[g];
+        assert_int_equal(step_plan(s, t, &config, &batch, split_min, NULL), QWEN3_OK);
+        for (size_t q = 0; q < s->n_sequences; q++) {
+            const int64_t owned = step_new_owned(s, q, f->groups, g);
+            assert_int_equal(sequences_reserve(t, s->sequences[q], owned, NULL), QWEN3_OK);
+            assert_int_equal(kv_cache_reserve(&f->cache[g], s->sequences[q], owned, NULL), QWEN3_OK);
+        }
+        step_commit(s, t);
         assert_int_equal(s->n_rows, n);
         for (size_t i = 0; i < n; i++) {
             assert_row_equal(&s->rows[i], &f->step[0].rows[i]);
-            bool mine = s->slots[i].page != NULL;
-            assert_int_equal(mine, s->rows[i].owner == g);
-            owners[i] += mine;
-            if (mine)
-                assert_int_equal(s->slots[i].page->slots.positions[s->slots[i].slot], s->rows[i].position);
+            const step_row *r = &s->rows[i];
+            if (r->owner != g)
+                continue;
+            owners[i]++;
+            const kv_slot slot = kv_cache_append(&f->cache[g], r->sequence, r->position, r->place);
+            assert_int_equal(slot.page->slots.positions[slot.slot], r->position);
+            assert_int_equal(t->items[r->sequence].positions[r->place], r->position);
         }
         size_t first, rows = step_rows_of(s, g, &first);
         for (size_t i = first; s->mode == STEP_SPLIT_ROWS && i < first + rows; i++)
@@ -99,7 +113,7 @@ static void test_every_row_once(void **state)
                 advance(&f, 1, (int32_t[]){2}, split_min);
             advance(&f, 7, (int32_t[]){0, 1, 2, 0, 1, 2, 0}, split_min);
             for (int q = 0; q < SEQUENCES; q++) {
-                const kv_sequence *s = &f.cache[0].sequences[q];
+                const sequence_entry *s = &f.table[0].items[q];
                 int64_t total = 0, most = 0, least = INT64_MAX;
                 for (int g = 0; g < groups; g++) {
                     total += s->owned[g];
@@ -133,9 +147,9 @@ static void test_refused(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qwen3_error err = {0};
-        assert_int_equal(step_plan(&f.step[0], &f.cache[0], &config, &cases[i].batch, 16, &err), cases[i].status);
+        assert_int_equal(step_plan(&f.step[0], &f.table[0], &config, &cases[i].batch, 16, &err), cases[i].status);
         assert_non_null(strstr(err.message, cases[i].says));
-        assert_int_equal(f.cache[0].sequences[0].length, 0);
+        assert_int_equal(f.table[0].items[0].length, 0);
     }
     close_groups(&f);
 }
@@ -152,14 +166,42 @@ static void test_pages_return(void **state)
     advance(&f, 130, sequences, 16);
     size_t pages = f.cache[0].total_pages;
     assert_int_equal(pages, (130 + KV_BLOCK - 1) / KV_BLOCK);
-    kv_cache_reset(&f.cache[0], 1);
+    kv_cache_truncate(&f.cache[0], 1, 0);
+    sequences_truncate(&f.table[0], 1, 0, (int64_t[]){0});
     assert_int_equal(f.cache[0].used_pages, 0);
     for (int i = 0; i < 130; i++)
         sequences[i] = 2;
     advance(&f, 130, sequences, 16);
     assert_int_equal(f.cache[0].total_pages, pages);
-    assert_int_equal(f.cache[0].sequences[1].length, 0);
+    assert_int_equal(f.table[0].items[1].length, 0);
     close_groups(&f);
+}
+
+/* Truncated at any length, every group keeps the positions below it, and the sequence can go on there. */
+static void test_truncate(void **state)
+{
+    (void)state;
+    for (int groups = 1; groups <= MAX_GROUPS; groups++)
+        for (int64_t length = 0; length <= 300; length += 37) {
+            fixture f;
+            int32_t sequences[300] = {0};
+            int64_t owned[MAX_GROUPS], total = 0;
+            open_groups(&f, groups);
+            advance(&f, 300, sequences, 16);
+            for (int g = 0; g < groups; g++)
+                total += owned[g] = sequences_owned_below(&f.table[g], 0, length);
+            assert_int_equal(total, length);
+            for (int g = 0; g < groups; g++) {
+                kv_cache_truncate(&f.cache[g], 0, owned[g]);
+                sequences_truncate(&f.table[g], 0, length, owned);
+                assert_int_equal(f.cache[g].used_pages, kv_pages_for(owned[g]));
+                for (int64_t i = 0; i < owned[g]; i++)
+                    assert_true(f.table[g].items[0].positions[i] < length);
+            }
+            advance(&f, 40, sequences, 16);
+            assert_int_equal(f.table[0].items[0].length, length + 40);
+            close_groups(&f);
+        }
 }
 
 int main(void)
@@ -168,6 +210,7 @@ int main(void)
         cmocka_unit_test(test_every_row_once),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_pages_return),
+        cmocka_unit_test(test_truncate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,25 +1,24 @@
-#include "engine/step.h"
+#include "blocks/step.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/partition.h"
 
-qwen3_status step_open(step *s, const kv_cache *cache, qwen3_error *err)
+qwen3_status step_open(step *s, const sequence_table *table, qwen3_error *err)
 {
     *s = (step){0};
-    s->group_first = calloc((size_t)cache->groups + 1, sizeof *s->group_first);
-    s->index_of = calloc((size_t)cache->max_sequences, sizeof *s->index_of);
+    s->group_first = calloc((size_t)table->groups + 1, sizeof *s->group_first);
+    s->index_of = calloc((size_t)table->max_sequences, sizeof *s->index_of);
     if (!s->group_first || !s->index_of)
-        return fail(err, QWEN3_ERR_MEMORY, "no memory for planning steps of %d sequences", cache->max_sequences);
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for planning steps of %d sequences", table->max_sequences);
     return QWEN3_OK;
 }
 
 static void free_rows(step *s)
 {
     free(s->rows);
-    free(s->slots);
     s->rows = NULL;
-    s->slots = NULL;
     s->capacity = 0;
 }
 
@@ -43,20 +42,19 @@ void step_close(step *s)
     *s = (step){0};
 }
 
-static qwen3_status make_room(step *s, const kv_cache *cache, size_t rows, size_t sequences, qwen3_error *err)
+static qwen3_status make_room(step *s, const sequence_table *table, size_t rows, size_t sequences, qwen3_error *err)
 {
     if (rows > s->capacity) {
         free_rows(s);
         s->rows = malloc(rows * sizeof *s->rows);
-        s->slots = malloc(rows * sizeof *s->slots);
-        if (!s->rows || !s->slots) {
+        if (!s->rows) {
             free_rows(s);
             return fail(err, QWEN3_ERR_MEMORY, "no memory for planning %zu tokens", rows);
         }
         s->capacity = rows;
     }
     if (sequences > s->sequence_capacity) {
-        size_t groups = (size_t)cache->groups;
+        size_t groups = (size_t)table->groups;
         free_sequences(s);
         s->jobs = malloc(groups * sequences * sizeof *s->jobs);
         s->new_owned = malloc(groups * sequences * sizeof *s->new_owned);
@@ -71,21 +69,21 @@ static qwen3_status make_room(step *s, const kv_cache *cache, size_t rows, size_
 }
 
 /* Token ids and sequence ids; counts the distinct sequences. */
-static qwen3_status check_ids(step *s, const kv_cache *cache, const qwen3_config *config, const qwen3_batch *batch,
-                              size_t *n_sequences, qwen3_error *err)
+static qwen3_status check_ids(step *s, const sequence_table *table, const qwen3_config *config,
+                              const qwen3_batch *batch, size_t *n_sequences, qwen3_error *err)
 {
     if (batch->n_tokens == 0 || !batch->tokens)
         return fail(err, QWEN3_ERR_ARGUMENT, "the batch has no tokens; expected at least one");
-    for (int i = 0; i < cache->max_sequences; i++)
+    for (int i = 0; i < table->max_sequences; i++)
         s->index_of[i] = -1;
     for (size_t i = 0; i < batch->n_tokens; i++) {
         if (batch->tokens[i] < 0 || batch->tokens[i] >= config->vocab_size)
             return fail(err, QWEN3_ERR_ARGUMENT, "token %zu of the batch: id %d is not in 0..%lld, the vocabulary", i,
                         batch->tokens[i], (long long)config->vocab_size - 1);
         int32_t sequence = batch->sequences ? batch->sequences[i] : 0;
-        if (sequence < 0 || sequence >= cache->max_sequences)
+        if (sequence < 0 || sequence >= table->max_sequences)
             return fail(err, QWEN3_ERR_ARGUMENT, "token %zu of the batch: sequence %d is not in 0..%d (max_sequences)",
-                        i, sequence, cache->max_sequences - 1);
+                        i, sequence, table->max_sequences - 1);
         if (s->index_of[sequence] < 0)
             s->index_of[sequence] = (int32_t)(*n_sequences)++;
     }
@@ -93,7 +91,7 @@ static qwen3_status check_ids(step *s, const kv_cache *cache, const qwen3_config
 }
 
 /* The rows in batch order with their positions, and how many each sequence has (in jobs[].rows of group 0). */
-static qwen3_status read_rows(step *s, const kv_cache *cache, const qwen3_batch *batch, qwen3_error *err)
+static qwen3_status read_rows(step *s, const sequence_table *table, const qwen3_batch *batch, qwen3_error *err)
 {
     for (size_t j = 0; j < s->n_sequences; j++)
         s->jobs[j].rows = 0;
@@ -101,11 +99,11 @@ static qwen3_status read_rows(step *s, const kv_cache *cache, const qwen3_batch 
         int32_t sequence = batch->sequences ? batch->sequences[i] : 0;
         step_job *job = &s->jobs[s->index_of[sequence]];
         s->sequences[s->index_of[sequence]] = sequence;
-        int64_t position = cache->sequences[sequence].length + (int64_t)job->rows++;
-        if (position >= cache->max_tokens)
+        int64_t position = table->items[sequence].length + (int64_t)job->rows++;
+        if (position >= table->max_tokens)
             return fail(err, QWEN3_ERR_CAPACITY,
                         "sequence %d: position %lld does not fit in the KV cache of %lld tokens (max_tokens)", sequence,
-                        (long long)position, (long long)cache->max_tokens);
+                        (long long)position, (long long)table->max_tokens);
         if (batch->positions && batch->positions[i] != position)
             return fail(err, QWEN3_ERR_ARGUMENT,
                         "token %zu of the batch: position %d of sequence %d; expected %lld, which continues it", i,
@@ -120,26 +118,26 @@ static qwen3_status read_rows(step *s, const kv_cache *cache, const qwen3_batch 
 }
 
 /* Rows whose logits are wanted, numbered in batch order. */
-static void number_outputs(step *s, const kv_cache *cache, const qwen3_batch *batch)
+static void number_outputs(step *s, const sequence_table *table, const qwen3_batch *batch)
 {
     s->n_out = 0;
     for (size_t i = 0; i < s->n_rows; i++) {
         step_row *r = &s->rows[i];
-        int64_t end = cache->sequences[r->sequence].length + (int64_t)s->jobs[r->index].rows;
+        int64_t end = table->items[r->sequence].length + (int64_t)s->jobs[r->index].rows;
         if (batch->logits ? batch->logits[i] != 0 : r->position == end - 1)
             r->out = (int64_t)s->n_out++;
     }
 }
 
 /* Who keeps each row. Long pieces are balanced for causal attention, short ones fill the emptiest groups. */
-static void assign_owners(step *s, const kv_cache *cache)
+static void assign_owners(step *s, const sequence_table *table)
 {
-    int groups = cache->groups;
+    int groups = table->groups;
     memset(s->new_owned, 0, s->n_sequences * (size_t)groups * sizeof *s->new_owned);
     for (size_t i = 0; i < s->n_rows; i++) {
         step_row *r = &s->rows[i];
         int64_t *new_owned = s->new_owned + (size_t)r->index * (size_t)groups;
-        const kv_sequence *sequence = &cache->sequences[r->sequence];
+        const sequence_entry *sequence = &table->items[r->sequence];
         int64_t n = (int64_t)s->jobs[r->index].rows;
         if (s->mode == STEP_SPLIT_ROWS && n >= groups) {
             r->owner = (int32_t)partition_zigzag_owner(n, groups, r->position - sequence->length);
@@ -154,9 +152,9 @@ static void assign_owners(step *s, const kv_cache *cache)
 }
 
 /* Sorts rows by (group, sequence), keeping positions in order, and fills group_first and jobs. */
-static qwen3_status sort_rows(step *s, const kv_cache *cache, qwen3_error *err)
+static qwen3_status sort_rows(step *s, const sequence_table *table, qwen3_error *err)
 {
-    size_t groups = (size_t)cache->groups, n_jobs = groups * s->n_sequences;
+    size_t groups = (size_t)table->groups, n_jobs = groups * s->n_sequences;
     bool split = s->mode == STEP_SPLIT_ROWS;
     step_row *sorted = malloc(s->n_rows * sizeof *sorted);
     if (!sorted)
@@ -188,49 +186,30 @@ static qwen3_status sort_rows(step *s, const kv_cache *cache, qwen3_error *err)
     return QWEN3_OK;
 }
 
-/* Queries are the smaller thing to move where few rows are new: T / (T + P) < 2 kv_heads / heads. */
-static bool choose_pass_query(const step *s, const kv_cache *cache, const qwen3_config *config)
-{
-    int64_t cached = 0, rows = (int64_t)s->n_rows;
-    for (size_t q = 0; q < s->n_sequences; q++)
-        cached += cache->sequences[s->sequences[q]].length;
-    return rows * config->num_heads < 2 * config->num_kv_heads * (rows + cached) && cached > 0;
-}
-
-qwen3_status step_plan(step *s, const kv_cache *cache, const qwen3_config *config, const qwen3_batch *batch,
+qwen3_status step_plan(step *s, const sequence_table *table, const qwen3_config *config, const qwen3_batch *batch,
                        int64_t split_min, qwen3_error *err)
 {
     size_t n_sequences = 0;
-    qwen3_status status = check_ids(s, cache, config, batch, &n_sequences, err);
+    qwen3_status status = check_ids(s, table, config, batch, &n_sequences, err);
     if (!status)
-        status = make_room(s, cache, batch->n_tokens, n_sequences, err);
+        status = make_room(s, table, batch->n_tokens, n_sequences, err);
     if (status)
         return status;
     s->n_rows = batch->n_tokens;
     s->n_sequences = n_sequences;
-    status = read_rows(s, cache, batch, err);
+    status = read_rows(s, table, batch, err);
     if (status)
         return status;
-    number_outputs(s, cache, batch);
-    s->mode = cache->groups == 1 || (int64_t)s->n_rows >= split_min ? STEP_SPLIT_ROWS : STEP_SPLIT_WEIGHTS;
-    assign_owners(s, cache);
-    s->pass_query = cache->groups > 1 && s->mode == STEP_SPLIT_ROWS && choose_pass_query(s, cache, config);
-    return sort_rows(s, cache, err);
+    number_outputs(s, table, batch);
+    s->mode = table->groups == 1 || (int64_t)s->n_rows >= split_min ? STEP_SPLIT_ROWS : STEP_SPLIT_WEIGHTS;
+    assign_owners(s, table);
+    return sort_rows(s, table, err);
 }
 
-qwen3_status step_reserve(const step *s, kv_cache *cache, qwen3_error *err)
+void step_commit(step *s, sequence_table *table)
 {
-    for (size_t q = 0; q < s->n_sequences; q++) {
-        int64_t n = s->new_owned[q * (size_t)cache->groups + (size_t)cache->group];
-        qwen3_status status = kv_cache_reserve(cache, s->sequences[q], n, err);
-        if (status)
-            return status;
+    for (size_t i = 0; i < s->n_rows; i++) {
+        step_row *r = &s->rows[i];
+        r->place = sequences_append(table, r->sequence, r->position, r->owner);
     }
-    return QWEN3_OK;
-}
-
-void step_commit(step *s, kv_cache *cache)
-{
-    for (size_t i = 0; i < s->n_rows; i++)
-        s->slots[i] = kv_cache_append(cache, s->rows[i].sequence, s->rows[i].position, s->rows[i].owner);
 }

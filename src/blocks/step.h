@@ -1,11 +1,11 @@
 /* step.h - what one forward pass is about to do, decided before it does anything: which rows this rank
- * computes, where their K and V go, whose logits are wanted. Every rank computes the same plan for all
+ * computes, which group keeps them, whose logits are wanted. Every rank computes the same plan for all
  * ranks from the same batch, so nothing has to be asked.
  */
-#ifndef QWEN3_ENGINE_STEP_H
-#define QWEN3_ENGINE_STEP_H
+#ifndef QWEN3_BLOCKS_STEP_H
+#define QWEN3_BLOCKS_STEP_H
 
-#include "model/kv_cache.h"
+#include "model/sequences.h"
 
 /* How a step with several sequence groups divides its work. */
 typedef enum step_mode {
@@ -15,9 +15,10 @@ typedef enum step_mode {
 
 typedef struct step_row {
     int32_t token, sequence, position;
-    int32_t owner; /* sequence group that keeps its K and V, and in STEP_SPLIT_ROWS computes it */
+    int32_t owner; /* sequence group that keeps its position, and in STEP_SPLIT_ROWS computes it */
     int32_t index; /* of the sequence among those of the batch */
     int64_t out;   /* index among the wanted logits, or -1 */
+    int64_t place; /* among the positions of its sequence that the owner keeps; set by step_commit */
 } step_row;
 
 /* The rows of one sequence among those of one group. */
@@ -28,7 +29,6 @@ typedef struct step_job {
 
 typedef struct step {
     step_mode mode;
-    bool pass_query; /* STEP_SPLIT_ROWS: queries travel instead of keys */
     size_t n_rows, n_out, n_sequences;
     /* All rows of the batch, ordered by group (one group of all in STEP_SPLIT_WEIGHTS), then sequence, then
      * position. */
@@ -38,23 +38,26 @@ typedef struct step {
     step_job *jobs;     /* [groups][n_sequences] */
     int64_t *new_owned; /* [n_sequences][groups] positions that each group will get */
     int32_t *sequences; /* [n_sequences] in order of first appearance */
-    kv_slot *slots;     /* [n_rows] */
-    size_t capacity;    /* rows that the arrays have room for */
+    size_t capacity;    /* rows that there is room for */
     size_t sequence_capacity;
     int32_t *index_of; /* [max_sequences] sequence -> index in `sequences`, or -1 */
 } step;
 
-qwen3_status step_open(step *s, const kv_cache *cache, qwen3_error *err);
+qwen3_status step_open(step *s, const sequence_table *table, qwen3_error *err);
 void step_close(step *s);
 
-/* Checks the batch and fills the plan. Changes nothing but *s. `limits` of token ids from config;
+/* Checks the batch against the configuration and the room in the table, and fills the plan. Changes nothing but *s.
  * split_min: fewest rows that are split over the groups. */
-qwen3_status step_plan(step *s, const kv_cache *cache, const qwen3_config *config, const qwen3_batch *batch,
+qwen3_status step_plan(step *s, const sequence_table *table, const qwen3_config *config, const qwen3_batch *batch,
                        int64_t split_min, qwen3_error *err);
-/* Reserves the pages of this rank. */
-qwen3_status step_reserve(const step *s, kv_cache *cache, qwen3_error *err);
-/* Books the positions; cannot fail. */
-void step_commit(step *s, kv_cache *cache);
+/* Books the positions, for which there must be room; cannot fail. */
+void step_commit(step *s, sequence_table *table);
+
+/* Positions of the sequence with index q that `group` gets. */
+static inline int64_t step_new_owned(const step *s, size_t q, int groups, int group)
+{
+    return s->new_owned[q * (size_t)groups + (size_t)group];
+}
 
 /* The rows that a rank of `group` computes: [*first, *first + result) of rows. */
 static inline size_t step_rows_of(const step *s, int group, size_t *first)

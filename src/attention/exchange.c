@@ -1,0 +1,215 @@
+/* exchange.c - what movements have in common: jobs and their memory, shards of own keys, the way back of partials. */
+#include <stdlib.h>
+
+#include "attention/movement.h"
+
+static void free_tables(exchange *x)
+{
+    free(x->jobs);
+    free(x->send_bytes);
+    free(x->receive_bytes);
+    free(x->pairs);
+    x->jobs = NULL;
+    x->send_bytes = x->receive_bytes = x->pairs = NULL;
+    x->jobs_capacity = x->ranks_capacity = 0;
+}
+
+/* Movements that bring the queries of all ranks together have n_jobs of each. */
+static qwen3_status make_tables(exchange *x, qwen3_error *err)
+{
+    const size_t ranks = (size_t)comm_size(x->problem->comm), jobs = ranks * x->problem->n_jobs;
+    if (jobs <= x->jobs_capacity && ranks <= x->ranks_capacity)
+        return QWEN3_OK;
+    free_tables(x);
+    x->jobs = malloc((jobs + 1) * sizeof *x->jobs);
+    x->send_bytes = malloc(ranks * sizeof *x->send_bytes);
+    x->receive_bytes = malloc(ranks * sizeof *x->receive_bytes);
+    x->pairs = malloc(ranks * sizeof *x->pairs);
+    if (!x->jobs || !x->send_bytes || !x->receive_bytes || !x->pairs) {
+        free_tables(x);
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu attention jobs", jobs);
+    }
+    x->jobs_capacity = jobs;
+    x->ranks_capacity = ranks;
+    return QWEN3_OK;
+}
+
+qwen3_status exchange_begin(exchange *x, const attention_problem *p, const movement *with, exchange_phases phases,
+                            memory_plan *m, qwen3_error *err)
+{
+    x->problem = p;
+    x->phases = phases;
+    x->movement = with ? with : movement_choose(p);
+    qwen3_status status = make_tables(x, err);
+    if (status)
+        return status;
+    const int own = p->replicated ? 0 : comm_rank(p->comm);
+    memory_plan_add(m, &x->q, problem_rows(p, own) * problem_query_bytes(p), phases.queries, phases.attend);
+    memory_plan_add(m, &x->views, p->shape->kv_heads * problem_blocks(p, comm_rank(p->comm)) * sizeof *x->views,
+                    phases.plan, phases.attend);
+    x->movement->layout(x, m);
+    x->workspace.threads = p->threads;
+    x->workspace.bytes =
+        attention_workspace_bytes(p->shape, p->algorithm, x->jobs, x->n_jobs, p->threads, &x->workspace.score_bytes);
+    memory_plan_add(m, &x->workspace.data, x->workspace.bytes, phases.plan, phases.attend);
+    return QWEN3_OK;
+}
+
+void exchange_close(exchange *x)
+{
+    free_tables(x);
+    *x = (exchange){0};
+}
+
+void exchange_clear(const team *t, const exchange *x)
+{
+    for (size_t j = 0; j < x->n_jobs; j++) {
+        const attention_job *job = &x->jobs[j];
+        const size_t d = x->problem->shape->head_dim;
+        size_t begin, end;
+        team_part(t, job->rows * problem_heads(x->problem), 1, &begin, &end);
+        partial_clear(end - begin, d, (partial_run){job->o + begin * d, job->m + begin, job->l + begin});
+    }
+}
+
+/* ---- Sizes ------------------------------------------------------------------------------------- */
+
+static size_t sum(const size_t *values, size_t n)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < n; i++)
+        total += values[i];
+    return total;
+}
+
+size_t problem_rows(const attention_problem *p, int r)
+{
+    return sum(p->rows + (size_t)r * p->n_jobs, p->n_jobs);
+}
+
+size_t problem_blocks(const attention_problem *p, int r)
+{
+    return sum(p->blocks + (size_t)r * p->n_jobs, p->n_jobs);
+}
+
+size_t problem_query_bytes(const attention_problem *p)
+{
+    return problem_heads(p) * attention_q_stride(p->shape) * dtype_size(attention_gemm(p->shape)->activation);
+}
+
+size_t exchange_shard_bytes(const attention_problem *p)
+{
+    size_t most = 0;
+    for (int r = 0; r < comm_size(p->comm); r++) {
+        const size_t n = problem_blocks(p, r);
+        most = n > most ? n : most;
+    }
+    return kv_shard_bytes(p->shape, most);
+}
+
+/* ---- Jobs -------------------------------------------------------------------------------------- */
+
+void exchange_size_jobs(exchange *x, int first, int end, const size_t *blocks)
+{
+    const attention_problem *p = x->problem;
+    x->n_jobs = (size_t)(end - first) * p->n_jobs;
+    for (size_t j = 0; j < x->n_jobs; j++)
+        x->jobs[j] = (attention_job){.rows = p->rows[(size_t)first * p->n_jobs + j], .n_blocks = blocks[j % p->n_jobs]};
+}
+
+void exchange_bind_jobs(exchange *x, int first, int end, const void *q)
+{
+    const attention_problem *p = x->problem;
+    const size_t heads = problem_heads(p), d = p->shape->head_dim, q_bytes = problem_query_bytes(p);
+    const size_t *own_blocks = p->blocks + (size_t)comm_rank(p->comm) * p->n_jobs;
+    const int32_t *positions = p->positions;
+    attention_job *job = x->jobs;
+    float *run = x->partials;
+    for (int r = 0; r < first; r++)
+        positions += problem_rows(p, r);
+    for (int r = first; r < end; r++) {
+        const size_t pairs = problem_rows(p, r) * heads;
+        const kv_block *views = x->views;
+        partial_run parts = partial_at(run, pairs, d);
+        for (size_t j = 0; j < p->n_jobs; j++, job++) {
+            const size_t rows = p->rows[(size_t)r * p->n_jobs + j];
+            *job = (attention_job){.rows = rows,
+                                   .q_positions = positions,
+                                   .q = q,
+                                   .o = parts.o,
+                                   .m = parts.m,
+                                   .l = parts.l,
+                                   .n_blocks = own_blocks[j],
+                                   .blocks = views,
+                                   .mask = x->masks ? x->masks[j] : NULL,
+                                   .mask_stride_head = x->mask_stride_head,
+                                   .mask_stride_row = x->mask_stride_row};
+            positions += rows;
+            q = (const char *)q + rows * q_bytes;
+            parts = (partial_run){parts.o + rows * heads * d, parts.m + rows * heads, parts.l + rows * heads};
+            views += p->shape->kv_heads * own_blocks[j];
+        }
+        run += partial_floats(pairs, d);
+    }
+}
+
+void exchange_plan_jobs(const team *t, exchange *x)
+{
+    attention_plan(t, x->problem->shape, x->problem->algorithm, x->jobs, x->n_jobs, &x->workspace);
+}
+
+/* ---- Keys -------------------------------------------------------------------------------------- */
+
+void exchange_fill_shard(const team *t, const exchange *x, void *buffer)
+{
+    const attention_problem *p = x->problem;
+    const size_t *blocks = p->blocks + (size_t)comm_rank(p->comm) * p->n_jobs, page_bytes = kv_page_bytes(p->shape);
+    const kv_block *views = x->views;
+    size_t first = 0, begin, end;
+    if (p->shape->kv_heads == 0) /* nobody will look at the slots */
+        return;
+    for (size_t j = 0; j < p->n_jobs; first += blocks[j], views += p->shape->kv_heads * blocks[j++]) {
+        team_part(t, blocks[j], 1, &begin, &end);
+        for (size_t b = begin; b < end; b++) {
+            /* Blocks of all heads are one page, which begins with K of the first. */
+            kv_slots_set(kv_shard_slots(buffer, first + b), &views[b]);
+            memcpy(kv_shard_page(p->shape, buffer, first + b), views[b].k, page_bytes);
+        }
+    }
+}
+
+void exchange_view_shard(const exchange *x, const void *shard, int owner, kv_block *views)
+{
+    const attention_problem *p = x->problem;
+    const size_t *blocks = p->blocks + (size_t)owner * p->n_jobs;
+    size_t first = 0;
+    for (size_t j = 0; j < p->n_jobs; first += blocks[j], views += p->shape->kv_heads * blocks[j++]) {
+        kv_shard_view(p->shape, shard, first, blocks[j], views, blocks[j]);
+        x->jobs[j].blocks = views;
+        x->jobs[j].n_blocks = blocks[j];
+    }
+}
+
+/* ---- Partials ---------------------------------------------------------------------------------- */
+
+void exchange_return(team *t, exchange *x, const float *send, float *received)
+{
+    comm *c = x->problem->comm;
+    const int ranks = comm_size(c);
+    const size_t d = x->problem->shape->head_dim, n = x->pairs[comm_rank(c)], run = partial_floats(n, d);
+    if (t->tid == 0) {
+        for (int r = 0; r < ranks; r++) {
+            x->send_bytes[r] = partial_floats(x->pairs[r], d) * sizeof(float);
+            x->receive_bytes[r] = run * sizeof(float);
+        }
+        comm_alltoall(c, send, x->send_bytes, received, x->receive_bytes, QWEN3_COMM_PARTIAL);
+        x->result = partial_at(received, n, d);
+    }
+    team_barrier(t);
+    size_t begin, end;
+    team_part(t, n, 1, &begin, &end);
+    const partial_run into = partial_from(partial_at(received, n, d), begin, d);
+    for (int r = 1; r < ranks; r++)
+        partial_merge(end - begin, d, into, partial_from(partial_at(received + (size_t)r * run, n, d), begin, d));
+    team_barrier(t);
+}

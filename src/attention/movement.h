@@ -1,0 +1,157 @@
+/* movement.h - how the queries, keys and partial results of several ranks come together.
+ *
+ * A movement brings queries and keys together on some rank, has the algorithm attend them there, and leaves the
+ * un-normalised result on the rank that needs it. It never looks into a tile. The engine's attention block and the
+ * public operators describe what there is to attend as an attention_problem, let movement_choose compare the
+ * movements, and run the one it returns through an exchange:
+ *
+ *   exchange_begin    chooses, asks a memory_plan for room                once per problem
+ *   exchange_plan     work for the threads, from the keys' positions      per layer, one thread
+ *   exchange_clear    no keys seen yet                                    per layer, all threads
+ *   exchange_run      messages and attention                              per layer, all threads
+ *
+ * A new movement is one file with a `movement` and one line of the table in movements.c.
+ */
+#ifndef QWEN3_ATTENTION_MOVEMENT_H
+#define QWEN3_ATTENTION_MOVEMENT_H
+
+#include "attention/kv_shard.h"
+#include "base/memory_plan.h"
+#include "base/status.h"
+#include "comm/comm.h"
+
+/* What is attended. All ranks of `comm` describe the same problem. A job is one sequence; every rank has the same jobs,
+ * perhaps without rows or keys. */
+typedef struct attention_problem {
+    comm *comm; /* the ranks among which the keys are split */
+    const attention_shape *shape;
+    const attention_algorithm *algorithm;
+    int threads;
+    size_t n_jobs;
+    /* false: each rank has its own queries and needs their results.
+     * true: every rank has all queries, and needs the results of some heads. */
+    bool replicated;
+    bool queries_stay;        /* queries must not travel (a mask goes with them) */
+    bool brings_shard;        /* exchange.shard holds this rank's keys, which saves movements a copy */
+    const size_t *rows;       /* [ranks][n_jobs] queries of each rank; replicated: [1][n_jobs] */
+    const int32_t *positions; /* of these rows, in this order */
+    const size_t *blocks;     /* [ranks][n_jobs] KV blocks of each rank */
+    const size_t *head_first; /* replicated: [ranks + 1] rank r needs query heads [head_first[r], head_first[r + 1]) */
+} attention_problem;
+
+/* What a movement sends for one layer. */
+typedef struct movement_cost {
+    double bytes;  /* payload, summed over the ranks */
+    int messages;  /* that follow each other */
+    bool overlaps; /* with attention */
+} movement_cost;
+
+typedef struct exchange exchange;
+
+typedef struct movement {
+    const char *name;
+    bool sends_keys; /* they must be packed then */
+    bool (*applies)(const attention_problem *p);
+    movement_cost (*cost)(const attention_problem *p);
+    /* Lists the jobs with the rows and the most blocks that they will have, and adds buffers to the plan. */
+    void (*layout)(exchange *x, memory_plan *m);
+    void (*plan)(const team *t, exchange *x);
+    /* Ends in a barrier. x->result is set. */
+    void (*run)(team *t, exchange *x);
+} movement;
+
+extern const movement movement_local, movement_pass_kv, movement_gather_kv, movement_pass_q, movement_split_heads;
+
+/* The movement with the least predicted cost. Needs only the problem; the same on all ranks. */
+const movement *movement_choose(const attention_problem *p);
+/* That cost: bytes of a rank and messages as bytes. */
+double movement_price(const attention_problem *p, const movement *m);
+
+/* When the buffers of an exchange are alive, in phases of the memory plan. */
+typedef struct exchange_phases {
+    int plan;    /* exchange_plan */
+    int queries; /* the caller writes queries */
+    int attend;  /* exchange_run */
+    int collect; /* the caller reads the result */
+} exchange_phases;
+
+#define EXCHANGE_BUFFERS 4
+
+/* One problem on its way through a movement. Zero-initialise; free with exchange_close. */
+struct exchange {
+    const movement *movement;
+    const attention_problem *problem;
+    exchange_phases phases;
+    /* Written by the caller. */
+    void *q;                   /* own queries, job after job: [kv_heads, rows, group, q_stride] activation, scaled */
+    kv_block *views;           /* own keys, job after job: [kv_heads][blocks]; written before exchange_plan */
+    void *shard;               /* where problem.brings_shard: own keys, in memory of exchange_shard_bytes */
+    const float *const *masks; /* NULL, or of each own job (attention_job.mask) */
+    size_t mask_stride_head, mask_stride_row;
+    /* Read by the caller after exchange_run. Own jobs one after the other [kv_heads, rows, group], or, replicated,
+     * [rows of all jobs, own heads]. */
+    partial_run result;
+    /* The movement's. */
+    attention_job *jobs; /* [n_jobs] */
+    size_t n_jobs;
+    float *partials;                            /* runs of the jobs, one run for each rank whose rows they are */
+    void *buffers[EXCHANGE_BUFFERS];            /* each movement has an enum for its own */
+    size_t *send_bytes, *receive_bytes, *pairs; /* [ranks] */
+    attention_workspace workspace;
+    size_t jobs_capacity, ranks_capacity;
+};
+
+/* Chooses a movement (`with` NULL), or takes `with`, which must apply, and adds its buffers to the plan. The problem
+ * must last as long as the exchange is used. Local. */
+qwen3_status exchange_begin(exchange *x, const attention_problem *p, const movement *with, exchange_phases phases,
+                            memory_plan *m, qwen3_error *err);
+void exchange_close(exchange *x);
+/* To be called by one thread when x->views are written; a barrier must follow before exchange_run. */
+static inline void exchange_plan(const team *t, exchange *x)
+{
+    x->movement->plan(t, x);
+}
+/* Nothing attended yet: all threads, after exchange_plan and a barrier; a barrier must follow. */
+void exchange_clear(const team *t, const exchange *x);
+/* Collective over the problem's comm; all threads; ends in a barrier. */
+static inline void exchange_run(team *t, exchange *x)
+{
+    x->movement->run(t, x);
+}
+
+/* Bytes of the largest shard that a rank of the problem has. */
+size_t exchange_shard_bytes(const attention_problem *p);
+
+/* ---- For movements (exchange.c) ---------------------------------------------------------------- */
+
+/* Rows of all jobs of rank r (replicated: of all ranks, r = 0). */
+size_t problem_rows(const attention_problem *p, int r);
+/* KV blocks of all jobs of rank r. */
+size_t problem_blocks(const attention_problem *p, int r);
+static inline size_t problem_heads(const attention_problem *p)
+{
+    return p->shape->kv_heads * p->shape->group;
+}
+/* Bytes of the queries of one row, all heads. */
+size_t problem_query_bytes(const attention_problem *p);
+
+/* Adds a buffer of `bytes` for phases [first, last] at x->buffers[index]. */
+static inline void exchange_buffer(exchange *x, memory_plan *m, int index, size_t bytes, int first, int last)
+{
+    memory_plan_add(m, &x->buffers[index], bytes, first, last);
+}
+/* The jobs of ranks [first, end): their rows, and blocks[j] as the most blocks of job j. */
+void exchange_size_jobs(exchange *x, int first, int end, const size_t *blocks);
+/* Their queries at q, partials at x->partials, and this rank's keys. */
+void exchange_bind_jobs(exchange *x, int first, int end, const void *q);
+/* Hands the jobs to attention_plan. */
+void exchange_plan_jobs(const team *t, exchange *x);
+/* Own keys into the shard at `buffer`: all threads, between barriers. */
+void exchange_fill_shard(const team *t, const exchange *x, void *buffer);
+/* Points own jobs at the blocks [job after job] of a shard of rank `owner`. */
+void exchange_view_shard(const exchange *x, const void *shard, int owner, kv_block *views);
+/* Sends runs of x->pairs[r] partials to each rank r and merges the runs that arrive in rank order. The result is the
+ * first run of `received` [ranks][own pairs]. Ends in a barrier. */
+void exchange_return(team *t, exchange *x, const float *send, float *received);
+
+#endif
