@@ -18,13 +18,43 @@ typedef struct architecture {
     const char *prefix; /* of the names of tensors */
 } architecture;
 
-/* ---- Qwen3 ------------------------------------------------------------------------------------- */
+/* ---- What they read and consist of ------------------------------------------------------------- */
 
 static qwen3_status read_qwen3(const json_section *s, qwen3_config *c)
 {
     c->qk_norm = true;
     qwen3_status status = config_require_off(s, "attention_bias");
     return status ? status : json_read_integer(s, "head_dim", &c->head_dim);
+}
+
+/* Heads share the hidden size where the file does not say how large they are. */
+static qwen3_status read_head_dim(const json_section *s, qwen3_config *c)
+{
+    if (json_value_of(s, "head_dim"))
+        return json_read_integer(s, "head_dim", &c->head_dim);
+    if (c->num_heads < 1 || c->hidden_size % c->num_heads != 0)
+        return json_fail_value(s, QWEN3_ERR_CONFIG, "num_attention_heads", json_value_of(s, "num_attention_heads"),
+                               "a divisor of hidden_size, or head_dim");
+    c->head_dim = c->hidden_size / c->num_heads;
+    return QWEN3_OK;
+}
+
+static qwen3_status read_qwen2(const json_section *s, qwen3_config *c)
+{
+    c->attention_bias = true;
+    return read_head_dim(s, c);
+}
+
+/* Its attention_bias is one of the projection back, too. */
+static qwen3_status read_llama(const json_section *s, qwen3_config *c)
+{
+    qwen3_status status;
+    if ((status = config_require_off(s, "attention_bias")) || (status = config_require_off(s, "mlp_bias")))
+        return status;
+    const json_t *slices = json_value_of(s, "pretraining_tp"); /* > 1: another order of sums */
+    if (slices && json_integer_value(slices) != 1)
+        return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "pretraining_tp", slices, "1");
+    return read_head_dim(s, c);
 }
 
 static const block *const *dense_blocks(const qwen3_config *config, int64_t layer, int *n)
@@ -39,6 +69,8 @@ static const block *const *dense_blocks(const qwen3_config *config, int64_t laye
 
 static const architecture architectures[] = {
     {"Qwen3ForCausalLM", "qwen3", read_qwen3, dense_blocks, "model."},
+    {"Qwen2ForCausalLM", "qwen2", read_qwen2, dense_blocks, "model."},
+    {"LlamaForCausalLM", "llama", read_llama, dense_blocks, "model."},
 };
 
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
@@ -95,7 +127,7 @@ static qwen3_status read_file(const char *dir, qwen3_config *config, qwen3_error
     if (asprintf(&path, "%s/config.json", dir) < 0)
         return fail(err, QWEN3_ERR_MEMORY, "%s: out of memory", dir);
     json_t *root = NULL;
-    const architecture *a;
+    const architecture *a = NULL;
     qwen3_status status = json_file_load(path, &root, err);
     const json_section s = {path, "", root, err};
     if (!status)

@@ -27,6 +27,29 @@ static range scaled(range r, int64_t factor)
     return (range){r.begin * factor, r.end * factor};
 }
 
+static void declare_qk_norms(declaration *d)
+{
+    static const char *const names[] = {"self_attn.q_norm.weight", "self_attn.k_norm.weight"};
+    for (int i = 0; i < 2; i++) {
+        if (d->config->qk_norm)
+            declare_norm(d, names[i], d->config->head_dim);
+        else
+            declare_vector(d, (vector_declaration){.n_parts = 0});
+    }
+}
+
+static void declare_bias(declaration *d, range heads, range kv_heads)
+{
+    static const char *const names[] = {"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"};
+    const int64_t counts[] = {d->config->num_heads, d->config->num_kv_heads, d->config->num_kv_heads};
+    vector_declaration bias = {.n_parts = 0};
+    for (int i = 0; i < 3 && d->config->attention_bias; i++) {
+        const size_t number = declare_tensor(d, TENSOR_BIAS, names[i], counts[i] * d->config->head_dim, 1);
+        bias.parts[bias.n_parts++] = (tensor_part){number, i == 0 ? heads : kv_heads, {0, 1}};
+    }
+    declare_vector(d, bias);
+}
+
 static void declare(declaration *d)
 {
     const qwen3_config *c = d->config;
@@ -43,10 +66,8 @@ static void declare(declaration *d)
                                            .n_parts = 3,
                                            .grain = attention_grain(d->gemm, dim)});
     declare_matrix(d, (matrix_declaration){.parts = {{o, hidden, heads}}, .n_parts = 1, .grain = d->gemm->nr});
-    if (c->qk_norm) {
-        declare_norm(d, "self_attn.q_norm.weight", dim);
-        declare_norm(d, "self_attn.k_norm.weight", dim);
-    }
+    declare_qk_norms(d);
+    declare_bias(d, heads, kv_heads);
 }
 
 /* ---- State ------------------------------------------------------------------------------------- */
@@ -312,24 +333,17 @@ typedef struct attention_layer {
     attention_state *s;
     const block_step *b;
     const block_layer *layer;
-    const float *q_norm, *k_norm; /* NULL: heads are not normalised */
-    const float *bias;            /* of the rows of qkv; NULL: none */
+    const float *q_norm, *k_norm, *bias; /* NULL where the architecture has none */
 } attention_layer;
 
 static attention_layer layer_of(attention_state *s, const block_step *b, const block_layer *layer)
 {
-    const bool norms = s->d->config->qk_norm, bias = s->d->config->attention_bias;
     const float *const *vectors = layer->weights.vectors;
-    const int after_norms = norms ? ATTENTION_K_NORM + 1 : ATTENTION_INPUT_NORM + 1;
-    return (attention_layer){.s = s,
-                             .b = b,
-                             .layer = layer,
-                             .q_norm = norms ? vectors[ATTENTION_Q_NORM] : NULL,
-                             .k_norm = norms ? vectors[ATTENTION_K_NORM] : NULL,
-                             .bias = bias ? vectors[after_norms] : NULL};
+    return (attention_layer){
+        s, b, layer, vectors[ATTENTION_Q_NORM], vectors[ATTENTION_K_NORM], vectors[ATTENTION_QKV_BIAS]};
 }
 
-/* The job and its row that row i of this rank is. */
+/* The job that row i of this rank belongs to. */
 static const step_job *job_of(const block_step *b, int group, size_t i)
 {
     const step *p = b->step;

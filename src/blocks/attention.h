@@ -17,8 +17,9 @@ enum {
 };
 enum {
     ATTENTION_INPUT_NORM = BLOCK_NORM, /* vector [hidden] */
-    ATTENTION_Q_NORM,                  /* vector [head_dim], for all heads; where config.qk_norm */
+    ATTENTION_Q_NORM,                  /* vector [head_dim], for all heads; NULL without config.qk_norm */
     ATTENTION_K_NORM,
+    ATTENTION_QKV_BIAS, /* vector: of the outputs of ATTENTION_QKV; NULL without config.attention_bias */
 };
 
 extern const block block_attention;

@@ -145,9 +145,9 @@ typedef struct kernels {
     /* y[i] = x[i] * w[i] / sqrt(mean(x^2) + eps), stored as y_type, Q8 too. (Zhang & Sennrich 2019) y may be x
      * where y_type is F32. The mean is accumulated in f32 lanes or better. */
     void (*rms_norm)(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type);
-    /* y = scale * x, normalised as by rms_norm and then rotated: pairs (x[i], x[i + d/2]) by the angles whose cosines
-     * and sines [d/2] are given (Su et al. 2021, in the half-split form). Stored as y_type; y may be x where y_type is
-     * F32. */
+    /* y = scale * x, normalised as by rms_norm (not where w is NULL) and then rotated: pairs (x[i], x[i + d/2]) by the
+     * angles whose cosines and sines [d/2] are given (Su et al. 2021, in the half-split form). Stored as y_type; y may
+     * be x where y_type is F32. */
     void (*norm_rope)(size_t d, const float *x, const float *w, float eps, const float *cosines, const float *sines,
                       float scale, void *y, qwen3_dtype y_type);
     /* y[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)), stored as y_type, Q8 too. */

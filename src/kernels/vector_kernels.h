@@ -200,10 +200,11 @@ TEMPLATE void norm_rope_step(size_t half, size_t i, size_t part, const float *x,
 {
     const vec zero = vec_set1(0.0f);
     const vec c = vec_load_part(cosines + i, part, zero), s = vec_load_part(sines + i, part, zero);
-    vec a = vec_mul(vec_load_part(x + i, part, zero), factor);
-    vec b = vec_mul(vec_load_part(x + half + i, part, zero), factor);
-    a = vec_mul(a, vec_load_part(w + i, part, zero));
-    b = vec_mul(b, vec_load_part(w + half + i, part, zero));
+    vec a = vec_load_part(x + i, part, zero), b = vec_load_part(x + half + i, part, zero);
+    if (w) {
+        a = vec_mul(vec_mul(a, factor), vec_load_part(w + i, part, zero));
+        b = vec_mul(vec_mul(b, factor), vec_load_part(w + half + i, part, zero));
+    }
     store_part(y, y_type, i, vec_mul(scale, vec_fnma(b, s, vec_mul(a, c))), part);
     store_part(y, y_type, half + i, vec_mul(scale, vec_fma(a, s, vec_mul(b, c))), part);
 }
@@ -211,7 +212,7 @@ TEMPLATE void norm_rope_step(size_t half, size_t i, size_t part, const float *x,
 TEMPLATE void norm_rope_as(size_t d, const float *x, const float *w, float eps, const float *cosines,
                            const float *sines, float scale, void *y, const qwen3_dtype y_type)
 {
-    const vec factor = norm_factor(d, x, eps);
+    const vec factor = w ? norm_factor(d, x, eps) : vec_set1(1.0f);
     EACH_VECTOR(d / 2, norm_rope_step, x, w, factor, cosines, sines, vec_set1(scale), y, y_type);
 }
 

@@ -54,7 +54,7 @@ typedef struct matrix_declaration {
     bool own;      /* no other rank of the sequence group keeps the same */
 } matrix_declaration;
 
-/* [n] of this rank, in f32: the rows of the parts. */
+/* [n] of this rank, in f32: the rows of the parts. Without parts it keeps its place and is NULL. */
 typedef struct vector_declaration {
     tensor_part parts[MATRIX_PIECES];
     int n_parts;

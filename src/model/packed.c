@@ -16,6 +16,10 @@ void packed_describe_config(const qwen3_config *c, char text[PACKED_CONFIG_MAX])
              c->vocab_size, c->hidden_size, c->intermediate_size, c->num_layers, c->num_heads, c->num_kv_heads,
              c->head_dim, c->max_positions, c->rms_norm_eps, c->rope_theta, c->yarn_factor, c->yarn_beta_fast,
              c->yarn_beta_slow, c->yarn_attention_factor, c->yarn_original_positions, c->tie_word_embeddings);
+    /* Qwen3's own text is that of packed models from before there was a choice. */
+    const size_t n = strlen(text);
+    if (!c->qk_norm || c->attention_bias)
+        snprintf(text + n, PACKED_CONFIG_MAX - n, " qk_norm %d bias %d", c->qk_norm, c->attention_bias);
 }
 
 size_t packed_tensor_bytes(const packed_format *format, const tensor *t)

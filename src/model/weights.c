@@ -340,7 +340,7 @@ static qwen3_status load_vectors(weights *w, const source *src, const declaratio
     qwen3_status status = QWEN3_OK;
     for (size_t i = 0; i < d->n_vectors; i++) {
         const vector_declaration *vector = &d->vectors[i];
-        w->vectors[i] = at;
+        w->vectors[i] = vector->n_parts ? at : NULL;
         for (int j = 0; j < vector->n_parts && !status; j++) {
             status = load_part(src, &vector->parts[j], scratch, at, err);
             at += range_size(vector->parts[j].rows);

@@ -55,7 +55,7 @@ typedef struct block_weights {
 typedef struct weights {
     const gemm_kernel *gemm;
     matrix *matrices;      /* [n_matrices], in the order of declarations */
-    const float **vectors; /* the same */
+    const float **vectors; /* the same; NULL without parts */
     block_weights *blocks; /* [num_layers][LAYER_BLOCKS] */
     size_t n_matrices;
     bool shared;

@@ -207,7 +207,7 @@ FILES = [
     ("odd head_dim", config(head_dim=31), "head_dim"),
     ("rms_norm_eps negative", config(rms_norm_eps=-1), "rms_norm_eps"),
     ("rope_theta 0", config(rope_theta=0), "rope_theta"),
-    ("another architecture", config(architectures=["LlamaForCausalLM"]), "LlamaForCausalLM|architectures"),
+    ("another architecture", config(architectures=["MistralForCausalLM"]), "MistralForCausalLM|architectures"),
     ("another activation", config(hidden_act="gelu"), "hidden_act"),
     ("attention bias", config(attention_bias=True), "attention_bias"),
     ("sliding window", config(use_sliding_window=True, sliding_window=8), "sliding_window"),

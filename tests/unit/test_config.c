@@ -15,10 +15,27 @@ static const char published[] =
     "\"sliding_window\":null,\"tie_word_embeddings\":true,\"torch_dtype\":\"bfloat16\",\"use_cache\":true,"
     "\"use_sliding_window\":false,\"vocab_size\":151936}";
 
-/* Sets the members of `change` (JSON object text) in the published file; a member of value "-" is removed. */
-static qwen3_status read_changed(const temp_dir *dir, const char *change, qwen3_config *config, qwen3_error *err)
+/* As published for Qwen2.5 0.5B, and in the form of Llama 2 and 3. */
+static const char published_qwen2[] =
+    "{\"architectures\":[\"Qwen2ForCausalLM\"],\"attention_dropout\":0.0,\"bos_token_id\":151643,"
+    "\"eos_token_id\":151643,\"hidden_act\":\"silu\",\"hidden_size\":896,\"initializer_range\":0.02,"
+    "\"intermediate_size\":4864,\"max_position_embeddings\":32768,\"max_window_layers\":24,\"model_type\":\"qwen2\","
+    "\"num_attention_heads\":14,\"num_hidden_layers\":24,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-06,"
+    "\"rope_theta\":1000000.0,\"sliding_window\":32768,\"tie_word_embeddings\":true,\"torch_dtype\":\"bfloat16\","
+    "\"use_cache\":true,\"use_mrope\":false,\"use_sliding_window\":false,\"vocab_size\":151936}";
+static const char published_llama[] =
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"attention_bias\":false,\"attention_dropout\":0.0,"
+    "\"bos_token_id\":128000,\"eos_token_id\":128001,\"hidden_act\":\"silu\",\"hidden_size\":4096,"
+    "\"initializer_range\":0.02,\"intermediate_size\":14336,\"max_position_embeddings\":8192,\"mlp_bias\":false,"
+    "\"model_type\":\"llama\",\"num_attention_heads\":32,\"num_hidden_layers\":32,\"num_key_value_heads\":8,"
+    "\"pretraining_tp\":1,\"rms_norm_eps\":1e-05,\"rope_scaling\":null,\"rope_theta\":500000.0,"
+    "\"tie_word_embeddings\":false,\"torch_dtype\":\"bfloat16\",\"use_cache\":true,\"vocab_size\":128256}";
+
+/* Sets the members of `change` (JSON object text) in a published file; a member of value "-" is removed. */
+static qwen3_status read_changed_from(const char *original, const temp_dir *dir, const char *change,
+                                      qwen3_config *config, qwen3_error *err)
 {
-    json_t *root = json_loads(published, 0, NULL), *changes = json_loads(change, 0, NULL);
+    json_t *root = json_loads(original, 0, NULL), *changes = json_loads(change, 0, NULL);
     assert_non_null(root);
     assert_non_null(changes);
     const char *key;
@@ -35,6 +52,11 @@ static qwen3_status read_changed(const temp_dir *dir, const char *change, qwen3_
     json_decref(changes);
     error_clear(err);
     return qwen3_config_read(dir->path, config, err);
+}
+
+static qwen3_status read_changed(const temp_dir *dir, const char *change, qwen3_config *config, qwen3_error *err)
+{
+    return read_changed_from(published, dir, change, config, err);
 }
 
 static void expect_config(const temp_dir *dir, const char *change, qwen3_config *config)
@@ -60,6 +82,65 @@ static void test_published(void **state)
     assert_true(c.rope_theta == 1e6);
     assert_true(c.yarn_factor == 0);
     assert_true(c.tie_word_embeddings);
+    assert_string_equal(c.architecture, "qwen3");
+    assert_true(c.qk_norm && !c.attention_bias);
+}
+
+/* Other architectures: heads of hidden / heads values unless the file says otherwise, biases always or never. */
+static void test_other_architectures(void **state)
+{
+    static const struct {
+        const char *original, *change, *architecture;
+        int64_t head_dim;
+        bool bias;
+    } cases[] = {
+        {published_qwen2, "{}", "qwen2", 64, true},
+        {published_qwen2, "{\"head_dim\":128,\"model_type\":\"-\"}", "qwen2", 128, true},
+        {published_qwen2, "{\"architectures\":\"-\",\"sliding_window\":null}", "qwen2", 64, true},
+        {published_llama, "{}", "llama", 128, false},
+        {published_llama, "{\"head_dim\":null,\"pretraining_tp\":\"-\",\"mlp_bias\":\"-\"}", "llama", 128, false},
+        {published_llama, "{\"head_dim\":64}", "llama", 64, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config c;
+        qwen3_error err;
+        if (read_changed_from(cases[i].original, *state, cases[i].change, &c, &err))
+            fail_msg("%s: %s", cases[i].change, err.message);
+        assert_string_equal(c.architecture, cases[i].architecture);
+        assert_int_equal(c.head_dim, cases[i].head_dim);
+        assert_true(!c.qk_norm && c.attention_bias == cases[i].bias);
+    }
+}
+
+static void test_other_architectures_refused(void **state)
+{
+    static const struct {
+        const char *original, *change;
+        qwen3_status status;
+        const char *word, *word2;
+    } cases[] = {
+        {published_qwen2, "{\"use_sliding_window\":true}", QWEN3_ERR_UNSUPPORTED, "use_sliding_window", "true"},
+        {published_qwen2, "{\"model_type\":\"qwen3\"}", QWEN3_ERR_UNSUPPORTED, "model_type", "qwen2"},
+        {published_qwen2, "{\"num_attention_heads\":10}", QWEN3_ERR_CONFIG, "num_attention_heads", "divisor"},
+        {published_qwen2, "{\"num_attention_heads\":0}", QWEN3_ERR_CONFIG, "num_attention_heads", "divisor"},
+        {published_qwen2, "{\"head_dim\":\"64\"}", QWEN3_ERR_CONFIG, "head_dim", "64"},
+        {published_llama, "{\"attention_bias\":true}", QWEN3_ERR_UNSUPPORTED, "attention_bias", "true"},
+        {published_llama, "{\"mlp_bias\":true}", QWEN3_ERR_UNSUPPORTED, "mlp_bias", "true"},
+        {published_llama, "{\"pretraining_tp\":2}", QWEN3_ERR_UNSUPPORTED, "pretraining_tp", "got 2"},
+        {published_llama, "{\"hidden_act\":\"gelu\"}", QWEN3_ERR_UNSUPPORTED, "hidden_act", "gelu"},
+        {published_llama, "{\"num_key_value_heads\":\"-\"}", QWEN3_ERR_CONFIG, "num_key_value_heads", "missing"},
+        {published_llama,
+         "{\"rope_scaling\":{\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
+         "\"original_max_position_embeddings\":8192,\"rope_type\":\"llama3\"}}",
+         QWEN3_ERR_UNSUPPORTED, "rope_scaling.rope_type", "llama3"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config c;
+        qwen3_error err;
+        qwen3_status status = read_changed_from(cases[i].original, *state, cases[i].change, &c, &err);
+        assert_refused(cases[i].change, status, cases[i].status, &err, cases[i].word, cases[i].word2);
+        assert_null(c.architecture);
+    }
 }
 
 static void test_accepted_forms(void **state)
@@ -143,7 +224,12 @@ static void test_refused(void **state)
         qwen3_status status;
         const char *word, *word2;
     } cases[] = {
-        {"{\"architectures\":[\"LlamaForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "LlamaForCausalLM", "Qwen3ForCausalLM"},
+        {"{\"architectures\":[\"MistralForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "MistralForCausalLM",
+         "[\"Qwen3ForCausalLM\"], [\"Qwen2ForCausalLM\"], [\"LlamaForCausalLM\"]"},
+        {"{\"architectures\":[\"LlamaForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "model_type", "llama"},
+        {"{\"architectures\":[\"Qwen3ForCausalLM\",\"Qwen2ForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "architectures",
+         "one of"},
+        {"{\"architectures\":\"-\",\"model_type\":\"mistral\"}", QWEN3_ERR_UNSUPPORTED, "model_type", "mistral"},
         {"{\"architectures\":[\"Qwen3MoeForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "mixture-of-experts", "not supported"},
         {"{\"architectures\":\"-\",\"model_type\":\"qwen3_moe\"}", QWEN3_ERR_UNSUPPORTED, "mixture-of-experts", "yet"},
         {"{\"model_type\":\"llama\"}", QWEN3_ERR_UNSUPPORTED, "model_type", "llama"},
@@ -273,8 +359,15 @@ static void test_synthetic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_published), TEST(test_accepted_forms), TEST(test_yarn),      TEST(test_required_keys),
-        TEST(test_refused),   TEST(test_bad_files),      TEST(test_synthetic),
+        TEST(test_published),
+        TEST(test_other_architectures),
+        TEST(test_other_architectures_refused),
+        TEST(test_accepted_forms),
+        TEST(test_yarn),
+        TEST(test_required_keys),
+        TEST(test_refused),
+        TEST(test_bad_files),
+        TEST(test_synthetic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

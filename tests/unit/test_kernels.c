@@ -364,8 +364,9 @@ static void test_norm_rope(void **state)
     (void)state;
     FOR_EACH_LEVEL(k)
     {
-        for (size_t s = 0; s < COUNT(sizes) * 2; s++) {
-            const size_t half = sizes[s / 2], d = 2 * half;
+        for (size_t s = 0; s < COUNT(sizes) * 4; s++) {
+            const size_t half = sizes[s / 4], d = 2 * half;
+            const bool normalises = s & 2;
             const float scale = s % 3 == 0 ? 1.0f : 0.088388346f, eps = 1e-6f;
             fenced fx, fw, fc, fs, fy, fh;
             float *x = fence(&fx, d * sizeof(float), s & 1), *w = fence(&fw, d * sizeof(float), s & 1);
@@ -379,9 +380,12 @@ static void test_norm_rope(void **state)
                 c[i] = (float)cos(angle);
                 sn[i] = (float)sin(angle);
             }
-            k->rms_norm(d, x, w, eps, normed, QWEN3_DTYPE_F32);
-            k->norm_rope(d, x, w, eps, c, sn, scale, y, QWEN3_DTYPE_F32);
-            k->norm_rope(d, x, w, eps, c, sn, scale, h, QWEN3_DTYPE_BF16);
+            const float *weights = normalises ? w : NULL;
+            memcpy(normed, x, d * sizeof(float));
+            if (normalises)
+                k->rms_norm(d, x, w, eps, normed, QWEN3_DTYPE_F32);
+            k->norm_rope(d, x, weights, eps, c, sn, scale, y, QWEN3_DTYPE_F32);
+            k->norm_rope(d, x, weights, eps, c, sn, scale, h, QWEN3_DTYPE_BF16);
             check_rounded("norm_rope", k->name, d, h, y);
             for (size_t i = 0; i < half; i++) {
                 const double a = normed[i], b = normed[i + half], f = scale;
@@ -389,7 +393,7 @@ static void test_norm_rope(void **state)
                 check_close("norm_rope", k->name, half, i, y[i], ac - bs, 3 * U * (fabs(ac) + fabs(bs)) + 1e-43);
                 check_close("norm_rope", k->name, half, i, y[i + half], bc + as, 3 * U * (fabs(bc) + fabs(as)) + 1e-43);
             }
-            k->norm_rope(d, x, w, eps, c, sn, scale, x, QWEN3_DTYPE_F32);
+            k->norm_rope(d, x, weights, eps, c, sn, scale, x, QWEN3_DTYPE_F32);
             assert_memory_equal(x, y, d * sizeof(float));
             free(normed);
             unfence(&fx);

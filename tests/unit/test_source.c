@@ -284,10 +284,13 @@ static void draft_free(draft *d)
     free(d->data);
 }
 
-static qwen3_config small_config(bool tied)
+typedef enum small_model { UNTIED, TIED, QWEN2 } small_model;
+
+static qwen3_config small_config(small_model model)
 {
-    return (qwen3_config){.architecture = "qwen3",
-                          .qk_norm = true,
+    return (qwen3_config){.architecture = model == QWEN2 ? "qwen2" : "qwen3",
+                          .qk_norm = model != QWEN2,
+                          .attention_bias = model == QWEN2,
                           .vocab_size = 11,
                           .hidden_size = 10,
                           .intermediate_size = 7,
@@ -295,13 +298,13 @@ static qwen3_config small_config(bool tied)
                           .num_heads = 3,
                           .num_kv_heads = 1,
                           .head_dim = 6,
-                          .tie_word_embeddings = tied};
+                          .tie_word_embeddings = model == TIED};
 }
 
 static void write_config(const temp_dir *dir, const qwen3_config *c)
 {
     json_t *root = json_pack(
-        "{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:f, s:b}", "architectures", "Qwen3ForCausalLM",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:f, s:b}", "model_type", c->architecture,
         "hidden_act", "silu", "vocab_size", (json_int_t)c->vocab_size, "hidden_size", (json_int_t)c->hidden_size,
         "intermediate_size", (json_int_t)c->intermediate_size, "num_hidden_layers", (json_int_t)c->num_layers,
         "num_attention_heads", (json_int_t)c->num_heads, "num_key_value_heads", (json_int_t)c->num_kv_heads, "head_dim",
@@ -334,12 +337,10 @@ static double stored_value(const unsigned char *data, size_t type, size_t i)
 }
 
 /* Every value of every tensor, with the data at every alignment that the header's length can give. */
-static void test_checkpoint_values(void **state)
+static void check_values(const temp_dir *dir, small_model model, uint64_t *random)
 {
-    temp_dir *dir = *state;
-    uint64_t random = test_seed();
-    qwen3_config wanted = small_config(false), config;
-    draft d = draft_all(&wanted, &random);
+    qwen3_config wanted = small_config(model), config;
+    draft d = draft_all(&wanted, random);
     write_config(dir, &wanted);
     for (size_t spaces = 0; spaces < 5; spaces++) {
         draft_write(&d, temp_join(dir, "model.safetensors").text, spaces);
@@ -363,7 +364,7 @@ static void test_checkpoint_values(void **state)
             for (size_t v = 0; v < n; v++)
                 if ((double)values[v] != stored_value(data, i % 3, v))
                     fail_msg("%s[%zu]: got %a, expected %a", name, v, (double)values[v], stored_value(data, i % 3, v));
-            check_parts(s, i, &random);
+            check_parts(s, i, random);
             i++;
         }
         source_close(s);
@@ -371,12 +372,19 @@ static void test_checkpoint_values(void **state)
     draft_free(&d);
 }
 
+static void test_checkpoint_values(void **state)
+{
+    uint64_t random = test_seed();
+    check_values(*state, UNTIED, &random);
+    check_values(*state, QWEN2, &random);
+}
+
 /* All 65536 numbers of type F16. */
 static void test_f16(void **state)
 {
     temp_dir *dir = *state;
     uint64_t random = test_seed();
-    qwen3_config wanted = small_config(true), config;
+    qwen3_config wanted = small_config(TIED), config;
     wanted.vocab_size = 8192;
     wanted.hidden_size = 8;
     draft d = draft_all(&wanted, &random);
@@ -427,50 +435,56 @@ static void test_tensor_faults(void **state)
 {
     static const struct {
         const char *label, *remove, *add, *dtype, *shape;
-        bool tied;
+        small_model model;
         qwen3_status status;
         const char *word;
     } cases[] = {
-        {"as it is", NULL, NULL, NULL, NULL, false, QWEN3_OK, ""},
-        {"missing", "model.layers.1.self_attn.k_norm.weight", NULL, NULL, NULL, false, QWEN3_ERR_FORMAT,
+        {"as it is", NULL, NULL, NULL, NULL, UNTIED, QWEN3_OK, ""},
+        {"missing", "model.layers.1.self_attn.k_norm.weight", NULL, NULL, NULL, UNTIED, QWEN3_ERR_FORMAT,
          "model.layers.1.self_attn.k_norm.weight is missing"},
-        {"missing head", "lm_head.weight", NULL, NULL, NULL, false, QWEN3_ERR_FORMAT, "lm_head.weight is missing"},
-        {"missing head, tied", "lm_head.weight", NULL, NULL, NULL, true, QWEN3_OK, ""},
-        {"head of a wrong shape, tied", "lm_head.weight", "lm_head.weight", "F32", "[2]", true, QWEN3_OK, ""},
-        {"wrong shape", "model.norm.weight", "model.norm.weight", "F32", "[2]", false, QWEN3_ERR_FORMAT,
+        {"missing head", "lm_head.weight", NULL, NULL, NULL, UNTIED, QWEN3_ERR_FORMAT, "lm_head.weight is missing"},
+        {"missing head, tied", "lm_head.weight", NULL, NULL, NULL, TIED, QWEN3_OK, ""},
+        {"head of a wrong shape, tied", "lm_head.weight", "lm_head.weight", "F32", "[2]", TIED, QWEN3_OK, ""},
+        {"wrong shape", "model.norm.weight", "model.norm.weight", "F32", "[2]", UNTIED, QWEN3_ERR_FORMAT,
          "model.norm.weight: got shape [2], config.json demands [10]"},
-        {"matrix for a vector", "model.norm.weight", "model.norm.weight", "F32", "[1,2]", false, QWEN3_ERR_FORMAT,
+        {"matrix for a vector", "model.norm.weight", "model.norm.weight", "F32", "[1,2]", UNTIED, QWEN3_ERR_FORMAT,
          "got shape [1, 2]"},
-        {"column for a vector", "model.norm.weight", "model.norm.weight", "BF16", "[10,1]", false, QWEN3_ERR_FORMAT,
+        {"column for a vector", "model.norm.weight", "model.norm.weight", "BF16", "[10,1]", UNTIED, QWEN3_ERR_FORMAT,
          "got shape [10, 1], config.json demands [10]"},
-        {"wrong columns", "lm_head.weight", "lm_head.weight", "BF16", "[11,9]", false, QWEN3_ERR_FORMAT,
+        {"wrong columns", "lm_head.weight", "lm_head.weight", "BF16", "[11,9]", UNTIED, QWEN3_ERR_FORMAT,
          "got shape [11, 9], config.json demands [11, 10]"},
-        {"vector for a matrix", "lm_head.weight", "lm_head.weight", "F32", "[2]", false, QWEN3_ERR_FORMAT,
+        {"vector for a matrix", "lm_head.weight", "lm_head.weight", "F32", "[2]", UNTIED, QWEN3_ERR_FORMAT,
          "config.json demands [11, 10]"},
-        {"five dimensions", "lm_head.weight", "lm_head.weight", "F32", "[1,1,1,1,2]", false, QWEN3_ERR_FORMAT,
+        {"five dimensions", "lm_head.weight", "lm_head.weight", "F32", "[1,1,1,1,2]", UNTIED, QWEN3_ERR_FORMAT,
          "got shape [1, 1, 1, 1, ...]"},
-        {"scalar", "model.norm.weight", "model.norm.weight", "F64", "[]", false, QWEN3_ERR_UNSUPPORTED, "F64"},
-        {"unsupported type", "model.norm.weight", "model.norm.weight", "I8", "[8]", false, QWEN3_ERR_UNSUPPORTED,
+        {"scalar", "model.norm.weight", "model.norm.weight", "F64", "[]", UNTIED, QWEN3_ERR_UNSUPPORTED, "F64"},
+        {"unsupported type", "model.norm.weight", "model.norm.weight", "I8", "[8]", UNTIED, QWEN3_ERR_UNSUPPORTED,
          "model.norm.weight: got type I8"},
-        {"unsupported type that nobody needs", NULL, "extra", "I8", "[8]", false, QWEN3_OK, ""},
-        {"rotation table", NULL, "model.layers.0.self_attn.rotary_emb.inv_freq", "F32", "[2]", false, QWEN3_OK, ""},
-        {"bias", NULL, "model.layers.0.self_attn.q_proj.bias", "F32", "[2]", false, QWEN3_ERR_UNSUPPORTED,
+        {"unsupported type that nobody needs", NULL, "extra", "I8", "[8]", UNTIED, QWEN3_OK, ""},
+        {"rotation table", NULL, "model.layers.0.self_attn.rotary_emb.inv_freq", "F32", "[2]", UNTIED, QWEN3_OK, ""},
+        {"bias", NULL, "model.layers.0.self_attn.q_proj.bias", "F32", "[2]", UNTIED, QWEN3_ERR_UNSUPPORTED,
          "model.layers.0.self_attn.q_proj.bias"},
-        {"bias of the head", NULL, "lm_head.bias", "F32", "[2]", false, QWEN3_ERR_UNSUPPORTED, "lm_head.bias"},
-        {"expert", NULL, "model.layers.1.mlp.experts.0.up_proj.weight", "F32", "[2]", false, QWEN3_ERR_UNSUPPORTED,
+        {"bias of the head", NULL, "lm_head.bias", "F32", "[2]", UNTIED, QWEN3_ERR_UNSUPPORTED, "lm_head.bias"},
+        {"bias of the projection back", NULL, "model.layers.0.self_attn.o_proj.bias", "F32", "[2]", QWEN2,
+         QWEN3_ERR_UNSUPPORTED, "model.layers.0.self_attn.o_proj.bias: biases"},
+        {"missing bias", "model.layers.1.self_attn.v_proj.bias", NULL, NULL, NULL, QWEN2, QWEN3_ERR_FORMAT,
+         "model.layers.1.self_attn.v_proj.bias is missing"},
+        {"short bias", "model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.q_proj.bias", "F32", "[6]",
+         QWEN2, QWEN3_ERR_FORMAT, "got shape [6], config.json demands [18]"},
+        {"expert", NULL, "model.layers.1.mlp.experts.0.up_proj.weight", "F32", "[2]", UNTIED, QWEN3_ERR_UNSUPPORTED,
          "experts.0"},
-        {"router", NULL, "model.layers.1.mlp.gate.weight", "F32", "[2]", false, QWEN3_ERR_UNSUPPORTED,
+        {"router", NULL, "model.layers.1.mlp.gate.weight", "F32", "[2]", UNTIED, QWEN3_ERR_UNSUPPORTED,
          "mlp.gate.weight"},
-        {"layer too many", NULL, "model.layers.2.mlp.up_proj.weight", "F32", "[2]", false, QWEN3_ERR_FORMAT,
+        {"layer too many", NULL, "model.layers.2.mlp.up_proj.weight", "F32", "[2]", UNTIED, QWEN3_ERR_FORMAT,
          "num_hidden_layers = 2"},
-        {"layer beyond 64 bits", NULL, "model.layers.99999999999999999999.x", "F32", "[2]", false, QWEN3_ERR_FORMAT,
+        {"layer beyond 64 bits", NULL, "model.layers.99999999999999999999.x", "F32", "[2]", UNTIED, QWEN3_ERR_FORMAT,
          "num_hidden_layers = 2"},
     };
     temp_dir *dir = *state;
     uint64_t random = test_seed();
     static const unsigned char zeros[256];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        qwen3_config wanted = small_config(cases[i].tied), config;
+        qwen3_config wanted = small_config(cases[i].model), config;
         draft d = draft_all(&wanted, &random);
         if (cases[i].remove) { /* its bytes stay, under a name that means nothing */
             json_t *entry = json_incref(json_object_get(d.header, cases[i].remove));
@@ -503,14 +517,14 @@ static void test_tensor_list(void **state)
     qwen3_error err = {0};
     qwen3_tensor_info *list;
     size_t n;
-    for (int tied = 0; tied < 2; tied++) {
-        qwen3_config wanted = small_config(tied);
+    for (small_model model = UNTIED; model <= QWEN2; model++) {
+        qwen3_config wanted = small_config(model);
         draft d = draft_all(&wanted, &random);
         write_config(dir, &wanted);
         draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
         draft_free(&d);
         assert_int_equal(qwen3_model_tensors(dir->path, &list, &n, &err), QWEN3_OK);
-        assert_int_equal(n, 3 - tied + 11 * LAYERS);
+        assert_int_equal(n, 3 - (model == TIED) + (model == QWEN2 ? 12 : 11) * LAYERS);
         assert_string_equal(list[0].name, "model.embed_tokens.weight");
         assert_int_equal(list[0].rows, 11);
         assert_int_equal(list[0].cols, 10);

@@ -10,6 +10,7 @@
 #include "base/team.h"
 #include "blocks/architectures.h"
 #include "blocks/attention.h"
+#include "model/config.h"
 
 /* Every panel is touched by one thread of one rank: the one that reads it when a step has few rows (engine/linear.c,
  * session_weight_part). */
@@ -76,12 +77,72 @@ static void test_threads(void **state)
     source_close(src);
 }
 
+/* The bias of q, k and v is that of the rows of a rank; vectors that an architecture has not are NULL. */
+static void test_bias(void **state)
+{
+    (void)state;
+    qwen3_config config;
+    qwen3_error err = {0};
+    assert_int_equal(config_synthetic("tiny", &config, &err), QWEN3_OK);
+    config.architecture = "qwen2";
+    config.qk_norm = false;
+    config.attention_bias = true;
+    const gemm_kernel *g = &kernels_get(QWEN3_ISA_C)->gemm[QWEN3_DTYPE_F32];
+    declaration d;
+    source *src;
+    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0}, NULL, &d, &err), QWEN3_OK);
+    assert_int_equal(source_open("synthetic:tiny", 3, &d, &src, &err), QWEN3_OK);
+    declaration_free(&d);
+    const int64_t dim = config.head_dim, heads = config.num_heads, kv_heads = config.num_kv_heads, layer = 1;
+    weights whole, part;
+    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0}, g, &d, &err), QWEN3_OK);
+    assert_int_equal(weights_load(&whole, src, &d, qwen3_comm_self(), 1, &err), QWEN3_OK);
+    declaration_free(&d);
+    const block_weights all = weights_of(&whole, layer, 0);
+    assert_null(all.vectors[ATTENTION_Q_NORM]);
+    assert_null(all.vectors[ATTENTION_K_NORM]);
+    const float *q = all.vectors[ATTENTION_QKV_BIAS], *k = q + heads * dim, *v = k + kv_heads * dim;
+    for (int h = 0; h < 2; h++) {
+        const grid_place place = {2, 2, 1, h};
+        const head_shard shard = attention_heads(&config, place);
+        const size_t n = (size_t)(range_size(shard.heads) * dim), n_kv = (size_t)(range_size(shard.kv_heads) * dim);
+        assert_int_equal(model_declare(&config, place, g, &d, &err), QWEN3_OK);
+        assert_int_equal(weights_load(&part, src, &d, qwen3_comm_self(), 1, &err), QWEN3_OK);
+        const float *bias = weights_of(&part, layer, 0).vectors[ATTENTION_QKV_BIAS];
+        assert_int_equal(weights_of(&part, layer, 0).matrices[ATTENTION_QKV].n, n + 2 * n_kv);
+        assert_memory_equal(bias, q + shard.heads.begin * dim, n * sizeof *bias);
+        assert_memory_equal(bias + n, k + shard.kv_heads.begin * dim, n_kv * sizeof *bias);
+        assert_memory_equal(bias + n + n_kv, v + shard.kv_heads.begin * dim, n_kv * sizeof *bias);
+        weights_free(&part);
+        declaration_free(&d);
+    }
+    weights_free(&whole);
+    source_close(src);
+}
+
+/* A configuration made by hand is one of Qwen3, or of a known architecture. */
+static void test_unknown_architecture(void **state)
+{
+    (void)state;
+    qwen3_config config;
+    qwen3_error err = {0};
+    declaration d;
+    assert_int_equal(config_synthetic("tiny", &config, &err), QWEN3_OK);
+    const uint64_t bytes = qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, QWEN3_DTYPE_F32);
+    assert_true(bytes > 0);
+    config.architecture = NULL;
+    assert_int_equal(qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, QWEN3_DTYPE_F32), bytes);
+    config.architecture = "mistral";
+    assert_int_equal(qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, QWEN3_DTYPE_F32), 0);
+    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0}, NULL, &d, &err), QWEN3_ERR_CONFIG);
+    assert_non_null(strstr(err.message, "mistral"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_touched),
-        cmocka_unit_test(test_head_grain),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_touched), cmocka_unit_test(test_head_grain),           cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_bias),    cmocka_unit_test(test_unknown_architecture),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

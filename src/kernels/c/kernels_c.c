@@ -153,9 +153,9 @@ static void norm_rope(size_t d, const float *x, const float *w, float eps, const
                       float scale, void *y, qwen3_dtype y_type)
 {
     const size_t half = d / 2;
-    const float factor = norm_factor(d, x, eps);
+    const float factor = w ? norm_factor(d, x, eps) : 1.0f;
     for (size_t i = 0; i < half; i++) {
-        const float a = x[i] * factor * w[i], b = x[i + half] * factor * w[i + half];
+        const float a = w ? x[i] * factor * w[i] : x[i], b = w ? x[i + half] * factor * w[i + half] : x[i + half];
         store(y, y_type, i, scale * (a * cosines[i] - b * sines[i]));
         store(y, y_type, i + half, scale * (b * cosines[i] + a * sines[i]));
     }
