@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes a Qwen3 checkpoint of any shape with seeded random weights, in the layout, with the names and
+"""Writes a Qwen3, Qwen2 or Llama checkpoint of any shape with seeded random weights, in the layout, with the names and
 in the order of the published ones: config.json and model.safetensors, or shards with
 model.safetensors.index.json.
 
 The values of a tensor depend on the seed and its name alone: not on the stored type (but for rounding),
 the number of shards, or which other tensors there are. They come from numpy's RandomState, whose
 stream is frozen, so that stored results stay valid. Matrices have the standard deviation 0.7 / sqrt(inputs),
-embedding and output head 0.05, the weights of the norms are 1 +- 0.2: activations keep their
+embedding and output head 0.05, the weights of the norms are 1 +- 0.2, biases 0.5: activations keep their
 magnitude from layer to layer, and attention is neither flat nor a single peak.
 """
 import argparse
@@ -28,6 +28,7 @@ SIZES = {  # hidden, inter, layers, heads, kv_heads, head_dim, vocab, tied
     "14B": (5120, 17408, 40, 40, 8, 128, 151936, False),
     "32B": (5120, 25600, 64, 64, 8, 128, 151936, False),
 }
+ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 DTYPES = {"bf16": ("BF16", "bfloat16"), "f16": ("F16", "float16"), "f32": ("F32", "float32")}
 ROWS_AT_ONCE = 4096  # large matrices are made in pieces
 
@@ -49,11 +50,12 @@ class Shape:
     max_positions: int = 40960
     yarn: dict = None
     rope_parameters: bool = False  # the newer form of the file: rope_parameters with theta inside
+    model_type: str = "qwen3"  # or "qwen2", "llama"
 
 
 def config_json(shape, dtype):
     config = {
-        "architectures": ["Qwen3ForCausalLM"],
+        "architectures": [ARCHITECTURES[shape.model_type]],
         "attention_bias": False,
         "attention_dropout": 0.0,
         "bos_token_id": 151643 if shape.vocab > 151643 else 0,
@@ -65,10 +67,12 @@ def config_json(shape, dtype):
         "intermediate_size": shape.inter,
         "max_position_embeddings": shape.max_positions,
         "max_window_layers": shape.layers,
-        "model_type": "qwen3",
+        "mlp_bias": False,
+        "model_type": shape.model_type,
         "num_attention_heads": shape.heads,
         "num_hidden_layers": shape.layers,
         "num_key_value_heads": shape.kv_heads,
+        "pretraining_tp": 1,
         "rms_norm_eps": shape.eps,
     }
     rope = {"rope_type": "yarn", **shape.yarn} if shape.yarn else None
@@ -79,7 +83,7 @@ def config_json(shape, dtype):
         config["rope_theta"] = int(shape.theta) if shape.theta == int(shape.theta) else shape.theta
     config.update(
         {
-            "sliding_window": None,
+            "sliding_window": 4096 if shape.model_type == "qwen2" else None,
             "tie_word_embeddings": shape.tied,
             "torch_dtype": DTYPES[dtype][1],
             "transformers_version": "4.51.0",
@@ -88,11 +92,19 @@ def config_json(shape, dtype):
             "vocab_size": shape.vocab,
         }
     )
-    return config
+    # As published: each architecture has its own keys, and only Qwen3 always says how large heads are.
+    absent = {
+        "qwen3": {"mlp_bias", "pretraining_tp"},
+        "qwen2": {"attention_bias", "mlp_bias", "pretraining_tp"},
+        "llama": {"max_window_layers", "sliding_window", "use_sliding_window"},
+    }[shape.model_type]
+    if shape.model_type != "qwen3" and shape.heads * shape.head_dim == shape.hidden:
+        absent = absent | {"head_dim"}
+    return {key: value for key, value in config.items() if key not in absent}
 
 
 def tensor_shapes(shape, lm_head=False):
-    """{name: (shape, standard deviation)} in the published order, which is that of the names."""
+    """{name: (shape, standard deviation; None: of a norm)} in the published order, which is that of the names."""
     s, q, kv = shape, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
 
     def matrix(rows, cols):
@@ -105,8 +117,6 @@ def tensor_shapes(shape, lm_head=False):
         layer = {
             "input_layernorm": ((s.hidden,), None),
             "post_attention_layernorm": ((s.hidden,), None),
-            "self_attn.q_norm": ((s.head_dim,), None),
-            "self_attn.k_norm": ((s.head_dim,), None),
             "self_attn.q_proj": matrix(q, s.hidden),
             "self_attn.k_proj": matrix(kv, s.hidden),
             "self_attn.v_proj": matrix(kv, s.hidden),
@@ -115,7 +125,12 @@ def tensor_shapes(shape, lm_head=False):
             "mlp.up_proj": matrix(s.inter, s.hidden),
             "mlp.down_proj": matrix(s.hidden, s.inter),
         }
+        if s.model_type == "qwen3":
+            layer.update(dict.fromkeys(("self_attn.q_norm", "self_attn.k_norm"), ((s.head_dim,), None)))
         tensors.update({f"model.layers.{index}.{name}.weight": value for name, value in layer.items()})
+        if s.model_type == "qwen2":
+            biases = {"q": ((q,), 0.5), "k": ((kv,), 0.5), "v": ((kv,), 0.5)}
+            tensors.update({f"model.layers.{index}.self_attn.{x}_proj.bias": value for x, value in biases.items()})
     return dict(sorted(tensors.items()))
 
 
@@ -174,10 +189,11 @@ def make_checkpoint(directory, shape, dtype="bf16", shards=1, seed=1, lm_head=Fa
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Write a Qwen3 checkpoint with seeded random weights.",
+    parser = argparse.ArgumentParser(description="Write a checkpoint with seeded random weights.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("directory")
     parser.add_argument("--size", choices=SIZES, default="tiny", help="the options below change this shape")
+    parser.add_argument("--model-type", choices=ARCHITECTURES, default="qwen3")
     for name in ("hidden", "inter", "layers", "heads", "kv-heads", "head-dim", "vocab"):
         parser.add_argument(f"--{name}", type=int)
     tie = parser.add_mutually_exclusive_group()
@@ -191,7 +207,8 @@ def main():
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    shape = Shape(*SIZES[args.size], theta=args.theta, rope_parameters=args.rope_parameters)
+    shape = Shape(*SIZES[args.size], theta=args.theta, rope_parameters=args.rope_parameters,
+                  model_type=args.model_type)
     for field in ("hidden", "inter", "layers", "heads", "kv_heads", "head_dim", "vocab", "tied"):
         if getattr(args, field) is not None:
             setattr(shape, field, getattr(args, field))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Qwen3 in numpy and float64: the executable specification of the engine.
+"""Qwen3, Qwen2 and Llama in numpy and float64: the executable specification of the engine.
 
 Reads a checkpoint in the published layout (config.json with model.safetensors, or with
 model.safetensors.index.json and its shards) and computes logits, one step after the other as in the
@@ -89,6 +89,14 @@ class Checkpoint:
         return round_to_bf16(wide) if self.bf16_weights and len(shape) > 1 else wide
 
 
+# What differs between architectures: norms of queries and keys by head, biases of q, k and v.
+ARCHITECTURES = {  # qk_norm, qkv_bias
+    "Qwen3ForCausalLM": (True, False),
+    "Qwen2ForCausalLM": (False, True),
+    "LlamaForCausalLM": (False, False),
+}
+
+
 class Config:
     """config.json, nothing guessed: a missing key is an error."""
 
@@ -101,15 +109,23 @@ class Config:
                 raise ModelError(f"{path}: {key} is missing")
             return where[key]
 
-        if "Qwen3ForCausalLM" not in need("architectures"):
-            raise ModelError(f"{path}: architectures: expected Qwen3ForCausalLM, got {raw['architectures']}")
+        name = need("architectures")[0]
+        if name not in ARCHITECTURES:
+            raise ModelError(f"{path}: architectures: expected one of {list(ARCHITECTURES)}, got {name}")
+        self.qk_norm, self.qkv_bias = ARCHITECTURES[name]
+        for switch in ("attention_bias", "mlp_bias", "use_sliding_window"):
+            if raw.get(switch):
+                raise ModelError(f"{path}: {switch} is not supported")
         self.vocab = need("vocab_size")
         self.hidden = need("hidden_size")
         self.inter = need("intermediate_size")
         self.layers = need("num_hidden_layers")
         self.heads = need("num_attention_heads")
         self.kv_heads = need("num_key_value_heads")
-        self.head_dim = need("head_dim")
+        if name == "Qwen3ForCausalLM" or raw.get("head_dim") is not None:
+            self.head_dim = need("head_dim")
+        else:
+            self.head_dim = self.hidden // self.heads
         self.eps = need("rms_norm_eps")
         self.tied = need("tie_word_embeddings")
         if self.heads % self.kv_heads:
@@ -200,13 +216,21 @@ def layer(x, weights, config, index):
     def tensor(name, *shape):
         return weights.get(f"model.layers.{index}.{name}.weight", shape)
 
-    # Attention over the normed input; q and k are normed per head, with one weight [d] for all heads.
+    def project(y, letter, heads):
+        rows = heads * c.head_dim
+        z = y @ tensor(f"self_attn.{letter}_proj", rows, c.hidden).T
+        if c.qkv_bias:
+            z = z + weights.get(f"model.layers.{index}.self_attn.{letter}_proj.bias", (rows,))
+        return z.reshape(tokens, heads, c.head_dim)
+
+    # Attention over the normed input.
     y = rms_norm(x, tensor("input_layernorm", c.hidden), c.eps)  # [T, h]
-    q = (y @ tensor("self_attn.q_proj", c.heads * c.head_dim, c.hidden).T).reshape(tokens, c.heads, c.head_dim)
-    k = (y @ tensor("self_attn.k_proj", c.kv_heads * c.head_dim, c.hidden).T).reshape(tokens, c.kv_heads, c.head_dim)
-    v = (y @ tensor("self_attn.v_proj", c.kv_heads * c.head_dim, c.hidden).T).reshape(tokens, c.kv_heads, c.head_dim)
-    q = rms_norm(q, tensor("self_attn.q_norm", c.head_dim), c.eps)  # [T, n, d]
-    k = rms_norm(k, tensor("self_attn.k_norm", c.head_dim), c.eps)  # [T, k, d]
+    q = project(y, "q", c.heads)  # [T, n, d]
+    k = project(y, "k", c.kv_heads)  # [T, k, d]
+    v = project(y, "v", c.kv_heads)
+    if c.qk_norm:  # by head, with one weight [d] for all of them
+        q = rms_norm(q, tensor("self_attn.q_norm", c.head_dim), c.eps)
+        k = rms_norm(k, tensor("self_attn.k_norm", c.head_dim), c.eps)
     frequencies, factor = rope_frequencies(c)
     positions = np.arange(tokens, dtype=np.float64)
     q, k = rotate(q, positions, frequencies, factor), rotate(k, positions, frequencies, factor)
@@ -255,7 +279,7 @@ def parse_tokens(text):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Logits of a Qwen3 checkpoint, computed in float64.")
+    parser = argparse.ArgumentParser(description="Logits of a checkpoint, computed in float64.")
     parser.add_argument("--model", required=True, metavar="DIR")
     parser.add_argument("--tokens", required=True, metavar="1,2,3|@FILE")
     parser.add_argument("--all", action="store_true", help="logits of every position, not of the last one only")

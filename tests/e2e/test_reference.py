@@ -131,10 +131,12 @@ def scalar_forward(directory, tokens):
         inverse = 1 / math.sqrt(math.fsum(v * v for v in x) / len(x) + config["rms_norm_eps"])
         return [v * inverse * u for v, u in zip(x, w)]
 
-    def heads(x, w, position, d=config["head_dim"]):
+    d = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
+
+    def heads(x, w, position):
         rotated = []
         for begin in range(0, len(x), d):
-            part = norm(x[begin : begin + d], w)
+            part = norm(x[begin : begin + d], w) if w else x[begin : begin + d]
             z = [complex(part[i], part[i + d // 2]) * cmath.exp(1j * position / config["rope_theta"] ** (2 * i / d))
                  for i in range(d // 2)]
             rotated.append([c.real for c in z] + [c.imag for c in z])
@@ -145,9 +147,15 @@ def scalar_forward(directory, tokens):
         w = {name.split(".", 3)[3].removesuffix(".weight"): get(name) for name in header
              if name.startswith(f"model.layers.{n}.")}
         normed = [norm(x, w["input_layernorm"]) for x in rows]
-        q = [heads(times(w["self_attn.q_proj"], y), w["self_attn.q_norm"], t) for t, y in enumerate(normed)]
-        k = [heads(times(w["self_attn.k_proj"], y), w["self_attn.k_norm"], t) for t, y in enumerate(normed)]
-        v = np.array([times(w["self_attn.v_proj"], y) for y in normed]).reshape(len(rows), -1, config["head_dim"])
+
+        def project(letter, y):
+            z = times(w[f"self_attn.{letter}_proj"], y)
+            bias = w.get(f"self_attn.{letter}_proj.bias")
+            return [a + b for a, b in zip(z, bias)] if bias else z
+
+        q = [heads(project("q", y), w.get("self_attn.q_norm"), t) for t, y in enumerate(normed)]
+        k = [heads(project("k", y), w.get("self_attn.k_norm"), t) for t, y in enumerate(normed)]
+        v = np.array([project("v", y) for y in normed]).reshape(len(rows), -1, d)
         o = naive_attention(q, k, v).reshape(len(rows), -1)
         rows = [[a + b for a, b in zip(x, times(w["self_attn.o_proj"], y))] for x, y in zip(rows, o)]
         for t, x in enumerate(rows):
@@ -163,6 +171,12 @@ def check_model(checks, directory):
     make_checkpoint.make_checkpoint(directory / "a", SMALL, "f32", seed=5)
     logits = reference.forward(directory / "a", tokens)
     checks.true("whole model against scalar Python", close(logits, scalar_forward(directory / "a", tokens)))
+    for model_type, head_dim in (("qwen2", 4), ("qwen2", 8), ("llama", 4)):  # 4: not said in config.json
+        shape = dataclasses.replace(SMALL, model_type=model_type, head_dim=head_dim, hidden=16)
+        other = directory / f"{model_type}-{head_dim}"
+        make_checkpoint.make_checkpoint(other, shape, "f32", seed=5)
+        checks.true(f"{model_type} against scalar Python",
+                    close(reference.forward(other, tokens), scalar_forward(other, tokens)))
     checks.true("attention matters: the same token at two positions differs",
                 not close(logits[0], logits[3], 1e-2))
     checks.true("causal: the past does not see the future",
