@@ -47,6 +47,10 @@ MODELS = {
     "yarn-new-config": (Shape(hidden=80, inter=67, layers=2, heads=5, kv_heads=1, head_dim=32, vocab=331, theta=5e6,
                               rope_parameters=True, yarn={**YARN, "beta_fast": 16, "attention_factor": 1.2}),
                         {"shards": 3}),
+    "qwen2": (Shape(hidden=128, inter=101, layers=2, heads=4, kv_heads=2, head_dim=32, vocab=331, model_type="qwen2"),
+              {"dtype": "f32"}),
+    "llama": (Shape(hidden=72, inter=203, heads=6, kv_heads=3, head_dim=32, vocab=257, tied=False, theta=1e4,
+                    model_type="llama"), {"shards": 2}),
     "heads16": (Shape(hidden=128, inter=320, heads=16, kv_heads=8, head_dim=32, vocab=1000, rope_parameters=True), {}),
 }
 
