@@ -48,7 +48,7 @@ typedef struct rope {
     int64_t original_positions;
 } rope;
 
-/* The type stands under "rope_type" or, in older files, "type". */
+/* The type is under "rope_type" or, in older files, "type". */
 static qwen3_status read_rope_type(const json_section *s, bool *yarn)
 {
     const json_t *type = json_value_of(s, "rope_type"), *older = json_value_of(s, "type");

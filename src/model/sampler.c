@@ -58,7 +58,7 @@ static qwen3_status check_bias(const qwen3_logit_bias *bias, size_t n, int32_t n
             return fail(err, QWEN3_ERR_ARGUMENT, "bias %g of token %d: expected a finite number, or -inf to forbid it",
                         (double)bias[i].bias, bias[i].token);
         if (i > 0 && bias[i].token == bias[i - 1].token)
-            return fail(err, QWEN3_ERR_ARGUMENT, "bias of token %d: stands twice, expected once", bias[i].token);
+            return fail(err, QWEN3_ERR_ARGUMENT, "bias of token %d: is there twice, expected once", bias[i].token);
     }
     return QWEN3_OK;
 }
@@ -183,7 +183,7 @@ void qwen3_sampler_reset(qwen3_sampler *s, uint64_t seed)
 
 /* ---- Adjusting logits -------------------------------------------------------------------------- */
 
-/* Where a token stands among [first, first + n), or NULL. */
+/* Where a token is among [first, first + n), or NULL. */
 static float *logit_of(float *logits, int32_t first, size_t n, int32_t token)
 {
     return token >= first && (size_t)(token - first) < n ? logits + (token - first) : NULL;
