@@ -38,6 +38,7 @@ qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *
     if (!c)
         return fail(err, QWEN3_ERR_MEMORY, "group of %d ranks: out of memory", size);
     *c = (comm){.backend = backend, .rank = rank, .size = size, .one_node = size == 1};
+    c->root_rank = parent ? parent->root_rank : rank;
     c->stats = parent ? parent->stats : &c->own_stats;
     c->counts = malloc(2 * (size_t)size * sizeof *c->counts);
     c->parts = malloc((size_t)size * sizeof *c->parts);
@@ -276,6 +277,13 @@ void qwen3_comm_max(qwen3_comm *c, double *values, size_t n)
     count(c, QWEN3_COMM_CONTROL, 1, n * sizeof *values * (size_t)(c->size - 1), start);
 }
 
+void error_name_rank(qwen3_error *err, int root_rank)
+{
+    err->rank = root_rank;
+    if (gethostname(err->host, sizeof err->host - 1) != 0)
+        err->host[0] = '\0';
+}
+
 qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
 {
     double failed = err->status == QWEN3_OK ? 0 : c->size - c->rank; /* the lowest rank has the largest value */
@@ -284,11 +292,8 @@ qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
     if (largest == 0)
         return QWEN3_OK;
     /* A fault that was agreed on before, or in a part of the group, keeps the rank that it names. */
-    if (failed == largest && err->rank < 0) {
-        err->rank = c->rank;
-        if (gethostname(err->host, sizeof err->host - 1) != 0)
-            err->host[0] = '\0';
-    }
+    if (failed == largest && err->rank < 0)
+        error_name_rank(err, c->root_rank);
     comm_broadcast(c, err, sizeof *err, c->size - (int)largest, QWEN3_COMM_CONTROL);
     return err->status;
 }

@@ -29,6 +29,7 @@ typedef struct comm_backend {
 struct qwen3_comm {
     const comm_backend *backend;
     int rank, size;
+    int root_rank;              /* of this process in the root of the tree of splits, which errors name */
     bool one_node;              /* all ranks of the group share memory */
     void *state;                /* the backend's */
     qwen3_comm_stats *stats;    /* those of the root of the tree of splits */
@@ -45,6 +46,9 @@ extern const comm_backend comm_backend_self;
 /* A group with everything but backend state; parent NULL makes it the root that owns the counters. Not
  * collective. Fails with QWEN3_ERR_MEMORY. */
 qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *parent, comm **out, qwen3_error *err);
+
+/* Says that a fault is of this rank of the root, and of this host. */
+void error_name_rank(qwen3_error *err, int root_rank);
 
 /* out[i] = ((parts[0][i] + parts[1][i]) + parts[2][i]) + ... for at least two ranks; out overlaps none. */
 void sum_in_rank_order(float *restrict out, const float *const *parts, int ranks, size_t n);

@@ -116,9 +116,9 @@ static qwen3_status group_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_e
     else
         comm_create(&comm_backend_mpi, rank, size, parent, &c, &local);
     /* qwen3_comm_agree needs a whole group, which this rank may have failed to make. */
-    int made = c != NULL, all_made = 0;
-    int code = MPI_Allreduce(&made, &all_made, 1, MPI_INT, MPI_MIN, mpi);
-    if (code == MPI_SUCCESS && all_made) {
+    int failed = c ? size : rank, lowest = size;
+    int code = MPI_Allreduce(&failed, &lowest, 1, MPI_INT, MPI_MIN, mpi);
+    if (code == MPI_SUCCESS && lowest == size) {
         s->mpi = mpi;
         c->state = s;
         c->one_node = shares_memory(mpi, size);
@@ -129,6 +129,12 @@ static qwen3_status group_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_e
         *out = c;
         return QWEN3_OK;
     }
+    if (!c)
+        error_name_rank(&local, parent ? parent->root_rank : rank);
+    if (code == MPI_SUCCESS)
+        code = MPI_Bcast(&local, sizeof local, MPI_BYTE, lowest, mpi);
+    if (code != MPI_SUCCESS)
+        fail(&local, QWEN3_ERR_COMM, "group of %d ranks: MPI failed", size);
     if (c) {
         c->state = s;
         comm_free(c);
@@ -136,9 +142,9 @@ static qwen3_status group_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_e
         mpi_release(&(comm){.state = s});
     }
     MPI_Comm_free(&mpi);
-    if (code != MPI_SUCCESS)
-        return fail(err, QWEN3_ERR_COMM, "group of %d ranks: MPI_Allreduce failed", size);
-    return fail(err, QWEN3_ERR_MEMORY, "group of %d ranks: a rank is out of memory", size);
+    if (err)
+        *err = local;
+    return local.status;
 }
 
 static qwen3_status mpi_split(comm *c, int color, int key, comm **out, qwen3_error *err)
@@ -178,6 +184,7 @@ qwen3_status qwen3_comm_from_mpi(MPI_Comm mpi, qwen3_comm **out, qwen3_error *er
     int provided;
     MPI_Comm copy;
     *out = NULL;
+    error_clear(err);
     MPI_Query_thread(&provided);
     if (provided < MPI_THREAD_FUNNELED)
         return fail(err, QWEN3_ERR_COMM, "MPI was initialised without thread support; MPI_THREAD_FUNNELED is needed");
