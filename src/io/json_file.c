@@ -12,8 +12,8 @@ qwen3_status json_value_load(const char *path, const char *text, size_t length, 
     json_error_t fault;
     *root = json_loadb(text, length, JSON_REJECT_DUPLICATES | flags, &fault);
     if (!*root)
-        return fail(err, json_error_code(&fault) == json_error_out_of_memory ? QWEN3_ERR_MEMORY : QWEN3_ERR_FORMAT,
-                    "%s: line %d, column %d: %s", path, fault.line, fault.column, fault.text);
+        return fail(err, json_fault_status(&fault), "%s: line %d, column %d: %s", path, fault.line, fault.column,
+                    fault.text[0] ? fault.text : "no memory for JSON");
     return QWEN3_OK;
 }
 

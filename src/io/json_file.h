@@ -6,6 +6,13 @@
 
 #include "base/status.h"
 
+/* What kind of fault Jansson met. Most places of it that run out of memory set no text. */
+static inline qwen3_status json_fault_status(const json_error_t *fault)
+{
+    bool memory = json_error_code(fault) == json_error_out_of_memory || fault->text[0] == '\0';
+    return memory ? QWEN3_ERR_MEMORY : QWEN3_ERR_FORMAT;
+}
+
 /* *root is owned by the caller (json_decref). The root must be an object. Errors name file and line. */
 qwen3_status json_file_load(const char *path, json_t **root, qwen3_error *err);
 /* The same from memory; `path` is for messages only. */

@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 
+#include "io/json_file.h"
 #include "io/json_reader.h"
 #include "io/tokenizer.h"
 
@@ -70,8 +71,8 @@ static qwen3_status read_small(const json_reader *r, const char *where, const ch
         return QWEN3_OK;
     *value = json_loadb(r->at, (size_t)(r->end - r->at), JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &fault);
     if (!*value)
-        return fail(err, json_error_code(&fault) == json_error_out_of_memory ? QWEN3_ERR_MEMORY : QWEN3_ERR_FORMAT,
-                    "%s: %s%s: line %d of it: %s", r->path, where, name, fault.line, fault.text);
+        return fail(err, json_fault_status(&fault), "%s: %s%s: line %d of it: %s", r->path, where, name, fault.line,
+                    fault.text[0] ? fault.text : "no memory for JSON");
     return QWEN3_OK;
 }
 
