@@ -173,7 +173,10 @@ static qwen3_status check_memory(qwen3_model *m, const declaration *d, qwen3_err
     size_t ranks = (size_t)comm_size(node);
     double *needs = calloc(ranks, sizeof *needs);
     size_t *bytes = calloc(ranks, sizeof *bytes);
-    if (needs && bytes) {
+    if (!needs || !bytes)
+        fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu ranks", ranks);
+    status = qwen3_comm_agree(m->world, err); /* what follows is collective over the node */
+    if (!status) {
         for (size_t i = 0; i < ranks; i++)
             bytes[i] = sizeof *needs;
         comm_allgather(node, &need, needs, bytes, QWEN3_COMM_CONTROL);
@@ -183,8 +186,6 @@ static qwen3_status check_memory(qwen3_model *m, const declaration *d, qwen3_err
             status = fail(err, QWEN3_ERR_MEMORY,
                           "%s: the weights need %.2f GiB on this node (%zu ranks), but %.2f GiB are available", m->spec,
                           total / (1 << 30), ranks, (double)memory_available() / (1 << 30));
-    } else {
-        status = fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu ranks", ranks);
     }
     free(needs);
     free(bytes);
@@ -265,12 +266,14 @@ qwen3_status qwen3_model_open(qwen3_comm *c, const char *spec, const qwen3_model
     qwen3_error local;
     err = error_begin(err, &local);
     *model = NULL;
-    /* Without room for this much nothing can be agreed upon. */
     qwen3_model *m = calloc(1, sizeof *m);
     if (!m)
-        return fail(err, QWEN3_ERR_MEMORY, "no memory for a model");
-    m->world = c;
-    qwen3_status status = open_model(m, spec, options, err);
+        fail(err, QWEN3_ERR_MEMORY, "no memory for a model");
+    else
+        m->world = c;
+    qwen3_status status = qwen3_comm_agree(c, err);
+    if (!status)
+        status = open_model(m, spec, options, err);
     if (status) {
         qwen3_model_close(m);
         return status;
