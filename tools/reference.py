@@ -64,8 +64,8 @@ def read_safetensors(path):
 class Checkpoint:
     """The tensors of a model directory, widened when asked for.
 
-    bf16_weights: round the matrices (not the vectors of the norms) to BF16 first, as an engine does that
-    keeps them so in memory."""
+    bf16_weights: round the matrices (not the vectors of the norms, nor embeddings, which are looked up in the file) to
+    BF16 first, as an engine does that keeps them so in memory."""
 
     def __init__(self, directory, bf16_weights=False):
         directory = Path(directory)
@@ -78,14 +78,16 @@ class Checkpoint:
         for name in sorted(names):
             self.tensors.update(read_safetensors(directory / name))
 
-    def get(self, name, shape, rows=slice(None)):
-        """The tensor, or the rows of it that are asked for, after a check of its whole shape."""
+    def get(self, name, shape, rows=None):
+        """The tensor, or the rows of it that are looked up, after a check of its whole shape."""
         if name not in self.tensors:
             raise ModelError(f"{name} is missing from the checkpoint")
         dtype, values = self.tensors[name]
         if values.shape != tuple(shape):
             raise ModelError(f"{name}: expected shape {list(shape)}, got {list(values.shape)}")
-        wide = widen(values[rows], dtype)
+        if rows is not None:
+            return widen(values[rows], dtype)
+        wide = widen(values, dtype)
         return round_to_bf16(wide) if self.bf16_weights and len(shape) > 1 else wide
 
 

@@ -126,5 +126,23 @@ def has_level(isa):
     return run(1, "qwen3", "logits", *arguments).ok
 
 
+# A model of at most 64 MiB keeps activations, keys and values in f32, unless a level is asked for: then it is computed
+# as large ones are.
+PRECISIONS = ("small", "large")
+LEVELS = ("amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "neon_bf16", "neon_dot", "neon", "c")  # the best first
+
+
+@functools.lru_cache(maxsize=None)
+def best_level():
+    """QWEN3_ISA, or the best level of the CPU that the programs run on."""
+    wanted = os.environ.get("QWEN3_ISA", "").lower()
+    return next(filter(has_level, (wanted, *LEVELS) if wanted in LEVELS else LEVELS))
+
+
+def precision_options(precision):
+    """Options under which a small model is computed as it would be, or as a large one."""
+    return ["--isa", best_level()] if precision == "large" else []
+
+
 def relative_l2(value, expected):
     return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))

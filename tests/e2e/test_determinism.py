@@ -3,7 +3,7 @@
 import itertools
 import sys
 
-from e2e import RANKS, Checks, rng, run, scratch
+from e2e import PRECISIONS, RANKS, Checks, precision_options, rng, run, scratch
 
 import make_checkpoint
 
@@ -13,14 +13,14 @@ SETTINGS = [("headwise", "online_softmax", "bf16"), ("headwise", "standard", "f3
             ("headwise", "online_softmax", "q4"), ("sequence", "online_softmax", "q8")]
 
 
-def logits(directory, ranks, threads, setting):
+def logits(directory, ranks, threads, setting, precision):
     """(outcome, bytes of the logits of all positions)"""
     strategy, algorithm, dtype = setting
     output = directory / "logits.f32"
     output.unlink(missing_ok=True)
     outcome = run(ranks, "qwen3", "logits", "--model", directory / "model", "--tokens", f"@{directory / 'ids'}",
                   "--all", "--decode-from", 196, "--output", output, "--parallel-strategy", strategy,
-                  "--attention-algo", algorithm, "--dtype", dtype, "--threads", threads)
+                  "--attention-algo", algorithm, "--dtype", dtype, "--threads", threads, *precision_options(precision))
     return outcome, output.read_bytes() if output.exists() else b""
 
 
@@ -29,13 +29,15 @@ def main():
     with scratch() as directory:
         make_checkpoint.make_checkpoint(directory / "model", SHAPE, "bf16", seed=3)
         (directory / "ids").write_text(" ".join(map(str, random.randint(0, SHAPE.vocab, 200))))
-        cases = list(itertools.product([n for n in RANKS if n <= 3], SETTINGS))
-        for number, (ranks, setting) in enumerate(cases):
-            threads = 1 + (number + ranks) % 2  # every setting meets both
-            what = f"{ranks} ranks, {threads} threads, {', '.join(setting)}"
-            outcome, first = logits(directory, ranks, threads, setting)
+        cases = [(ranks, setting, precision) for ranks, setting, precision in
+                 itertools.product([n for n in RANKS if n <= 3], SETTINGS, PRECISIONS)
+                 if precision == "small" or setting[-1] != "f32"]  # which is computed in f32 in large models, too
+        for ranks, setting, precision in cases:
+            threads = 1 + (SETTINGS.index(setting) + ranks) % 2  # every setting meets both
+            what = f"{ranks} ranks, {threads} threads, {', '.join(setting)}, as a {precision} model"
+            outcome, first = logits(directory, ranks, threads, setting, precision)
             if checks.true(f"{what}: runs", outcome.ok and len(first) == 200 * SHAPE.vocab * 4, outcome):
-                outcome, second = logits(directory, ranks, threads, setting)
+                outcome, second = logits(directory, ranks, threads, setting, precision)
                 checks.true(f"{what}: the same bits twice", first == second, outcome)
     return checks.finish()
 
