@@ -228,10 +228,11 @@ static bool feed(const setup *s, int sequence, int64_t begin, int64_t end, int64
 }
 
 /* Other groups keep the tokens, so sums are taken in another order; a value that is stored as BF16 or in 8 bits may
- * then be rounded to its neighbour. */
-static void compare_logits(qwen3_comm *world, const setup *a, const setup *b, const char *label)
+ * then be rounded to its neighbour. Where activations are rounded, too, all that follow may be: one row of large models
+ * differs by up to twice the 1e-2 that many rows together do. */
+static void compare_logits(qwen3_comm *world, const setup *a, const setup *b, bool large, const char *label)
 {
-    double most = a->session->decoder.kv_dtype == QWEN3_DTYPE_F32 ? 1e-5 : 5e-4;
+    double most = large ? 2e-2 : a->session->decoder.kv_dtype == QWEN3_DTYPE_F32 ? 1e-5 : 5e-4;
     bool root = qwen3_comm_rank(world) == 0;
     float *x = root ? malloc(2 * a->vocab * sizeof *x) : NULL;
     qwen3_error err = {0};
@@ -284,6 +285,7 @@ static void check_truncation(qwen3_comm *world, const qwen3_model_options *optio
     static const int64_t lengths[][2] = {{150, 150}, {150, 0}, {150, 149}, {150, 128}, {130, 127}, {129, 64},
                                          {64, 64},   {65, 1},  {200, 63},  {3, 2},     {1, 0},     {290, 65}};
     const uint64_t sparse = qwen3_comm_size(world) > 4 ? 6 : 2; /* many ranks on few cores are slow */
+    const bool large = options->isa != QWEN3_ISA_AUTO;
     setup s, fresh;
     char label[200];
     bool open = open_setup(world, options, SEQUENCES, &s);
@@ -292,9 +294,9 @@ static void check_truncation(qwen3_comm *world, const qwen3_model_options *optio
         int64_t length = lengths[i][0], keep = lengths[i][1],
                 most = (int64_t[]){1000, 40, 17}[check_random(random) % 3];
         qwen3_error err = {0};
-        snprintf(label, sizeof label, "%s grid %dx%d kv %s: %lld of %lld tokens",
+        snprintf(label, sizeof label, "%s grid %dx%d %s kv %s: %lld of %lld tokens",
                  qwen3_strategy_name(options->strategy), options->grid_sequence, options->grid_heads,
-                 qwen3_dtype_name(options->kv_dtype), (long long)keep, (long long)length);
+                 large ? "large" : "small", qwen3_dtype_name(options->kv_dtype), (long long)keep, (long long)length);
         qwen3_session_reset(s.session, -1, NULL);
         spoil_forgotten(&s, 0);
         qwen3_session_reset(fresh.session, -1, NULL);
@@ -317,7 +319,7 @@ static void check_truncation(qwen3_comm *world, const qwen3_model_options *optio
             feed(&fresh, q, at, at + 2, 1, 5);
             feed(&s, q, at + 2, at + 30, 26, 5);
             feed(&fresh, q, at + 2, at + 30, 26, 5);
-            compare_logits(world, &s, &fresh, label);
+            compare_logits(world, &s, &fresh, large, label);
         }
         qwen3_session_info info;
         qwen3_session_get_info(s.session, &info);
@@ -349,11 +351,12 @@ int main(int argc, char **argv)
     check_traffic(world);
     check_bad_logits(world);
     for (int heads = 1; heads <= ranks; heads++) {
-        static const qwen3_dtype types[] = {QWEN3_DTYPE_F32, QWEN3_DTYPE_BF16, QWEN3_DTYPE_Q8};
+        /* The last as large models are computed: on a level by name. */
+        static const qwen3_dtype types[] = {QWEN3_DTYPE_F32, QWEN3_DTYPE_BF16, QWEN3_DTYPE_Q8, QWEN3_DTYPE_BF16};
         if (ranks % heads)
             continue;
-        for (size_t type = 0; type < 3; type++) {
-            if (ranks > 4 && type != (size_t)(ranks + heads) % 3)
+        for (size_t type = 0; type < 4; type++) {
+            if (ranks > 4 && type != (size_t)(ranks + heads) % 4)
                 continue;
             qwen3_model_options options = qwen3_model_options_default();
             options.strategy = heads == ranks ? QWEN3_STRATEGY_HEAD_WISE
@@ -362,6 +365,7 @@ int main(int argc, char **argv)
             options.grid_sequence = ranks / heads;
             options.grid_heads = heads;
             options.kv_dtype = types[type];
+            options.isa = type == 3 ? qwen3_isa_best() : QWEN3_ISA_AUTO;
             options.threads = 1;
             check_truncation(world, &options, &random);
         }
