@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -42,6 +43,10 @@ static void test_clock(void **state)
     const double first = seconds_now();
     for (int i = 0; i < 1000; i++)
         assert_true(seconds_now() >= first);
+    const double before = seconds_now();
+    assert_int_equal(nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL), 0);
+    const double slept = seconds_now() - before;
+    assert_true(slept >= 0.0099 && slept < 10); /* the machine may be busy */
 }
 
 int main(void)
