@@ -27,13 +27,14 @@ static int end(const qwen3_error *err)
 static qwen3_status measure(const qwen3_tokenizer *t, const char *name, const char *text, size_t bytes,
                             qwen3_error *err)
 {
+    const qwen3_encode_args args = {.text = text, .length = bytes};
     double encode = INFINITY, decode = INFINITY;
     size_t n = 0, length = 0;
     for (int i = 0; i < TURNS; i++) {
         int32_t *ids;
         char *back;
         const double begin = seconds_now();
-        if (qwen3_tokenizer_encode(t, text, bytes, NULL, 0, &ids, &n, err) != QWEN3_OK)
+        if (qwen3_tokenizer_encode(t, &args, &ids, &n, err) != QWEN3_OK)
             return err->status;
         const double middle = seconds_now();
         qwen3_status status = qwen3_tokenizer_decode(t, ids, n, false, &back, &length, err);

@@ -467,15 +467,21 @@ typedef struct qwen3_text_range {
     size_t begin, end;
 } qwen3_text_range;
 
-/* The ids of a text of at most 512 MiB, which may hold zero bytes. Bytes that are not UTF-8 are read as
- * U+FFFD, one for each maximal subpart (Unicode 15, section 3.9), as published decoders write it.
- * plain [n_plain]: ascending ranges that do not overlap, in which no added token is recognised, so that what
- * a user wrote never becomes a control token; a range over the whole text for a text that is all plain, NULL
- * and 0 for none. A range does not cut the text otherwise: ids do not depend on it where no added token
- * touches it. *ids [*n] is freed with free(); it is not NULL even where *n is 0. On failure it is NULL. */
-QWEN3_API qwen3_status qwen3_tokenizer_encode(const qwen3_tokenizer *tokenizer, const char *text, size_t length,
-                                              const qwen3_text_range *plain, size_t n_plain, int32_t **ids, size_t *n,
-                                              qwen3_error *err);
+/* A text to encode. Members that are left zero have their defaults. The arrays belong to the caller and are read
+ * during the call only. */
+typedef struct qwen3_encode_args {
+    const char *text;              /* [length] bytes, which may be zero; NULL is allowed where length is 0 */
+    size_t length;                 /* at most 512 MiB */
+    const qwen3_text_range *plain; /* [n_plain] where no added token is recognised: ascending, without overlap */
+    size_t n_plain;                /* 0 = added tokens are recognised everywhere */
+} qwen3_encode_args;
+
+/* The ids of a text. Bytes that are not UTF-8 are read as U+FFFD, one for each maximal subpart (Unicode 15,
+ * section 3.9), as published decoders write it. With a plain range over what a user wrote, none of it becomes a
+ * control token. A plain range changes nothing else: a word may reach over its edges.
+ * *ids [*n] is freed with free(). It is not NULL even where *n is 0. On failure it is NULL. */
+QWEN3_API qwen3_status qwen3_tokenizer_encode(const qwen3_tokenizer *tokenizer, const qwen3_encode_args *args,
+                                              int32_t **ids, size_t *n, qwen3_error *err);
 
 /* The text of ids, well-formed UTF-8: what tokens give otherwise is written as U+FFFD, one for each maximal
  * subpart. skip_special leaves out tokens of kind QWEN3_TOKEN_SPECIAL. *text [*length] ends with a zero, not
@@ -547,9 +553,19 @@ typedef struct qwen3_chat_prompt {
     size_t n_segments;
 } qwen3_chat_prompt;
 
-/* Renders a conversation, JSON of `conversation_bytes` bytes: an array of messages, or an object with "messages"
- * and where wanted "tools", "enable_thinking" and "add_generation_prompt", which stand above `options` (NULL =
- * defaults); other members are ignored. A message is an object:
+/* A conversation to render. Members that are left zero have their defaults. What they point to belongs to the caller
+ * and is read during the call only. */
+typedef struct qwen3_render_args {
+    const char *conversation; /* [conversation_bytes] JSON */
+    size_t conversation_bytes;
+    const char *tools; /* [tools_bytes] JSON, an array of objects; NULL = those of the conversation */
+    size_t tools_bytes;
+    const qwen3_chat_options *options; /* NULL = defaults */
+} qwen3_render_args;
+
+/* Renders a conversation: an array of messages, or an object with "messages" and optionally "tools",
+ * "enable_thinking" and "add_generation_prompt". The last two override `options`; other members are ignored.
+ * A message is an object:
  *   role               "system", "user", "assistant" or "tool"
  *   content            a string. May be missing or null where an assistant calls tools; null, in the templates
  *                      that take it (all but the first version of Qwen3's), is empty except in the first system
@@ -558,14 +574,11 @@ typedef struct qwen3_chat_prompt {
  *                      content is the reasoning. Only that after the last question of the user is rendered
  *   tool_calls         of an assistant, an array of {"name", "arguments"} or {"function": {"name", "arguments"}};
  *                      arguments are an object, or a string that is put in as it is
- * tools: JSON of `tools_bytes` bytes, an array of objects; NULL = those of the conversation. JSON is written as
- * Python's json.dumps does with ensure_ascii=False; integers beyond int64, other numbers beyond double and members
- * that stand twice in an object are refused. Errors name line and column, or message and member. *prompt is the
- * caller's (qwen3_chat_prompt_free); zeroed on failure. Not collective. */
-QWEN3_API qwen3_status qwen3_chat_template_render(const qwen3_chat_template *chat, const char *conversation,
-                                                  size_t conversation_bytes, const char *tools, size_t tools_bytes,
-                                                  const qwen3_chat_options *options, qwen3_chat_prompt *prompt,
-                                                  qwen3_error *err);
+ * JSON is written as Python's json.dumps does with ensure_ascii=False. Integers beyond int64, other numbers beyond
+ * double, duplicate members of an object, and tools given twice are refused. Errors name line and column, or message
+ * and member. *prompt is the caller's (qwen3_chat_prompt_free); zeroed on failure. Not collective. */
+QWEN3_API qwen3_status qwen3_chat_template_render(const qwen3_chat_template *chat, const qwen3_render_args *args,
+                                                  qwen3_chat_prompt *prompt, qwen3_error *err);
 /* Frees what the prompt holds and zeroes it. */
 QWEN3_API void qwen3_chat_prompt_free(qwen3_chat_prompt *prompt);
 

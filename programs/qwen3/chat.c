@@ -38,12 +38,11 @@ static qwen3_status take_question(chat *c, order *next, qwen3_error *err)
 {
     qwen3_error fault = {0};
     size_t dropped, skip = c->line.data[0] == '/'; /* the first of two */
-    free(c->tokens);
-    c->tokens = NULL;
+    free(c->prompt.tokens);
+    c->prompt = (token_prompt){0};
     if (conversation_ask(&c->conversation, c->line.data + skip, c->line.n - skip, &fault) != QWEN3_OK)
         return chat_say_error(c, &fault, err);
-    if (conversation_prompt(&c->conversation, &c->g, (overflow)c->overflow, &c->tokens, &c->n_tokens,
-                            &c->ends_in_thinking, &dropped, &fault) != QWEN3_OK) {
+    if (conversation_prompt(&c->conversation, &c->g, (overflow)c->overflow, &c->prompt, &dropped, &fault) != QWEN3_OK) {
         conversation_withdraw(&c->conversation);
         return chat_say_error(c, &fault, err);
     }
@@ -133,9 +132,9 @@ static bool answer_interrupted(void *context)
 static qwen3_status give_answer(chat *c, qwen3_error *err)
 {
     answer a = {0};
-    answer_request request = {.prompt = c->tokens,
-                              .n_prompt = c->n_tokens,
-                              .thinking = c->ends_in_thinking,
+    answer_request request = {.prompt = c->prompt.tokens,
+                              .n_prompt = c->prompt.n,
+                              .thinking = c->prompt.ends_in_thinking,
                               .out = &c->out,
                               .interrupted = answer_interrupted,
                               .context = &c->in};
@@ -232,7 +231,7 @@ static void close_talk(chat *c)
     input_close(&c->in);
     conversation_close(&c->conversation);
     text_free(&c->line);
-    free(c->tokens);
+    free(c->prompt.tokens);
     generation_close(&c->g);
 }
 

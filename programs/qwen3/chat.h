@@ -28,10 +28,8 @@ typedef struct chat {
     output out;
     input in;
     conversation conversation;
-    text_buffer line; /* what the user said last */
-    int32_t *tokens;  /* [n_tokens] the prompt of an answer */
-    size_t n_tokens;
-    bool ends_in_thinking;               /* the prompt */
+    text_buffer line;                    /* what the user said last */
+    token_prompt prompt;                 /* of an answer */
     bool asked_to_end;                   /* Ctrl-C was pressed at the prompt, and nothing said since */
     size_t answers, computed, generated; /* all answers together: tokens of prompts, and of answers */
     double seconds;

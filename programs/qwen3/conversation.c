@@ -119,11 +119,10 @@ static json_t *as_object(const conversation *c, bool whole)
     return object;
 }
 
-static qwen3_status render(const conversation *c, const generation *g, int32_t **tokens, size_t *n,
-                           bool *ends_in_thinking, qwen3_error *err)
+static qwen3_status render(const conversation *c, const generation *g, token_prompt *prompt, qwen3_error *err)
 {
     json_t *object = as_object(c, false);
-    qwen3_status status = prompt_of_conversation(g, object, c->thinking, tokens, n, ends_in_thinking, err);
+    qwen3_status status = prompt_of_conversation(g, object, c->thinking, prompt, err);
     json_decref(object);
     return status;
 }
@@ -146,29 +145,31 @@ static int64_t answer_room(const generation *g)
     return most && most < part ? most : part;
 }
 
-qwen3_status conversation_prompt(conversation *c, const generation *g, overflow policy, int32_t **tokens, size_t *n,
-                                 bool *ends_in_thinking, size_t *newly_dropped, qwen3_error *err)
+qwen3_status conversation_prompt(conversation *c, const generation *g, overflow policy, token_prompt *prompt,
+                                 size_t *newly_dropped, qwen3_error *err)
 {
     size_t before = c->dropped;
-    qwen3_status status = render(c, g, tokens, n, ends_in_thinking, err);
-    while (status == QWEN3_OK && policy == OVERFLOW_DROP && (int64_t)*n + answer_room(g) > g->context && drop_turn(c)) {
-        free(*tokens);
-        status = render(c, g, tokens, n, ends_in_thinking, err);
+    qwen3_status status = render(c, g, prompt, err);
+    while (status == QWEN3_OK && policy == OVERFLOW_DROP && (int64_t)prompt->n + answer_room(g) > g->context &&
+           drop_turn(c)) {
+        free(prompt->tokens);
+        status = render(c, g, prompt, err);
     }
     *newly_dropped = c->dropped - before;
-    if (status != QWEN3_OK || (int64_t)*n <= g->context)
+    if (status != QWEN3_OK || (int64_t)prompt->n <= g->context)
         return status;
-    free(*tokens);
-    *tokens = NULL;
+    size_t n = prompt->n;
+    free(prompt->tokens);
+    *prompt = (token_prompt){0};
     c->dropped = before;
     if (policy == OVERFLOW_DROP)
         return set_error(err, QWEN3_ERR_CAPACITY,
-                         "the question alone makes a prompt of %zu tokens, the context holds %lld (%s)", *n,
+                         "the question alone makes a prompt of %zu tokens, the context holds %lld (%s)", n,
                          (long long)g->context, generation_context_hint(g));
     return set_error(err, QWEN3_ERR_CAPACITY,
                      "the conversation makes a prompt of %zu tokens, the context holds %lld (%s): /reset begins a new "
                      "one, --overflow drop leaves the oldest turns out",
-                     *n, (long long)g->context, generation_context_hint(g));
+                     n, (long long)g->context, generation_context_hint(g));
 }
 
 qwen3_status conversation_save(const conversation *c, const char *path, qwen3_error *err)
@@ -195,9 +196,7 @@ static qwen3_status take_loaded(conversation *c, const generation *g, json_t *va
     json_t *messages = json_is_array(value) ? value : json_object_get(value, "messages");
     json_t *tools = json_object_get(value, "tools"), *thinking = json_object_get(value, "enable_thinking");
     conversation loaded = {.messages = json_copy(messages), .tools = json_incref(tools), .thinking = c->thinking};
-    int32_t *tokens = NULL;
-    size_t n;
-    bool ends_in_thinking;
+    token_prompt prompt = {0};
     if (!json_is_array(messages))
         set_error(err, QWEN3_ERR_FORMAT, "expected an array of messages, or an object with \"messages\"");
     else if (thinking && !json_is_boolean(thinking))
@@ -205,8 +204,8 @@ static qwen3_status take_loaded(conversation *c, const generation *g, json_t *va
     else if (thinking && qwen3_chat_template_thinking(g->chat) == QWEN3_THINKING_OPTIONAL)
         loaded.thinking = json_is_true(thinking);
     if (err->status == QWEN3_OK && json_array_size(messages) > 0)
-        render(&loaded, g, &tokens, &n, &ends_in_thinking, err);
-    free(tokens);
+        render(&loaded, g, &prompt, err);
+    free(prompt.tokens);
     if (err->status != QWEN3_OK) {
         conversation_close(&loaded);
         return err->status;

@@ -28,10 +28,10 @@ qwen3_status conversation_ask(conversation *c, const char *text, size_t n, qwen3
 void conversation_withdraw(conversation *c);
 qwen3_status conversation_answer(conversation *c, const answer *a, qwen3_error *err);
 
-/* The tokens of the prompt, as prompt_of_conversation gives them, made to fit the context; QWEN3_ERR_CAPACITY where
- * they do not. *newly_dropped: messages that left the prompt for it. */
-qwen3_status conversation_prompt(conversation *c, const generation *g, overflow policy, int32_t **tokens, size_t *n,
-                                 bool *ends_in_thinking, size_t *newly_dropped, qwen3_error *err);
+/* The prompt, as prompt_of_conversation gives it, made to fit the context; QWEN3_ERR_CAPACITY where it does not.
+ * *newly_dropped: messages that left the prompt for it. */
+qwen3_status conversation_prompt(conversation *c, const generation *g, overflow policy, token_prompt *prompt,
+                                 size_t *newly_dropped, qwen3_error *err);
 
 /* The conversation as JSON that "qwen3 template" takes. Where loading fails, it stays what it was. */
 qwen3_status conversation_save(const conversation *c, const char *path, qwen3_error *err);

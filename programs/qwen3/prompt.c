@@ -6,8 +6,7 @@
 
 #include "common/program.h"
 
-static qwen3_status encode(const generation *g, const qwen3_chat_prompt *prompt, int32_t **tokens, size_t *n,
-                           qwen3_error *err)
+static qwen3_status encode(const generation *g, const qwen3_chat_prompt *prompt, token_prompt *out, qwen3_error *err)
 {
     size_t n_plain = 0;
     qwen3_text_range *plain = allocate(prompt->n_segments, sizeof *plain, "prompt", err);
@@ -16,35 +15,36 @@ static qwen3_status encode(const generation *g, const qwen3_chat_prompt *prompt,
     for (size_t i = 0; i < prompt->n_segments; i++)
         if (prompt->segments[i].is_content)
             plain[n_plain++] = (qwen3_text_range){prompt->segments[i].begin, prompt->segments[i].end};
-    qwen3_status status =
-        qwen3_tokenizer_encode(g->tokenizer, prompt->text, prompt->length, plain, n_plain, tokens, n, err);
+    const qwen3_encode_args args = {.text = prompt->text, .length = prompt->length, .plain = plain, .n_plain = n_plain};
+    qwen3_status status = qwen3_tokenizer_encode(g->tokenizer, &args, &out->tokens, &out->n, err);
     free(plain);
     return status;
 }
 
-/* Reasoning is open where <think> stands behind the last </think>; neither is ever content. */
-static bool is_open(const generation *g, const int32_t *tokens, size_t n)
+/* Reasoning is open if <think> follows the last </think>; neither is ever content. */
+static bool is_open(const generation *g, const token_prompt *p)
 {
-    while (n > 0 && tokens[n - 1] != g->think && tokens[n - 1] != g->think_end)
+    size_t n = p->n;
+    while (n > 0 && p->tokens[n - 1] != g->think && p->tokens[n - 1] != g->think_end)
         n--;
-    return n > 0 && tokens[n - 1] == g->think;
+    return n > 0 && p->tokens[n - 1] == g->think;
 }
 
 qwen3_status prompt_of_conversation(const generation *g, const json_t *conversation, bool enable_thinking,
-                                    int32_t **tokens, size_t *n, bool *ends_in_thinking, qwen3_error *err)
+                                    token_prompt *prompt, qwen3_error *err)
 {
-    qwen3_chat_options options = {.enable_thinking = enable_thinking, .add_generation_prompt = true};
-    qwen3_chat_prompt prompt = {0};
+    const qwen3_chat_options options = {.enable_thinking = enable_thinking, .add_generation_prompt = true};
+    qwen3_chat_prompt rendered = {0};
     char *text = json_dumps(conversation, JSON_COMPACT);
-    *tokens = NULL;
-    *n = 0;
+    *prompt = (token_prompt){0};
     if (!text)
         return set_error(err, QWEN3_ERR_MEMORY, "conversation: out of memory");
-    qwen3_status status = qwen3_chat_template_render(g->chat, text, strlen(text), NULL, 0, &options, &prompt, err);
+    const qwen3_render_args args = {.conversation = text, .conversation_bytes = strlen(text), .options = &options};
+    qwen3_status status = qwen3_chat_template_render(g->chat, &args, &rendered, err);
     if (status == QWEN3_OK)
-        status = encode(g, &prompt, tokens, n, err);
-    *ends_in_thinking = status == QWEN3_OK && is_open(g, *tokens, *n);
-    qwen3_chat_prompt_free(&prompt);
+        status = encode(g, &rendered, prompt, err);
+    prompt->ends_in_thinking = status == QWEN3_OK && is_open(g, prompt);
+    qwen3_chat_prompt_free(&rendered);
     free(text);
     return status;
 }

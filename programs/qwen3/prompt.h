@@ -6,10 +6,15 @@
 
 #include "generation.h"
 
-/* The tokens of a conversation (an object with "messages"), the assistant's turn opened: encoded as one text in
- * which what was handed in never becomes a control token. *ends_in_thinking: the prompt opened reasoning. *tokens [*n]
- * is freed with free(). */
+typedef struct token_prompt {
+    int32_t *tokens; /* [n] owned; freed with free() */
+    size_t n;
+    bool ends_in_thinking; /* an answer goes on with reasoning */
+} token_prompt;
+
+/* The prompt of a conversation (an object with "messages") with the assistant's turn opened. It is encoded as one text,
+ * and content never becomes a control token. *prompt is the caller's; zeroed on failure. */
 qwen3_status prompt_of_conversation(const generation *g, const json_t *conversation, bool enable_thinking,
-                                    int32_t **tokens, size_t *n, bool *ends_in_thinking, qwen3_error *err);
+                                    token_prompt *prompt, qwen3_error *err);
 
 #endif

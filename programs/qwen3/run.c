@@ -15,9 +15,7 @@ typedef struct run_job {
     bool raw;
     generation g;
     /* rank 0 */
-    int32_t *tokens; /* [n] */
-    size_t n;
-    bool thinking; /* the prompt ends inside reasoning */
+    token_prompt encoded;
     output out;
 } run_job;
 
@@ -83,10 +81,16 @@ static qwen3_status encode_chat(run_job *job, size_t length, qwen3_error *err)
         json_array_append_new(messages, json_pack("{ss,ss}", "role", "system", "content", job->arguments.system));
     json_array_append_new(messages, json_pack("{ss,so}", "role", "user", "content", question));
     json_t *conversation = json_pack("{so}", "messages", messages);
-    qwen3_status status = prompt_of_conversation(&job->g, conversation, !job->arguments.no_thinking, &job->tokens,
-                                                 &job->n, &job->thinking, err);
+    qwen3_status status =
+        prompt_of_conversation(&job->g, conversation, !job->arguments.no_thinking, &job->encoded, err);
     json_decref(conversation);
     return status;
+}
+
+static qwen3_status encode_raw(run_job *job, size_t length, qwen3_error *err)
+{
+    const qwen3_encode_args args = {.text = job->prompt, .length = length};
+    return qwen3_tokenizer_encode(job->g.tokenizer, &args, &job->encoded.tokens, &job->encoded.n, err);
 }
 
 /* On rank 0, before weights are loaded. */
@@ -95,13 +99,11 @@ static qwen3_status make_prompt(run_job *job, qwen3_error *err)
     size_t length = 0;
     qwen3_status status = read_prompt(job, &length, err);
     if (status == QWEN3_OK)
-        status = job->raw ? qwen3_tokenizer_encode(job->g.tokenizer, job->prompt, length, NULL, 0, &job->tokens,
-                                                   &job->n, err)
-                          : encode_chat(job, length, err);
+        status = job->raw ? encode_raw(job, length, err) : encode_chat(job, length, err);
     if (status != QWEN3_OK)
         return status;
-    if ((int64_t)job->n > job->g.context)
-        return set_error(err, QWEN3_ERR_CAPACITY, "prompt: has %zu tokens, the context holds %lld (%s)", job->n,
+    if ((int64_t)job->encoded.n > job->g.context)
+        return set_error(err, QWEN3_ERR_CAPACITY, "prompt: has %zu tokens, the context holds %lld (%s)", job->encoded.n,
                          (long long)job->g.context, generation_context_hint(&job->g));
     return QWEN3_OK;
 }
@@ -112,7 +114,7 @@ static qwen3_status say_start(run_job *job, qwen3_error *err)
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)job->g.config.sampling.seed);
     return output_event(&job->out,
                         json_pack("{ss,ss,si,sI,sI,ss}", "event", "start", "model", job->arguments.model.spec, "ranks",
-                                  qwen3_comm_size(job->g.world), "prompt_tokens", (json_int_t)job->n, "context",
+                                  qwen3_comm_size(job->g.world), "prompt_tokens", (json_int_t)job->encoded.n, "context",
                                   (json_int_t)job->g.context, "seed", seed),
                         err);
 }
@@ -145,9 +147,9 @@ static qwen3_status run_job_on(run_job *job, qwen3_comm *world, const command_li
     if (root)
         say_start(job, err);
     status = qwen3_comm_agree(world, err);
-    request.prompt = job->tokens;
-    request.n_prompt = job->n;
-    request.thinking = job->thinking;
+    request.prompt = job->encoded.tokens;
+    request.n_prompt = job->encoded.n;
+    request.thinking = job->encoded.ends_in_thinking;
     if (status == QWEN3_OK)
         status = answer_generate(&job->g, &request, &a, err);
     if (status == QWEN3_OK) {
@@ -178,7 +180,7 @@ qwen3_status command_run(const command *self, qwen3_comm *world, int argc, const
         generation_close(&job.g);
     }
     output_close(&job.out);
-    free(job.tokens);
+    free(job.encoded.tokens);
     options_free(table.options, table.n);
     return status;
 }

@@ -22,7 +22,8 @@ static qwen3_status render(const template_job *job, const char *text, size_t byt
                            qwen3_error *err)
 {
     qwen3_chat_options options = {!job->no_thinking, !job->no_generation_prompt};
-    return qwen3_chat_template_render(job->chat, text, bytes, job->tools, job->tools_bytes, &options, prompt, err);
+    qwen3_render_args args = {text, bytes, job->tools, job->tools_bytes, &options};
+    return qwen3_chat_template_render(job->chat, &args, prompt, err);
 }
 
 /* On rank 0, as what follows. */

@@ -67,8 +67,8 @@ static qwen3_status tokenize_text(const text_job *job, const char *text, size_t 
     const qwen3_text_range whole = {0, length};
     int32_t *ids;
     size_t n;
-    qwen3_status status =
-        qwen3_tokenizer_encode(job->tokenizer, text, length, &whole, job->plain ? 1 : 0, &ids, &n, err);
+    const qwen3_encode_args args = {text, length, &whole, job->plain ? 1 : 0};
+    qwen3_status status = qwen3_tokenizer_encode(job->tokenizer, &args, &ids, &n, err);
     if (status != QWEN3_OK)
         return status;
     print_ids(job, ids, n);

@@ -134,7 +134,7 @@ static qwen3_status group_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_e
     if (code == MPI_SUCCESS)
         code = MPI_Bcast(&local, sizeof local, MPI_BYTE, lowest, mpi);
     if (code != MPI_SUCCESS)
-        fail(&local, QWEN3_ERR_COMM, "group of %d ranks: MPI failed", size);
+        fail(&local, QWEN3_ERR_COMM, "communicator of %d ranks: MPI failed", size);
     if (c) {
         c->state = s;
         comm_free(c);

@@ -195,15 +195,16 @@ static qwen3_status read_root(chat_conversation *c, chat_null_content null_conte
     return read_flag(c->root, "add_generation_prompt", &c->options.add_generation_prompt, err);
 }
 
-qwen3_status chat_conversation_read(const char *text, size_t bytes, const char *tools, size_t tools_bytes,
-                                    const qwen3_chat_options *options, chat_null_content null_content,
+qwen3_status chat_conversation_read(const qwen3_render_args *args, chat_null_content null_content,
                                     chat_conversation *conversation, qwen3_error *err)
 {
+    enum { FLAGS = JSON_DECODE_ANY | JSON_ALLOW_NUL };
     chat_conversation *c = conversation;
-    *c = (chat_conversation){.options = *options};
-    qwen3_status status = json_value_load("conversation", text, bytes, JSON_DECODE_ANY | JSON_ALLOW_NUL, &c->root, err);
-    if (!status && tools)
-        status = json_value_load("tools", tools, tools_bytes, JSON_DECODE_ANY | JSON_ALLOW_NUL, &c->tools_root, err);
+    *c = (chat_conversation){.options = args->options ? *args->options : qwen3_chat_options_default()};
+    qwen3_status status =
+        json_value_load("conversation", args->conversation, args->conversation_bytes, FLAGS, &c->root, err);
+    if (!status && args->tools)
+        status = json_value_load("tools", args->tools, args->tools_bytes, FLAGS, &c->tools_root, err);
     if (!status)
         status = read_root(c, null_content, err);
     if (status)

@@ -37,9 +37,8 @@ typedef enum chat_null_content {
     CHAT_NULL_ALLOWED,         /* null: any but that of the first message where this is the system's */
 } chat_null_content;
 
-/* The arguments are those of qwen3_chat_template_render. Zeroed on failure; free with chat_conversation_free. */
-qwen3_status chat_conversation_read(const char *text, size_t bytes, const char *tools, size_t tools_bytes,
-                                    const qwen3_chat_options *options, chat_null_content null_content,
+/* *conversation keeps nothing of args. Zeroed on failure; free with chat_conversation_free. */
+qwen3_status chat_conversation_read(const qwen3_render_args *args, chat_null_content null_content,
                                     chat_conversation *conversation, qwen3_error *err);
 void chat_conversation_free(chat_conversation *conversation);
 

@@ -88,17 +88,14 @@ qwen3_chat_options qwen3_chat_options_default(void)
     return (qwen3_chat_options){.enable_thinking = true, .add_generation_prompt = true};
 }
 
-qwen3_status qwen3_chat_template_render(const qwen3_chat_template *chat, const char *conversation,
-                                        size_t conversation_bytes, const char *tools, size_t tools_bytes,
-                                        const qwen3_chat_options *options, qwen3_chat_prompt *prompt, qwen3_error *err)
+qwen3_status qwen3_chat_template_render(const qwen3_chat_template *chat, const qwen3_render_args *args,
+                                        qwen3_chat_prompt *prompt, qwen3_error *err)
 {
     qwen3_error local;
-    qwen3_chat_options defaults = qwen3_chat_options_default();
     chat_conversation read;
     err = error_begin(err, &local);
     *prompt = (qwen3_chat_prompt){0};
-    qwen3_status status = chat_conversation_read(conversation, conversation_bytes, tools, tools_bytes,
-                                                 options ? options : &defaults, chat->null_content, &read, err);
+    qwen3_status status = chat_conversation_read(args, chat->null_content, &read, err);
     if (status)
         return status;
     chat_builder builder = {0};

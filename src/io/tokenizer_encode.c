@@ -75,9 +75,11 @@ static int32_t next_added(const qwen3_tokenizer *t, const unsigned char *text, s
     return NO_ID;
 }
 
-static qwen3_status encode_text(encoder *e, const unsigned char *text, size_t length, const qwen3_text_range *plain,
-                                size_t n_plain, qwen3_error *err)
+static qwen3_status encode_text(encoder *e, const qwen3_encode_args *args, qwen3_error *err)
 {
+    const unsigned char *text = (const unsigned char *)args->text;
+    const qwen3_text_range *plain = args->plain;
+    const size_t length = args->length, n_plain = args->n_plain;
     size_t begin = 0, at = 0, range = 0; /* the stretch in hand begins at `begin` */
     qwen3_status status = QWEN3_OK;
     while (at < length && status == QWEN3_OK) {
@@ -100,35 +102,35 @@ static qwen3_status encode_text(encoder *e, const unsigned char *text, size_t le
     return status;
 }
 
-static qwen3_status check_text(size_t length, const qwen3_text_range *plain, size_t n_plain, qwen3_error *err)
+static qwen3_status check_text(const qwen3_encode_args *args, qwen3_error *err)
 {
-    if (length > TEXT_LONGEST)
-        return fail(err, QWEN3_ERR_ARGUMENT, "text: has %zu bytes, expected at most %d", length, TEXT_LONGEST);
+    if (args->length > TEXT_LONGEST)
+        return fail(err, QWEN3_ERR_ARGUMENT, "text: has %zu bytes, expected at most %d", args->length, TEXT_LONGEST);
     size_t at = 0;
-    for (size_t i = 0; i < n_plain; i++) {
-        if (plain[i].begin < at || plain[i].end < plain[i].begin || plain[i].end > length)
+    for (size_t i = 0; i < args->n_plain; i++) {
+        const qwen3_text_range r = args->plain[i];
+        if (r.begin < at || r.end < r.begin || r.end > args->length)
             return fail(err, QWEN3_ERR_ARGUMENT,
-                        "text: plain range %zu is [%zu, %zu), expected ascending ranges within %zu bytes", i,
-                        plain[i].begin, plain[i].end, length);
-        at = plain[i].end;
+                        "text: plain range %zu is [%zu, %zu), expected ascending ranges within %zu bytes", i, r.begin,
+                        r.end, args->length);
+        at = r.end;
     }
     return QWEN3_OK;
 }
 
-qwen3_status qwen3_tokenizer_encode(const qwen3_tokenizer *tokenizer, const char *text, size_t length,
-                                    const qwen3_text_range *plain, size_t n_plain, int32_t **ids, size_t *n,
-                                    qwen3_error *err)
+qwen3_status qwen3_tokenizer_encode(const qwen3_tokenizer *tokenizer, const qwen3_encode_args *args, int32_t **ids,
+                                    size_t *n, qwen3_error *err)
 {
     qwen3_error local;
     encoder e = {.t = tokenizer};
     err = error_begin(err, &local);
     *ids = NULL;
     *n = 0;
-    qwen3_status status = check_text(length, plain, n_plain, err);
+    qwen3_status status = check_text(args, err);
     if (status == QWEN3_OK)
-        status = reserve_ids(&e, length / 4 + 16, err); /* English has about 4.5 bytes a token */
+        status = reserve_ids(&e, args->length / 4 + 16, err); /* English has about 4.5 bytes a token */
     if (status == QWEN3_OK)
-        status = encode_text(&e, (const unsigned char *)text, length, plain, n_plain, err);
+        status = encode_text(&e, args, err);
     nfc_work_free(&e.nfc);
     merge_work_free(&e.merge);
     if (status) {

@@ -179,36 +179,45 @@ static qwen3_status check_seam(const qwen3_tokenizer *t, merge_work *work, int32
     return status;
 }
 
-/* piece[0, done) is encoded in *n_ids ids; goes on to piece[0, end). */
-static qwen3_status merge_next_block(const qwen3_tokenizer *t, merge_work *work, const unsigned char *piece,
-                                     size_t done, size_t end, int32_t *ids, size_t *n_ids, qwen3_error *err)
+/* A piece of which bytes [0, done) are encoded as ids [0, n). Both arrays belong to the caller of merge_piece. */
+typedef struct piece_encoding {
+    const unsigned char *piece;
+    size_t done;
+    int32_t *ids;
+    size_t n;
+} piece_encoding;
+
+/* Goes on to piece[0, end). */
+static qwen3_status merge_next_block(const qwen3_tokenizer *t, merge_work *work, piece_encoding *e, size_t end,
+                                     qwen3_error *err)
 {
-    bool holds = false;
-    qwen3_status status = QWEN3_OK;
-    for (size_t back = BLOCK_OVERLAP; !holds && status == QWEN3_OK; back *= 2) {
-        for (size_t i = 0; i<back && * n_ids> 0; i++)
-            done -= t->tokens[ids[--*n_ids]].bytes;
-        size_t n, first = *n_ids;
-        status = merge_bytes(t, work, piece + done, end - done, ids + first, &n, err);
-        holds = first == 0;
+    for (size_t back = BLOCK_OVERLAP;; back *= 2) {
+        for (size_t i = 0; i < back && e->n > 0; i++)
+            e->done -= t->tokens[e->ids[--e->n]].bytes;
+        int32_t *ids = e->ids + e->n;
+        size_t n;
+        bool holds = e->n == 0;
+        qwen3_status status = merge_bytes(t, work, e->piece + e->done, end - e->done, ids, &n, err);
         if (status == QWEN3_OK && !holds)
-            status = check_seam(t, work, ids[first - 1], ids[first], &holds, err);
-        if (holds)
-            *n_ids += n;
+            status = check_seam(t, work, ids[-1], ids[0], &holds, err);
+        if (status)
+            return status;
+        if (holds) {
+            e->n += n;
+            e->done = end;
+            return QWEN3_OK;
+        }
     }
-    return status;
 }
 
 qwen3_status merge_piece(const qwen3_tokenizer *t, merge_work *work, const unsigned char *piece, size_t n, int32_t *ids,
                          size_t *n_ids, qwen3_error *err)
 {
-    size_t end = n < 2 * BLOCK ? n : BLOCK;
-    qwen3_status status = merge_bytes(t, work, piece, end, ids, n_ids, err);
-    while (end < n && status == QWEN3_OK) {
-        size_t done = end;
-        end = n - done < 2 * BLOCK ? n : done + BLOCK;
-        status = merge_next_block(t, work, piece, done, end, ids, n_ids, err);
-    }
+    piece_encoding e = {.piece = piece, .ids = ids};
+    qwen3_status status = QWEN3_OK;
+    while (e.done < n && status == QWEN3_OK)
+        status = merge_next_block(t, work, &e, n - e.done < 2 * BLOCK ? n : e.done + BLOCK, err);
+    *n_ids = e.n;
     return status;
 }
 

@@ -40,7 +40,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         chat_template_recognise(text, size - 1);
         return 0;
     }
-    qwen3_status status = qwen3_chat_template_render(&chat, text, size - 1, NULL, 0, &options, &prompt, &err);
+    const qwen3_render_args args = {.conversation = text, .conversation_bytes = size - 1, .options = &options};
+    qwen3_status status = qwen3_chat_template_render(&chat, &args, &prompt, &err);
     if (status == QWEN3_OK) {
         check(&prompt);
         qwen3_chat_prompt_free(&prompt);

@@ -63,7 +63,8 @@ static void round_trip(const qwen3_tokenizer *t, const uint8_t *text, size_t siz
     const char *part;
     size_t n, n_decoded, n_expected, at = 0, length;
     unsigned char *expected = form_c(text, size, &n_expected);
-    demand(qwen3_tokenizer_encode(t, (const char *)text, size, &whole, plain, &ids, &n, &err) == QWEN3_OK);
+    const qwen3_encode_args args = {(const char *)text, size, &whole, plain};
+    demand(qwen3_tokenizer_encode(t, &args, &ids, &n, &err) == QWEN3_OK);
     demand(qwen3_tokenizer_decode(t, ids, n, false, &decoded, &n_decoded, &err) == QWEN3_OK);
     /* An added token cuts text where form C could join: then only the form C of both is the same. */
     unsigned char *again = form_c((const uint8_t *)decoded, n_decoded, &length);

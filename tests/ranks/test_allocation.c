@@ -324,8 +324,8 @@ static qwen3_status render(qwen3_error *err)
 {
     static const char conversation[] = "[{\"role\": \"user\", \"content\": \"What is a rank, and why?\"}]";
     qwen3_chat_prompt prompt;
-    qwen3_status status =
-        qwen3_chat_template_render(template, conversation, strlen(conversation), NULL, 0, NULL, &prompt, err);
+    const qwen3_render_args args = {.conversation = conversation, .conversation_bytes = strlen(conversation)};
+    qwen3_status status = qwen3_chat_template_render(template, &args, &prompt, err);
     check(!status == !!prompt.text, "status %d with a prompt, or none without", (int)status);
     qwen3_chat_prompt_free(&prompt);
     return status;
@@ -340,7 +340,8 @@ static qwen3_status encode_and_decode(qwen3_error *err)
     char *back = NULL;
     size_t n, length;
     qwen3_text_stream *stream = NULL;
-    qwen3_status status = qwen3_tokenizer_encode(tokenizer, text, strlen(text), NULL, 0, &ids, &n, err);
+    const qwen3_encode_args args = {.text = text, .length = strlen(text)};
+    qwen3_status status = qwen3_tokenizer_encode(tokenizer, &args, &ids, &n, err);
     check(!status == !!ids, "status %d with ids, or none without", (int)status);
     if (!status)
         status = qwen3_tokenizer_decode(tokenizer, ids, n, false, &back, &length, err);

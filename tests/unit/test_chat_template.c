@@ -40,10 +40,17 @@ static qwen3_chat_template *open_data(const temp_dir *dir, const char *name)
     return chat;
 }
 
+/* Without tools and options beside it. */
+static qwen3_render_args just(const char *conversation)
+{
+    return (qwen3_render_args){.conversation = conversation, .conversation_bytes = strlen(conversation)};
+}
+
 static void render(const qwen3_chat_template *chat, const char *conversation, qwen3_chat_prompt *prompt)
 {
     qwen3_error err;
-    if (qwen3_chat_template_render(chat, conversation, strlen(conversation), NULL, 0, NULL, prompt, &err))
+    const qwen3_render_args args = just(conversation);
+    if (qwen3_chat_template_render(chat, &args, prompt, &err))
         fail_msg("%s: %s", conversation, err.message);
 }
 
@@ -229,9 +236,8 @@ static void test_tools_are_content(void **state)
                       tools[] = "[{\"name\":\"<|im_end|>\"}]";
     qwen3_chat_template *chat = open_data(*state, "qwen3.jinja");
     qwen3_chat_prompt p;
-    assert_int_equal(qwen3_chat_template_render(chat, conversation, sizeof conversation - 1, tools, sizeof tools - 1,
-                                                NULL, &p, NULL),
-                     QWEN3_OK);
+    const qwen3_render_args args = {conversation, sizeof conversation - 1, tools, sizeof tools - 1, NULL};
+    assert_int_equal(qwen3_chat_template_render(chat, &args, &p, NULL), QWEN3_OK);
     check_segments(&p);
     size_t length = strlen("{\"name\": \"<|im_end|>\"}");
     assert_true(p.segments[1].is_content);
@@ -261,7 +267,8 @@ static void test_golden(void **state)
         size_t t = 0;
         while (strncmp(published[t].name, name, strlen(name)) != 0 || published[t].name[strlen(name)] != '.')
             t++;
-        if (qwen3_chat_template_render(chats[t], line, (size_t)(end - line), NULL, 0, NULL, &p, &err))
+        const qwen3_render_args args = {.conversation = line, .conversation_bytes = (size_t)(end - line)};
+        if (qwen3_chat_template_render(chats[t], &args, &p, &err))
             fail_msg("line %zu: %s", lines + 1, err.message);
         check_segments(&p);
         assert_int_equal(p.length, json_string_length(prompt));
@@ -320,8 +327,8 @@ static void test_refused(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qwen3_chat_prompt p = {.length = 1};
         qwen3_error err;
-        qwen3_status status = qwen3_chat_template_render(chat, cases[i].conversation, strlen(cases[i].conversation),
-                                                         NULL, 0, NULL, &p, &err);
+        const qwen3_render_args args = just(cases[i].conversation);
+        qwen3_status status = qwen3_chat_template_render(chat, &args, &p, &err);
         assert_refused(cases[i].conversation, status, cases[i].status, &err, cases[i].word, cases[i].word2);
         assert_true(!p.text && !p.segments && p.length == 0 && p.n_segments == 0);
     }
@@ -342,6 +349,7 @@ static void test_out_of_memory(void **state)
         "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":null,"
         "\"tool_calls\":[{\"name\":\"f\",\"arguments\":{\"x\":[1.5,\"y\"]}}]}]",
                       tools[] = "[{\"name\":\"f\"}]";
+    const qwen3_render_args args = {conversation, sizeof conversation - 1, tools, sizeof tools - 1, NULL};
     qwen3_chat_template *chat = open_data(*state, "qwen3.jinja");
     qwen3_chat_prompt p;
     qwen3_error err;
@@ -350,8 +358,7 @@ static void test_out_of_memory(void **state)
     for (; status && n < 1000; n++) {
         allocations = n;
         json_set_alloc_funcs(failing_malloc, free);
-        status = qwen3_chat_template_render(chat, conversation, sizeof conversation - 1, tools, sizeof tools - 1, NULL,
-                                            &p, &err);
+        status = qwen3_chat_template_render(chat, &args, &p, &err);
         json_set_alloc_funcs(malloc, free);
         assert_true(err.status == status && (status == QWEN3_OK) == (p.text != NULL));
         assert_true(!status || err.message[0]);

@@ -284,7 +284,7 @@ static void expect_ids(const qwen3_tokenizer *t, const char *text, const qwen3_t
     size_t n, used = 0;
     char got[512] = "";
     qwen3_error err = {0};
-    if (qwen3_tokenizer_encode(t, text, strlen(text), plain, n_plain, &ids, &n, &err))
+    if (qwen3_tokenizer_encode(t, &(qwen3_encode_args){text, strlen(text), plain, n_plain}, &ids, &n, &err))
         fail_msg("%s: %s", text, err.message);
     for (size_t i = 0; i < n; i++) {
         size_t length;
@@ -324,7 +324,7 @@ static void test_encode(void **state)
     int32_t *ids;
     size_t n;
     open_tiny(*state, &t);
-    assert_int_equal(qwen3_tokenizer_encode(t, NULL, 0, NULL, 0, &ids, &n, NULL), QWEN3_OK);
+    assert_int_equal(qwen3_tokenizer_encode(t, &(qwen3_encode_args){0}, &ids, &n, NULL), QWEN3_OK);
     assert_int_equal(n, 0);
     assert_non_null(ids);
     free(ids);
@@ -382,8 +382,8 @@ static void test_bad_arguments(void **state)
     size_t n;
     open_tiny(*state, &t);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        qwen3_status status =
-            qwen3_tokenizer_encode(t, "abcd", cases[i].bytes, cases[i].plain, cases[i].n_plain, &out, &n, &err);
+        const qwen3_encode_args args = {"abcd", cases[i].bytes, cases[i].plain, cases[i].n_plain};
+        qwen3_status status = qwen3_tokenizer_encode(t, &args, &out, &n, &err);
         assert_refused(cases[i].what, status, QWEN3_ERR_ARGUMENT, &err, cases[i].word, cases[i].word2);
         assert_null(out);
     }
@@ -423,7 +423,8 @@ static void test_round_trip(void **state)
         int32_t *ids;
         char *decoded;
         const char *part;
-        assert_int_equal(qwen3_tokenizer_encode(t, (const char *)text, bytes, NULL, 0, &ids, &n, &err), QWEN3_OK);
+        const qwen3_encode_args args = {.text = (const char *)text, .length = bytes};
+        assert_int_equal(qwen3_tokenizer_encode(t, &args, &ids, &n, &err), QWEN3_OK);
         assert_int_equal(qwen3_tokenizer_decode(t, ids, n, false, &decoded, &n_decoded, &err), QWEN3_OK);
         assert_int_equal(n_decoded, n_expected);
         assert_memory_equal(decoded, expected, n_decoded);
@@ -638,7 +639,8 @@ static void test_truncated_and_damaged(void **state)
             assert_false(cut);
             int32_t *ids;
             size_t n;
-            assert_int_equal(qwen3_tokenizer_encode(t, text, bytes, NULL, 0, &ids, &n, &err), QWEN3_OK);
+            const qwen3_encode_args args = {.text = text, .length = bytes};
+            assert_int_equal(qwen3_tokenizer_encode(t, &args, &ids, &n, &err), QWEN3_OK);
             free(ids);
             qwen3_tokenizer_close(t);
         } else {
