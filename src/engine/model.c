@@ -286,13 +286,11 @@ void qwen3_model_close(qwen3_model *m)
 {
     if (!m)
         return;
-    qwen3_model_close(m->variant);
     weights_free(&m->weights);
     source_close(m->source);
     comm_free(m->share_comm);
     comm_free(m->head_comm);
     comm_free(m->sequence_comm);
-    comm_free(m->variant_comm);
     free(m->spec);
     free(m);
 }

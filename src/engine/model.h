@@ -15,12 +15,10 @@ struct qwen3_model {
     source *source;
     grid_place place;
     weights weights;
-    comm *world;              /* the caller's */
-    comm *sequence_comm;      /* ranks with the same heads; rank = s */
-    comm *head_comm;          /* ranks with the same positions; rank = h */
-    comm *share_comm;         /* ranks of the sequence group on this node */
-    qwen3_model *variant;     /* the same model for another strategy or group (qwen3_forward_mpi_omp), a list */
-    qwen3_comm *variant_comm; /* owned group of a variant */
+    comm *world;         /* the caller's */
+    comm *sequence_comm; /* ranks with the same heads; rank = s */
+    comm *head_comm;     /* ranks with the same positions; rank = h */
+    comm *share_comm;    /* ranks of the sequence group on this node */
 };
 
 #endif

@@ -1,6 +1,8 @@
-/* test_forward_mpi.c - the whole-model calls over an MPI communicator: every strategy and algorithm from one
- * model handle, on the communicator it was opened with and on others, and the deprecated form. */
+/* test_forward_mpi.c - the whole-model calls over an MPI communicator: every strategy and algorithm from one model
+ * handle, on the communicator it was opened with and on others, what is kept between calls, and the deprecated form. */
 #include <math.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "qwen3_mpi.h"
@@ -13,6 +15,7 @@ typedef struct precision {
 } precision;
 
 static const precision precisions[] = {{QWEN3_DTYPE_F32, false, 5e-6}, {QWEN3_DTYPE_BF16, true, 1e-2}};
+static const precision *current = precisions;
 
 enum { BATCH = 2, LENGTH = 21, VOCABULARY = 512, FLOATS = BATCH * LENGTH * VOCABULARY };
 
@@ -26,106 +29,214 @@ static double relative_l2(const float *a, const float *b)
     return sqrt(difference / norm);
 }
 
-static qwen3_model *open_tiny(qwen3_comm *comm, qwen3_parallel_strategy strategy, const precision *p)
+static qwen3_model *open_model(qwen3_comm *comm, const char *spec, qwen3_parallel_strategy strategy)
 {
     qwen3_model_options options = qwen3_model_options_default();
     qwen3_model *model = NULL;
     qwen3_error err;
-    options.dtype = p->dtype;
-    options.isa = p->large ? qwen3_isa_best() : QWEN3_ISA_AUTO;
+    options.dtype = current->dtype;
+    options.isa = current->large ? qwen3_isa_best() : QWEN3_ISA_AUTO;
     options.strategy = strategy;
     options.threads = 1;
-    check(qwen3_model_open(comm, "synthetic:tiny", &options, &model, &err) == QWEN3_OK, "%s", err.message);
+    check(qwen3_model_open(comm, spec, &options, &model, &err) == QWEN3_OK, "%s", err.message);
     return model;
 }
 
-/* All pairs from one handle. expected and logits are those of rank 0 of mpi. */
-static void check_pairs(qwen3_model *model, MPI_Comm mpi, const precision *p, const int32_t *ids, const float *expected,
-                        float *logits)
+/* All pairs from one handle. expected and args.logits are those of rank 0 of mpi. */
+static void check_pairs(qwen3_forward_args args, MPI_Comm mpi, const float *expected)
 {
     int rank;
     qwen3_error err;
+    float *logits = args.logits;
     MPI_Comm_rank(mpi, &rank);
+    if (rank != 0)
+        args.logits = NULL;
     for (int strategy = QWEN3_STRATEGY_AUTO; strategy <= QWEN3_STRATEGY_HYBRID; strategy++)
         for (int algorithm = QWEN3_ATTENTION_AUTO; algorithm <= QWEN3_ATTENTION_ONLINE_SOFTMAX; algorithm++) {
             for (size_t i = 0; i < FLOATS; i++)
                 logits[i] = NAN;
-            qwen3_status status =
-                qwen3_forward_mpi_omp(ids, BATCH, LENGTH, model, mpi, (qwen3_parallel_strategy)strategy,
-                                      (qwen3_attention_algorithm)algorithm, rank == 0 ? logits : NULL, &err);
-            check(status == QWEN3_OK, "%s", err.message);
+            args.strategy = (qwen3_parallel_strategy)strategy;
+            args.algorithm = (qwen3_attention_algorithm)algorithm;
+            check(qwen3_forward_mpi_omp(&args, mpi, &err) == QWEN3_OK, "%s", err.message);
             double error = rank == 0 ? relative_l2(logits, expected) : 0;
-            if (rank == 0)
-                fprintf(stderr, "W %g\n", error);
-            check(error <= p->tolerance, "%s, strategy %d, algorithm %d: relative L2 %.3g", qwen3_dtype_name(p->dtype),
-                  strategy, algorithm, error);
+            check(error <= current->tolerance, "strategy %d, algorithm %d: relative L2 %.3g", strategy, algorithm,
+                  error);
         }
 }
 
-static void check_deprecated(qwen3_model *model, const precision *p, const int32_t *ids, const float *expected,
-                             float *logits, bool root)
+static void check_deprecated(qwen3_forward_args args, const float *expected, bool root)
 {
     qwen3_error err;
+    float *logits = args.logits;
+    if (!root)
+        args.logits = NULL;
     for (int type = QWEN3_MPI_ATTENTION_STANDARD; type <= QWEN3_MPI_ATTENTION_STREAMING; type++) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-        qwen3_status status = qwen3_forward_mpi_omp_attention_type(
-            ids, BATCH, LENGTH, model, MPI_COMM_WORLD, (qwen3_mpi_attention_type)type, root ? logits : NULL, &err);
+        qwen3_status status =
+            qwen3_forward_mpi_omp_attention_type(&args, (qwen3_mpi_attention_type)type, MPI_COMM_WORLD, &err);
 #pragma GCC diagnostic pop
         check(status == QWEN3_OK, "%s", err.message);
-        check(!root || relative_l2(logits, expected) <= p->tolerance, "attention type %d", type);
+        check(!root || relative_l2(logits, expected) <= current->tolerance, "attention type %d", type);
     }
 }
 
-static void check_refused(qwen3_model *model, int32_t *ids, bool root, float *logits)
+/* The call fails on all ranks, with one error. */
+static void check_fails(const qwen3_forward_args *args, qwen3_status status, qwen3_comm *world, const char *what)
 {
-    qwen3_error err;
-    int32_t kept = ids[3];
-    ids[3] = VOCABULARY;
-    check(qwen3_forward_mpi_omp(ids, BATCH, LENGTH, model, MPI_COMM_WORLD, QWEN3_STRATEGY_AUTO, QWEN3_ATTENTION_AUTO,
-                                root ? logits : NULL, &err) == QWEN3_ERR_ARGUMENT,
-          "a token beyond the vocabulary was taken");
-    ids[3] = kept;
-    check(qwen3_forward_mpi_omp(ids, BATCH, 0, model, MPI_COMM_WORLD, QWEN3_STRATEGY_AUTO, QWEN3_ATTENTION_AUTO, logits,
-                                &err) == QWEN3_ERR_ARGUMENT,
-          "an empty prompt was taken");
-    check(qwen3_forward_mpi_omp(ids, BATCH, LENGTH, model, MPI_COMM_WORLD, QWEN3_STRATEGY_AUTO, QWEN3_ATTENTION_AUTO,
-                                NULL, &err) == QWEN3_ERR_ARGUMENT,
-          "NULL on rank 0 was taken");
+    qwen3_error err, first;
+    check(qwen3_forward_mpi_omp(args, MPI_COMM_WORLD, &err) == status, "%s: got %s", what,
+          qwen3_status_name(err.status));
+    first = err;
+    qwen3_comm_broadcast(world, &first, sizeof first);
+    check(memcmp(&first, &err, sizeof err) == 0, "%s: \"%s\", but \"%s\" on rank 0", what, err.message, first.message);
 }
 
-static void check_precision(qwen3_comm *world, const precision *p, int32_t *ids)
+/* Both where the model fits and where a variant is opened. */
+static void check_refused(qwen3_forward_args args, qwen3_comm *world)
+{
+    static const qwen3_parallel_strategy strategies[] = {QWEN3_STRATEGY_AUTO, QWEN3_STRATEGY_HEAD_WISE};
+    const bool last = qwen3_comm_rank(world) == qwen3_comm_size(world) - 1;
+    int32_t beyond[BATCH * LENGTH];
+    memcpy(beyond, args.input_ids, sizeof beyond);
+    beyond[3] = VOCABULARY;
+    for (size_t i = 0; i < sizeof strategies / sizeof *strategies; i++) {
+        qwen3_forward_args bad = args;
+        bad.strategy = strategies[i];
+        bad.input_ids = beyond;
+        check_fails(&bad, QWEN3_ERR_ARGUMENT, world, "a token beyond the vocabulary");
+        bad.input_ids = last ? NULL : args.input_ids;
+        check_fails(&bad, QWEN3_ERR_ARGUMENT, world, "no tokens on the last rank");
+        bad.input_ids = args.input_ids;
+        bad.seq_len = 0;
+        check_fails(&bad, QWEN3_ERR_ARGUMENT, world, "an empty prompt");
+        bad.seq_len = args.seq_len;
+        bad.logits = NULL;
+        check_fails(&bad, QWEN3_ERR_ARGUMENT, world, "no logits on rank 0");
+    }
+}
+
+/* Makes the link `path` to the demo model, on rank 0. */
+static void link_model(qwen3_comm *world, char *path, size_t size)
+{
+    if (qwen3_comm_rank(world) == 0) {
+        char dir[] = "/tmp/qwen3-test-XXXXXX";
+        check(mkdtemp(dir) != NULL, "%s", dir);
+        snprintf(path, size, "%s/model", dir);
+        check(symlink(DEMO_MODEL, path) == 0, "%s", path);
+    }
+    qwen3_comm_broadcast(world, path, size);
+}
+
+/* After this the model cannot be opened. */
+static void unlink_model(qwen3_comm *world, char *path)
+{
+    qwen3_comm_barrier(world);
+    if (qwen3_comm_rank(world) == 0) {
+        check(unlink(path) == 0, "%s", path);
+        *strrchr(path, '/') = '\0';
+        check(rmdir(path) == 0, "%s", path);
+    }
+    qwen3_comm_barrier(world);
+}
+
+/* Variants are opened once, the model stays what it was, and can be used before and after they are freed. */
+static void check_variants(qwen3_comm *world, const int32_t *ids)
+{
+    char path[64] = "";
+    qwen3_error err;
+    link_model(world, path, sizeof path);
+    qwen3_model *model = open_model(world, path, QWEN3_STRATEGY_SEQUENCE);
+    const qwen3_plan plan = *qwen3_model_plan(model);
+    const size_t bytes = BATCH * LENGTH * (size_t)qwen3_model_config(model)->vocab_size * sizeof(float);
+    float *own = malloc(bytes), *first = malloc(bytes), *again = malloc(bytes);
+    qwen3_model_variants variants = {0};
+    qwen3_forward_args args = {.model = model, .input_ids = ids, .batch = BATCH, .seq_len = LENGTH, .logits = own};
+    check(qwen3_forward_mpi_omp(&args, MPI_COMM_WORLD, &err) == QWEN3_OK, "%s", err.message);
+
+    args.strategy = QWEN3_STRATEGY_HEAD_WISE;
+    args.logits = first;
+    check(qwen3_forward_mpi_omp(&args, MPI_COMM_WORLD, &err) == QWEN3_OK, "%s", err.message);
+    args.variants = &variants;
+    args.logits = again;
+    check(qwen3_forward_mpi_omp(&args, MPI_COMM_WORLD, &err) == QWEN3_OK, "%s", err.message);
+    const bool root = qwen3_comm_rank(world) == 0, fits = plan.strategy == QWEN3_STRATEGY_HEAD_WISE;
+    check(!root || memcmp(first, again, bytes) == 0, "a variant that is kept gives other logits");
+    check((variants.newest == NULL) == fits, "kept: %p", (void *)variants.newest);
+
+    unlink_model(world, path);
+    const struct qwen3_model_variant *kept = variants.newest;
+    check(qwen3_forward_mpi_omp(&args, MPI_COMM_WORLD, &err) == QWEN3_OK, "not kept: %s", err.message);
+    check(!root || memcmp(first, again, bytes) == 0, "the second use of a variant gives other logits");
+    check(variants.newest == kept, "a variant was opened again");
+    if (!fits) {
+        args.variants = NULL;
+        check_fails(&args, QWEN3_ERR_IO, world, "a variant that cannot be opened");
+        args.variants = &variants;
+        args.strategy = QWEN3_STRATEGY_HYBRID;
+        check_fails(&args, QWEN3_ERR_IO, world, "another one, beside one that is kept");
+        check(variants.newest == kept, "a variant that was not opened is kept");
+    }
+    qwen3_model_variants_free(&variants);
+    check(variants.newest == NULL, "something is kept after all was freed");
+    qwen3_model_variants_free(&variants);
+
+    args.strategy = QWEN3_STRATEGY_AUTO;
+    check(qwen3_forward_mpi_omp(&args, MPI_COMM_WORLD, &err) == QWEN3_OK, "%s", err.message);
+    check(!root || memcmp(own, again, bytes) == 0, "the model has changed");
+    check(memcmp(&plan, qwen3_model_plan(model), sizeof plan) == 0, "the plan of the model has changed");
+    qwen3_model_close(model);
+    free(own);
+    free(first);
+    free(again);
+}
+
+static void check_precision(qwen3_comm *world, int32_t *ids)
 {
     qwen3_error err;
     bool root = qwen3_comm_rank(world) == 0;
     float *expected = malloc(FLOATS * sizeof *expected), *logits = malloc(FLOATS * sizeof *logits);
 
     /* Every rank computes the whole job alone for comparison. */
-    qwen3_model *alone = open_tiny(qwen3_comm_self(), QWEN3_STRATEGY_HEAD_WISE, p);
-    check(qwen3_forward_mpi_omp(ids, BATCH, LENGTH, alone, MPI_COMM_SELF, QWEN3_STRATEGY_HEAD_WISE,
-                                QWEN3_ATTENTION_STANDARD, expected, &err) == QWEN3_OK,
-          "%s", err.message);
+    qwen3_forward_args args = {.input_ids = ids, .batch = BATCH, .seq_len = LENGTH, .logits = expected};
+    args.strategy = QWEN3_STRATEGY_HEAD_WISE;
+    args.algorithm = QWEN3_ATTENTION_STANDARD;
+    args.model = open_model(qwen3_comm_self(), "synthetic:tiny", QWEN3_STRATEGY_HEAD_WISE);
+    check(qwen3_forward_mpi_omp(&args, MPI_COMM_SELF, &err) == QWEN3_OK, "%s", err.message);
+    qwen3_model_close(args.model);
 
-    qwen3_model *model = open_tiny(world, QWEN3_STRATEGY_SEQUENCE, p);
-    check_pairs(model, MPI_COMM_WORLD, p, ids, expected, logits);
-    check_deprecated(model, p, ids, expected, logits, root);
-    check_refused(model, ids, root, logits);
+    qwen3_model_variants variants = {0};
+    args.model = open_model(world, "synthetic:tiny", QWEN3_STRATEGY_SEQUENCE);
+    args.variants = &variants;
+    args.logits = logits;
+    args.strategy = QWEN3_STRATEGY_AUTO;
+    check_pairs(args, MPI_COMM_WORLD, expected);
+    check_deprecated(args, expected, root);
+    check_refused(args, world);
+    args.variants = NULL;
+    check_refused(args, world);
 
-    /* Another communicator: odd and even ranks each do the whole job. */
+    /* Another communicator: odd and even ranks each do the whole job, with the model of all ranks and with their own.
+     */
     MPI_Comm half;
     MPI_Comm_split(MPI_COMM_WORLD, qwen3_comm_rank(world) % 2, -qwen3_comm_rank(world), &half);
-    qwen3_comm *half_group = NULL;
-    check(qwen3_comm_from_mpi(half, &half_group, &err) == QWEN3_OK, "%s", err.message);
-    qwen3_model *half_model = open_tiny(half_group, QWEN3_STRATEGY_AUTO, p);
-    check_pairs(half_model, half, p, ids, expected, logits);
+    args.variants = &variants;
+    check_pairs(args, half, expected);
+    qwen3_comm *half_comm = NULL;
+    check(qwen3_comm_from_mpi(half, &half_comm, &err) == QWEN3_OK, "%s", err.message);
+    qwen3_model *model = args.model;
+    args.model = open_model(half_comm, "synthetic:tiny", QWEN3_STRATEGY_AUTO);
+    args.variants = NULL;
+    check_pairs(args, half, expected);
 
-    qwen3_model_close(half_model);
-    qwen3_comm_free(half_group);
+    qwen3_model_close(args.model);
+    qwen3_comm_free(half_comm);
     MPI_Comm_free(&half);
+    qwen3_model_variants_free(&variants);
     qwen3_model_close(model);
-    qwen3_model_close(alone);
     free(expected);
     free(logits);
+    check_variants(world, ids);
 }
 
 int main(int argc, char **argv)
@@ -135,7 +246,7 @@ int main(int argc, char **argv)
     int32_t ids[BATCH * LENGTH];
     for (int i = 0; i < BATCH * LENGTH; i++)
         ids[i] = (int32_t)(check_random(&random) % VOCABULARY);
-    for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++)
-        check_precision(world, &precisions[i], ids);
+    for (; current < precisions + sizeof precisions / sizeof *precisions; current++)
+        check_precision(world, ids);
     return check_end(world);
 }
