@@ -28,7 +28,7 @@ typedef struct answer_writer {
     double begin;
 } answer_writer;
 
-const char *answer_end_name(answer_end end)
+static const char *end_name(answer_end end)
 {
     static const char *const names[] = {"end", "stop", "length", "context", "interrupted"};
     return names[end];
@@ -326,7 +326,7 @@ static double decode_rate(const answer *a)
 json_t *answer_event(const generation *g, const answer *a)
 {
     json_t *event =
-        json_pack("{ss,ss,sI,sI,sI,sI,sI,sI,sf,sf,sf,sf,sf,so}", "event", "done", "reason", answer_end_name(a->end),
+        json_pack("{ss,ss,sI,sI,sI,sI,sI,sI,sf,sf,sf,sf,sf,so}", "event", "done", "reason", end_name(a->end),
                   "prompt_tokens", (json_int_t)a->prompt, "reused_tokens", (json_int_t)a->reused, "computed_tokens",
                   (json_int_t)(a->prompt - a->reused), "generated_tokens", (json_int_t)a->generated, "context_tokens",
                   (json_int_t)g->n_held, "context", (json_int_t)g->context, "prefill_seconds", a->prefill_seconds,

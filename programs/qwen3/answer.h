@@ -14,8 +14,6 @@ typedef enum answer_end {
     ANSWER_INTERRUPTED,
 } answer_end;
 
-const char *answer_end_name(answer_end end); /* "end", "stop", "length", "context", "interrupted" */
-
 typedef struct answer_request {
     const int32_t *prompt; /* [n_prompt], 1 <= n_prompt <= context */
     size_t n_prompt;

@@ -12,7 +12,6 @@ void shm_detach(comm *c);
 /* As in comm_backend; the group must have c->shm. */
 void shm_barrier(comm *c);
 void shm_allgather(comm *c, const void *send, void *recv, const size_t *bytes);
-void shm_alltoall(comm *c, const void *send, const size_t *send_bytes, void *recv, const size_t *recv_bytes);
 void shm_broadcast(comm *c, void *data, size_t bytes, int root);
 size_t shm_sum(comm *c, float *x, size_t n);
 

@@ -20,11 +20,6 @@ static const struct {
     size_t size;
 } stored_types[] = {[STORED_BF16] = {"BF16", 2}, [STORED_F16] = {"F16", 2}, [STORED_F32] = {"F32", 4}};
 
-const char *stored_type_name(stored_type type)
-{
-    return stored_types[type].name;
-}
-
 size_t stored_type_size(stored_type type)
 {
     return stored_types[type].size;

@@ -7,7 +7,6 @@
 
 typedef enum stored_type { STORED_BF16, STORED_F16, STORED_F32 } stored_type;
 
-const char *stored_type_name(stored_type type);
 size_t stored_type_size(stored_type type);
 
 typedef struct stored_tensor {
