@@ -1,9 +1,10 @@
-/* clock.h - time that only goes forward. */
+/* clock.h - monotonic time. */
 #ifndef QWEN3_BASE_CLOCK_H
 #define QWEN3_BASE_CLOCK_H
 
 #include <time.h>
 
+/* Seconds since some fixed point in time. */
 static inline double seconds_now(void)
 {
     struct timespec t;

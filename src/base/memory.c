@@ -1,6 +1,5 @@
-/* memory.c - large buffers straight from the kernel, on huge pages where it grants them, and the question
- * of how much there is: the smaller of what the machine has and what the control groups of this process
- * leave. Buffers below one huge page come from the C library. */
+/* memory.c - large buffers from the kernel, on huge pages if it grants them; smaller ones from the C library. How much
+ * memory there is: the smaller of what the machine has and what the control groups of this process allow. */
 #include "base/memory.h"
 
 #include <limits.h>
@@ -12,7 +11,7 @@
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
-/* The value of "KEY NUMBER" (or "KEY: NUMBER") in a kernel table, 0 where it is not there. */
+/* The value of "KEY NUMBER" (or "KEY: NUMBER") in a kernel table, 0 if it is not there. */
 static uint64_t table_value(const char *path, const char *key)
 {
     FILE *file = fopen(path, "re");
@@ -43,7 +42,7 @@ static uint64_t file_value(const char *path)
     return end > line ? value : UINT64_MAX;
 }
 
-/* The names that the two versions of Linux control groups give to the same four things. */
+/* The names of the same files and values in the two versions of Linux control groups. */
 typedef struct cgroup_version {
     const char *mount, *limit, *usage, *active_file, *inactive_file;
 } cgroup_version;
@@ -54,8 +53,8 @@ static const cgroup_version cgroup_versions[] = {
      "total_inactive_file"},
 };
 
-/* Lowers *total and *available to what one group and its ancestors allow. Page cache is counted as usage
- * by the group, but given up under pressure. */
+/* Lowers *total and *available to what a control group and its ancestors allow. Their usage includes page cache, which
+ * is freed under pressure. */
 static void cgroup_lower(const cgroup_version *version, const char *group, uint64_t *total, uint64_t *available)
 {
     char dir[PATH_MAX], path[PATH_MAX + 32];
@@ -125,7 +124,7 @@ size_t memory_available(void)
     return available;
 }
 
-/* A mapping that starts at a huge page; the surplus on both sides is given back at once. */
+/* A mapping that starts at a huge page; the surplus on both sides is unmapped at once. */
 static void *map_huge(size_t bytes)
 {
     size_t padded = bytes + HUGE_PAGE;
@@ -137,7 +136,7 @@ static void *map_huge(size_t bytes)
         munmap(base, head);
     if (HUGE_PAGE - head > 0)
         munmap(base + head + bytes, HUGE_PAGE - head);
-    madvise(base + head, bytes, MADV_HUGEPAGE); /* advice: ordinary pages serve as well */
+    madvise(base + head, bytes, MADV_HUGEPAGE); /* advice only: ordinary pages will do */
     return base + head;
 }
 

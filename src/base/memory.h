@@ -8,13 +8,14 @@
 
 #define CACHE_LINE 64
 
-/* Zero-filled, aligned to a cache line (to a huge page where large, with huge pages advised); pages are
- * only backed when touched. bytes = 0 gives NULL and success. `what` names the buffer in the error. Fails
- * with QWEN3_ERR_MEMORY where the request exceeds the machine's memory, rather than being killed later. */
+/* Zero-filled memory, aligned to a cache line, or from 2 MiB on to a huge page with huge pages advised. Large
+ * buffers take up memory only where they are touched. bytes = 0 gives NULL and success. `what` names the buffer in
+ * the error. Fails with QWEN3_ERR_MEMORY if a large buffer exceeds the memory available, as touching it would end
+ * the process. */
 qwen3_status memory_alloc(void **out, size_t bytes, const char *what, qwen3_error *err);
 void memory_free(void *p, size_t bytes);
 
-/* Bytes of memory of this machine, and what is available of it now. */
+/* Bytes that this process may use, and what is available of them now. */
 size_t memory_total(void);
 size_t memory_available(void);
 

@@ -1,5 +1,5 @@
-/* random.h - numbers that are a function of their place: a counter-based generator (Salmon et al. 2011) made of the
- * finaliser of SplitMix64 (Steele, Lea & Flood 2014). mix64(key + i * GOLDEN_GAMMA) is number i of the stream `key`. */
+/* random.h - random numbers by index: a counter-based generator (Salmon et al. 2011) made of the finaliser of
+ * SplitMix64 (Steele, Lea & Flood 2014). mix64(key + i * GOLDEN_GAMMA) is number i of the stream `key`. */
 #ifndef QWEN3_BASE_RANDOM_H
 #define QWEN3_BASE_RANDOM_H
 

@@ -1,8 +1,8 @@
-/* spin.h - waiting for another thread or process without giving the CPU away. */
+/* spin.h - waiting for another thread or process without yielding the CPU. */
 #ifndef QWEN3_BASE_SPIN_H
 #define QWEN3_BASE_SPIN_H
 
-/* Tells the core that this is a loop that waits. */
+/* A hint to the core: this is a loop that waits. */
 static inline void cpu_relax(void)
 {
 #if defined(__x86_64__)

@@ -4,13 +4,13 @@
 
 #include "qwen3.h"
 
-/* Describes a fault where it is seen, printf-style, and returns `status`. err may be NULL. Rank and host
- * are filled in where the ranks agree (comm_agree). The first fault wins: a set err is left alone. */
+/* Describes a fault where it is seen, printf-style, and returns `status`. err may be NULL. The first fault wins: an
+ * error that is set stays. qwen3_comm_agree fills in rank and host. */
 qwen3_status fail(qwen3_error *err, qwen3_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 void error_clear(qwen3_error *err);
 
-/* The error that a public function works with, cleared: the caller's, or `local` where the caller wants none. */
+/* The error that a public function works with, cleared: the caller's, or `local` if err is NULL. */
 qwen3_error *error_begin(qwen3_error *err, qwen3_error *local);
 
 #endif

@@ -5,8 +5,8 @@
 
 #include "base/spin.h"
 
-/* Spins this often before giving the CPU away: long enough for the spread between threads of one step,
- * short enough not to steal a CPU where there are more threads than CPUs. */
+/* Polls before the CPU is yielded: longer than the threads of one operation differ in arrival, short enough not to
+ * occupy a CPU that another thread needs. */
 #define SPINS 4000
 
 void team_barrier(team *t)
@@ -49,7 +49,7 @@ team_pieces team_pieces_begin(team *t, size_t n, size_t grain)
     return (team_pieces){n, grain, false};
 }
 
-/* Pieces that the last quarter of a share is handed out in. */
+/* Pieces of the last quarter of a share. */
 #define TAIL_PIECES ((size_t)4)
 
 /* Where the tail of a share begins. */
@@ -95,7 +95,7 @@ void team_run(int threads, void (*body)(team *t, void *arg), void *arg)
     }
 #pragma omp parallel num_threads(threads)
     {
-        /* The run-time may grant fewer threads than asked for. */
+        /* The run-time may grant fewer threads than `threads`. */
         team t = {&shared, omp_get_thread_num(), omp_get_num_threads(), 0};
         body(&t, arg);
     }

@@ -1,8 +1,8 @@
 /* comm.c - what is the same for all backends: counters, sums in rank order, agreement on failures.
  *
  * Sums. A small vector is gathered whole by everyone and summed locally: one exchange, (R - 1) n sent per
- * rank. A large one is cut into one slice a rank: each rank receives all contributions to its slice, sums
- * them and the sums are gathered: two exchanges, 2 (R - 1)/R n sent per rank. Both add in rank order,
+ * rank. A large one is split into one slice a rank: each rank receives all contributions to its slice and sums
+ * them, then the sums are gathered: two exchanges, 2 (R - 1)/R n sent per rank. Both add in rank order,
  * ((x0 + x1) + x2) + ..., so both give the same bits.
  */
 #include "comm/comm.h"
@@ -18,11 +18,11 @@
 
 /* Floats that are summed per pass: bounds the scratch memory and keeps a pass within the caches. */
 #define SUM_BLOCK ((size_t)1 << 20)
-/* Sums whose contributions from all ranks together are at most this long are gathered whole: below it the
- * latency of a second exchange costs more than the bytes that it saves. */
+/* A sum is gathered whole if the contributions of all ranks together have at most this size. Below it the latency of
+ * a second exchange costs more than the bytes that it saves. */
 #define GATHER_SUM_BYTES ((size_t)64 << 10)
 
-/* ---- Groups ------------------------------------------------------------------------------------ */
+/* ---- Communicators ----------------------------------------------------------------------------- */
 
 static void free_buffers(comm *c)
 {
@@ -36,7 +36,7 @@ qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *
     *out = NULL;
     comm *c = calloc(1, sizeof *c);
     if (!c)
-        return fail(err, QWEN3_ERR_MEMORY, "group of %d ranks: out of memory", size);
+        return fail(err, QWEN3_ERR_MEMORY, "communicator of %d ranks: out of memory", size);
     *c = (comm){.backend = backend, .rank = rank, .size = size, .one_node = size == 1};
     c->root_rank = parent ? parent->root_rank : rank;
     c->stats = parent ? parent->stats : &c->own_stats;
@@ -47,7 +47,7 @@ qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *
     if (!c->counts || !c->parts || (size > 1 && !c->scratch)) {
         free_buffers(c);
         free(c);
-        return fail(err, QWEN3_ERR_MEMORY, "group of %d ranks: out of memory", size);
+        return fail(err, QWEN3_ERR_MEMORY, "communicator of %d ranks: out of memory", size);
     }
     *out = c;
     return QWEN3_OK;
@@ -208,7 +208,7 @@ void sum_in_rank_order(float *restrict out, const float *const *parts, int ranks
     }
 }
 
-/* x = sum of the contributions of n floats each that stand one after the other in the scratch memory. */
+/* x = sum of the contributions in the scratch memory, n floats each, one after the other. */
 static void sum_scratch(comm *c, float *x, size_t n)
 {
     for (int r = 0; r < c->size; r++)
@@ -216,7 +216,7 @@ static void sum_scratch(comm *c, float *x, size_t n)
     sum_in_rank_order(x, c->parts, c->size, n);
 }
 
-/* Both return the bytes that this rank sent. */
+/* This and sum_sliced return the bytes that this rank sent. */
 static size_t sum_gathered(comm *c, float *x, size_t n)
 {
     c->backend->allgather(c, x, c->scratch, equal_counts(c, n * sizeof *x));
@@ -291,7 +291,7 @@ qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
     qwen3_comm_max(c, &largest, 1);
     if (largest == 0)
         return QWEN3_OK;
-    /* A fault that was agreed on before, or in a part of the group, keeps the rank that it names. */
+    /* A failure that was agreed on before, perhaps by some of the ranks, keeps the rank that it names. */
     if (failed == largest && err->rank < 0)
         error_name_rank(err, c->root_rank);
     comm_broadcast(c, err, sizeof *err, c->size - (int)largest, QWEN3_COMM_CONTROL);

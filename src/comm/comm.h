@@ -1,12 +1,12 @@
-/* comm.h - groups of ranks and what they exchange. Backends: mpi.c and self.c (one process, no MPI).
+/* comm.h - communicators and what their ranks exchange. Backends: mpi.c and self.c (one process, no MPI).
  *
- * All functions but rank/size/stats are collective over the group and are called by thread 0 of each
- * rank. Sums are taken in rank order whatever the arrival order, so the same number of ranks gives the
- * same bits; all ranks get identical bits. Byte counts are payload that leaves this rank for another one,
- * counted where it comes from, whichever way the MPI library takes it; groups of one rank count nothing.
- * Sizes are bytes and may exceed 2^31. Functions that return void cannot fail short of a broken machine,
- * in which case they end the job through MPI (a forward pass cannot continue on some ranks only). A rank
- * that died, or that made another collective call than the others, is found by the MPI library at best.
+ * All functions but rank, size and stats are collective over the communicator and are called by thread 0 of
+ * each rank. Sums are taken in rank order, whatever arrives first: all ranks get the same bits, and the same
+ * number of ranks always gives the same bits. Byte counts are the payload that this rank sends to other
+ * ranks, whichever way the MPI library takes it; a communicator of one rank counts nothing. Sizes are bytes
+ * and may exceed 2^31. Functions that return void fail only if the machine does; they then end the job
+ * through MPI, as a forward pass cannot continue on some ranks only. If a rank dies or makes another
+ * collective call than the others, only the MPI library can notice it.
  */
 #ifndef QWEN3_COMM_H
 #define QWEN3_COMM_H
@@ -24,7 +24,7 @@ static inline int comm_size(const comm *c)
     return qwen3_comm_size(c);
 }
 
-/* Sub-groups; owned by the caller, free with comm_free. Ranks of equal colour, ordered by key. */
+/* One communicator for the ranks of each colour, ordered by key. Owned by the caller, free with comm_free. */
 qwen3_status comm_split(comm *c, int color, int key, comm **out, qwen3_error *err);
 /* The ranks that share this rank's node. */
 qwen3_status comm_split_node(comm *c, comm **out, qwen3_error *err);
@@ -32,32 +32,32 @@ void comm_free(comm *c);
 
 /* x[i] = sum over ranks in rank order, in place, on all ranks. */
 void comm_allreduce(comm *c, float *x, size_t n, qwen3_comm_kind kind);
-/* recv = the ranks' contributions one after the other; bytes[size] on all ranks. Own part: send may be
- * its place in recv. */
+/* recv = the contributions of all ranks in rank order; bytes [size], the same on all ranks. send may be this
+ * rank's place in recv. */
 void comm_allgather(comm *c, const void *send, void *recv, const size_t *bytes, qwen3_comm_kind kind);
-/* Sends send_bytes[r] to each rank r from consecutive pieces of `send`; receives recv_bytes[r] into
- * consecutive pieces of `recv`. */
+/* Sends send_bytes[r] to each rank r from consecutive parts of `send`; receives recv_bytes[r] into
+ * consecutive parts of `recv`. */
 void comm_alltoall(comm *c, const void *send, const size_t *send_bytes, void *recv, const size_t *recv_bytes,
                    qwen3_comm_kind kind);
-/* The same on rank 0 only (recv ignored elsewhere). */
+/* As comm_allgather, but on rank 0 only (recv is ignored elsewhere). */
 void comm_gather(comm *c, const void *send, void *recv, const size_t *bytes, qwen3_comm_kind kind);
 void comm_broadcast(comm *c, void *data, size_t bytes, int root, qwen3_comm_kind kind);
 
-/* A ring hop in the background: sends to rank + 1, receives from rank - 1. Both buffers are in use until
- * comm_ring_wait. One hop at a time. */
+/* Starts a ring hop: sends to rank + 1, receives from rank - 1. Both buffers are in use until comm_ring_wait.
+ * One hop at a time. */
 void comm_ring_start(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes, qwen3_comm_kind kind);
 void comm_ring_wait(comm *c);
 
-/* One zero-filled memory segment that all ranks of a group on one node see (c from comm_split_node or a
- * split of it). *base differs in value, not in contents. Where the node cannot provide it, fails with
- * QWEN3_ERR_MEMORY on all ranks; callers then keep private copies. For size-1 groups it is plain memory.
- * comm_shared_free is collective. Stores become visible to the others by comm_shared_sync. */
+/* A zero-filled memory segment that the ranks of one node share (c from comm_split_node or a split of it).
+ * *base may differ between ranks. If the node cannot provide it, all ranks get QWEN3_ERR_MEMORY; callers then
+ * keep private copies. With one rank it is plain memory. Stores are visible to the other ranks after
+ * comm_shared_sync. comm_shared_free is collective. */
 typedef struct comm_segment comm_segment;
 qwen3_status comm_shared_alloc(comm *c, size_t bytes, comm_segment **out, void **base, qwen3_error *err);
 void comm_shared_sync(comm *c, comm_segment *segment);
 void comm_shared_free(comm_segment *segment);
 
-/* Counters, kept for the group and all groups split from it (the root of the tree owns them). */
+/* Counters, kept together for a communicator and all that are split from it; the first one owns them. */
 qwen3_comm_stats *comm_stats(comm *c);
 
 #endif

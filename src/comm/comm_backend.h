@@ -1,8 +1,7 @@
-/* comm_backend.h - what a group of ranks is made of, and what a backend provides. Internal to comm/.
+/* comm_backend.h - what a communicator is made of, and what a backend provides. Internal to comm/.
  *
- * comm.c counts, times and builds the sums and the agreement; a backend only moves bytes. Backends: self.c
- * (one process, no MPI) and mpi.c, which leaves what ranks of one node exchange to shm.c. Backends never see the
- * counters.
+ * comm.c counts, times, and builds sums and agreement; a backend only moves bytes and never sees the counters.
+ * Backends: self.c (one process, no MPI) and mpi.c, which uses shm.c between ranks of one node.
  */
 #ifndef QWEN3_COMM_BACKEND_H
 #define QWEN3_COMM_BACKEND_H
@@ -22,29 +21,29 @@ typedef struct comm_backend {
     void (*ring_wait)(comm *c);
     qwen3_status (*split)(comm *c, int color, int key, comm **out, qwen3_error *err);
     qwen3_status (*split_node)(comm *c, comm **out, qwen3_error *err);
-    const struct comm_backend *messages; /* set where the above goes through c->shm: the table without it */
-    void (*release)(comm *c);            /* frees what is behind state; not collective for groups of one rank */
+    const struct comm_backend *messages; /* of a table that goes through c->shm: the one without it; otherwise NULL */
+    void (*release)(comm *c);            /* frees state; not collective for one rank */
 } comm_backend;
 
 struct qwen3_comm {
     const comm_backend *backend;
     int rank, size;
     int root_rank;              /* of this process in the root of the tree of splits, which errors name */
-    bool one_node;              /* all ranks of the group share memory */
+    bool one_node;              /* all ranks share memory */
     void *state;                /* the backend's */
-    qwen3_comm_stats *stats;    /* those of the root of the tree of splits */
-    qwen3_comm_stats own_stats; /* used where this group is the root */
+    qwen3_comm_stats *stats;    /* those of the communicator that all this was split from */
+    qwen3_comm_stats own_stats; /* used if this one was not split from another */
     float *scratch;             /* [SUM_BLOCK + size] contributions that wait to be summed */
     size_t *counts;             /* [2][size] byte counts of the collective in progress */
     const float **parts;        /* [size] contributions to the sum in progress */
-    struct shm *shm;            /* shared memory of the group (shm.c), or NULL */
+    struct shm *shm;            /* shared memory of the ranks (shm.c), or NULL */
     qwen3_comm_kind ring_kind;  /* of the ring hop in progress */
 };
 
 extern const comm_backend comm_backend_self;
 
-/* A group with everything but backend state; parent NULL makes it the root that owns the counters. Not
- * collective. Fails with QWEN3_ERR_MEMORY. */
+/* A communicator with everything but backend state. It shares the counters of parent; parent NULL: it owns its
+ * own. Not collective. Fails with QWEN3_ERR_MEMORY. */
 qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *parent, comm **out, qwen3_error *err);
 
 /* Says that a fault is of this rank of the root, and of this host. */
@@ -53,15 +52,15 @@ void error_name_rank(qwen3_error *err, int root_rank);
 /* out[i] = ((parts[0][i] + parts[1][i]) + parts[2][i]) + ... for at least two ranks; out overlaps none. */
 void sum_in_rank_order(float *restrict out, const float *const *parts, int ranks, size_t n);
 
-/* The sum of a backend without a better one, made of its allgather and alltoall. */
+/* The sum for a backend without a better one, by its allgather and alltoall. */
 size_t sum_by_messages(comm *c, float *x, size_t n);
 
-/* Makes a group exchange by messages what it exchanges through shared memory, as groups of several nodes do:
- * for tests and comparisons on one node. Collective. */
+/* Turns shared memory off: the ranks exchange messages as between nodes. For tests and comparisons on one node.
+ * Collective. */
 void comm_use_messages(comm *c);
 
-/* Checks that a process that is alone was started alone: fails with QWEN3_ERR_COMM where the environment
- * that a launcher made says that it started more copies. Not collective. */
+/* Checks that a process without other ranks was started alone: fails with QWEN3_ERR_COMM if the environment says
+ * that a launcher started more. Not collective. */
 qwen3_status launcher_check(qwen3_error *err);
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "comm/comm.h"
 
-/* Whether c is a group of the same processes in the same order as mpi. Not collective. */
+/* Whether c has the processes of mpi in the same order. Not collective. */
 bool comm_matches_mpi(const comm *c, MPI_Comm mpi);
 
 #endif

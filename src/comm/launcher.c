@@ -1,12 +1,10 @@
-/* launcher.c - finds processes that a launcher started together but that do not know of each other: a
- * build without MPI, or one against another MPI than the launcher's. Each of them would take itself for
- * the whole job.
+/* launcher.c - detects processes that a launcher started together but that cannot reach each other: in a build
+ * without MPI, or with another MPI than the launcher's. Each of them would take itself for the whole job.
  *
- * Each launcher tells its processes how many they are by an environment variable. The MPI launchers'
- * variables are innermost: inside a Slurm step of several tasks `mpirun -n 1` starts a single process
- * rightfully, so Slurm's is only believed where there is none of those. SLURM_NTASKS is no sign at all: it
- * belongs to the allocation, and a batch script's own processes see it too; SLURM_STEP_NUM_TASKS is set by
- * srun for the processes that it starts.
+ * Each launcher tells its processes how many they are in an environment variable. The MPI launchers' variables
+ * come first: `mpirun -n 1` inside a Slurm step of several tasks starts one process, and rightly so. Slurm's
+ * variable counts only if there is none of those. It is SLURM_STEP_NUM_TASKS, which srun sets for the processes
+ * that it starts, not SLURM_NTASKS, which belongs to the allocation and which a batch script sees too.
  */
 #include <stdlib.h>
 #include <unistd.h>

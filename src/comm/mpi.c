@@ -1,8 +1,8 @@
 /* mpi.c - the backend over MPI.
  *
- * Every group has its own duplicate of a communicator. Calls of MPI take int counts; longer messages are
- * cut into chunks, which sender and receiver derive from the length that both know. An error of MPI in a
- * collective that cannot fail (comm.h) ends the job: the other ranks could not go on.
+ * Every communicator has its own MPI communicator. Calls of MPI take int counts; longer messages are split into
+ * chunks, which sender and receiver derive from the length that both know. An error of MPI in a collective that
+ * cannot fail (comm.h) ends the job: the other ranks could not continue.
  */
 #include <limits.h>
 #include <mpi.h>
@@ -17,7 +17,7 @@
 #include "qwen3_mpi.h"
 
 #define CHUNK ((size_t)1 << 30)
-#define POLLS 100 /* of MPI's progress, before a wait gives the CPU away */
+#define POLLS 100 /* of MPI's progress, before a wait yields the CPU */
 
 enum { TAG_TRANSFER = 1, TAG_RING = 2 };
 
@@ -33,12 +33,12 @@ typedef struct mpi_state {
     int *lengths, *offsets; /* [size] of the MPI_Allgatherv in progress */
     message *messages;      /* [2 * size] of the transfer in progress */
     MPI_Request *requests;  /* [2 * size] */
-    message ring[2];        /* what the hop in progress has still to post */
+    message ring[2];        /* of the hop in progress: what is still to be posted */
     MPI_Request ring_requests[2];
 } mpi_state;
 
 static struct {
-    comm *group;
+    comm *all;
     bool started; /* qwen3_init called MPI_Init_thread */
 } world;
 
@@ -50,7 +50,7 @@ static void must(comm *c, int code)
         MPI_Abort(((mpi_state *)c->state)->mpi, EXIT_FAILURE);
 }
 
-/* ---- Groups ------------------------------------------------------------------------------------ */
+/* ---- Communicators ----------------------------------------------------------------------------- */
 
 static void mpi_release(comm *c)
 {
@@ -95,9 +95,9 @@ static bool shares_memory(MPI_Comm mpi, int size)
     return ranks == size;
 }
 
-/* Makes a group of `mpi`, which it takes over, also on failure. Collective over mpi; a failure of one rank
- * is a failure of all. */
-static qwen3_status group_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_error *err)
+/* Makes a communicator of `mpi`, which it owns from then on, also on failure. Collective over mpi; a failure of one
+ * rank is a failure of all. */
+static qwen3_status mpi_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_error *err)
 {
     int rank, size;
     qwen3_error local = {0};
@@ -112,10 +112,10 @@ static qwen3_status group_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_e
     mpi_state *s = state_create((size_t)size);
     comm *c = NULL;
     if (!s)
-        fail(&local, QWEN3_ERR_MEMORY, "group of %d ranks: out of memory", size);
+        fail(&local, QWEN3_ERR_MEMORY, "communicator of %d ranks: out of memory", size);
     else
         comm_create(&comm_backend_mpi, rank, size, parent, &c, &local);
-    /* qwen3_comm_agree needs a whole group, which this rank may have failed to make. */
+    /* qwen3_comm_agree needs a communicator on every rank, and this one may have failed to make it. */
     int failed = c ? size : rank, lowest = size;
     int code = MPI_Allreduce(&failed, &lowest, 1, MPI_INT, MPI_MIN, mpi);
     if (code == MPI_SUCCESS && lowest == size) {
@@ -156,7 +156,7 @@ static qwen3_status mpi_split(comm *c, int color, int key, comm **out, qwen3_err
     if (MPI_Comm_split(s->mpi, color, key, &part) != MPI_SUCCESS)
         fail(&local, QWEN3_ERR_COMM, "MPI_Comm_split of %d ranks failed", c->size);
     else
-        group_create(part, c, out, &local);
+        mpi_create(part, c, out, &local);
     if (qwen3_comm_agree(c, &local) == QWEN3_OK)
         return QWEN3_OK;
     comm_free(*out);
@@ -190,7 +190,7 @@ qwen3_status qwen3_comm_from_mpi(MPI_Comm mpi, qwen3_comm **out, qwen3_error *er
         return fail(err, QWEN3_ERR_COMM, "MPI was initialised without thread support; MPI_THREAD_FUNNELED is needed");
     if (MPI_Comm_dup(mpi, &copy) != MPI_SUCCESS)
         return fail(err, QWEN3_ERR_COMM, "MPI_Comm_dup failed");
-    return group_create(copy, NULL, out, err);
+    return mpi_create(copy, NULL, out, err);
 }
 
 void qwen3_comm_free(qwen3_comm *c)
@@ -200,7 +200,7 @@ void qwen3_comm_free(qwen3_comm *c)
 
 /* ---- Messages ---------------------------------------------------------------------------------- */
 
-/* Posts the next chunk of a message; MPI_REQUEST_NULL where nothing is left. */
+/* Posts the next chunk of a message; MPI_REQUEST_NULL if nothing is left. */
 static void post(comm *c, message *m, int tag, MPI_Request *request)
 {
     mpi_state *s = c->state;
@@ -216,8 +216,8 @@ static void post(comm *c, message *m, int tag, MPI_Request *request)
     m->bytes -= (size_t)len;
 }
 
-/* Waits for the requests, NULL ones left out. The MPI libraries' own waits may poll without ever giving the
- * CPU away, which costs milliseconds a message where ranks share CPUs. */
+/* Waits for all requests that are not MPI_REQUEST_NULL. The MPI libraries' own waits may poll without ever yielding
+ * the CPU, which costs milliseconds a message where ranks share CPUs. */
 static void complete(comm *c, int n, MPI_Request *requests)
 {
     for (int polls = 0;; polls++) {
@@ -235,8 +235,8 @@ static void complete(comm *c, int n, MPI_Request *requests)
     }
 }
 
-/* Moves the first n entries of s->messages. A chunk of a message goes in the round of its number on both
- * sides, so a rank that has done its rounds waits for nobody. */
+/* Moves the first n entries of s->messages, in rounds: chunk i of a message is sent and received in round i. A rank
+ * without more chunks waits for nobody. */
 static void transfer(comm *c, int n)
 {
     mpi_state *s = c->state;
@@ -366,7 +366,7 @@ static void mpi_ring_wait(comm *c)
     }
 }
 
-/* The two tables differ in what the ranks of one node exchange through shared memory. */
+/* The second table is for ranks of one node: some collectives go through shared memory. */
 #define COMMON_ENTRIES                                                                                                 \
     .alltoall = mpi_alltoall, .gather = mpi_gather, .ring_start = mpi_ring_start, .ring_wait = mpi_ring_wait,          \
     .split = mpi_split, .split_node = mpi_split_node, .release = mpi_release
@@ -395,8 +395,8 @@ qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **out, qwen3_error *
     int initialised = 0, provided, size;
     qwen3_status status = QWEN3_OK;
     error_clear(err);
-    *out = world.group;
-    if (world.group)
+    *out = world.all;
+    if (world.all)
         return QWEN3_OK;
     MPI_Initialized(&initialised);
     if (!initialised) {
@@ -410,18 +410,18 @@ qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **out, qwen3_error *
     if (size == 1)
         status = launcher_check(err);
     if (status == QWEN3_OK)
-        status = qwen3_comm_from_mpi(MPI_COMM_WORLD, &world.group, err);
+        status = qwen3_comm_from_mpi(MPI_COMM_WORLD, &world.all, err);
     if (status != QWEN3_OK)
         qwen3_finalize();
-    *out = world.group;
+    *out = world.all;
     return status;
 }
 
 void qwen3_finalize(void)
 {
     int finalised = 0;
-    comm_free(world.group);
-    world.group = NULL;
+    comm_free(world.all);
+    world.all = NULL;
     MPI_Finalized(&finalised);
     if (world.started && !finalised)
         MPI_Finalize();

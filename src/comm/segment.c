@@ -1,9 +1,9 @@
 /* segment.c - memory that the ranks of a node share.
  *
  * Rank 0 makes an anonymous file in memory (memfd_create), the others open it through rank 0's entry in
- * /proc and all map it. Against MPI_Win_allocate_shared and shm_open: it is not bounded by the size of
+ * /proc, and all map it. Unlike MPI_Win_allocate_shared and shm_open, this is not limited by the size of
  * /dev/shm (64 MB in many containers, where touching more kills the process), leaves nothing behind when a
- * job dies, and is the same for every MPI. Pages are backed when first touched, near who touches them.
+ * job dies, and works with every MPI. A page is placed near the thread that first touches it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,13 +20,13 @@
 #include "comm/comm_backend.h"
 
 struct comm_segment {
-    comm *group;
+    comm *ranks;
     void *base;
     size_t bytes;
 };
 
-/* How the others find rank 0's file; device and inode tell it from another process's of the same number
- * (ranks in containers of their own see different processes). */
+/* How the others find rank 0's file. Ranks in different containers see different processes: device and inode show
+ * whether the process of this number is rank 0. */
 typedef struct memory_file {
     pid_t pid;
     int fd; /* -1: rank 0 has failed */
@@ -76,11 +76,11 @@ static qwen3_status map_file(comm_segment *segment, qwen3_error *err)
 {
     memory_file file = {.fd = -1};
     int fd = -1;
-    if (segment->group->rank == 0)
+    if (segment->ranks->rank == 0)
         create_file(segment->bytes, &file, err);
-    comm_broadcast(segment->group, &file, sizeof file, 0, QWEN3_COMM_CONTROL);
+    comm_broadcast(segment->ranks, &file, sizeof file, 0, QWEN3_COMM_CONTROL);
     if (file.fd >= 0)
-        fd = segment->group->rank == 0 ? file.fd : open_file(&file, err);
+        fd = segment->ranks->rank == 0 ? file.fd : open_file(&file, err);
     if (fd >= 0) {
         segment->base = mmap(NULL, segment->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (segment->base == MAP_FAILED) {
@@ -90,7 +90,7 @@ static qwen3_status map_file(comm_segment *segment, qwen3_error *err)
             madvise(segment->base, segment->bytes, MADV_HUGEPAGE);
         }
     }
-    qwen3_status status = qwen3_comm_agree(segment->group, err); /* rank 0 keeps its entry in /proc until here */
+    qwen3_status status = qwen3_comm_agree(segment->ranks, err); /* rank 0 keeps its entry in /proc until here */
     if (fd >= 0)
         close(fd);
     if (status != QWEN3_OK && segment->base) {
@@ -109,9 +109,9 @@ qwen3_status comm_shared_alloc(comm *c, size_t bytes, comm_segment **out, void *
     if (!segment)
         fail(&local, QWEN3_ERR_MEMORY, "shared segment: out of memory");
     else if (!c->one_node)
-        fail(&local, QWEN3_ERR_ARGUMENT, "shared segment: the %d ranks of the group are on several nodes", c->size);
+        fail(&local, QWEN3_ERR_ARGUMENT, "shared segment: the %d ranks are on several nodes", c->size);
     else
-        *segment = (comm_segment){.group = c, .bytes = bytes};
+        *segment = (comm_segment){.ranks = c, .bytes = bytes};
     if (qwen3_comm_agree(c, &local) == QWEN3_OK && bytes > 0) {
         if (c->size == 1)
             memory_alloc(&segment->base, bytes, "shared segment", &local);
@@ -141,7 +141,7 @@ void comm_shared_free(comm_segment *segment)
 {
     if (!segment)
         return;
-    if (segment->group->size == 1)
+    if (segment->ranks->size == 1)
         memory_free(segment->base, segment->bytes);
     else if (segment->base)
         munmap(segment->base, segment->bytes);

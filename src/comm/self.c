@@ -1,4 +1,4 @@
-/* self.c - the backend for a group of one rank: everything stays where it is. Needs no MPI. */
+/* self.c - the backend for one rank: everything stays where it is. Needs no MPI. */
 #include <string.h>
 
 #include "comm/comm_backend.h"

@@ -1,13 +1,12 @@
-/* shm.c - collectives through memory that all ranks of a group share.
+/* shm.c - collectives through memory that all ranks of a communicator share.
  *
- * The group goes through numbered synchronisations: each rank posts the number in its own cache line and
- * waits until all have. Every rank has two slots, one for even and one for odd numbers. The rule that makes
- * one synchronisation per step enough: what is written into the slots of number e before posting e is read
- * by the others after e and before they post e + 1. A rank that writes into the same slots again, before
- * e + 2, has seen everybody post e + 1, so nobody reads any more. The rule holds across calls, whatever
- * their kinds.
+ * The ranks go through numbered synchronisations: each posts the number in its own cache line and waits until
+ * all have. Every rank has two slots, one for even and one for odd numbers. One synchronisation per chunk is
+ * enough: what a rank writes into its slot of number e before it posts e, the others read after e and before
+ * they post e + 1. The rank writes into that slot again before e + 2, when it has seen all post e + 1, so
+ * nobody reads it any more. This holds across calls of any kind.
  *
- * Longer data goes in steps of a slot, which then stays in the caches.
+ * Longer data is split into chunks of a slot, which stays in the caches.
  */
 #include "comm/shm.h"
 
@@ -22,16 +21,16 @@
 #include "base/spin.h"
 #include "base/status.h"
 
-/* Half of a slot: contributions; the other half: sums, or the table of sizes of an all-to-all. */
-#define STEP_BYTES ((size_t)128 << 10)
-#define STEP_FLOATS (STEP_BYTES / sizeof(float))
-#define SLOT_BYTES (2 * STEP_BYTES)
+/* Half of a slot: contributions; the other half: sums. */
+#define CHUNK_BYTES ((size_t)128 << 10)
+#define CHUNK_FLOATS (CHUNK_BYTES / sizeof(float))
+#define SLOT_BYTES (2 * CHUNK_BYTES)
 /* Sums up to this length are read whole by everyone: one synchronisation instead of two. */
 #define WHOLE_FLOATS ((size_t)4096)
-/* Polls before the CPU is given away: the spread of ranks that run; short where they share CPUs. */
+/* Polls before the CPU is yielded: longer than ranks differ in arrival, short enough where they share CPUs. */
 #define SPINS 256
-/* A rank that has waited this long sleeps between polls, for this part of the time that it has waited, so that what it
- * waits for is not noticed much later: who waits for a person to type must not keep a CPU busy. */
+/* A rank that has waited this long sleeps between polls: waiting for a person to type must not keep a CPU busy. It
+ * sleeps for this part of the time that it has waited, so it notices the end not much later. */
 #define WAIT_SECONDS 5e-3
 #define SLEEP_PART 0.05
 #define LONGEST_SLEEP 1e-3
@@ -78,8 +77,8 @@ static unsigned char *slot(const comm *c, int rank, uint64_t number)
     return c->shm->base + (size_t)c->size * sizeof(post) + (2 * (size_t)rank + (number & 1)) * SLOT_BYTES;
 }
 
-/* *begin: when this was first called in a wait, 0 before. */
-static void give_cpu_away(double *begin)
+/* *begin: when the wait first called this, 0 before. */
+static void yield_cpu(double *begin)
 {
     double now = seconds_now(), sleep;
     if (*begin == 0)
@@ -105,7 +104,7 @@ void shm_barrier(comm *c)
                 cpu_relax();
                 i++;
             } else {
-                give_cpu_away(&begin);
+                yield_cpu(&begin);
             }
         }
     }
@@ -168,7 +167,7 @@ static void sum_whole(comm *c, float *x, size_t n)
     sum_in_rank_order(x, c->parts, c->size, n);
 }
 
-/* Where slice r of a step of len floats begins. */
+/* Where slice r of a chunk of len floats begins. */
 static size_t slice_begin(const comm *c, size_t len, int r)
 {
     return len * (size_t)r / (size_t)c->size;
@@ -182,11 +181,11 @@ static void copy_in_contributions(comm *c, const float *x, size_t len, uint64_t 
     memcpy(to + end, x + end, (len - end) * sizeof *x);
 }
 
-/* Sums this rank's slice of a step, whose contributions are in the slots of number - 1. */
+/* Sums this rank's slice of a chunk whose contributions are in the slots of number - 1. */
 static void sum_own_slice(comm *c, float *x, size_t len, uint64_t number)
 {
     size_t begin = slice_begin(c, len, c->rank), n = slice_begin(c, len, c->rank + 1) - begin;
-    float *sum = (float *)(slot(c, c->rank, number) + STEP_BYTES);
+    float *sum = (float *)(slot(c, c->rank, number) + CHUNK_BYTES);
     for (int r = 0; r < c->size; r++)
         c->parts[r] = r == c->rank ? x + begin : (const float *)slot(c, r, number - 1) + begin;
     sum_in_rank_order(sum, c->parts, c->size, n);
@@ -198,11 +197,11 @@ static void copy_out_sums(comm *c, float *x, size_t len, uint64_t number)
     for (int r = 0; r < c->size; r++) {
         size_t begin = slice_begin(c, len, r), end = slice_begin(c, len, r + 1);
         if (r != c->rank)
-            memcpy(x + begin, slot(c, r, number) + STEP_BYTES, (end - begin) * sizeof *x);
+            memcpy(x + begin, slot(c, r, number) + CHUNK_BYTES, (end - begin) * sizeof *x);
     }
 }
 
-/* The contributions to a step travel together with the sums of the step before: steps + 1
+/* The contributions to a chunk are exchanged together with the sums of the chunk before: chunks + 1
  * synchronisations in all. */
 size_t shm_sum(comm *c, float *x, size_t n)
 {
@@ -215,7 +214,7 @@ size_t shm_sum(comm *c, float *x, size_t n)
     }
     for (size_t done = 0; done < n || before > 0;) {
         uint64_t number = c->shm->number + 1;
-        size_t len = at_most(n - done, STEP_FLOATS);
+        size_t len = at_most(n - done, CHUNK_FLOATS);
         if (before > 0)
             sum_own_slice(c, x + done - before, before, number);
         copy_in_contributions(c, x + done, len, number);

@@ -9,8 +9,8 @@
 
 #include "base/status.h"
 
-/* The machine as this process sees it. Disallowed CPUs are included so that all ranks of a node, also in
- * different cgroups, number the cores alike. */
+/* The machine as this process sees it. Disallowed CPUs are included: all ranks of a node then number the cores in the
+ * same way, in whatever cgroups they are. */
 typedef struct machine {
     hwloc_topology_t topology;
     hwloc_bitmap_t allowed; /* logical CPUs this process may run on */
@@ -24,7 +24,7 @@ static void machine_close(machine *m)
         hwloc_topology_destroy(m->topology);
 }
 
-/* Where OpenMP binds threads, the one that asks is bound to one place already, but the process may run on all. */
+/* If OpenMP binds threads, this thread is already bound to one place, but the process may run on all. */
 static void add_places(hwloc_bitmap_t cpus)
 {
     for (int place = 0; omp_get_proc_bind() != omp_proc_bind_false && place < omp_get_num_places(); place++) {
@@ -94,7 +94,7 @@ static void cpu_model(const machine *m, char *text, size_t size)
         text[n - 1] = '\0';
 }
 
-/* Numbers the nodes of the group in the order of their lowest ranks. Collective. */
+/* Numbers the nodes in the order of their lowest ranks. Collective. */
 static qwen3_status number_nodes(comm *c, qwen3_rank_info *info, qwen3_error *err)
 {
     comm *node = NULL;
@@ -158,7 +158,7 @@ qwen3_status qwen3_comm_topology(qwen3_comm *c, qwen3_rank_info *info, qwen3_err
 
 #define CORES_MAX 4096 /* per node */
 
-/* Sums over this rank's cores 1 / (ranks that may use the core). Collective over a node's ranks. */
+/* The sum over this rank's cores of 1 / (ranks that may use the core). Collective over a node's ranks. */
 static double core_share(comm *node, const uint8_t *mine, uint8_t *masks, size_t *bytes)
 {
     size_t size = (size_t)comm_size(node);

@@ -4,11 +4,11 @@
 
 #include "comm/comm.h"
 
-/* Threads for this rank: OMP_NUM_THREADS where set; otherwise the physical cores that it may use, each
- * divided among the ranks of the node that may use it too. At least 1. Collective. */
+/* Threads for this rank: OMP_NUM_THREADS if set, otherwise the physical cores that it may use. A core that several
+ * ranks may use is divided among them. At least 1. Collective. */
 int default_threads(comm *c);
 
-/* Writes to text[size] which share of n addresses lies on which NUMA node, "unknown" where that is not known of any. */
+/* Writes to text[size] which share of n addresses is on which NUMA node, or "unknown" if that is known of none. */
 void memory_placement(const void *const *addresses, size_t n, char *text, size_t size);
 
 #endif
