@@ -1,7 +1,7 @@
 /* Step 1: one attention operator on your own arrays.
  *
- * Every rank holds a part of the positions of one sequence (queries, keys and values alike) and receives the output
- * of its own queries: no rank ever holds the whole sequence. The shards differ in size on purpose.
+ * Every rank holds the queries, keys and values of some positions of one sequence, and receives the output of its own
+ * queries. No rank ever holds the whole sequence. The shards differ in size on purpose.
  *
  *   mpirun -n 3 1_attention
  */

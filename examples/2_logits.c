@@ -1,7 +1,7 @@
 /* Step 2: open a model and take logits.
  *
- * A model is what the weights are, immutable; a session is what a conversation is: KV cache and positions. Both are
- * opened by all ranks together. The logits of the last position come to rank 0.
+ * A model is the weights and is immutable. A session is the state of conversations: KV cache and positions. All ranks
+ * open both together. Rank 0 receives the logits of the last position.
  *
  *   mpirun -n 2 2_logits synthetic:tiny            or a directory with config.json and model.safetensors
  */
@@ -42,7 +42,7 @@ static qwen3_status print_best(qwen3_comm *world, const char *spec, qwen3_error 
     bool root = qwen3_comm_rank(world) == 0;
     if (root)
         logits = malloc(vocab_size * sizeof *logits);
-    /* Memory on one rank is the business of all: no rank may wait for one that gave up. */
+    /* If memory is short on one rank, all ranks must know: none may wait for a rank that gave up. */
     if (root && !logits)
         err->status = QWEN3_ERR_MEMORY;
     status = qwen3_comm_agree(world, err);

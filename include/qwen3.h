@@ -55,7 +55,7 @@ QWEN3_API const char *qwen3_status_name(qwen3_status status);
 
 /* How the work is split over ranks. See docs/PARALLEL_STRATEGIES.md. */
 typedef enum qwen3_parallel_strategy {
-    QWEN3_STRATEGY_AUTO = 0,  /* documented rule over length, ranks and phase */
+    QWEN3_STRATEGY_AUTO = 0,  /* chosen by length, ranks and phase */
     QWEN3_STRATEGY_HEAD_WISE, /* ranks share the attention heads (grid 1 x R) */
     QWEN3_STRATEGY_SEQUENCE,  /* ranks share the positions (grid R x 1) */
     QWEN3_STRATEGY_HYBRID,    /* S sequence groups x H head groups, R = S * H */
@@ -119,22 +119,23 @@ QWEN3_API qwen3_isa qwen3_isa_best(void);
 
 /* ---- Ranks ------------------------------------------------------------------------------------- */
 
-typedef struct qwen3_comm qwen3_comm; /* a group of ranks */
+typedef struct qwen3_comm qwen3_comm; /* communicator: a number of ranks */
 
 /* Starts message passing (MPI_Init_thread with FUNNELED, where built with MPI and not yet initialised)
- * and returns the group of all ranks. Fails where a launcher started several copies that are not wired
- * to each other; err->rank is then the launcher's rank, so that only one copy need print. Collective.
+ * and returns the communicator of all ranks. Fails if a launcher started several processes that cannot
+ * reach each other; err->rank is then the launcher's rank, and only one process needs to print. Collective.
  * *world is owned by the library until qwen3_finalize. */
 QWEN3_API qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **world, qwen3_error *err);
 /* Ends what qwen3_init started. Collective. */
 QWEN3_API void qwen3_finalize(void);
-/* The group that holds the calling process alone. Owned by the library. Not collective. */
+/* The communicator of the calling process alone. Owned by the library. Not collective. */
 QWEN3_API qwen3_comm *qwen3_comm_self(void);
 QWEN3_API int qwen3_comm_rank(const qwen3_comm *comm);
 QWEN3_API int qwen3_comm_size(const qwen3_comm *comm);
-/* All ranks agree on an outcome: where any rank passes a failed err, all ranks return that of the
- * lowest failing rank, in *err too. Collective. err must not be NULL. */
+/* All ranks agree on an outcome: if *err is a failure on any rank, all ranks return that of the lowest failing
+ * rank, in *err too. Collective. err must not be NULL. */
 QWEN3_API qwen3_status qwen3_comm_agree(qwen3_comm *comm, qwen3_error *err);
+/* Collective. */
 QWEN3_API void qwen3_comm_barrier(qwen3_comm *comm);
 /* Element-wise maximum over the ranks, in place on all of them. Collective. */
 QWEN3_API void qwen3_comm_max(qwen3_comm *comm, double *values, size_t n);
@@ -146,9 +147,9 @@ QWEN3_API void qwen3_comm_gather(qwen3_comm *comm, const void *send, size_t byte
 /* What is communicated, for the counters. */
 typedef enum qwen3_comm_kind {
     QWEN3_COMM_REDUCE = 0, /* sums of partial linear-layer outputs */
-    QWEN3_COMM_KV,         /* keys and values on their way to queries */
-    QWEN3_COMM_QUERY,      /* queries (and new keys, values) on their way to keys */
-    QWEN3_COMM_PARTIAL,    /* partial attention results on their way back */
+    QWEN3_COMM_KV,         /* keys and values sent to queries */
+    QWEN3_COMM_QUERY,      /* queries (and new keys, values) sent to keys */
+    QWEN3_COMM_PARTIAL,    /* partial attention results sent back */
     QWEN3_COMM_LOGITS,     /* hidden states and logits around the output head */
     QWEN3_COMM_CONTROL,    /* agreement, barriers, set-up */
     QWEN3_COMM_KINDS,
@@ -161,14 +162,14 @@ typedef struct qwen3_comm_stats {
 } qwen3_comm_stats;
 
 QWEN3_API const char *qwen3_comm_kind_name(qwen3_comm_kind kind);
-/* What this rank has communicated in the group, and in the groups split from it, since the group was made. */
+/* What this rank has communicated in the communicator, and in those split from it, since it was made. */
 QWEN3_API void qwen3_comm_get_stats(const qwen3_comm *comm, qwen3_comm_stats *stats);
 
 /* Where this rank runs. */
 typedef struct qwen3_rank_info {
     char host[64];
-    int node;           /* index of its node among the nodes of the group */
-    int nodes;          /* nodes in the group */
+    int node;           /* index of its node among those of the communicator */
+    int nodes;          /* nodes of the communicator */
     int cpus_allowed;   /* logical CPUs this process may run on */
     int cpus_online;    /* logical CPUs of the node */
     int cores_allowed;  /* physical cores among cpus_allowed */
@@ -226,10 +227,10 @@ typedef struct qwen3_model qwen3_model;
 /* Opens `spec`: a directory in the published layout (config.json with model.safetensors, or with
  * model.safetensors.index.json and its shards), or "synthetic:SIZE" with SIZE one of tiny, 0.6B, 1.7B,
  * 4B, 8B, 14B, 32B (seeded random weights, the same for any number of ranks), or the directory of a packed
- * model (qwen3_model_pack). Each rank reads and packs only what the strategy makes it compute with; a packed model is
- * used where it is mapped, by all ranks of a node, if the kernels chosen have panels of its height, otherwise repacked.
- * Collective over comm, which must outlive the model. options NULL = defaults. On failure *model is NULL and nothing is
- * kept. */
+ * model (qwen3_model_pack). Each rank reads and packs only the weights that the strategy gives it. A packed model is
+ * mapped by all ranks of a node and used in place if the chosen kernels have panels of its height; otherwise it is
+ * repacked. Collective over comm, which must outlive the model. options NULL = defaults. On failure *model is NULL and
+ * nothing is kept. */
 QWEN3_API qwen3_status qwen3_model_open(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         qwen3_model **model, qwen3_error *err);
 /* Collective. NULL is allowed. Sessions of the model must be closed first. */
@@ -250,7 +251,7 @@ typedef struct qwen3_plan {
     int64_t first_head, num_heads;       /* query heads of this rank's head group */
     int64_t first_kv_head, num_kv_heads; /* and the KV heads that they read */
     uint64_t weight_bytes;               /* packed weights this rank can reach */
-    uint64_t owned_bytes;                /* thereof accounted to this rank: shared copies divided among their users */
+    uint64_t owned_bytes;                /* this rank's part of them: shared copies are divided among their users */
     bool weights_shared;                 /* held in memory shared by the ranks of the node */
     char reason[256];                    /* why AUTO chose so, or "asked for" */
 } qwen3_plan;
@@ -260,11 +261,11 @@ QWEN3_API const qwen3_plan *qwen3_model_plan(const qwen3_model *model);
 /* Bytes of the model's weights that one decode step of one token touches in the whole job. */
 QWEN3_API uint64_t qwen3_model_bytes_per_token(const qwen3_model *model);
 
-/* Writes to text[size] on which NUMA nodes the weights that this rank can reach lie, by a sample of their pages: "0: 48
- * %, 1: 52 %", or "unknown" where the system does not say. Not collective. */
+/* Writes to text[size] on which NUMA nodes the weights that this rank can reach are, from a sample of their pages:
+ * "0: 48 %, 1: 52 %", or "unknown" if the system does not say. Not collective. */
 QWEN3_API void qwen3_model_placement(const qwen3_model *model, char *text, size_t size);
 
-/* A tensor that the configuration demands. */
+/* A tensor that the configuration requires. */
 typedef struct qwen3_tensor_info {
     char name[96];
     int64_t rows, cols; /* vectors have cols = 1 */
@@ -272,9 +273,10 @@ typedef struct qwen3_tensor_info {
     char dtype[8];      /* as stored: "BF16", "F32", "F16"; packed: "bf16", "q8", ... */
 } qwen3_tensor_info;
 
-/* Writes the model of directory `spec` as a packed model, in the directory `output`, which must not exist and appears
- * whole or not at all: packed as options->dtype for the kernels of options->isa, with copies of configuration and
- * tokenizer. Other options but threads are not looked at; NULL = defaults. Rank 0 does it all. Collective. */
+/* Writes the model of directory `spec` as a packed model to the directory `output`, with copies of configuration and
+ * tokenizer. `output` must not exist; it appears whole or not at all. Weights are packed as options->dtype for the
+ * kernels of options->isa, by options->threads; other options are ignored. NULL = defaults. Rank 0 does the work.
+ * Collective. */
 QWEN3_API qwen3_status qwen3_model_pack(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         const char *output, qwen3_error *err);
 
@@ -306,11 +308,12 @@ typedef struct qwen3_session qwen3_session;
 /* Collective. options NULL = defaults. The session keeps a reference to the model. */
 QWEN3_API qwen3_status qwen3_session_open(qwen3_model *model, const qwen3_session_options *options,
                                           qwen3_session **session, qwen3_error *err);
+/* NULL is allowed. */
 QWEN3_API void qwen3_session_close(qwen3_session *session);
-/* Forgets a sequence (all of them with -1) and frees its KV pages. Collective. */
+/* Removes a sequence (-1: all of them) and frees its KV pages. Collective. */
 QWEN3_API qwen3_status qwen3_session_reset(qwen3_session *session, int sequence, qwen3_error *err);
-/* Forgets the tokens of a sequence from position `length` on, 0 <= length <= qwen3_session_length, as if they had never
- * been there; KV pages that hold nothing any more are free again. Logits of the last forward stay. Collective. */
+/* Removes the tokens of a sequence from position `length` on, 0 <= length <= qwen3_session_length, as if they had never
+ * been there, and frees KV pages that become empty. The logits of the last forward pass stay. Collective. */
 QWEN3_API qwen3_status qwen3_session_truncate(qwen3_session *session, int sequence, int64_t length, qwen3_error *err);
 /* Tokens that the sequence holds. */
 QWEN3_API int64_t qwen3_session_length(const qwen3_session *session, int sequence);
@@ -328,21 +331,21 @@ typedef struct qwen3_batch {
 /* One forward pass; appends the batch to the KV cache. Collective. On failure the session holds what
  * it held before. The logits stay distributed over the ranks until the next call on the session. */
 QWEN3_API qwen3_status qwen3_forward(qwen3_session *session, const qwen3_batch *batch, qwen3_error *err);
-/* Rows of logits that the last forward produced, in batch order. */
+/* Rows of logits of the last forward pass, in batch order. */
 QWEN3_API size_t qwen3_logits_rows(const qwen3_session *session);
 /* Collects all rows [rows, vocab_size] in `logits` on rank 0 (ignored and may be NULL elsewhere). Collective. */
 QWEN3_API qwen3_status qwen3_logits(qwen3_session *session, float *logits, qwen3_error *err);
 /* The token of the largest logit of each row (lowest id at ties), on all ranks. A logit that is NaN or +INFINITY is
- * an error. Collective; only one candidate of 16 bytes per rank and row travels. */
+ * an error. Collective; each rank sends one candidate of 16 bytes a row. */
 QWEN3_API qwen3_status qwen3_argmax(qwen3_session *session, int32_t *tokens, qwen3_error *err);
 
 typedef struct qwen3_session_info {
     qwen3_attention_algorithm algorithm; /* never AUTO */
     uint64_t kv_bytes;                   /* KV cache reserved on this rank */
-    uint64_t kv_bytes_used;              /* thereof holding tokens */
+    uint64_t kv_bytes_used;              /* the part of it that holds tokens */
     uint64_t scratch_bytes;              /* activations and workspaces on this rank */
-    uint64_t score_bytes;                /* thereof for scores: O(seq^2) in STANDARD, O(block) in ONLINE_SOFTMAX */
-    qwen3_comm_stats comm;               /* since the last reset */
+    uint64_t score_bytes;  /* the part of it for scores: O(seq^2) in STANDARD, O(block) in ONLINE_SOFTMAX */
+    qwen3_comm_stats comm; /* since the last reset */
 } qwen3_session_info;
 
 QWEN3_API void qwen3_session_get_info(const qwen3_session *session, qwen3_session_info *info);
@@ -364,8 +367,8 @@ typedef struct qwen3_logit_bias {
  *   presence_penalty    subtracted once if it was
  *   temperature         logits are divided by it; 0: the largest is chosen (lowest id at ties), and no more steps
  *   top_k               the k largest remain (the lowest ids at ties)
- *   top_p               the likeliest of these remain, as few as have this probability together, at least one
- *   min_p               those remain that have at least this part of the largest probability
+ *   top_p               the most likely of these remain: the fewest that together have this probability, at least one
+ *   min_p               those remain whose probability is at least this times the largest one
  * and then a token is drawn from what remains, with probabilities softmax(logits). */
 typedef struct qwen3_sampling_options {
     double temperature;        /* 0, or 1e-6 to 1e6 */
@@ -375,7 +378,7 @@ typedef struct qwen3_sampling_options {
     double presence_penalty;   /* 0 = off; of generated tokens */
     double frequency_penalty;  /* 0 = off; of generated tokens */
     double repetition_penalty; /* above 0; 1 = off; of tokens of the prompt and generated ones (Keskar et al. 2019) */
-    const qwen3_logit_bias *bias; /* [n_bias] no token twice; read where a sampler is opened, and not kept */
+    const qwen3_logit_bias *bias; /* [n_bias] no token twice; read by qwen3_sampler_open, not kept */
     size_t n_bias;
     uint64_t seed;
 } qwen3_sampling_options;
@@ -393,42 +396,42 @@ typedef struct qwen3_generation_config {
 } qwen3_generation_config;
 
 /* Reads generation_config.json of the directory: do_sample (false or missing: temperature is 0), temperature (1 where
- * it is missing), top_k, top_p, min_p, repetition_penalty, eos_token_id (an id or several). What is missing or null has
- * the default of qwen3_sampling_options_default, and end tokens are then those of eos_token_id of config.json, if
- * there; other keys are ignored. Without the file nothing but these end tokens is known, and of "synthetic:SIZE"
- * nothing at all. *config is zeroed on failure. Not collective. */
+ * it is missing), top_k, top_p, min_p, repetition_penalty, eos_token_id (an id or several). Options that are missing or
+ * null have the defaults of qwen3_sampling_options_default; missing end tokens are those of eos_token_id in
+ * config.json, if there. Other keys are ignored. Without the file only the end tokens of config.json are known, and for
+ * "synthetic:SIZE" nothing. *config is zeroed on failure. Not collective. */
 QWEN3_API qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_config *config,
                                                     qwen3_error *err);
 /* Whether the token is among the end tokens. */
 QWEN3_API bool qwen3_generation_config_ends(const qwen3_generation_config *config, int32_t token);
 
-/* Chooses the tokens of one sequence: options, and the history that penalties look at. Every rank has one for each
- * sequence and makes the same calls on it. Draws are reproducible: what is drawn depends on the logits, the options,
- * and the number of tokens in the history, and not on the number of ranks (but logits differ in their last bits with
- * it). So a sampler that was told the history of another one goes on as that would. */
+/* Chooses the tokens of one sequence; holds the options and the history for the penalties. Every rank has one for each
+ * sequence and makes the same calls on it. Draws are reproducible: they depend on the logits, the options and the
+ * number of tokens in the history, not on the number of ranks (with which the last bits of logits differ). A sampler
+ * that is given the history of another one continues as that one would. */
 typedef struct qwen3_sampler qwen3_sampler;
 
-/* n_tokens: ids from 0 that stand for tokens (qwen3_tokenizer_vocab_size), 0 = vocab_size; the rows of the output head
- * behind them are never chosen. options NULL = defaults; the error names the option that is out of its range. On
- * failure *sampler is NULL. Not collective. */
+/* Only ids below n_tokens are chosen (qwen3_tokenizer_vocab_size): later rows of the output head are no tokens. 0 =
+ * vocab_size. options NULL = defaults; the error names the option that is out of its range. On failure *sampler is
+ * NULL. Not collective. */
 QWEN3_API qwen3_status qwen3_sampler_open(const qwen3_config *config, int32_t n_tokens,
                                           const qwen3_sampling_options *options, qwen3_sampler **sampler,
                                           qwen3_error *err);
 /* NULL is allowed. */
 QWEN3_API void qwen3_sampler_close(qwen3_sampler *sampler);
-/* Appends tokens [n] to the history: generated ones, or such of the prompt. What qwen3_sample chose is in it already.
- * On failure the history is what it was. */
+/* Appends tokens [n], generated or of the prompt, to the history. What qwen3_sample chose is already in it. On failure
+ * the history is unchanged. */
 QWEN3_API qwen3_status qwen3_sampler_accept(qwen3_sampler *sampler, const int32_t *tokens, size_t n, bool generated,
                                             qwen3_error *err);
-/* Empties the history and goes on with this seed. */
+/* Empties the history and sets the seed. */
 QWEN3_API void qwen3_sampler_reset(qwen3_sampler *sampler, uint64_t seed);
 
-/* Chooses a token for each row of logits of the last forward: tokens [rows], on all ranks, which become part of the
- * histories. samplers [rows]: that of each row, none twice; NULL for a row, or samplers NULL for all = as qwen3_argmax.
- * Only candidates of 16 bytes travel. Of each rank and row that is one where the choice is greedy, top_k where that is
- * asked for, otherwise two; top_p adds one for the token drawn, and two for each that top_p or min_p refuses, which on
- * average happens less than 1 / top_p times. A row in which no token may be chosen, or with a logit of a token that is
- * NaN or +INFINITY, is an error, and no history grows. The logits stay as they are. Collective. */
+/* Chooses a token for each row of logits of the last forward pass: tokens [rows], on all ranks. They are appended to
+ * the histories; the logits are not changed. samplers [rows]: one for each row, none twice; a row without one (NULL),
+ * and every row where samplers is NULL, is chosen as by qwen3_argmax. A row in which no token may be chosen, or in
+ * which a token's logit is NaN or +INFINITY, is an error, and no history grows. Ranks send candidates of 16 bytes. A
+ * rank sends for a row 1 if the choice is greedy, top_k with top_k, otherwise 2. top_p adds 1 for the token drawn and 2
+ * for each draw that top_p or min_p rejects, on average fewer than 1 / top_p. Collective. */
 QWEN3_API qwen3_status qwen3_sample(qwen3_session *session, qwen3_sampler *const *samplers, int32_t *tokens,
                                     qwen3_error *err);
 
@@ -447,19 +450,19 @@ QWEN3_API void qwen3_tokenizer_close(qwen3_tokenizer *tokenizer);
 
 typedef enum qwen3_token_kind {
     QWEN3_TOKEN_NONE = 0, /* no token has this id */
-    QWEN3_TOKEN_ORDINARY, /* a piece of text */
-    QWEN3_TOKEN_ADDED,    /* an added token that belongs to what is read: "<think>", "<tool_call>" */
-    QWEN3_TOKEN_SPECIAL,  /* an added token that steers: "<|im_end|>", "<|endoftext|>" */
+    QWEN3_TOKEN_ORDINARY, /* a part of text */
+    QWEN3_TOKEN_ADDED,    /* an added token that is text to a reader: "<think>", "<tool_call>" */
+    QWEN3_TOKEN_SPECIAL,  /* a control token, also added: "<|im_end|>", "<|endoftext|>" */
 } qwen3_token_kind;
 
-/* The largest id plus 1. The output head of a model can have more rows: its last ones stand for no token. */
+/* The largest id plus 1. The output head of a model can have more rows; these are no tokens. */
 QWEN3_API int32_t qwen3_tokenizer_vocab_size(const qwen3_tokenizer *tokenizer);
-/* Any id may be asked for. */
+/* Any id is allowed. */
 QWEN3_API qwen3_token_kind qwen3_tokenizer_kind(const qwen3_tokenizer *tokenizer, int32_t id);
-/* The bytes that the token stands for, which need not be well-formed UTF-8 on their own and are not ended by
- * a zero; *length of them (NULL where not wanted), owned by the tokenizer. NULL where no token has the id. */
+/* The bytes of the token [*length], owned by the tokenizer, without a final zero. They need not be well-formed
+ * UTF-8 on their own. length may be NULL. NULL if no token has the id. */
 QWEN3_API const char *qwen3_tokenizer_token(const qwen3_tokenizer *tokenizer, int32_t id, size_t *length);
-/* The id of the token of exactly these bytes, added tokens first; -1 where there is none. */
+/* The id of the token of exactly these bytes, added tokens first; -1 if there is none. */
 QWEN3_API int32_t qwen3_tokenizer_find(const qwen3_tokenizer *tokenizer, const char *bytes, size_t length);
 
 /* Bytes [begin, end) of a text. */
@@ -483,71 +486,71 @@ typedef struct qwen3_encode_args {
 QWEN3_API qwen3_status qwen3_tokenizer_encode(const qwen3_tokenizer *tokenizer, const qwen3_encode_args *args,
                                               int32_t **ids, size_t *n, qwen3_error *err);
 
-/* The text of ids, well-formed UTF-8: what tokens give otherwise is written as U+FFFD, one for each maximal
- * subpart. skip_special leaves out tokens of kind QWEN3_TOKEN_SPECIAL. *text [*length] ends with a zero, not
- * counted, and is freed with free(). An id without a token is an error. On failure *text is NULL. */
+/* The text of ids, well-formed UTF-8: other bytes become U+FFFD, one for each maximal subpart. skip_special
+ * leaves out tokens of kind QWEN3_TOKEN_SPECIAL. *text [*length] is followed by a zero byte and freed with
+ * free(). An id without a token is an error. On failure *text is NULL. */
 QWEN3_API qwen3_status qwen3_tokenizer_decode(const qwen3_tokenizer *tokenizer, const int32_t *ids, size_t n,
                                               bool skip_special, char **text, size_t *length, qwen3_error *err);
 
-/* Decoding token by token: what was pushed, in order, gives the text of qwen3_tokenizer_decode, and each
- * part of it is well-formed UTF-8. The beginning of a character waits for its other bytes. */
+/* Decoding token by token. The texts of the calls together are that of qwen3_tokenizer_decode, and each is
+ * well-formed UTF-8: an incomplete character is held back until its other bytes come. */
 typedef struct qwen3_text_stream qwen3_text_stream;
 
 QWEN3_API qwen3_status qwen3_text_stream_open(const qwen3_tokenizer *tokenizer, bool skip_special,
                                               qwen3_text_stream **stream, qwen3_error *err);
-/* *text [*length] ends with a zero, not counted, belongs to the stream and lives until its next call. */
+/* *text [*length] is followed by a zero byte, belongs to the stream and is valid until its next call. */
 QWEN3_API qwen3_status qwen3_text_stream_push(qwen3_text_stream *stream, int32_t id, const char **text, size_t *length,
                                               qwen3_error *err);
-/* The end: what still waits becomes U+FFFD. Then the stream can be used again. */
+/* Ends the text: an incomplete character becomes U+FFFD. The stream can then be used again. */
 QWEN3_API void qwen3_text_stream_finish(qwen3_text_stream *stream, const char **text, size_t *length);
 /* NULL is allowed. */
 QWEN3_API void qwen3_text_stream_close(qwen3_text_stream *stream);
 
 /* ---- Chat -------------------------------------------------------------------------------------- */
 
-/* The chat template of a model: how a conversation becomes the text that the model continues. The template is
- * not interpreted: those that the family is published with are recognised and rendered by code of their own,
- * byte for byte as the published implementation renders them. */
+/* The chat template of a model: how a conversation becomes the text that the model continues. Templates are not
+ * interpreted: those published with the family are recognised, and rendered byte for byte as the published
+ * implementation renders them. */
 typedef struct qwen3_chat_template qwen3_chat_template;
 
-/* Reads chat_template.jinja of the directory, or where there is none chat_template of tokenizer_config.json.
- * A template that is not rendered is refused with QWEN3_ERR_UNSUPPORTED; plain text can still be completed
- * then. On failure *chat is NULL. Not collective. */
+/* Reads chat_template.jinja of the directory or, without that file, chat_template in tokenizer_config.json.
+ * Any other template than the published ones is refused with QWEN3_ERR_UNSUPPORTED. On failure *chat is NULL.
+ * Not collective. */
 QWEN3_API qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **chat, qwen3_error *err);
 /* NULL is allowed. */
 QWEN3_API void qwen3_chat_template_close(qwen3_chat_template *chat);
 
 /* Whether the model reasons before it answers. */
 typedef enum qwen3_chat_thinking {
-    QWEN3_THINKING_OPTIONAL = 0, /* where enable_thinking is not false (Qwen3) */
-    QWEN3_THINKING_ALWAYS,       /* the generation prompt opens the reasoning already (Qwen3-2507-Thinking) */
+    QWEN3_THINKING_OPTIONAL = 0, /* unless enable_thinking is false (Qwen3) */
+    QWEN3_THINKING_ALWAYS,       /* the generation prompt opens the reasoning (Qwen3-2507-Thinking) */
     QWEN3_THINKING_NEVER,        /* (Qwen3-2507-Instruct) */
 } qwen3_chat_thinking;
 
 QWEN3_API qwen3_chat_thinking qwen3_chat_template_thinking(const qwen3_chat_template *chat);
 
 typedef struct qwen3_chat_options {
-    bool enable_thinking;       /* false: the generation prompt holds an empty block of reasoning. Read only where
-                                   thinking is optional */
-    bool add_generation_prompt; /* end with the opening of the assistant's turn */
+    bool enable_thinking;       /* false: the generation prompt holds an empty block of reasoning. Ignored
+                                   unless thinking is optional */
+    bool add_generation_prompt; /* the prompt ends with the opening of the assistant's turn */
 } qwen3_chat_options;
 
 /* Both true. */
 QWEN3_API qwen3_chat_options qwen3_chat_options_default(void);
 
-/* Bytes [begin, end) of a prompt. Text of the template may hold control tokens. Content is what was handed in
- * (by users, tools, the model itself, and the definitions of tools): added tokens must not be matched in it, so
- * that a message which contains "<|im_end|>" does not end its turn. */
+/* Bytes [begin, end) of a prompt. Text of the template may hold control tokens. Content comes from the conversation
+ * (what users, tools and the model said, and the definitions of tools). Added tokens must not be matched in it: a
+ * message that contains "<|im_end|>" must not end its turn. */
 typedef struct qwen3_chat_segment {
     size_t begin, end;
     bool is_content;
 } qwen3_chat_segment;
 
-/* A rendered conversation. The segments follow each other from 0 to length, none is empty, and the two kinds
- * alternate. They only limit where added tokens are matched: a word may reach over the edge of a segment, so
- * the prompt must be encoded as one text and not segment by segment. */
+/* A rendered conversation. The segments cover the text from 0 to length, none is empty, and the two kinds alternate.
+ * They only limit where added tokens are matched. A word may reach over the edge of a segment: encode the prompt
+ * as one text, not segment by segment. */
 typedef struct qwen3_chat_prompt {
-    char *text; /* [length] UTF-8, and a zero byte behind it; it may hold zero bytes, too */
+    char *text; /* [length] UTF-8, which may hold zero bytes, followed by a zero byte */
     size_t length;
     qwen3_chat_segment *segments; /* [n_segments] */
     size_t n_segments;
@@ -567,13 +570,13 @@ typedef struct qwen3_render_args {
  * "enable_thinking" and "add_generation_prompt". The last two override `options`; other members are ignored.
  * A message is an object:
  *   role               "system", "user", "assistant" or "tool"
- *   content            a string. May be missing or null where an assistant calls tools; null, in the templates
- *                      that take it (all but the first version of Qwen3's), is empty except in the first system
- *                      message. Content in several parts is refused: no template of the family renders it
- *   reasoning_content  of an assistant, a string or null. Where it is missing, what stands before </think> in the
- *                      content is the reasoning. Only that after the last question of the user is rendered
+ *   content            a string. May be missing or null in a message that calls tools. All templates but the first
+ *                      version of Qwen3's also take null, as an empty string, in any message but a system message
+ *                      that is the first. Content in several parts is refused: no template of the family renders it
+ *   reasoning_content  of an assistant, a string or null. If it is missing, the content before </think> is the
+ *                      reasoning. Only reasoning after the user's last question is rendered
  *   tool_calls         of an assistant, an array of {"name", "arguments"} or {"function": {"name", "arguments"}};
- *                      arguments are an object, or a string that is put in as it is
+ *                      arguments are an object, or a string that is inserted as it is
  * JSON is written as Python's json.dumps does with ensure_ascii=False. Integers beyond int64, other numbers beyond
  * double, duplicate members of an object, and tools given twice are refused. Errors name line and column, or message
  * and member. *prompt is the caller's (qwen3_chat_prompt_free); zeroed on failure. Not collective. */
@@ -587,7 +590,7 @@ QWEN3_API void qwen3_chat_prompt_free(qwen3_chat_prompt *prompt);
 typedef struct qwen3_roofline {
     double read_bytes_per_second; /* streaming reads of memory, all threads of all ranks together */
     double f32_flops;             /* multiply-adds of the isa, counted as 2, all threads of all ranks together */
-    double bf16_flops;            /* of BF16 inputs; that of f32 where the isa has no BF16 instruction */
+    double bf16_flops;            /* of BF16 inputs; f32_flops if the isa has no BF16 instruction */
 } qwen3_roofline;
 
 /* Measures the limits with `threads` threads on each rank at once (0 = as for a model). Takes about a

@@ -1,4 +1,4 @@
-/* qwen3_mpi.h - what needs MPI_Comm: groups from the caller's communicators, and the whole-model calls
+/* qwen3_mpi.h - what needs MPI_Comm: communicators made from the caller's, and the whole-model calls
  * in the manner of the earlier C++ interface (docs/MIGRATION.md). Only in builds with MPI. */
 #ifndef QWEN3_MPI_H
 #define QWEN3_MPI_H
@@ -11,9 +11,10 @@
 extern "C" {
 #endif
 
-/* A group over the caller's communicator, which is duplicated. MPI must be initialised with at least
+/* A communicator over the caller's, which is duplicated. MPI must be initialised with at least
  * MPI_THREAD_FUNNELED. Collective. Free with qwen3_comm_free after everything opened on it. */
 QWEN3_API qwen3_status qwen3_comm_from_mpi(MPI_Comm mpi, qwen3_comm **comm, qwen3_error *err);
+/* Collective. NULL is allowed. */
 QWEN3_API void qwen3_comm_free(qwen3_comm *comm);
 
 /* Models opened once more, for another strategy or communicator than they were opened for, and kept for later calls

@@ -1,4 +1,4 @@
-/* names.c - the choices by name, as on the command line. */
+/* names.c - names of the choices, as on the command line. */
 #include <ctype.h>
 
 #include "qwen3.h"

@@ -1,15 +1,15 @@
-/* sample.c - choosing the next tokens from logits that are distributed over the ranks, of which only candidates
- * travel, in rounds for all rows of the step at once.
+/* sample.c - chooses the next tokens from logits that are distributed over the ranks. Ranks send candidates only, in
+ * rounds for all rows at once.
  *
- * Greedy: the first token of each rank (select.h: order). top_k: the first k of each rank, with which every rank does
- * the rest. Otherwise: each rank draws a token, the best of these is drawn from all, and is accepted if it is one of
- * those that top_p and min_p leave. As those are the first ones of the row, a refused token refuses what stands behind
- * it, too, and the next one is drawn from what stands before it, with the same noise: the one accepted is that which
- * drawing among those left gives, but nobody has to find out which they are. The number of rounds does not depend on
- * the number of tokens: with top_p, 1 / top_p draws or fewer are expected. (Rejection without sorting: Ye et al.
- * 2025, FlashInfer.)
+ * Greedy: each rank sends its first token (order: select.h). top_k: each rank sends its first k, and every rank does
+ * the rest by itself. Otherwise each rank draws a token, and the best of these is the one drawn from the whole row. It
+ * is accepted if it is inside the nucleus, the tokens that top_p and min_p keep. These are the first ones of the row.
+ * So a rejected token and every later one are outside, and the next draw is made among the earlier ones, with the same
+ * noise. The token accepted is the one that drawing from the nucleus gives, but nobody has to find out what the nucleus
+ * is. The number of rounds does not depend on the number of tokens: with top_p, at most 1 / top_p draws are expected.
+ * (Rejection without sorting: Ye et al. 2025, FlashInfer.)
  *
- * All ranks see the same records and take the same decisions; what is compared is computed by one rank only, or from
+ * All ranks see the same records and make the same decisions. What they compare is computed by one rank only, or from
  * the same numbers by the same kernels. */
 #include <stdlib.h>
 
@@ -18,7 +18,7 @@
 #include "engine/session.h"
 #include "model/sampler.h"
 
-/* What a rank says of a row in one round. */
+/* What a rank sends of a row in one round. */
 typedef union record {
     candidate candidate;
     struct {
@@ -31,7 +31,7 @@ typedef union record {
 
 typedef enum row_state {
     ROW_DRAWS,  /* wants a token */
-    ROW_WEIGHS, /* wants the probability of what stands before the token that was drawn */
+    ROW_WEIGHS, /* wants the probability of the tokens before the one drawn */
     ROW_DONE,
 } row_state;
 
@@ -40,7 +40,7 @@ typedef struct row {
     row_state state;
     drawing drawing;
     logits_part part;
-    float *logits; /* those of the part, which bias and penalties change for the time of the call */
+    float *logits; /* this rank's part, which bias and penalties change during the call */
     float *saved;
     size_t top_k;   /* 0: all */
     int32_t tokens; /* ids that may be chosen */
@@ -69,7 +69,7 @@ static bool row_greedy(const row *r)
     return !r->sampler || r->sampler->options.temperature == 0;
 }
 
-/* Logits of a row that a rank chooses from. */
+/* The logits of a row that a rank chooses from. */
 static size_t row_size(const sampling *c, const row *r, int rank)
 {
     range columns = session_vocabulary(c->session->model, rank);
@@ -77,7 +77,7 @@ static size_t row_size(const sampling *c, const row *r, int rank)
     return end > columns.begin ? (size_t)(end - columns.begin) : 0;
 }
 
-/* Records of a rank in the first round: the first token and one that is drawn, or the first k. */
+/* Records of a rank in the first round: the first token and one drawn, or the first k. */
 static size_t row_records(const sampling *c, const row *r, int rank)
 {
     size_t n = row_size(c, r, rank);
@@ -103,7 +103,7 @@ static void open_row(const sampling *c, size_t index, qwen3_sampler *sampler)
         r->top_k = (size_t)sampler->options.top_k;
 }
 
-/* The first round: what this rank says of a row. Returns how many records that is. */
+/* The first round: writes this rank's records of a row and returns their number. */
 static size_t say_first(const sampling *c, row *r, record *out)
 {
     size_t n = row_records(c, r, c->rank);
@@ -123,7 +123,7 @@ static size_t say_first(const sampling *c, row *r, record *out)
     return n;
 }
 
-/* What top_p and min_p leave of the first k tokens: draws from it. */
+/* Draws from the tokens that top_p and min_p keep of the first k. */
 static candidate draw_from_list(const sampling *c, const row *r, const best_list *l)
 {
     const qwen3_sampling_options *o = &r->sampler->options;
@@ -144,7 +144,7 @@ static candidate draw_from_list(const sampling *c, const row *r, const best_list
     return drawn;
 }
 
-/* Whether the token that was drawn is one of those that min_p leaves. */
+/* Whether min_p keeps the token that was drawn. */
 static bool passes_min_p(const row *r)
 {
     float e;
@@ -152,7 +152,7 @@ static bool passes_min_p(const row *r)
     return e >= (float)r->sampler->options.min_p;
 }
 
-/* A token was drawn: whether it is accepted, or what must be known first. */
+/* A token was drawn: accepts it, rejects it, or notes what must be known first. */
 static void judge(row *r)
 {
     if (row_greedy(r) || r->top_k > 0 || r->drawn.token == r->first.token)
@@ -223,7 +223,7 @@ static qwen3_status first_round(const sampling *c, qwen3_error *err)
         out += say_first(c, &c->rows[i], out);
     exchange(c);
     for (size_t i = 0; i < c->n; i++)
-        hear_first(c, i, err); /* the first fault is kept */
+        hear_first(c, i, err); /* the first failure is kept */
     return err->status;
 }
 
@@ -249,7 +249,7 @@ static void hear_more(const sampling *c, row *r)
     }
 }
 
-/* One record of each rank for each row that is not done; false where all are. */
+/* Exchanges one record of each rank for each row that is not done; false if all are done. */
 static bool next_round(const sampling *c)
 {
     record *out = c->mine;
@@ -320,7 +320,7 @@ static qwen3_status allocate(sampling *c, qwen3_sampler *const *samplers, qwen3_
         saved += r->sampler ? sampler_changes(r->sampler) : 0;
         most_k = r->top_k > most_k ? r->top_k : most_k;
         for (size_t rank = 0; rank < c->ranks; rank++)
-            all += row_records(c, r, (int)rank) + 1; /* 1: in the rounds behind the first */
+            all += row_records(c, r, (int)rank) + 1; /* 1: in later rounds */
         c->most += row_records(c, r, c->rank) + 1;
     }
     c->mine = malloc((c->most + all) * sizeof *c->mine);

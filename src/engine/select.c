@@ -99,8 +99,7 @@ static double gumbel(uint64_t bits)
     return -log(-log(((double)bits + 0.5) * 0x1p-52));
 }
 
-/* All noise that gives a g above `gap` is at least this: P(g > gap) = 1 - exp(-exp(-gap)), and a little more against
- * rounding. */
+/* A g above `gap` needs noise of at least this: P(g > gap) = 1 - exp(-exp(-gap)), with a margin for rounding. */
 static uint64_t least_noise(double gap)
 {
     double above = -expm1(-exp(-gap)) * (1 + 1e-9);
@@ -137,13 +136,13 @@ size_t logits_part_top(const logits_part *p, const drawing *d, size_t k, candida
     return l.n;
 }
 
-/* Draws against *best from a block. */
+/* Draws from a block; *best is replaced if the block has a better candidate. */
 static void draw_from_block(const logits_part *p, const drawing *d, size_t index, const candidate *limit,
                             candidate *best)
 {
     const double scale = d->inverse_temperature;
     const float most = p->block_max[index];
-    /* The largest logit of the block needs a g above this. */
+    /* The largest logit of the block wins only with a g above this. */
     double gap = best->token < 0 ? -INFINITY : ((double)best->logit - most) * scale + best->g;
     if (most == -INFINITY || gap > MOST_GUMBEL || (limit && most < limit->logit))
         return;
@@ -167,7 +166,7 @@ candidate logits_part_draw(const logits_part *p, const drawing *d, const candida
     candidate best = {.token = -1};
     if (p->n == 0)
         return best;
-    size_t first = first_block(p); /* most of the others have nothing better */
+    size_t first = first_block(p); /* most others have nothing better */
     draw_from_block(p, d, first, limit, &best);
     for (size_t b = 0; b < logits_part_blocks(p->n); b++)
         if (b != first)

@@ -1,18 +1,18 @@
-/* select.h - choosing among the logits of one row that this rank has. Nothing here communicates.
+/* select.h - choosing among this rank's logits of one row. Nothing here communicates.
  *
- * Drawing. The token of the largest log p + g, with an independent g of the standard Gumbel distribution for each
- * token, has distribution p (Gumbel 1954; Maddison, Tarlow & Minka 2014), and log p need not be normalised. g is a
- * function of a key and the token, so that the token drawn does not depend on how the row is split, and one candidate
+ * Drawing. Let g be independent for each token, with the standard Gumbel distribution. Then the token of the largest
+ * log p + g has distribution p (Gumbel 1954; Maddison, Tarlow & Minka 2014), and log p need not be normalised. Here g
+ * is a function of a key and the token. So the token drawn does not depend on how the row is split, and one candidate
  * of each part is enough.
  *
- * Order. Tokens stand in the order of their logits, the largest first, lower ids first at ties. */
+ * Order. The order of tokens is that of their logits, the largest first, lower ids first at ties. */
 #ifndef QWEN3_ENGINE_SELECT_H
 #define QWEN3_ENGINE_SELECT_H
 
 #include "base/random.h"
 #include "kernels/kernels.h"
 
-/* Logits of which the largest is kept, so that most of them need not be looked at again. */
+/* The largest logit of each block of this size is kept: most blocks need not be read again. */
 #define SELECT_BLOCK 128
 
 typedef struct candidate {
@@ -21,14 +21,14 @@ typedef struct candidate {
     int32_t token; /* -1: none */
 } candidate;
 
-/* Whether a stands before b. */
+/* Whether a is before b in the order. */
 static inline bool candidate_before(candidate a, candidate b)
 {
     return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
 }
 
-/* Whether a is drawn rather than b; none never is. Differences of logits are taken first: beside a huge logit g would
- * be lost. */
+/* Whether a is drawn rather than b; "none" never is. Logits are subtracted first: added to a huge logit, g would be
+ * lost. */
 static inline bool candidate_beats(candidate a, candidate b, double inverse_temperature)
 {
     if (a.token < 0 || b.token < 0)
@@ -41,7 +41,7 @@ static inline bool candidate_beats(candidate a, candidate b, double inverse_temp
 typedef struct best_list {
     candidate *items; /* [best_list_room(k)] */
     size_t n, k;
-    candidate limit; /* only what stands before it is kept */
+    candidate limit; /* only what is before it is kept */
 } best_list;
 
 static inline size_t best_list_room(size_t k)
@@ -50,10 +50,10 @@ static inline size_t best_list_room(size_t k)
 }
 void best_list_init(best_list *l, size_t k, candidate *items);
 void best_list_add(best_list *l, candidate c);
-/* Puts the k in order. */
+/* Sorts the k. */
 void best_list_finish(best_list *l);
 
-/* One part of a row. Logits of -INFINITY are never chosen. */
+/* One part of a row. Tokens with a logit of -INFINITY are never chosen. */
 typedef struct logits_part {
     const kernels *kernels;
     const float *logits; /* [n], those of tokens [first, first + n) */
@@ -62,7 +62,7 @@ typedef struct logits_part {
     float *block_max; /* [logits_part_blocks(n)] */
 } logits_part;
 
-/* What is drawn: logits are divided by the temperature, g is that of the key. */
+/* How to draw: 1 / temperature multiplies the logits, and g belongs to the key. */
 typedef struct drawing {
     double inverse_temperature;
     uint64_t key;
@@ -72,13 +72,13 @@ static inline size_t logits_part_blocks(size_t n)
 {
     return (n + SELECT_BLOCK - 1) / SELECT_BLOCK;
 }
-/* Fills block_max; false where a logit is NaN or +INFINITY, and then the part is of no use. */
+/* Fills block_max; false if a logit is NaN or +INFINITY, and then the part must not be used. */
 bool logits_part_scan(const logits_part *p);
 /* The first token. */
 candidate logits_part_first(const logits_part *p);
 /* The first k tokens in order, with their g; returns how many there are. out[k]; scratch[best_list_room(k)]. */
 size_t logits_part_top(const logits_part *p, const drawing *d, size_t k, candidate *scratch, candidate *out);
-/* The token that is drawn; of those before *limit, where it is not NULL. */
+/* Draws a token; with limit, among those before *limit. */
 candidate logits_part_draw(const logits_part *p, const drawing *d, const candidate *limit);
 
 /* Probabilities as parts of the largest one: writes e[n] = exp((logit - largest) / temperature); e may be logits. */
