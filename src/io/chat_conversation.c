@@ -7,7 +7,7 @@
 
 #include "io/json_file.h"
 
-/* The member `key` of what `where` names, "messages[2]." or "", is not what was expected; NULL: it is missing. */
+/* The member `key` of `where` ("messages[2]." or "") is not what was expected; value NULL: it is missing. */
 static qwen3_status fail_member(qwen3_error *err, const char *where, const char *key, const json_t *value,
                                 const char *expected)
 {

@@ -6,7 +6,7 @@
 
 #include "base/status.h"
 
-/* Bytes of UTF-8 that belong to someone else; may hold zero bytes. */
+/* A view of UTF-8, which may hold zero bytes. */
 typedef struct chat_text {
     const char *data;
     size_t length;
@@ -16,7 +16,7 @@ typedef enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL } cha
 
 typedef struct chat_message {
     chat_role role;
-    bool has_content; /* else it is null or missing, and `content` empty */
+    bool has_content; /* false: it is null or missing, and `content` is empty */
     chat_text content;
     bool has_reasoning;
     chat_text reasoning;
@@ -24,7 +24,7 @@ typedef struct chat_message {
 } chat_message;
 
 typedef struct chat_conversation {
-    json_t *root, *tools_root; /* hold what the others point to */
+    json_t *root, *tools_root; /* own what the others point to */
     chat_message *messages;    /* [n], n >= 1 */
     size_t n;
     const json_t *tools; /* array of objects, not empty; NULL = none */
@@ -33,8 +33,8 @@ typedef struct chat_conversation {
 
 /* Which content may be null or missing. */
 typedef enum chat_null_content {
-    CHAT_NULL_WITH_TOOL_CALLS, /* that of an assistant which calls tools */
-    CHAT_NULL_ALLOWED,         /* null: any but that of the first message where this is the system's */
+    CHAT_NULL_WITH_TOOL_CALLS, /* only in an assistant's message that calls tools */
+    CHAT_NULL_ALLOWED,         /* also null in any message but a system message that is the first */
 } chat_null_content;
 
 /* *conversation keeps nothing of args. Zeroed on failure; free with chat_conversation_free. */
@@ -42,7 +42,7 @@ qwen3_status chat_conversation_read(const qwen3_render_args *args, chat_null_con
                                     chat_conversation *conversation, qwen3_error *err);
 void chat_conversation_free(chat_conversation *conversation);
 
-/* Of an element of tool_calls: the object that holds "name" and "arguments". */
+/* The object with "name" and "arguments" of an element of tool_calls. */
 const json_t *chat_called_function(const json_t *tool_call);
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "io/chat_conversation.h"
 
-/* Zeroed at the start. Where memory runs out, `failed` stays set and nothing more is added. */
+/* Zeroed = empty. `failed`: memory ran out, and nothing more is added. */
 typedef struct chat_builder {
     qwen3_chat_prompt prompt;
     size_t room, segments_room;
@@ -13,7 +13,7 @@ typedef struct chat_builder {
 
 /* Text of the template. */
 void chat_add(chat_builder *builder, const char *text);
-/* What was handed in. */
+/* Text of the conversation: added tokens must not be matched in it. */
 void chat_add_content(chat_builder *builder, chat_text content);
 void chat_add_json(chat_builder *builder, const json_t *value);
 

@@ -1,11 +1,11 @@
-/* chat_template.h - the chat templates that the family is published with. */
+/* chat_template.h - the published chat templates of the family. */
 #ifndef QWEN3_IO_CHAT_TEMPLATE_H
 #define QWEN3_IO_CHAT_TEMPLATE_H
 
 #include "io/chat_conversation.h"
 #include "io/chat_prompt.h"
 
-/* In what the templates differ. */
+/* What the templates differ in. */
 struct qwen3_chat_template {
     qwen3_chat_thinking thinking;
     chat_null_content null_content;

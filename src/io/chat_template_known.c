@@ -1,8 +1,8 @@
 /* chat_template_known.c - recognises the published templates by a hash of their normal form.
  *
- * Every tag of theirs begins with "{%-" or "{{-", which removes the white space before it, so the text between
- * tags counts for nothing; inside tags, outside of string literals, neither does the amount of white space. The
- * normal form leaves both out. Anything else in a template makes it an unknown one. */
+ * Each of their tags begins with "{%-" or "{{-", which removes the white space before it, so the white space between
+ * tags has no effect. Nor has the amount of white space inside tags, outside of string literals. The normal form leaves
+ * both out. A template with anything else is unknown. */
 #include <stdint.h>
 
 #include "io/chat_template.h"
@@ -45,7 +45,7 @@ static size_t skip_space(scanner *s)
     return (size_t)(s->at - begin);
 }
 
-/* A string literal with its quotes; false where it does not end. */
+/* Takes a string literal with its quotes; false if it does not end. */
 static bool take_literal(scanner *s)
 {
     char quote = *s->at;
@@ -61,7 +61,7 @@ static bool take_literal(scanner *s)
     return true;
 }
 
-/* "{%- ... %}" or "{{- ... }}"; false where something else stands here. */
+/* Takes "{%- ... %}" or "{{- ... }}"; false if something else is next. */
 static bool take_tag(scanner *s)
 {
     if (s->end - s->at < 5 || s->at[0] != '{' || (s->at[1] != '%' && s->at[1] != '{') || s->at[2] != '-')
@@ -94,7 +94,7 @@ const qwen3_chat_template *chat_template_recognise(const char *text, size_t leng
     while (s.at < s.end) {
         const char *begin = s.at;
         size_t spaces = skip_space(&s);
-        /* Behind the last tag a line may end; more would be part of the prompt. */
+        /* The last tag may be followed by a newline; anything more would be part of the prompt. */
         if (s.at == s.end && begin > text && (spaces == 1 && *begin == '\n'))
             break;
         if (!take_tag(&s))

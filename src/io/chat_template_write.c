@@ -16,7 +16,7 @@ static bool ends_with(chat_text text, chat_text suffix)
            memcmp(text.data + text.length - suffix.length, suffix.data, suffix.length) == 0;
 }
 
-/* Without the newlines in front, and behind. */
+/* Without leading, and without trailing newlines. */
 static chat_text strip_front(chat_text text)
 {
     while (text.length > 0 && text.data[0] == '\n') {
@@ -33,14 +33,14 @@ static chat_text strip_back(chat_text text)
     return text;
 }
 
-/* What stands before the first `mark`; all of it where there is none. */
+/* What is before the first `mark`; all of it if there is none. */
 static chat_text before_first(chat_text text, chat_text mark)
 {
     const char *found = memmem(text.data, text.length, mark.data, mark.length);
     return found ? (chat_text){text.data, (size_t)(found - text.data)} : text;
 }
 
-/* What stands behind the last `mark`; all of it where there is none. */
+/* What follows the last `mark`; all of it if there is none. */
 static chat_text behind_last(chat_text text, chat_text mark)
 {
     const char *found, *end = text.data + text.length;
@@ -109,7 +109,7 @@ static void write_tool_calls(const json_t *tool_calls, bool has_content, chat_bu
     }
 }
 
-/* after_query: the turn stands behind the last question of the user, where reasoning is kept. */
+/* after_query: the turn follows the user's last question, so its reasoning is kept. */
 static void write_assistant(const qwen3_chat_template *chat, const chat_message *message, bool after_query, bool last,
                             chat_builder *b)
 {
@@ -134,7 +134,7 @@ static void write_assistant(const qwen3_chat_template *chat, const chat_message 
     chat_add(b, "<|im_end|>\n");
 }
 
-/* Answers of tools that follow each other share one turn of the user. */
+/* Consecutive answers of tools share one turn of the user. */
 static void write_tool_answer(const chat_conversation *c, size_t i, chat_builder *b)
 {
     if (i == 0 || c->messages[i - 1].role != CHAT_TOOL)
@@ -146,7 +146,7 @@ static void write_tool_answer(const chat_conversation *c, size_t i, chat_builder
         chat_add(b, "<|im_end|>\n");
 }
 
-/* The last message of the user that is not the answer of a tool in disguise; the last of all where there is none. */
+/* The user's last message that is not the answer of a tool in disguise; without one, the last message of all. */
 static size_t last_query(const chat_conversation *c)
 {
     for (size_t i = c->n; i-- > 0;) {

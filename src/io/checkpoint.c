@@ -59,7 +59,7 @@ static qwen3_status build_index(checkpoint *c, qwen3_error *err)
     qsort(index->tensors, n, sizeof(const stored_tensor *), by_name);
     for (size_t i = 1; i < n; i++)
         if (by_name(&index->tensors[i - 1], &index->tensors[i]) == 0)
-            return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %.200s: stands in %s too",
+            return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %.200s: is in %s too",
                         checkpoint_path_of(c, index->tensors[i]), index->tensors[i]->name,
                         checkpoint_path_of(c, index->tensors[i - 1]));
     return QWEN3_OK;

@@ -1,5 +1,5 @@
 /* checkpoint.h - a model directory in the published layout: model.safetensors, or the shards that
- * model.safetensors.index.json names; or of a packed model: packed.safetensors. */
+ * model.safetensors.index.json names; or that of a packed model: packed.safetensors. */
 #ifndef QWEN3_IO_CHECKPOINT_H
 #define QWEN3_IO_CHECKPOINT_H
 
@@ -16,14 +16,13 @@ typedef struct checkpoint {
     bool packed;                    /* files[0] is PACKED_FILE */
 } checkpoint;
 
-/* Where both exist, model.safetensors is read and the index is not looked at, as the reference
- * implementation does. With an index: every file it names is opened (a name with '/' or ".." is refused), every tensor
- * is where weight_map says, none is left out of it, and no tensor stands in two files; metadata.total_size, where it is
- * given, is the size of all tensors (or, as some tools write, of all files). PACKED_FILE is looked for last. *c is
- * zeroed on failure. */
+/* If both exist, model.safetensors is read and the index is ignored, as in the reference implementation. With an index,
+ * every file it names is opened (a name with '/' or ".." is refused) and checked: every tensor is where weight_map
+ * says, weight_map lists every tensor, no tensor is in two files, and metadata.total_size, if given, is the size of all
+ * tensors (or, as some tools write it, of all files). PACKED_FILE is looked for last. *c is zeroed on failure. */
 qwen3_status checkpoint_open(const char *dir, checkpoint *c, qwen3_error *err);
 void checkpoint_close(checkpoint *c);
-/* NULL where there is none. */
+/* NULL if there is none. */
 const stored_tensor *checkpoint_find(const checkpoint *c, const char *name);
 /* The path of the file that holds a tensor of the checkpoint. */
 const char *checkpoint_path_of(const checkpoint *c, const stored_tensor *tensor);

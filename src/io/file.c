@@ -1,4 +1,4 @@
-/* file.c - maps files; the one place that opens one. */
+/* file.c - see file.h. */
 #include "io/file.h"
 
 #include <errno.h>

@@ -3,7 +3,7 @@
 
 #include "io/file.h"
 
-/* The same bound as the header of a safetensors file has. */
+/* As for the header of a safetensors file. */
 #define JSON_FILE_MAX ((size_t)100 << 20)
 
 qwen3_status json_value_load(const char *path, const char *text, size_t length, size_t flags, json_t **root,

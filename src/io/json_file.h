@@ -17,7 +17,7 @@ static inline qwen3_status json_fault_status(const json_error_t *fault)
 qwen3_status json_file_load(const char *path, json_t **root, qwen3_error *err);
 /* The same from memory; `path` is for messages only. */
 qwen3_status json_text_load(const char *path, const char *text, size_t length, json_t **root, qwen3_error *err);
-/* Any value; `flags` are further ones of Jansson's decoder. */
+/* The root may be any value; `flags` are added to those of Jansson's decoder. */
 qwen3_status json_value_load(const char *path, const char *text, size_t length, size_t flags, json_t **root,
                              qwen3_error *err);
 

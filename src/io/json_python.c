@@ -18,7 +18,7 @@ static void put(const writer *w, const char *text)
     w->sink(w->to, text, strlen(text));
 }
 
-/* What stands behind the backslash, or 0. */
+/* The character after the backslash, or 0. */
 static char short_escape(char c)
 {
     switch (c) {
@@ -42,7 +42,7 @@ static char short_escape(char c)
 
 static void write_string(const writer *w, const char *text, size_t length)
 {
-    size_t plain = 0; /* what begins here needs no escape so far */
+    size_t plain = 0; /* start of the text that is not written yet and needs no escape */
     put(w, "\"");
     for (size_t i = 0; i < length; i++) {
         char escape[8], c = short_escape(text[i]);
@@ -78,12 +78,12 @@ static decimal decimal_nearest(double x, int n)
     snprintf(text, sizeof text, "%.*e", n - 1, x);
     d.digits[0] = text[0];
     if (n > 1)
-        memcpy(d.digits + 1, text + 2, (size_t)n - 1); /* whatever the locale puts between them */
+        memcpy(d.digits + 1, text + 2, (size_t)n - 1); /* skips the locale's decimal point */
     d.point = atoi(strchr(text, 'e') + 1) + 1;
     return d;
 }
 
-/* One more in the last digit. */
+/* Adds one to the last digit. */
 static decimal decimal_next(decimal d)
 {
     size_t i = strlen(d.digits);
@@ -91,7 +91,7 @@ static decimal decimal_next(decimal d)
         d.digits[--i] = '0';
     if (i > 0) {
         d.digits[i - 1]++;
-    } else { /* all were nines */
+    } else { /* all digits were nines */
         d.digits[0] = '1';
         d.point++;
     }
@@ -105,8 +105,8 @@ static bool decimal_is(const decimal *d, double x)
     return strtod(text, NULL) == x;
 }
 
-/* The fewest digits that read back as x. Below a power of two numbers lie closer together than above it: there
- * the next decimal may read back where the nearest, which is smaller, does not. */
+/* The fewest digits that read back as x. Numbers are closer together below a power of two than above it: there the
+ * nearest decimal, which is smaller, may not read back where the next larger one does. */
 static decimal decimal_shortest(double x)
 {
     int exponent;
@@ -148,7 +148,7 @@ static void write_real(const writer *w, double x)
 
 /* ---- Values ------------------------------------------------------------------------------------ */
 
-/* As deep as the value, which Jansson bounds (JSON_PARSER_MAX_DEPTH). NOLINTNEXTLINE(misc-no-recursion) */
+/* Recursion as deep as the value, which Jansson limits (JSON_PARSER_MAX_DEPTH). NOLINTNEXTLINE(misc-no-recursion) */
 static void write_value(const writer *w, const json_t *value)
 {
     const char *key;

@@ -53,7 +53,7 @@ static int32_t take_hex(json_reader *r)
     return value;
 }
 
-/* What follows a backslash, as a code point; -1 where it is no escape. */
+/* The code point of what follows a backslash; -1 if it is no escape. */
 static int32_t take_escape(json_reader *r)
 {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
@@ -134,7 +134,7 @@ qwen3_status json_take_integer(json_reader *r, int32_t *value, qwen3_error *err)
     return QWEN3_OK;
 }
 
-/* Passes over a string whose first quote is taken. */
+/* Skips a string after its first quote. */
 static bool skip_string(json_reader *r)
 {
     while (r->at < r->end && *r->at != '"')
@@ -142,7 +142,7 @@ static bool skip_string(json_reader *r)
     return r->at++ < r->end;
 }
 
-/* Passes over a value: up to the comma or bracket that follows it. */
+/* Skips a value, up to the comma or bracket that follows it. */
 static qwen3_status skip_value(json_reader *r, qwen3_error *err)
 {
     size_t depth = 0;
@@ -194,7 +194,7 @@ static qwen3_status take_member(json_reader *r, const json_members *m, qwen3_err
         return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: %s%.*s: this section is not handled", r->path, m->where, shown,
                     name);
     if (m->values[i].text)
-        return fail(err, QWEN3_ERR_FORMAT, "%s: %s%s: stands there twice", r->path, m->where, m->names[i]);
+        return fail(err, QWEN3_ERR_FORMAT, "%s: %s%s: is there twice", r->path, m->where, m->names[i]);
     m->values[i] = *r;
     status = m->inner && i == m->inner_of ? json_take_members(r, m->inner, err) : skip_value(r, err);
     m->values[i].end = r->at;

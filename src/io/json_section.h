@@ -1,5 +1,5 @@
-/* json_section.h - reading the values of a JSON file that describes a model. Faults are QWEN3_ERR_CONFIG and name file
- * and key. */
+/* json_section.h - reads values of a JSON file that describes a model. Errors are QWEN3_ERR_CONFIG and name file and
+ * key. */
 #ifndef QWEN3_IO_JSON_SECTION_H
 #define QWEN3_IO_JSON_SECTION_H
 
@@ -12,13 +12,14 @@ typedef struct json_section {
     qwen3_error *err;
 } json_section;
 
-/* Says what was got and expected; value NULL: the key is missing. */
+/* Says what was read and what was expected; value NULL: the key is missing. */
 qwen3_status json_fail_value(const json_section *s, qwen3_status status, const char *key, const json_t *value,
                              const char *expected);
-/* The value of a key that is there and not null, or NULL. */
+/* The value of a key, or NULL if it is missing or null. */
 const json_t *json_value_of(const json_section *s, const char *key);
 
-/* *out is written on success only. The optional ones leave it as it is where the key is missing or null. */
+/* *out is written on success only. If the key is missing or null, an optional number succeeds and leaves *out
+ * unchanged. */
 qwen3_status json_read_integer(const json_section *s, const char *key, int64_t *out);
 qwen3_status json_read_number(const json_section *s, const char *key, double *out);
 qwen3_status json_read_optional_number(const json_section *s, const char *key, double *out);

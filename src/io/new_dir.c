@@ -1,4 +1,4 @@
-/* new_dir.c - writes files beside their place and renames the whole. */
+/* new_dir.c - see new_dir.h. */
 #include "io/new_dir.h"
 
 #include <dirent.h>
@@ -105,13 +105,13 @@ static void remove_all(const char *path)
 {
     DIR *list = opendir(path);
     for (const struct dirent *entry; list && (entry = readdir(list));)
-        unlinkat(dirfd(list), entry->d_name, 0); /* "." and ".." stay */
+        unlinkat(dirfd(list), entry->d_name, 0); /* fails for "." and ".." */
     if (list)
         closedir(list);
     rmdir(path);
 }
 
-/* The name of a file is on the disk when its directory is. */
+/* The name of a file is on the disk only when its directory is. */
 static void sync_dir(const char *path)
 {
     int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

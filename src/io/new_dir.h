@@ -1,24 +1,24 @@
-/* new_dir.h - a directory that appears whole, under its name, or not at all. */
+/* new_dir.h - a directory that appears under its name when it is complete, or not at all. */
 #ifndef QWEN3_IO_NEW_DIR_H
 #define QWEN3_IO_NEW_DIR_H
 
 #include "base/status.h"
 
-/* Being filled beside its place, under a temporary name. */
+/* Filled under a temporary name beside its own. */
 typedef struct new_dir {
     char *path, *temporary;
 } new_dir;
 
 /* `path` must not exist. On failure *dir is zeroed and nothing is kept; otherwise new_dir_finish must follow. */
 qwen3_status new_dir_begin(const char *path, new_dir *dir, qwen3_error *err);
-/* A new file in it, in *descriptor; the caller's, ended with new_dir_close. */
+/* Makes a file in it. *descriptor is the caller's (new_dir_close). */
 qwen3_status new_dir_file(const new_dir *dir, const char *name, int *descriptor, qwen3_error *err);
-/* Writes all of it; errors name the file, as those of new_dir_close, which waits until the disk has it. */
+/* Writes all of data. new_dir_close waits until the disk has the file. Errors of both name the file. */
 qwen3_status new_dir_write(int descriptor, const char *name, const void *data, size_t bytes, qwen3_error *err);
 qwen3_status new_dir_close(int descriptor, const char *name, qwen3_error *err);
 /* Copies a regular file of directory `from`, if there is one. */
 qwen3_status new_dir_copy(const new_dir *dir, const char *from, const char *name, qwen3_error *err);
-/* status OK: gives it its name, otherwise removes it; returns the first failure. *dir is zeroed. */
+/* status QWEN3_OK: gives the directory its name; otherwise removes it. Returns the first failure. *dir is zeroed. */
 qwen3_status new_dir_finish(new_dir *dir, qwen3_status status, qwen3_error *err);
 
 #endif

@@ -1,5 +1,5 @@
-/* nfc.c - see nfc.h. Most text is in form C already: it is scanned and not copied. Elsewhere only the stretch
- * from the last starter before a character that may change, to the next one that cannot, is normalised. */
+/* nfc.c - see nfc.h. Most text is already in form C: it is scanned and not copied. Otherwise only parts are normalised:
+ * from the last starter before a character that may change to the next character that cannot. */
 #include "io/nfc.h"
 
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include <utf8proc.h>
 
-/* Below, nothing combines with what stands before it, and every character is its own form C. */
+/* Below this, no character combines with the one before it, and each is its own form C. */
 #define FIRST_COMBINING 0x300
 /* Runs of marks up to this length are sorted by insertion. */
 #define SHORT_RUN 16
@@ -17,8 +17,8 @@ static bool jamo_vowel_or_tail(int32_t c)
     return (c >= 0x1161 && c <= 0x1175) || (c >= 0x11A8 && c <= 0x11C2);
 }
 
-/* A starter that is its own form C and never changes by what stands before it. Sufficient, not necessary.
- * utf8proc numbers the second characters of compositions from 0x8000. */
+/* A sufficient test for a starter that is its own form C and never changes with the text before it. utf8proc numbers
+ * the second characters of compositions from 0x8000. */
 static bool is_stable(int32_t c)
 {
     if (c < FIRST_COMBINING)
@@ -29,7 +29,7 @@ static bool is_stable(int32_t c)
     return p->combining_class == 0 && !second && !decomposes && !jamo_vowel_or_tail(c);
 }
 
-/* Bytes of ASCII at the beginning. */
+/* Number of leading ASCII bytes. */
 static size_t ascii_run(const unsigned char *text, size_t bytes)
 {
     size_t at = 0;
@@ -126,7 +126,7 @@ static void reorder(nfc_work *work)
     }
 }
 
-/* Normalises from text[0] up to the next stable character; *used bytes. The first one is taken in any case. */
+/* Normalises from text[0] up to the next stable character after the first one; *used bytes. */
 static qwen3_status normalise_stretch(nfc_work *work, const unsigned char *text, size_t bytes, size_t *used,
                                       qwen3_error *err)
 {

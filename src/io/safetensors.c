@@ -1,5 +1,5 @@
-/* safetensors.c - parses and checks one file. Everything in it is hostile until checked; what is checked
- * here is never checked again. The data is not read, only mapped. */
+/* safetensors.c - parses and checks one file. Everything in it is hostile until checked. What is checked here is not
+ * checked again. The data is only mapped, not read. */
 #include "io/safetensors.h"
 
 #include <inttypes.h>
@@ -41,7 +41,7 @@ static int64_t type_bits(const char *name)
     return 0;
 }
 
-/* What messages about one tensor begin with. */
+/* The tensor that messages are about. */
 typedef struct place {
     const char *path, *tensor;
     qwen3_error *err;
@@ -107,7 +107,7 @@ static qwen3_status check_size(const place *at, const char *type, int64_t elemen
 {
     int64_t bits = type_bits(type), total;
     if (bits == 0)
-        return QWEN3_OK; /* a type of a later version of the format: of no use here, and no harm */
+        return QWEN3_OK; /* perhaps a type of a later version of the format */
     if (__builtin_mul_overflow(elements, bits, &total) || total % 8 != 0)
         return fail_tensor(at, "%" PRId64 " elements of type %s: not a whole number of bytes below 2^60", elements,
                            type);

@@ -11,12 +11,12 @@ size_t stored_type_size(stored_type type);
 
 typedef struct stored_tensor {
     char *name;
-    stored_type type; /* tensors of other types are listed with supported = false */
+    stored_type type; /* meaningless if not supported */
     bool supported;
-    char type_name[8]; /* as written in the file, cut to 7 characters */
+    char type_name[8]; /* as in the file, at most 7 characters */
     int rank;          /* number of dimensions; may exceed what shape holds */
     int64_t shape[4];
-    const void *data; /* in the mapping; row-major; aligned to nothing */
+    const void *data; /* in the mapping; row-major; not aligned */
     size_t bytes;
 } stored_tensor;
 
@@ -29,12 +29,12 @@ typedef struct safetensors {
     struct json_t *metadata; /* object of strings, or NULL */
 } safetensors;
 
-/* Opens, maps and checks: header within the file, valid JSON without duplicate names, offsets within the
- * data, without overlap or holes, sizes that match shape and type (where the type is one that the format
- * defines). Tensors are listed in the order of their data. *file is zeroed on failure. */
+/* Opens, maps and checks a file: the header is within it and is valid JSON without duplicate names; offsets are within
+ * the data, without overlap or holes; sizes match shape and type (if the format defines the type). Tensors are in the
+ * order of their data. *file is zeroed on failure. */
 qwen3_status safetensors_open(const char *path, safetensors *file, qwen3_error *err);
 void safetensors_close(safetensors *file);
-/* A string of the file's metadata, "" where there is none. */
+/* A string of the file's metadata, "" if there is none. */
 const char *safetensors_metadata(const safetensors *file, const char *key);
 
 #endif

@@ -1,7 +1,7 @@
-/* tokenizer.h - the tokenizer inside: its tables, and the steps from text to ids.
+/* tokenizer.h - the inside of the tokenizer: its tables, and the stages from text to ids.
  *
- * text -> added tokens | stretches between them -> form C (nfc.h) -> pieces (tokenizer_split.c) -> symbols,
- * one for each byte, merged in the order of the merges (tokenizer_merge.c). */
+ * text -> added tokens | the text between them -> form C (nfc.h) -> pieces, also called pre-tokens (tokenizer_split.c)
+ * -> one token for each byte, merged by rank (tokenizer_merge.c). */
 #ifndef QWEN3_IO_TOKENIZER_H
 #define QWEN3_IO_TOKENIZER_H
 
@@ -12,7 +12,7 @@
 enum {
     TOKEN_LONGEST = 4096,   /* bytes of a token; published ones have at most 128 */
     TOKEN_IDS = 1 << 22,    /* ids are below; published vocabularies have 151,669 */
-    TEXT_LONGEST = 1 << 29, /* bytes of a text: three times as many, after U+FFFD, still count in 31 bits */
+    TEXT_LONGEST = 1 << 29, /* bytes of a text; three times as many, if all become U+FFFD, still fit in 31 bits */
     NO_ID = -1,
 };
 
@@ -21,12 +21,12 @@ typedef struct token {
     qwen3_token_kind kind; /* QWEN3_TOKEN_NONE: no token has this id */
 } token;
 
-/* left, right -> id. Merges are numbered by rank: the lowest is done first. left NO_ID = free slot. */
+/* left, right -> id. The merge of the lowest rank is done first. left NO_ID = free slot. */
 typedef struct merge {
     int32_t left, right, rank, id;
 } merge;
 
-/* What encode has learnt of a token: whether merging the bytes of the token yields the token itself. */
+/* Whether merging the bytes of a token yields the token itself, as far as encoding has found out. */
 enum { WHOLE_UNKNOWN = 0, WHOLE_YES, WHOLE_NO };
 
 struct qwen3_tokenizer {
@@ -42,21 +42,21 @@ struct qwen3_tokenizer {
     size_t n_added;
     bool added_begins[256]; /* whether an added token begins with the byte */
     size_t longest;         /* bytes of the longest token */
-    _Atomic uint8_t *whole; /* [n_tokens] WHOLE_*; a memory that any number of threads may fill */
+    _Atomic uint8_t *whole; /* [n_tokens] WHOLE_*; a cache that any number of threads may fill */
 };
 
 /* ---- tokenizer_load.c */
 qwen3_status tokenizer_load(qwen3_tokenizer *t, const char *path, const char *text, size_t bytes, qwen3_error *err);
 
 /* ---- tokenizer_tables.c */
-/* The bytes of the tokens are in place; fills the vocabulary. Refuses two tokens of the same bytes. */
+/* Fills the vocabulary from the bytes of the tokens. Refuses two tokens of the same bytes. */
 qwen3_status vocabulary_build(qwen3_tokenizer *t, const char *path, qwen3_error *err);
 /* Id of the ordinary token of these bytes, or NO_ID. */
 int32_t vocabulary_find(const qwen3_tokenizer *t, const unsigned char *bytes, size_t n);
 qwen3_status merges_reserve(qwen3_tokenizer *t, size_t n, qwen3_error *err);
-/* Puts a merge into its slot; false where the pair has one already. */
+/* Inserts a merge; false if the pair has one already. */
 bool merges_insert(qwen3_tokenizer *t, merge m);
-/* NULL: the two do not merge. */
+/* NULL if the two do not merge. */
 const merge *merges_find(const qwen3_tokenizer *t, int32_t left, int32_t right);
 /* Sorts t->added. */
 void added_sort(qwen3_tokenizer *t);
@@ -68,8 +68,7 @@ int32_t added_match(const qwen3_tokenizer *t, const unsigned char *text, size_t 
 size_t split_piece(const unsigned char *text, size_t bytes);
 
 /* ---- tokenizer_merge.c */
-/* A place of a long piece: its symbol, the places beside it (NO_ID: none), and the rank of merging it with
- * the next one. */
+/* A place of a long piece: its token, the places beside it (NO_ID: none), the rank of merging it with the next one. */
 typedef struct merge_symbol {
     int32_t id, previous, next, rank;
 } merge_symbol;
@@ -80,7 +79,7 @@ typedef struct merge_entry {
     uint32_t next;
 } merge_entry;
 
-/* Workspace for long pieces or their blocks, kept between calls; zero-initialised is empty. */
+/* Workspace for long pieces, kept between calls; zeroed = empty. */
 typedef struct merge_work {
     merge_symbol *symbols; /* [room] */
     merge_entry *entries;  /* [3 room] */

@@ -4,17 +4,17 @@
 
 #include "io/tokenizer.h"
 
-enum { WAITING = 3 }; /* bytes of a character of which one is missing */
+enum { WAITING = 3 }; /* longest incomplete character, in bytes */
 
 struct qwen3_text_stream {
     const qwen3_tokenizer *t;
     bool skip_special;
     unsigned char *bytes; /* [WAITING + longest token], n_waiting of them set */
     size_t n_waiting;
-    text_buffer text; /* room for 3 times as many, and a zero: a push does not allocate */
+    text_buffer text; /* room for 3 times as many and a zero byte: a push does not allocate */
 };
 
-/* The token of an id; `index` is for the message. NULL: no token has it. */
+/* The token of an id, NULL if there is none; `index` is for the message. */
 static const token *find_token(const qwen3_tokenizer *t, int32_t id, size_t index, qwen3_error *err)
 {
     if (qwen3_tokenizer_kind(t, id) != QWEN3_TOKEN_NONE)
@@ -82,7 +82,7 @@ qwen3_status qwen3_text_stream_open(const qwen3_tokenizer *tokenizer, bool skip_
     return QWEN3_OK;
 }
 
-/* Ends what is in the buffer with a zero. */
+/* Puts a zero byte after the text of the buffer. */
 static void give_text(qwen3_text_stream *stream, const char **text, size_t *length)
 {
     stream->text.data[stream->text.n] = '\0';
@@ -113,7 +113,7 @@ qwen3_status qwen3_text_stream_push(qwen3_text_stream *stream, int32_t id, const
 void qwen3_text_stream_finish(qwen3_text_stream *stream, const char **text, size_t *length)
 {
     stream->text.n = 0;
-    /* At most three bytes become one U+FFFD, for which there is room. */
+    /* At most three bytes are left, which become one U+FFFD: there is room for it. */
     utf8_append_valid(&stream->text, stream->bytes, stream->n_waiting, NULL, NULL);
     stream->n_waiting = 0;
     give_text(stream, text, length);

@@ -26,7 +26,8 @@ static qwen3_status reserve_ids(encoder *e, size_t more, qwen3_error *err)
     return QWEN3_OK;
 }
 
-/* Most pieces are tokens, and merging their bytes nearly always yields that token, which is found out once. */
+/* Most pieces are the bytes of a token, and merging these nearly always yields that token; whether it does is found out
+ * once. */
 static qwen3_status encode_piece(encoder *e, const unsigned char *piece, size_t bytes, qwen3_error *err)
 {
     const qwen3_tokenizer *t = e->t;
@@ -47,7 +48,7 @@ static qwen3_status encode_piece(encoder *e, const unsigned char *piece, size_t 
     return QWEN3_OK;
 }
 
-/* A stretch of text without added tokens. */
+/* Text without added tokens. */
 static qwen3_status encode_stretch(encoder *e, const unsigned char *text, size_t bytes, qwen3_error *err)
 {
     const unsigned char *normal;
@@ -62,7 +63,8 @@ static qwen3_status encode_stretch(encoder *e, const unsigned char *text, size_t
     return status;
 }
 
-/* Where the next added token begins at or after *at and before `end`; its id, or NO_ID and *at = end. */
+/* The id of the next added token that begins in [*at, end), and *at where it begins; NO_ID and *at = end if there is
+ * none. */
 static int32_t next_added(const qwen3_tokenizer *t, const unsigned char *text, size_t *at, size_t end)
 {
     for (; *at < end; ++*at) {
@@ -80,7 +82,7 @@ static qwen3_status encode_text(encoder *e, const qwen3_encode_args *args, qwen3
     const unsigned char *text = (const unsigned char *)args->text;
     const qwen3_text_range *plain = args->plain;
     const size_t length = args->length, n_plain = args->n_plain;
-    size_t begin = 0, at = 0, range = 0; /* the stretch in hand begins at `begin` */
+    size_t begin = 0, at = 0, range = 0; /* text from `begin` on is not encoded yet */
     qwen3_status status = QWEN3_OK;
     while (at < length && status == QWEN3_OK) {
         size_t end = range < n_plain ? plain[range].begin : length;

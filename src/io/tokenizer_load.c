@@ -1,5 +1,5 @@
-/* tokenizer_load.c - from tokenizer.json to tables. Every section is checked: what is not handled is refused by
- * its name, because an ignored setting gives wrong ids and no message. */
+/* tokenizer_load.c - from tokenizer.json to tables. Every section is checked, and a setting that is not handled is
+ * refused by name: if it were ignored, ids would be wrong without a message. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +14,8 @@
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"  \
     "\\s+(?!\\S)|\\s+"
 
-/* The alphabet of byte-level vocabularies: printable bytes of Latin-1 stand for themselves, the others, in
- * order, for U+0100 and what follows. */
+/* The alphabet of byte-level vocabularies: a byte that is a printable character of Latin-1 is written as itself, the
+ * others, in order, as U+0100 and following. */
 enum { ALPHABET_END = 0x144 };
 
 enum section {
@@ -49,7 +49,7 @@ static const char *const part_names[PARTS] = {"vocab",
 typedef struct loader {
     qwen3_tokenizer *t;
     const char *path;
-    int16_t byte_of[ALPHABET_END]; /* -1: not of the alphabet */
+    int16_t byte_of[ALPHABET_END]; /* -1: not in the alphabet */
     size_t used;                   /* of t->bytes */
     size_t room;                   /* of t->tokens */
 } loader;
@@ -61,7 +61,7 @@ typedef struct triple {
 
 /* ---- Small sections: compared with what is handled */
 
-/* *value is NULL where the section is missing. */
+/* *value is NULL if the section is missing. */
 static qwen3_status read_small(const json_reader *r, const char *where, const char *name, json_t **value,
                                qwen3_error *err)
 {
@@ -115,8 +115,7 @@ static qwen3_status check_small(const json_reader *r, const char *where, const c
     return status;
 }
 
-/* Splitting by the pattern, then bytes. What the pattern is has a message of its own: it differs between
- * families. */
+/* Splitting by the pattern, then bytes. The pattern has its own message, as it differs between families. */
 static qwen3_status check_pre_tokenizer(const json_reader *r, qwen3_error *err)
 {
     static const char layout[] =
@@ -187,7 +186,7 @@ static void set_alphabet(int16_t *byte_of)
     }
 }
 
-/* Characters of the alphabet to bytes; out has room for n. False where another character is among them. */
+/* Characters of the alphabet to bytes; out has room for n. False if another character is among them. */
 static bool to_bytes(const loader *l, const char *string, size_t n, unsigned char *out, size_t *n_out)
 {
     const unsigned char *text = (const unsigned char *)string;
@@ -202,7 +201,7 @@ static bool to_bytes(const loader *l, const char *string, size_t n, unsigned cha
     return true;
 }
 
-/* The entry of an id, new ones included; NULL where there is no memory. */
+/* The entry of an id, which may be new; NULL if there is no memory. */
 static token *token_entry(loader *l, int32_t id)
 {
     qwen3_tokenizer *t = l->t;
@@ -269,7 +268,7 @@ static qwen3_status read_vocabulary(loader *l, json_reader *r, qwen3_error *err)
     return json_take(r, '}') ? QWEN3_OK : json_expected(r, "',' or '}'", err);
 }
 
-/* Every byte must have a token: then any text can be encoded. */
+/* Every byte must have a token, so that any text can be encoded. */
 static qwen3_status find_bytes(loader *l, qwen3_error *err)
 {
     for (int b = 0; b < 256; b++) {
@@ -316,8 +315,8 @@ static qwen3_status read_pair(const loader *l, json_reader *r, unsigned char *le
     return QWEN3_OK;
 }
 
-/* The token of these bytes. Training gives ids in the order of merges: the guess is mostly right, and cheaper than a
- * look-up. */
+/* The token of these bytes. Training gives ids in the order of merges, so the guess is mostly right. Checking it is
+ * cheaper than a look-up. */
 static int32_t find_merged(const qwen3_tokenizer *t, int32_t guess, const unsigned char *bytes, size_t n)
 {
     const token *entry = (size_t)guess < t->n_tokens ? &t->tokens[guess] : NULL;
@@ -326,7 +325,7 @@ static int32_t find_merged(const qwen3_tokenizer *t, int32_t guess, const unsign
     return right ? guess : vocabulary_find(t, bytes, n);
 }
 
-/* guess: the id that the merge may make, or any other that is not negative. */
+/* guess: the id that the merge probably makes; any id that is not negative is allowed. */
 static qwen3_status read_merge(const loader *l, json_reader *r, int32_t guess, triple *out, qwen3_error *err)
 {
     unsigned char bytes[2 * TOKEN_LONGEST], right[TOKEN_LONGEST];
@@ -343,8 +342,8 @@ static qwen3_status read_merge(const loader *l, json_reader *r, int32_t guess, t
     return QWEN3_OK;
 }
 
-/* Ranks are visited once and in ascending order (tokenizer_merge.c): no merge may use what a later one makes.
- * Training makes them so. */
+/* No merge may use a token that a later one makes: tokenizer_merge.c visits ranks once, in ascending order. Trained
+ * merges are like that. */
 static qwen3_status check_order(const loader *l, const triple *merges, size_t n, qwen3_error *err)
 {
     int32_t *maker = malloc((l->t->n_tokens + 1) * sizeof *maker); /* the last merge that makes the token */
@@ -372,7 +371,7 @@ static qwen3_status insert_merges(loader *l, const triple *merges, size_t n, qwe
         status = merges_reserve(l->t, n, err);
     for (size_t i = 0; i < n && status == QWEN3_OK; i++)
         if (!merges_insert(l->t, (merge){merges[i].left, merges[i].right, (int32_t)i, merges[i].id}))
-            status = fail(err, QWEN3_ERR_FORMAT, "%s: model.merges: merge %zu stands there twice", l->path, i);
+            status = fail(err, QWEN3_ERR_FORMAT, "%s: model.merges: merge %zu is there twice", l->path, i);
     l->t->n_merges = n;
     return status;
 }
@@ -409,7 +408,7 @@ static qwen3_status read_merges(loader *l, json_reader *r, qwen3_error *err)
 
 /* ---- Added tokens */
 
-/* What the token asks of the text around it; none of it is handled. */
+/* Conditions of the token on the text around it, none of which is handled. */
 static qwen3_status check_flags(const loader *l, const json_t *entry, const char *content, qwen3_error *err)
 {
     static const char *const flags[] = {"single_word", "lstrip", "rstrip", "normalized"};

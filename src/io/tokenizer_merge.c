@@ -1,15 +1,14 @@
-/* tokenizer_merge.c - byte-level byte-pair encoding of one piece (Sennrich et al. 2016): of all neighbours that
- * merge, those of the lowest rank first, the leftmost of them first, until none is left.
+/* tokenizer_merge.c - byte-level byte-pair encoding of one piece (Sennrich et al. 2016). Of all neighbours that merge,
+ * the leftmost pair of the lowest rank is merged, until none is left.
  *
- * Short pieces look for the minimum again after each merge. Long ones keep a queue of places for each rank. A
- * merge makes a token that only later merges use (checked at loading), so ranks are visited once, in
- * ascending order, and the time is linear but for sorting places of one rank.
+ * In a short piece the minimum is searched again after each merge. For a long one there is a queue of places for each
+ * rank. A merge makes a token that only later merges use (checked at loading). So ranks are visited once, in ascending
+ * order, and the time is linear except for sorting the places of one rank.
  *
- * Very long pieces are encoded block by block, in the caches. A sequence of tokens is the encoding of its bytes
- * where each two neighbours are that of theirs: up to the first merge across a seam each token forms as it
- * does alone, and that merge would happen to the two neighbours alone as well. So only the seam between
- * what is done and the next block, which starts a few tokens earlier, is looked at; where it does not hold, the
- * block starts earlier still. */
+ * Very long pieces are encoded in blocks that fit the caches. A sequence of tokens is the encoding of its bytes if this
+ * holds for every two neighbours: until the first merge across a seam, each token forms as it does alone, and that
+ * merge would also happen to the two neighbours alone. The next block starts a few tokens before the end of what is
+ * encoded, and only the seam where it starts is checked. If that fails, the block starts earlier. */
 #include "io/tokenizer.h"
 
 #include <stdlib.h>
@@ -49,7 +48,7 @@ static size_t merge_short(const qwen3_tokenizer *t, int32_t *ids, size_t n)
 
 /* ---- Long pieces */
 
-/* n - 1 places are queued at first, and at most two after each of at most n - 1 merges: 3 n entries. */
+/* At first n - 1 places are queued, then at most two after each of at most n - 1 merges: 3 n entries. */
 static qwen3_status work_reserve(const qwen3_tokenizer *t, merge_work *work, size_t n, qwen3_error *err)
 {
     if (n > work->room) {
@@ -71,7 +70,7 @@ static qwen3_status work_reserve(const qwen3_tokenizer *t, merge_work *work, siz
     return QWEN3_OK;
 }
 
-/* Looks up the merge of the symbol at `place` with the next one, and queues it. */
+/* Looks up the merge of the token at `place` with the next one, and queues it. */
 static void queue_place(const qwen3_tokenizer *t, merge_work *work, int32_t place)
 {
     merge_symbol *s = &work->symbols[place];
@@ -102,8 +101,8 @@ static int compare_places(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* All merges of one rank. Places whose pair has changed since they were queued are passed over. Only where
- * a token merges with its like can places overlap, and then the leftmost goes first. */
+/* All merges of one rank. Places whose pair has changed since they were queued are skipped. Places overlap only if a
+ * token merges with its like; then the leftmost is first. */
 static void merge_rank(const qwen3_tokenizer *t, merge_work *work, int32_t rank)
 {
     size_t n = 0;
@@ -135,7 +134,7 @@ static qwen3_status merge_long(const qwen3_tokenizer *t, merge_work *work, int32
     int32_t last = (int32_t)*n - 1;
     for (int32_t i = 0; i <= last; i++)
         work->symbols[i] = (merge_symbol){ids[i], i - 1, i < last ? i + 1 : NO_ID, NO_RANK};
-    for (int32_t i = last - 1; i >= 0; i--) /* each goes to the front of its queue */
+    for (int32_t i = last - 1; i >= 0; i--) /* each is put in front of its queue */
         queue_place(t, work, i);
     for (size_t w = 0; w <= t->n_merges / 64; w++) {
         while (work->waiting[w]) {
@@ -164,7 +163,7 @@ static qwen3_status merge_bytes(const qwen3_tokenizer *t, merge_work *work, cons
 
 /* ---- Very long pieces */
 
-/* Whether the bytes of two tokens encode to these two: *holds. */
+/* *holds: the bytes of two tokens encode to these two. */
 static qwen3_status check_seam(const qwen3_tokenizer *t, merge_work *work, int32_t left, int32_t right, bool *holds,
                                qwen3_error *err)
 {
@@ -187,7 +186,7 @@ typedef struct piece_encoding {
     size_t n;
 } piece_encoding;
 
-/* Goes on to piece[0, end). */
+/* Extends the encoding to piece[0, end). */
 static qwen3_status merge_next_block(const qwen3_tokenizer *t, merge_work *work, piece_encoding *e, size_t end,
                                      qwen3_error *err)
 {

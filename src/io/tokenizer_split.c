@@ -1,7 +1,7 @@
 /* tokenizer_split.c - the split pattern of the family as a scanner: linear time, no regular expressions.
  *
  * At each place the first alternative that matches is taken, as a backtracking engine does:
- *   1  (?i:'s|'t|'re|'ve|'m|'ll|'d)     the long s counts as s (simple case folding)
+ *   1  (?i:'s|'t|'re|'ve|'m|'ll|'d)     the long s is an s (simple case folding)
  *   2  [^\r\n\p{L}\p{N}]?\p{L}+
  *   3  \p{N}
  *   4   ?[^\s\p{L}\p{N}]+[\r\n]*

@@ -26,7 +26,7 @@ static inline uint64_t load(const unsigned char *bytes, size_t n)
     return word;
 }
 
-/* The last bytes are read with an overlap, which is cheaper than a loop. */
+/* The last bytes are read with an overlap: cheaper than a loop. */
 static inline uint64_t hash_bytes(const unsigned char *bytes, size_t n)
 {
     uint64_t h = n;
@@ -47,7 +47,7 @@ static inline const unsigned char *bytes_of(const qwen3_tokenizer *t, int32_t id
     return t->bytes + t->tokens[id].begin;
 }
 
-/* The slot that holds these bytes, or the free one where they belong. */
+/* The slot that holds these bytes, or the free one for them. */
 static inline size_t vocabulary_slot(const qwen3_tokenizer *t, const unsigned char *bytes, size_t n)
 {
     size_t mask = t->vocabulary_slots - 1, slot = hash_bytes(bytes, n) & mask;
@@ -135,8 +135,8 @@ void added_sort(qwen3_tokenizer *t)
         t->added_begins[bytes_of(t, t->added[i])[0]] = true;
 }
 
-/* The first of added[begin, end), which share `depth` bytes, whose next byte is at least `byte`. A token that
- * ends there is below every byte. */
+/* The first of added[begin, end), which share `depth` bytes, whose next byte is at least `byte`. A token without a next
+ * byte is before all others. */
 static size_t first_with(const qwen3_tokenizer *t, size_t begin, size_t end, size_t depth, int byte)
 {
     while (begin < end) {

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The range of the second byte is narrower after some first bytes: overlong forms, surrogates, above U+10FFFF. */
+/* The range of the second byte is narrower after some first bytes, to exclude overlong forms, surrogates, and code
+ * points above U+10FFFF. */
 static bool second_fits(unsigned char first, unsigned char second)
 {
     unsigned char low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;

@@ -274,7 +274,7 @@ static void test_bad_indexes(void **state)
         {"in another file",
          "{\"weight_map\":{\"u\":\"a.safetensors\",\"v\":\"b.safetensors\",\"w\":\"b.safetensors\"}}", "tensor v",
          "is in a.safetensors, not in b.safetensors", QWEN3_ERR_FORMAT},
-        {"in two files", "{\"weight_map\":{" MAP_UVW ",\"t\":\"twice.safetensors\"}}", "tensor w", "stands in",
+        {"in two files", "{\"weight_map\":{" MAP_UVW ",\"t\":\"twice.safetensors\"}}", "tensor w", " too",
          QWEN3_ERR_FORMAT},
         {"wrong total", "{\"metadata\":{\"total_size\":25},\"weight_map\":{" MAP_UVW "}}", "total_size", "24",
          QWEN3_ERR_FORMAT},
