@@ -91,7 +91,7 @@ void model_arguments_options(model_arguments *a, option_table *table)
     option_table_add(table, sizeof options / sizeof *options, options);
 }
 
-/* The name of a model that scripts/get-model.sh fetches, where the last part of a path is one; NULL. */
+/* The name of a model that scripts/get-model.sh fetches, if the last part of a path is one; otherwise NULL. */
 static const char *published_name(const char *path)
 {
     static const char *const names[] = {

@@ -1,4 +1,4 @@
-/* model_arguments.h - the options of every program that runs a model: which one, and how. */
+/* model_arguments.h - the options of every program that runs a model. */
 #ifndef MODEL_ARGUMENTS_H
 #define MODEL_ARGUMENTS_H
 
@@ -15,16 +15,15 @@ typedef struct model_arguments {
     "Checkpoint directory, packed model, or seeded random weights of size tiny, 0.6B, 1.7B, 4B, 8B, 14B or 32B"
 
 model_arguments model_arguments_default(void);
-/* --model alone, for programs that need no more. */
+/* --model alone, for programs that need nothing else. */
 option model_spec_option(char **spec);
-/* Adds the options that fill *a. The first one is --model, the last one --seed: programs for which they mean something
- * else put others in their place. */
+/* Adds the options that fill *a. The first is --model and the last --seed; a program that needs others replaces them.
+ */
 void model_arguments_options(model_arguments *a, option_table *table);
-/* Whether --model was given and is there, where it is the name of a directory or file; the error says how to get it.
- * expected: what --model may be. */
+/* Checks that --model was given and, if it names a directory or file, that it exists; the error says how to get the
+ * model. expected: what --model may be. */
 qwen3_status model_spec_check(const char *spec, const char *expected, qwen3_error *err);
-/* What cannot be said of one option alone: the grid against the strategy and the number of ranks. Completes
- * a->model. */
+/* Checks the grid against the strategy and the number of ranks, and completes a->model. */
 qwen3_status model_arguments_check(model_arguments *a, const command_line *line, int ranks, qwen3_error *err);
 
 #endif

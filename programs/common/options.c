@@ -1,4 +1,4 @@
-/* options.c - see options.h. popt splits the command line; each value comes back as text and is read by kind. */
+/* options.c - see options.h. popt splits the command line; each value is read from its text by kind. */
 #include "common/options.h"
 
 #include <assert.h>
@@ -12,7 +12,7 @@
 
 #include "common/program.h"
 
-/* What popt returns for the options that every table has; those of the table are 1 + index. */
+/* popt's values of the options that every table has; those of the table are 1 + index. */
 enum { VALUE_HELP = 1000, VALUE_VERSION };
 
 /* What a value may be, for --help and for errors. */
@@ -153,7 +153,7 @@ static bool read_grid(const char *text, int grid[2])
     return true;
 }
 
-/* Adds the numbers of "N,N,..." to the list; `exactly` many of them, 0 = any number but none. */
+/* Adds the numbers of "N,N,..." to the list: `exactly` many, 0 = at least one. */
 static bool read_list(const char *text, int64_t min, int64_t max, size_t exactly, int_list *list)
 {
     size_t first = list->n;
@@ -240,7 +240,7 @@ qwen3_status option_take(option *o, const char *text, qwen3_error *err)
 {
     char buffer[128];
     if (!o->given && (o->kind == OPTION_INTS || o->kind == OPTION_PAIRS))
-        ((int_list *)o->value)->n = 0; /* what is given replaces the default */
+        ((int_list *)o->value)->n = 0; /* the first value replaces the default */
     o->given = true;
     if (read_value(o, text))
         return QWEN3_OK;
@@ -273,12 +273,12 @@ static struct poptOption *popt_table(const command_line *line, qwen3_error *err)
 
 enum { HELP_COLUMN = 32, HELP_WIDTH = 110 };
 
-/* One option: its form on the left, the words of its help in lines on the right. */
+/* Prints one option: its form on the left, its help in lines on the right. */
 static void print_option(FILE *out, char short_name, const char *name, const char *argument, const char *help)
 {
     int column = short_name ? fprintf(out, "  -%c, ", short_name) : fprintf(out, "  ");
     column += fprintf(out, "--%s%s%s", name, argument ? " " : "", argument ? argument : "");
-    bool fresh = true; /* nothing on this line in the right column */
+    bool fresh = true; /* the right column of this line is empty */
     while (*help) {
         int word = (int)strcspn(help, " ");
         if (column + 1 + word > HELP_WIDTH || (fresh && column >= HELP_COLUMN)) {

@@ -22,7 +22,7 @@ qwen3_status flush_output(FILE *file, const char *name, qwen3_error *err)
     return QWEN3_OK;
 }
 
-/* The rank and its host are worth a word only where there are several. */
+/* Names the rank and its host only if there are several ranks. */
 static void print_error(const qwen3_error *err, int ranks)
 {
     fflush(stdout);
@@ -38,10 +38,10 @@ int program_run(int argc, char **argv, program_body body)
     qwen3_comm *world = NULL;
     int exit_status = EXIT_OK;
 
-    /* A reader that goes away is a failed write, reported like any other. */
+    /* A closed pipe is a failed write, reported like any other. */
     signal(SIGPIPE, SIG_IGN);
     if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
-        /* Copies that cannot reach each other: the library says which one this would be, the first speaks. */
+        /* Processes that cannot reach each other: err->rank says which one this would be, and the first one prints. */
         if (err.rank <= 0)
             print_error(&err, 1);
         return EXIT_ERROR;

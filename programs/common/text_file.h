@@ -1,4 +1,4 @@
-/* text_file.h - files and streams read whole. */
+/* text_file.h - reads whole files and streams. */
 #ifndef TEXT_FILE_H
 #define TEXT_FILE_H
 
@@ -6,8 +6,8 @@
 
 #include "common/error.h"
 
-/* All bytes of the file, or of the stream to its end, with a zero byte behind them; NULL on failure. `option` and
- * the name stand in the error. Freed with free(). */
+/* All bytes of the file, or of the stream up to its end, followed by a zero byte. Freed with free(); NULL on failure.
+ * `option` and the name are in the error. */
 char *text_file_read(const char *path, const char *option, size_t *size, qwen3_error *err);
 char *text_stream_read(FILE *stream, const char *name, const char *option, size_t *size, qwen3_error *err);
 

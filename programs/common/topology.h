@@ -1,4 +1,4 @@
-/* topology.h - where the ranks run and what each of them does, for people to read. */
+/* topology.h - prints where the ranks run and what each of them does. */
 #ifndef TOPOLOGY_H
 #define TOPOLOGY_H
 
@@ -6,8 +6,8 @@
 
 #include "qwen3.h"
 
-/* Ranks, nodes and binding; rank 0 prints to `out` (at most max_ranks lines for ranks). *nodes is set on all
- * ranks. Collective. */
+/* Ranks, nodes and binding. Rank 0 prints to `out`, at most max_ranks lines for ranks. *nodes is set on all ranks.
+ * Collective. */
 qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, int *nodes, qwen3_error *err);
 /* What was decided when the model was opened: strategy, grid, types, threads, and each rank's share. Collective. */
 qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ranks, FILE *out, qwen3_error *err);

@@ -1,7 +1,7 @@
 /* answer.c - see answer.h.
  *
- * Every rank computes and samples; what tokens mean, and whether to go on, is rank 0's to know, which tells the
- * others at every step. */
+ * Every rank computes and samples. Only rank 0 turns tokens into text and decides whether to continue; it tells the
+ * others at every decode step. */
 #include "answer.h"
 
 #include <stdlib.h>
@@ -11,20 +11,20 @@
 #include "common/statistics.h"
 #include "stop_strings.h"
 
-/* Tokens of a prompt that are computed between two looks at whether to go on. */
+/* Tokens of a prompt that are computed between two checks whether to continue. */
 #define PREFILL_TOKENS 512
 
 typedef enum action { GO_ON = 0, END, FAIL } action;
 
-/* Where rank 0 is in an answer. */
+/* The state of an answer on rank 0. */
 typedef struct answer_writer {
     const generation *g;
     const answer_request *request;
     answer *a;
     qwen3_text_stream *stream;
     stop_strings stop;
-    piece_kind kind; /* of the text that comes next: PIECE_TEXT or PIECE_THINKING */
-    bool at_edge;    /* newlines that come next separate */
+    part_kind kind; /* of the text that comes next: PART_TEXT or PART_THINKING */
+    bool at_edge;   /* newlines that come next belong to the mark */
     double begin;
 } answer_writer;
 
@@ -36,15 +36,15 @@ static const char *end_name(answer_end end)
 
 /* ---- Text, on rank 0 ---------------------------------------------------------------------------- */
 
-static qwen3_status show(answer_writer *w, piece_kind kind, const char *text, size_t n, qwen3_error *err)
+static qwen3_status show(answer_writer *w, part_kind kind, const char *text, size_t n, qwen3_error *err)
 {
     qwen3_status status = QWEN3_OK;
-    if (kind != PIECE_MARK)
-        status = text_append(kind == PIECE_TEXT ? &w->a->text : &w->a->reasoning, text, n, err);
-    return status == QWEN3_OK ? output_piece(w->request->out, kind, text, n, err) : status;
+    if (kind != PART_MARK)
+        status = text_append(kind == PART_TEXT ? &w->a->text : &w->a->reasoning, text, n, err);
+    return status == QWEN3_OK ? output_part(w->request->out, kind, text, n, err) : status;
 }
 
-/* Text that is no part of a stop string. */
+/* Shows text that is no part of a stop string. */
 static qwen3_status release(answer_writer *w, size_t n, qwen3_error *err)
 {
     const char *text = w->stop.held.data;
@@ -53,7 +53,7 @@ static qwen3_status release(answer_writer *w, size_t n, qwen3_error *err)
     while (w->at_edge && newlines < n && text[newlines] == '\n')
         newlines++;
     if (newlines > 0)
-        status = show(w, PIECE_MARK, text, newlines, err);
+        status = show(w, PART_MARK, text, newlines, err);
     if (newlines < n) {
         w->at_edge = false;
         if (status == QWEN3_OK)
@@ -63,7 +63,7 @@ static qwen3_status release(answer_writer *w, size_t n, qwen3_error *err)
     return status;
 }
 
-/* last: what is held back comes out, since no more text of this kind follows. */
+/* last: no more text of this kind follows, so what is held back is shown. */
 static qwen3_status take_text(answer_writer *w, const char *text, size_t n, bool last, action *next, qwen3_error *err)
 {
     size_t released;
@@ -80,8 +80,8 @@ static qwen3_status take_text(answer_writer *w, const char *text, size_t n, bool
     return status;
 }
 
-/* Between reasoning and answer: a stop string does not reach over the tokens that separate them. */
-static qwen3_status take_mark(answer_writer *w, piece_kind kind, const char *text, size_t n, action *next,
+/* Between reasoning and answer: a stop string does not extend over the marks. */
+static qwen3_status take_mark(answer_writer *w, part_kind kind, const char *text, size_t n, action *next,
                               qwen3_error *err)
 {
     qwen3_status status = take_text(w, "", 0, true, next, err);
@@ -89,7 +89,7 @@ static qwen3_status take_mark(answer_writer *w, piece_kind kind, const char *tex
         return status;
     w->kind = kind;
     w->at_edge = true;
-    return show(w, PIECE_MARK, text, n, err);
+    return show(w, PART_MARK, text, n, err);
 }
 
 static qwen3_status add_token(answer *a, int32_t token, qwen3_error *err)
@@ -106,7 +106,7 @@ static qwen3_status add_token(answer *a, int32_t token, qwen3_error *err)
     return QWEN3_OK;
 }
 
-/* One more token: shows its text and says whether to go on. */
+/* Takes one more token: shows its text and says whether to continue. */
 static action take_token(answer_writer *w, int32_t token, qwen3_error *err)
 {
     const generation *g = w->g;
@@ -127,7 +127,7 @@ static action take_token(answer_writer *w, int32_t token, qwen3_error *err)
         return FAIL;
     bool edge = !w->request->raw && (token == g->think || token == g->think_end);
     if (edge)
-        take_mark(w, token == g->think ? PIECE_THINKING : PIECE_TEXT, text, n, &next, err);
+        take_mark(w, token == g->think ? PART_THINKING : PART_TEXT, text, n, &next, err);
     else
         take_text(w, text, n, false, &next, err);
     if (err->status != QWEN3_OK)
@@ -148,14 +148,14 @@ static action take_token(answer_writer *w, int32_t token, qwen3_error *err)
 static qwen3_status open_writer(answer_writer *w, qwen3_error *err)
 {
     w->begin = seconds_now();
-    w->kind = w->request->thinking ? PIECE_THINKING : PIECE_TEXT;
+    w->kind = w->request->thinking ? PART_THINKING : PART_TEXT;
     w->stop.strings = &w->g->arguments->stop;
     w->a->stop = -1;
     w->a->prompt = w->request->n_prompt;
     return qwen3_text_stream_open(w->g->tokenizer, true, &w->stream, err);
 }
 
-/* The beginning of a character and text that was held back come out, unless a stop string ended the answer. */
+/* Shows an incomplete character and text that was held back, unless a stop string ended the answer. */
 static qwen3_status finish_writer(answer_writer *w, qwen3_error *err)
 {
     const char *text;
@@ -176,7 +176,7 @@ static void close_writer(answer_writer *w)
 
 /* ---- Tokens, on all ranks ----------------------------------------------------------------------- */
 
-/* What rank 0 decided, or its fault. */
+/* What rank 0 decided, or its failure. */
 static qwen3_status agree_on(generation *g, action *next, qwen3_error *err)
 {
     qwen3_comm_broadcast(g->world, next, sizeof *next);
@@ -193,8 +193,8 @@ static qwen3_status forward(generation *g, const int32_t *tokens, size_t n, bool
     return status;
 }
 
-/* The prompt goes to all ranks; what the session holds beyond the tokens that it has in common with the prompt is
- * forgotten, and at least the last token is computed. prompt [n] is freed with free(). */
+/* Sends the prompt to all ranks. The session keeps the tokens that it has in common with the prompt and drops the rest;
+ * at least the last token is computed. prompt [n] is freed with free(). */
 static qwen3_status take_prompt(generation *g, const answer_request *request, int32_t **prompt, size_t *n,
                                 qwen3_error *err)
 {
@@ -228,15 +228,15 @@ static action look_for_interrupt(answer_writer *w)
     return END;
 }
 
-/* w is NULL on other ranks than 0. *next is END where the prompt was not computed to its end. */
+/* w is NULL except on rank 0. *next is END if the prompt was not computed to its end. */
 static qwen3_status prefill(generation *g, answer_writer *w, const int32_t *prompt, size_t n, action *next,
                             qwen3_error *err)
 {
     qwen3_status status = QWEN3_OK;
     while (g->n_held < n && *next == GO_ON) {
-        size_t rest = n - g->n_held, piece = rest < PREFILL_TOKENS ? rest : PREFILL_TOKENS;
-        memcpy(g->held + g->n_held, prompt + g->n_held, piece * sizeof *prompt);
-        status = forward(g, prompt + g->n_held, piece, piece == rest, err);
+        size_t rest = n - g->n_held, chunk = rest < PREFILL_TOKENS ? rest : PREFILL_TOKENS;
+        memcpy(g->held + g->n_held, prompt + g->n_held, chunk * sizeof *prompt);
+        status = forward(g, prompt + g->n_held, chunk, chunk == rest, err);
         if (status != QWEN3_OK)
             return status;
         if (w)
@@ -312,7 +312,7 @@ static double rate(double n, double seconds)
     return n > 0 && seconds > 0 ? n / seconds : 0;
 }
 
-/* Tokens of the prompt that were computed, and steps after the first token. */
+/* Tokens of the prompt that were computed, and decode steps after the first token. */
 static double prefill_rate(const answer *a)
 {
     return rate((double)(a->prompt - a->reused), a->prefill_seconds);

@@ -1,7 +1,7 @@
 /* chat.c - qwen3 chat: questions and answers in turn.
  *
- * Rank 0 talks. It hands out orders, which the other ranks wait for; everything that it does alone may fail without
- * them, and what fails for good is an order as well. */
+ * Rank 0 talks with the user and sends orders, for which the other ranks wait. What it does alone may fail without
+ * them. A failure that ends the program is an order too. */
 #include "chat.h"
 
 #include <stdlib.h>
@@ -33,11 +33,11 @@ static void describe_options(chat *c, option_table *table)
 
 /* ---- Rank 0: what comes next -------------------------------------------------------------------- */
 
-/* A question that can be answered becomes an order; another one is withdrawn. */
+/* A question that can be answered becomes an order; any other is withdrawn. */
 static qwen3_status take_question(chat *c, order *next, qwen3_error *err)
 {
     qwen3_error fault = {0};
-    size_t dropped, skip = c->line.data[0] == '/'; /* the first of two */
+    size_t dropped, skip = c->line.data[0] == '/'; /* "//" at the beginning is one '/' */
     free(c->prompt.tokens);
     c->prompt = (token_prompt){0};
     if (conversation_ask(&c->conversation, c->line.data + skip, c->line.n - skip, &fault) != QWEN3_OK)
@@ -56,7 +56,7 @@ static bool is_blank(const text_buffer *line)
     return line->n == 0 || strspn(line->data, " \t\n") == line->n;
 }
 
-/* Ctrl-C at the prompt drops what was typed; once more, with nothing said between, ends. */
+/* Ctrl-C at the prompt drops what was typed. A second one, with no input between, ends the chat. */
 static qwen3_status take_interrupt(chat *c, order *next, qwen3_error *err)
 {
     if (c->asked_to_end) {
@@ -107,7 +107,7 @@ static qwen3_status say_answer_stats(chat *c, const answer *a, qwen3_error *err)
     return QWEN3_OK;
 }
 
-/* A question to which nothing came is taken back. */
+/* A question without any answer is withdrawn. */
 static qwen3_status take_answer(chat *c, const answer *a, qwen3_error *err)
 {
     c->answers++;
@@ -148,7 +148,7 @@ static qwen3_status give_answer(chat *c, qwen3_error *err)
     return status;
 }
 
-/* Collective. *done: nothing comes after it. */
+/* Collective. *done: the chat ends. */
 static qwen3_status carry_out(chat *c, const order *o, bool *done, qwen3_error *err)
 {
     qwen3_sampling_options sampling = o->sampling;
@@ -186,7 +186,7 @@ static qwen3_status say_start(chat *c, qwen3_error *err)
                         err);
 }
 
-/* On rank 0. The terminal is taken when the model is there: until then Ctrl-C ends everything. */
+/* On rank 0. The terminal is set up after the model is loaded: until then Ctrl-C ends everything. */
 static qwen3_status open_talk(chat *c, int ranks, qwen3_error *err)
 {
     bool sure, asked = output_is_terminal(STDIN_FILENO, ranks, &sure) && c->out.terminal;

@@ -5,7 +5,7 @@
 #include "conversation.h"
 #include "input.h"
 
-/* What rank 0 lets all ranks do next. */
+/* What rank 0 tells all ranks to do next. */
 typedef enum order_kind {
     ORDER_NONE = 0,
     ORDER_ANSWER,
@@ -28,17 +28,17 @@ typedef struct chat {
     output out;
     input in;
     conversation conversation;
-    text_buffer line;                    /* what the user said last */
+    text_buffer line;                    /* the last input of the user */
     token_prompt prompt;                 /* of an answer */
-    bool asked_to_end;                   /* Ctrl-C was pressed at the prompt, and nothing said since */
-    size_t answers, computed, generated; /* all answers together: tokens of prompts, and of answers */
+    bool asked_to_end;                   /* Ctrl-C was pressed at the prompt, with no input since */
+    size_t answers, computed, generated; /* totals: answers, computed tokens of prompts, tokens of answers */
     double seconds;
 } chat;
 
-/* chat_commands.c: carries out the command in c->line, which begins with '/'. What goes wrong is said to the user; an
- * error is returned where the program cannot go on. */
+/* chat_commands.c: executes the command in c->line, which begins with '/'. The user is told what goes wrong; an error
+ * is returned only if the program cannot continue. */
 qwen3_status chat_command(chat *c, order *next, qwen3_error *err);
-/* The name of a file, a message: says what went wrong, and forgets it. */
+/* Tells the user about *fault. Returns an error only if that fails. */
 qwen3_status chat_say_error(chat *c, qwen3_error *fault, qwen3_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* chat_commands.c - what a user can say to the program instead of to the model. Rank 0. */
+/* chat_commands.c - the commands of a chat, which the program answers and not the model. Rank 0. */
 #include <float.h>
 #include <string.h>
 
@@ -179,7 +179,7 @@ static qwen3_status run_help(chat *c, char *argument, order *next, qwen3_error *
                                       "press Ctrl-C where the launcher hands it on.");
 }
 
-/* Splits "/name argument": the name ends with a zero, spaces around the argument are left out. */
+/* Splits "/name argument" in place; spaces around the argument are left out. */
 static char *split(char *line)
 {
     char *argument = line + strcspn(line, " \t\n");

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Where turns are dropped, an answer gets this part of the context. */
+/* If turns are dropped, 1 / ANSWER_PART of the context is left for an answer. */
 #define ANSWER_PART 4
 
 static bool has_role(const json_t *messages, size_t i, const char *role)
@@ -15,7 +15,7 @@ static bool has_role(const json_t *messages, size_t i, const char *role)
     return found && strcmp(found, role) == 0;
 }
 
-/* Messages that are never dropped: the system message, where there is one. */
+/* The number of messages that are never dropped: the system message, if there is one. */
 static size_t kept(const conversation *c)
 {
     return has_role(c->messages, 0, "system");
@@ -89,7 +89,7 @@ void conversation_withdraw(conversation *c)
         json_array_remove(c->messages, n - 1);
 }
 
-/* Reasoning stands beside the content also where there is none but the content looks as if there were. */
+/* The message gets a reasoning_content, perhaps empty, also if its content could be taken for reasoning. */
 qwen3_status conversation_answer(conversation *c, const answer *a, qwen3_error *err)
 {
     json_t *message = make_message("assistant", a->text.n ? a->text.data : "", a->text.n, err);
@@ -104,7 +104,7 @@ qwen3_status conversation_answer(conversation *c, const answer *a, qwen3_error *
     return err->status;
 }
 
-/* The whole conversation, or without what was dropped. */
+/* The conversation, whole or without the messages that were dropped. */
 static json_t *as_object(const conversation *c, bool whole)
 {
     size_t i, skip = whole ? 0 : c->dropped;
@@ -127,7 +127,7 @@ static qwen3_status render(const conversation *c, const generation *g, token_pro
     return status;
 }
 
-/* The oldest turn: from a question up to the next one, which must be there. */
+/* Drops the oldest turn, from a question up to the next one. False if there is no next one. */
 static bool drop_turn(conversation *c)
 {
     size_t n = json_array_size(c->messages), next = kept(c) + c->dropped + 1;
@@ -190,7 +190,7 @@ qwen3_status conversation_save(const conversation *c, const char *path, qwen3_er
     return err->status;
 }
 
-/* The template checks what the messages are; what is taken from the file beside them must be there as it says. */
+/* The template checks the messages; the other members are checked here. */
 static qwen3_status take_loaded(conversation *c, const generation *g, json_t *value, qwen3_error *err)
 {
     json_t *messages = json_is_array(value) ? value : json_object_get(value, "messages");

@@ -1,4 +1,4 @@
-/* conversation.h - the messages of a chat, and what of them is still in the prompt. Rank 0. */
+/* conversation.h - the messages of a chat, and which of them are in the prompt. Rank 0. */
 #ifndef CONVERSATION_H
 #define CONVERSATION_H
 
@@ -8,32 +8,32 @@
 typedef struct conversation {
     json_t *messages; /* array; a system message can only be the first */
     json_t *tools;    /* array, NULL = none */
-    size_t dropped;   /* messages behind the system message that are no longer in the prompt */
+    size_t dropped;   /* messages after the system message that are no longer in the prompt */
     bool thinking;    /* the next answer may begin with reasoning */
 } conversation;
 
 typedef enum overflow {
     OVERFLOW_STOP = 0, /* a question that does not fit is refused */
-    OVERFLOW_DROP,     /* the oldest turns leave the prompt until there is room for it and an answer */
+    OVERFLOW_DROP,     /* the oldest turns are dropped until there is room for the prompt and an answer */
 } overflow;
 
 qwen3_status conversation_open(conversation *c, const char *system, bool thinking, qwen3_error *err);
 void conversation_close(conversation *c);
-/* Forgets all messages but the system message. */
+/* Removes all messages but the system message. */
 void conversation_reset(conversation *c);
-/* NULL: without a system message. Text must be well-formed UTF-8, here and below: QWEN3_ERR_ARGUMENT. */
+/* text NULL: no system message. Here and below, text that is not well-formed UTF-8 is QWEN3_ERR_ARGUMENT. */
 qwen3_status conversation_set_system(conversation *c, const char *text, size_t n, qwen3_error *err);
 qwen3_status conversation_ask(conversation *c, const char *text, size_t n, qwen3_error *err);
-/* Takes the last message back. */
+/* Removes the last message. */
 void conversation_withdraw(conversation *c);
 qwen3_status conversation_answer(conversation *c, const answer *a, qwen3_error *err);
 
-/* The prompt, as prompt_of_conversation gives it, made to fit the context; QWEN3_ERR_CAPACITY where it does not.
- * *newly_dropped: messages that left the prompt for it. */
+/* The prompt, as prompt_of_conversation gives it, made to fit the context; QWEN3_ERR_CAPACITY if it does not.
+ * *newly_dropped: messages that were dropped for it. */
 qwen3_status conversation_prompt(conversation *c, const generation *g, overflow policy, token_prompt *prompt,
                                  size_t *newly_dropped, qwen3_error *err);
 
-/* The conversation as JSON that "qwen3 template" takes. Where loading fails, it stays what it was. */
+/* The conversation as JSON for "qwen3 template". If loading fails, *c is unchanged. */
 qwen3_status conversation_save(const conversation *c, const char *path, qwen3_error *err);
 qwen3_status conversation_load(conversation *c, const generation *g, const char *path, qwen3_error *err);
 

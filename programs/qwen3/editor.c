@@ -17,7 +17,7 @@
 
 enum { HISTORY_LINES = 1000, POLL_MS = 200 };
 
-/* Terminals that know bracketed paste put pasted text between these, where asked to. */
+/* With bracketed paste switched on, terminals put pasted text between these. */
 #define PASTE_ON "\033[?2004h"
 #define PASTE_OFF "\033[?2004l"
 #define PASTE_BEGIN "\033[200~"
@@ -27,7 +27,7 @@ struct editor {
     EditLine *line;
     History *history;
     const terminal *terminal;
-    text_buffer ahead; /* keys that came while nothing was asked */
+    text_buffer ahead; /* keys that were pressed between lines */
     const char *prompt;
     bool interrupted;
 };
@@ -52,7 +52,7 @@ static char *get_prompt(EditLine *line)
     return (char *)editor_of(line)->prompt;
 }
 
-/* The next key, if there is one within the time: 1; none: -1 and EAGAIN; end of input: 0. */
+/* The next key: returns 1; 0 at the end of input; -1 with EAGAIN if none comes within the time. */
 static int next_byte(editor *e, int timeout_ms, unsigned char *byte)
 {
     struct pollfd keys = {.fd = e->terminal->keys, .events = POLLIN};
@@ -69,8 +69,7 @@ static int next_byte(editor *e, int timeout_ms, unsigned char *byte)
     return -1;
 }
 
-/* One byte, or none at the end of input and at Ctrl-C. A signal may come just before waiting begins, so this does not
- * wait for long at a time. */
+/* One byte, or none at the end of input and at Ctrl-C. Each wait is short: a signal may come just before it begins. */
 static int read_byte(editor *e, unsigned char *byte)
 {
     for (;;) {
@@ -91,7 +90,7 @@ static int read_byte(editor *e, unsigned char *byte)
     }
 }
 
-/* libedit asks for characters here. Bytes that are none become U+FFFD. */
+/* Called by libedit for the next character. Bytes that are no character become U+FFFD. */
 static int read_character(EditLine *line, wchar_t *character)
 {
     editor *e = editor_of(line);
@@ -110,7 +109,7 @@ static int read_character(EditLine *line, wchar_t *character)
     }
 }
 
-/* What a terminal says is pasted is put in as it is: newlines do not end the line, keys have no effect. */
+/* Pasted text is inserted as it is: newlines do not end the line, and control keys have no effect. */
 static unsigned char paste(EditLine *line, int key)
 {
     static const wchar_t end[] = PASTE_END;
@@ -135,8 +134,8 @@ static unsigned char paste(EditLine *line, int key)
     return inserted || text.n == 0 ? CC_REFRESH : CC_ERROR;
 }
 
-/* libedit has modes of its own for lines being edited, quoted keys, and between lines, where it would set the modes
- * that it found: none of them may interrupt, and keys must come at once in the last, too. */
+/* libedit sets terminal modes for editing, for quoted keys, and between lines, where it would restore the modes that it
+ * found. In none of them may keys interrupt, and between lines keys must also come at once. */
 static void set_modes_forwarded(EditLine *line)
 {
     el_set(line, EL_SETTY, "-d", "intr=", NULL);
@@ -144,7 +143,7 @@ static void set_modes_forwarded(EditLine *line)
     el_set(line, EL_SETTY, "-x", "intr=", "-icanon", "-echo", NULL);
 }
 
-/* The editor thinks in characters of the locale. */
+/* The editor works with characters of the locale. */
 static void choose_locale(void)
 {
     if (!setlocale(LC_CTYPE, "") || strcmp(nl_langinfo(CODESET), "UTF-8") != 0)

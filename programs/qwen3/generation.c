@@ -8,7 +8,7 @@
 
 #include "common/program.h"
 
-/* A template that is not rendered does not hinder plain completion: the message says so. */
+/* Without a known template plain completion is still possible, and the message says so. */
 static qwen3_status open_template(generation *g, const char *dir, qwen3_error *err)
 {
     qwen3_error fault = {0};
@@ -53,13 +53,13 @@ const char *generation_context_hint(const generation *g)
     return g->context < g->most ? "--context makes more room" : "the model's maximum, max_position_embeddings";
 }
 
-/* The seed of rank 0 counts where none was given. */
+/* If no seed was given, that of rank 0 is used. */
 static void choose_seed(generation *g, const command_line *line)
 {
     uint64_t *seed = &g->config.sampling.seed;
     if (option_given(line, "seed"))
         return;
-    /* Short, so that it can be read off and typed. */
+    /* 32 bits, short enough to be typed. */
     if (g->rank == 0 && getrandom(seed, sizeof(uint32_t), 0) < 0)
         *seed = 0;
     qwen3_comm_broadcast(g->world, seed, sizeof *seed);

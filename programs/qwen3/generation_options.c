@@ -154,7 +154,7 @@ qwen3_status generation_check(generation_arguments *a, const command_line *line,
     return model_arguments_check(&a->model, line, ranks, err);
 }
 
-/* What was given stands above what the model asks for. */
+/* Given options override those of the model. */
 qwen3_status generation_sampling(const generation_arguments *a, const command_line *line, qwen3_logit_bias *bias,
                                  qwen3_sampling_options *sampling, qwen3_error *err)
 {

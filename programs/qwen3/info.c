@@ -1,4 +1,4 @@
-/* info.c - qwen3 info: what a model is and what it needs, without loading it. Rank 0 does it all. */
+/* info.c - qwen3 info: describes a model and what it needs, without loading it. Rank 0 does the work. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

@@ -13,7 +13,7 @@
 #define QUOTES "\"\"\""
 #define STOP "/stop"
 
-/* A signal may come just before waiting begins, so it does not last long at a time. */
+/* Each wait is short, as a signal may come just before it begins. */
 enum { POLL_MS = 200 };
 
 void input_edit(input *in)
@@ -38,7 +38,7 @@ void input_close(input *in)
 
 /* ---- Lines without an editor -------------------------------------------------------------------- */
 
-/* Reads what is there; false where nothing was within the time. */
+/* Reads what there is; false if nothing comes within the time. */
 static bool read_some(input *in, int timeout_ms, qwen3_error *err)
 {
     char bytes[4096];
@@ -53,7 +53,7 @@ static bool read_some(input *in, int timeout_ms, qwen3_error *err)
     return false;
 }
 
-/* The bytes of the next line and of what ends it; 0 where it is not complete. */
+/* The bytes of the next line with its end; 0 if it is not complete. */
 static size_t next_line(const input *in, size_t *content)
 {
     const char *newline = in->waiting.n > 0 ? memchr(in->waiting.data, '\n', in->waiting.n) : NULL;
@@ -117,14 +117,14 @@ bool input_stops(input *in)
     return true;
 }
 
-/* ---- What several lines say --------------------------------------------------------------------- */
+/* ---- Input of several lines --------------------------------------------------------------------- */
 
 static line_end read_line(input *in, const char *prompt, text_buffer *line, qwen3_error *err)
 {
     return in->editor ? editor_line(in->editor, prompt, line, err) : plain_line(in, prompt, line, err);
 }
 
-/* Up to a line that is """ and nothing else, which stands at text->data + first where it was found. */
+/* Reads up to a line that is only """, which is at text->data + first. */
 static line_end read_quoted(input *in, text_buffer *text, qwen3_error *err)
 {
     text_clear(text);
@@ -134,7 +134,7 @@ static line_end read_quoted(input *in, text_buffer *text, qwen3_error *err)
         if (end != LINE_COMPLETE)
             return end;
         if (strcmp(text->data + first, QUOTES) == 0) {
-            text->n = first > 0 ? first - 1 : 0; /* without the newline in front */
+            text->n = first > 0 ? first - 1 : 0; /* without the newline before it */
             text->data[text->n] = '\0';
             return LINE_COMPLETE;
         }
@@ -157,7 +157,7 @@ line_end input_read(input *in, text_buffer *text, qwen3_error *err)
             end = read_line(in, PROMPT_MORE, text, err);
         }
     }
-    /* The last line of a file may have no end, and be continued by nothing. */
+    /* The last line of a file may have no newline, or a backslash and no next line. */
     if (end == LINE_END && err->status == QWEN3_OK && text->n > 0)
         end = LINE_COMPLETE;
     if (end == LINE_COMPLETE && in->editor && text->n > 0)

@@ -1,4 +1,4 @@
-/* input.h - what the user says, on rank 0: lines of standard input, or of a terminal with an editor. */
+/* input.h - input of the user, on rank 0: lines of standard input, or of a terminal with an editor. */
 #ifndef INPUT_H
 #define INPUT_H
 
@@ -6,24 +6,22 @@
 #include "terminal.h"
 
 typedef struct input {
-    editor *editor; /* NULL: lines of standard input as they come */
+    editor *editor; /* NULL: plain lines of standard input */
     terminal terminal;
-    bool prompts; /* somebody is asked: prompts are written to `out` */
+    bool prompts; /* prompts are written to `out` */
     FILE *out;
-    text_buffer waiting; /* without an editor: read and not yet taken */
-    bool ended;          /* without an editor: there is no more to read */
+    text_buffer waiting; /* without an editor: read, but not yet used */
+    bool ended;          /* without an editor: end of input */
 } input;
 
-/* Takes a terminal with an editor for the lines of standard input, which `in` is for until then, where there is one.
- * *in stays where it is from then on. */
+/* Switches from plain lines to a terminal with an editor, if there is one. *in must not be moved afterwards. */
 void input_edit(input *in);
 void input_close(input *in);
 
-/* Appends what the user says to *text: a line; lines that end in a backslash and the next; lines between two that
- * hold """ and nothing else; with an editor, pasted lines. Without an editor a line that is no more than "/stop" is
- * skipped: nothing is being answered. */
+/* Appends one input to *text: a line; lines joined by a backslash at their ends; the lines between two lines of """;
+ * with an editor, pasted lines. Without an editor a line "/stop" is skipped, as no answer is being written. */
 line_end input_read(input *in, text_buffer *text, qwen3_error *err);
-/* Whether an answer shall end: Ctrl-C was pressed, or without an editor the line "/stop" is next. Does not wait. */
+/* Whether to end an answer: Ctrl-C was pressed or, without an editor, the line "/stop" is next. Does not wait. */
 bool input_stops(input *in);
 
 #endif

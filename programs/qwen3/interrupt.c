@@ -14,7 +14,7 @@ static void take(int signal)
 
 void interrupt_install(void)
 {
-    /* Writing goes on; waiting for input, which is poll's, ends all the same. */
+    /* Writing continues; poll, which waits for input, ends nevertheless. */
     struct sigaction action = {.sa_handler = take, .sa_flags = SA_RESTART};
     sigaction(SIGINT, &action, NULL);
 }

@@ -1,13 +1,13 @@
-/* interrupt.h - Ctrl-C as something to ask for. Launchers send it to every rank or to none, so every rank takes it
- * and rank 0's counts. */
+/* interrupt.h - Ctrl-C as a flag. Launchers send it to every rank or to none: every rank catches it, and that of rank 0
+ * counts. */
 #ifndef INTERRUPT_H
 #define INTERRUPT_H
 
 #include <stdbool.h>
 
-/* From now on SIGINT ends nothing. */
+/* From now on SIGINT only sets the flag. */
 void interrupt_install(void);
-/* Whether it came since this was last asked. */
+/* Whether SIGINT came since the last call. */
 bool interrupt_taken(void);
 
 #endif

@@ -8,7 +8,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* Longer chains of processes between launcher and rank do not occur. */
+/* There are no longer chains of processes between launcher and rank. */
 enum { MAX_ANCESTORS = 8 };
 
 typedef struct process {

@@ -1,7 +1,7 @@
 /* logits.c - qwen3 logits: the logits of given tokens, for comparison with other implementations.
  *
- * The first tokens (all of them unless --decode-from says otherwise) are one prefill, the rest goes one by
- * one through the KV cache. Rank 0 writes [positions, vocab_size] float32, little-endian, as it goes. */
+ * The tokens before --decode-from (default: all) are one prefill; the others are decoded one by one with the KV cache.
+ * Rank 0 writes [positions, vocab_size] float32, little-endian, after each pass. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,7 +90,7 @@ static qwen3_status open_output(logits_job *job, qwen3_error *err)
     return QWEN3_OK;
 }
 
-/* Half a file must not pass for a whole one: where the job failed, a regular file is removed. */
+/* An incomplete file must not be taken for a complete one: if the job failed, a regular file is removed. */
 static qwen3_status close_output(logits_job *job, qwen3_status status, qwen3_error *err)
 {
     struct stat file_status;
@@ -151,7 +151,7 @@ static qwen3_status run_steps(logits_job *job, qwen3_comm *world, qwen3_model *m
     return status;
 }
 
-/* What must be right before weights are loaded: tokens, configuration, output. Collective. */
+/* Checks before the weights are loaded: tokens, configuration, output. Collective. */
 static qwen3_status prepare(logits_job *job, qwen3_comm *world, qwen3_error *err)
 {
     qwen3_config config;
@@ -164,7 +164,7 @@ static qwen3_status prepare(logits_job *job, qwen3_comm *world, qwen3_error *err
         job->wanted[job->n - 1] = 1;
     }
     status = qwen3_comm_agree(world, err);
-    /* An older file is only given up for a job that can start. */
+    /* An older file is only replaced by a job that can start. */
     if (status == QWEN3_OK && qwen3_comm_rank(world) == 0)
         open_output(job, err);
     return qwen3_comm_agree(world, err);

@@ -34,7 +34,7 @@ static void list_commands(char *text, size_t size)
         used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", commands[i].name);
 }
 
-/* "help run" stands for "run --help", and "help" alone for "--help". */
+/* "help run" is "run --help", and "help" alone is "--help". */
 static void turn_help(int argc, const char **argv)
 {
     if (argc > 2)

@@ -34,7 +34,7 @@ void output_close(output *out)
     text_free(&out->shown);
 }
 
-/* A control character of well-formed text at `at`, and its length; 0 where it is none. Newlines and tabs are text. */
+/* The length of the control character of well-formed text at `at`; 0 if it is none. Newlines and tabs are text. */
 static size_t control_character(const unsigned char *at, size_t n)
 {
     if (*at < 0x20 || *at == 0x7F)
@@ -42,7 +42,7 @@ static size_t control_character(const unsigned char *at, size_t n)
     return n >= 2 && *at == 0xC2 && at[1] < 0xA0 ? 2 : 0; /* U+0080 to U+009F */
 }
 
-/* Text for a terminal: what would steer it is shown as a symbol (U+2400 and following) or as U+FFFD. */
+/* Text for a terminal: control characters are shown as symbols (U+2400 and following) or as U+FFFD. */
 static qwen3_status make_safe(text_buffer *shown, const char *text, size_t n, qwen3_error *err)
 {
     const unsigned char *bytes = (const unsigned char *)text;
@@ -64,17 +64,17 @@ static qwen3_status make_safe(text_buffer *shown, const char *text, size_t n, qw
     return status;
 }
 
-static json_t *piece_event(piece_kind kind, const char *text, size_t n)
+static json_t *part_event(part_kind kind, const char *text, size_t n)
 {
-    return json_pack("{ss,ss%}", "event", kind == PIECE_TEXT ? "text" : "thinking", "text", text, n);
+    return json_pack("{ss,ss%}", "event", kind == PART_TEXT ? "text" : "thinking", "text", text, n);
 }
 
-qwen3_status output_piece(output *out, piece_kind kind, const char *text, size_t n, qwen3_error *err)
+qwen3_status output_part(output *out, part_kind kind, const char *text, size_t n, qwen3_error *err)
 {
-    if (n == 0 || (out->hide_thinking && kind != PIECE_TEXT))
+    if (n == 0 || (out->hide_thinking && kind != PART_TEXT))
         return QWEN3_OK;
     if (out->json)
-        return kind == PIECE_MARK ? QWEN3_OK : output_event(out, piece_event(kind, text, n), err);
+        return kind == PART_MARK ? QWEN3_OK : output_event(out, part_event(kind, text, n), err);
     out->last = text[n - 1];
     if (out->safe) {
         qwen3_status status = make_safe(&out->shown, text, n, err);
@@ -83,8 +83,8 @@ qwen3_status output_piece(output *out, piece_kind kind, const char *text, size_t
         text = out->shown.data;
         n = out->shown.n;
     }
-    /* Each piece by itself: whenever the program ends, the terminal is as it was. */
-    bool dimmed = out->terminal && kind != PIECE_TEXT;
+    /* Each part is coloured by itself: whenever the program ends, the terminal is as it was. */
+    bool dimmed = out->terminal && kind != PART_TEXT;
     if (out->terminal)
         terminal_keep_output();
     if (dimmed)
@@ -117,7 +117,7 @@ qwen3_status output_event(output *out, json_t *event, qwen3_error *err)
     return flush_output(out->file, "standard output", err);
 }
 
-/* What was cut in the middle of a character, or quotes bytes that are no text, is shown in ASCII. */
+/* A message that ends in the middle of a character, or quotes bytes that are no text, is shown in ASCII. */
 static void make_printable(char *message)
 {
     json_t *text = json_string(message);

@@ -1,4 +1,4 @@
-/* prompt.h - text and conversations as tokens of a prompt. Rank 0. */
+/* prompt.h - conversations as tokens of a prompt. Rank 0. */
 #ifndef PROMPT_H
 #define PROMPT_H
 

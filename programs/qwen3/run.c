@@ -1,4 +1,4 @@
-/* run.c - qwen3 run: one prompt, one answer, written as it comes. */
+/* run.c - qwen3 run: one prompt and its answer, written as it comes. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

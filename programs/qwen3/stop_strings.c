@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* Whether the string, or a beginning of it that reaches the end of the text, stands at `at`. */
+/* Whether the string is at `at`, or a beginning of it that reaches the end of the text. */
 static bool matches(const text_buffer *text, size_t at, const char *string, bool *whole)
 {
     size_t length = strlen(string), there = text->n - at;
@@ -11,8 +11,8 @@ static bool matches(const text_buffer *text, size_t at, const char *string, bool
     return memcmp(text->data + at, string, *whole ? length : there) == 0;
 }
 
-/* A longer string that may still come is waited for only where it begins earlier: the first place counts, then the
- * order in which the strings were given. */
+/* The string that begins first is found; of several at one place, the one that was given first. So an incomplete string
+ * delays a complete one only if it begins earlier. */
 qwen3_status stop_strings_take(stop_strings *stop, const char *text, size_t n, bool last, size_t *released, int *found,
                                qwen3_error *err)
 {

@@ -1,5 +1,5 @@
-/* stop_strings.h - holds text back as long as it may be the beginning of a stop string, so that no part of one is
- * shown, however tokens cut it. */
+/* stop_strings.h - finds stop strings in text that comes token by token. Text that may be the beginning of one is held
+ * back, so no part of a stop string is shown. */
 #ifndef STOP_STRINGS_H
 #define STOP_STRINGS_H
 
@@ -8,12 +8,12 @@
 
 typedef struct stop_strings {
     const text_list *strings;
-    text_buffer held; /* text that was given and not yet released */
+    text_buffer held; /* text that was taken and not yet released */
 } stop_strings;
 
-/* Takes text in; last: no more follows. The first *released bytes of held are no part of a stop string, whatever
- * follows; the caller drops them when they are used. *found: the index of the string that begins where they end, -1
- * where there is none. */
+/* Takes text; last: no more follows. The first *released bytes of `held` are no part of a stop string, whatever
+ * follows; the caller uses and then drops them. *found: the index of the stop string that begins after them, -1 if
+ * there is none. */
 qwen3_status stop_strings_take(stop_strings *stop, const char *text, size_t n, bool last, size_t *released, int *found,
                                qwen3_error *err);
 

@@ -1,5 +1,5 @@
-/* template.c - qwen3 template: a conversation (JSON on standard input) as the prompt that a chat model is given.
- * Rank 0 does it all. */
+/* template.c - qwen3 template: renders a conversation (JSON on standard input) as the prompt for a chat model. Rank 0
+ * does the work. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ static qwen3_status render(const template_job *job, const char *text, size_t byt
     return qwen3_chat_template_render(job->chat, &args, prompt, err);
 }
 
-/* On rank 0, as what follows. */
+/* On rank 0, like the functions below. */
 static qwen3_status render_one(const template_job *job, qwen3_error *err)
 {
     size_t bytes;
@@ -36,7 +36,7 @@ static qwen3_status render_one(const template_job *job, qwen3_error *err)
         return err->status;
     qwen3_status status = render(job, text, bytes, &prompt, err);
     if (status == QWEN3_OK)
-        fwrite(prompt.text, 1, prompt.length, stdout); /* looked at when the output is flushed */
+        fwrite(prompt.text, 1, prompt.length, stdout); /* errors are found when the output is flushed */
     qwen3_chat_prompt_free(&prompt);
     free(text);
     return status;
@@ -56,7 +56,7 @@ static qwen3_status print_json_line(const qwen3_chat_prompt *prompt, qwen3_error
     return status;
 }
 
-/* The first fault ends the batch: lines already written stand. */
+/* The first failure ends the batch; lines already written stay. */
 static qwen3_status render_line(const template_job *job, size_t number, const char *line, size_t bytes,
                                 qwen3_error *err)
 {

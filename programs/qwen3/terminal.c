@@ -8,14 +8,14 @@
 
 #include "launcher.h"
 
-/* The terminal whose modes are changed, and those that it had; fd -1 = there is none. */
+/* The terminal whose modes are changed, and its modes before; fd -1 = there is none. */
 static struct {
     int fd;
     bool forwarded;
     struct termios modes;
 } found = {.fd = -1};
 
-/* Where the process has come into the background, the terminal has the modes of another one. */
+/* If the process is now in the background, the terminal has the modes of another process. */
 static void restore(int when)
 {
     if (found.fd >= 0 && (found.forwarded || tcgetpgrp(found.fd) == getpgrp()))
@@ -68,7 +68,7 @@ static bool open_forwarded(terminal *t, pid_t launcher)
     int fd = launcher_open_terminal(launcher);
     if (fd < 0)
         return false;
-    /* A rank is in the background of its launcher's terminal, and means it. */
+    /* A rank is in the background of its launcher's terminal and changes its modes nevertheless. */
     signal(SIGTTOU, SIG_IGN);
     int copy = dup(fd);
     *t = (terminal){.modes = fdopen(fd, "r"), .out = fdopen(copy, "w"), .keys = STDIN_FILENO, .forwarded = true};

@@ -23,7 +23,7 @@ static char *read_file(const char *path, qwen3_error *err)
     return text;
 }
 
-/* The next id of *at, which moves on. */
+/* Reads the id at *at and advances *at. */
 static bool next_token(const char **at, int32_t *token)
 {
     char *end;

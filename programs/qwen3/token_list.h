@@ -7,8 +7,8 @@
 
 #include "qwen3.h"
 
-/* Ids separated by commas or white space, in `text` itself or, for "@FILE", in the file, which rank 0 reads
- * for all. *tokens [*n], n >= 1, on all ranks, is freed with free(). Collective. */
+/* Ids separated by commas or white space, in `text` or, if it is "@FILE", in that file, which rank 0 reads for all.
+ * *tokens [*n], n >= 1, on all ranks, is freed with free(). Collective. */
 qwen3_status token_list_read(qwen3_comm *world, const char *text, int32_t **tokens, size_t *n, qwen3_error *err);
 
 #endif

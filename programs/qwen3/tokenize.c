@@ -1,5 +1,5 @@
-/* tokenize.c - qwen3 tokenize, qwen3 detokenize: text to token ids and back, from standard input to standard
- * output. Rank 0 does it all. With --batch every line is a text of its own, as JSON. */
+/* tokenize.c - qwen3 tokenize, qwen3 detokenize: text to token ids and back, from standard input to standard output.
+ * Rank 0 does the work. With --batch every line is one text, as JSON. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -18,9 +18,9 @@ typedef struct text_job {
     qwen3_tokenizer *tokenizer;
 } text_job;
 
-/* A text, or ids, with where it stands, for messages: line 0 = not by lines. */
+/* A text, or ids, with its line for messages; line 0 = not by lines. */
 typedef struct input {
-    char *text; /* ends with a zero, not counted */
+    char *text; /* [length], followed by a zero byte */
     size_t length, room;
     size_t line;
 } input;
@@ -89,7 +89,7 @@ static qwen3_status tokenize_line(const text_job *job, const input *in, qwen3_er
 
 /* ---- To text */
 
-/* A string of well-formed UTF-8, which the library's decoding gives. */
+/* text is well-formed UTF-8, as the library decodes it. */
 static qwen3_status print_text(const text_job *job, const char *text, size_t length, qwen3_error *err)
 {
     if (!job->json && !job->batch) {
@@ -109,8 +109,8 @@ static const char *skip_space(const char *at)
     return at;
 }
 
-/* Ids separated by white space or commas, in brackets or not: what tokenize writes. ids has room for one id
- * for every two bytes, and one more. */
+/* Ids separated by white space or commas, in brackets or not, as tokenize writes them. ids has room for one id for
+ * every two bytes, and one more. */
 static bool parse_ids(const char *at, const char *end, bool brackets, int32_t *ids, size_t *n)
 {
     *n = 0;
@@ -159,7 +159,7 @@ static qwen3_status detokenize_ids(const text_job *job, const input *in, qwen3_e
 
 /* ---- Both */
 
-/* The library's messages know no lines: this puts the line in front. */
+/* Puts the line before the library's messages. */
 static qwen3_status run_line(const text_job *job, const input *in, qwen3_error *err)
 {
     qwen3_error fault = {0};

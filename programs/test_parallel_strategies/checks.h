@@ -1,4 +1,4 @@
-/* checks.h - the two parts of test_parallel_strategies and what they count. */
+/* checks.h - the two parts of test_parallel_strategies and their counts. */
 #ifndef TEST_PARALLEL_STRATEGIES_CHECKS_H
 #define TEST_PARALLEL_STRATEGIES_CHECKS_H
 

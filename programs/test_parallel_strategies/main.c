@@ -1,5 +1,5 @@
 /* test_parallel_strategies - every parallel strategy x attention algorithm, over the ranks it is started with,
- * against a reference. Prints tables on rank 0; the exit status is 1 on every rank when anything is wrong.
+ * against a reference. Rank 0 prints tables. The exit status of every rank is 1 if anything is wrong.
  */
 #include "common/options.h"
 #include "common/program.h"

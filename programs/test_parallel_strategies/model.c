@@ -21,7 +21,7 @@ static const size_t lengths[][SEQUENCES] = {{1, 1}, {2, 5}, {37, 11}, {150, 70}}
 
 enum { LENGTHS = sizeof lengths / sizeof *lengths };
 
-/* The logits of all steps one after the other, on rank 0 of `comm`; those of prompt i from start[i] on. */
+/* The logits of all forward passes one after the other, on rank 0 of `comm`; those of prompt i from start[i] on. */
 typedef struct logits {
     float *data;
     size_t n, start[LENGTHS + 1];
@@ -59,7 +59,7 @@ static qwen3_status step(qwen3_session *session, bool root, int64_t vocab, const
     return status;
 }
 
-/* Prompt `i` as one batch, then DECODED steps of a token of each sequence. */
+/* Prompt `i` as one batch, then DECODED decode steps of one token of each sequence. */
 static qwen3_status run_prompt(qwen3_session *session, bool root, int64_t vocab, size_t i, logits *out,
                                qwen3_error *err)
 {

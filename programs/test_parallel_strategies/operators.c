@@ -20,7 +20,7 @@ static const struct pair {
     {"sequence + online_softmax", qwen3_attention_sequence_online_softmax, true},
 };
 
-/* What one line of the table says; after `combine` the same on all ranks. */
+/* One line of the table; after `combine` the same on all ranks. */
 typedef struct measure {
     double difference, reference; /* sums of squares */
     double largest;               /* |difference| */
@@ -48,10 +48,10 @@ static void choose_boxes(const problem *p, bool sequence, bool sharded, int rank
     *q = (box){0, p->heads, 0, p->q_len};
     *kv = (box){0, p->kv_heads, 0, p->kv_len};
     if (sharded && sequence) {
-        q->row0 = p->q_cut[rank], q->rows = p->q_cut[rank + 1] - p->q_cut[rank];
-        kv->row0 = p->kv_cut[rank], kv->rows = p->kv_cut[rank + 1] - p->kv_cut[rank];
+        q->row0 = p->q_begin[rank], q->rows = p->q_begin[rank + 1] - p->q_begin[rank];
+        kv->row0 = p->kv_begin[rank], kv->rows = p->kv_begin[rank + 1] - p->kv_begin[rank];
     } else if (sharded) {
-        kv->head0 = p->head_cut[rank], kv->heads = p->head_cut[rank + 1] - p->head_cut[rank];
+        kv->head0 = p->head_begin[rank], kv->heads = p->head_begin[rank + 1] - p->head_begin[rank];
         q->head0 = kv->head0 * group, q->heads = kv->heads * group;
     }
 }
@@ -82,7 +82,7 @@ static double bytes_sent(qwen3_comm *world)
     return bytes;
 }
 
-/* One call; `number` varies what must not change the result. */
+/* One call; `number` varies options that must not change the result. */
 static void run_case(qwen3_comm *world, const problem *p, const struct pair *pair, bool sharded, int number, measure *m)
 {
     box q, kv;

@@ -1,7 +1,7 @@
 /* problem.c - seeded attention problems and their answer in float64.
  *
- * How far f32 may be off is derived, not fitted. A score, a sum of head_dim products of rounded factors, is off by at
- * most (head_dim + 4) eps sum |q k| scale; its probability by that much twice (the score and the sum that it is
+ * The bound on the error of f32 is derived, not fitted. A score, a sum of head_dim products of rounded factors, is off
+ * by at most (head_dim + 4) eps sum |q k| scale; its probability by that much twice (the score and the sum that it is
  * divided by) in relative terms; and a sum of kv_len products p v by (kv_len + 16) eps sum p |v| more, 16 being for
  * exp, merges and the division.
  */
@@ -58,26 +58,26 @@ static float *random_array(uint64_t *state, size_t n, float range, bool integers
 
 /* ---- Shapes ------------------------------------------------------------------------------------ */
 
-/* Cuts [0, n) into `parts` pieces: equal, at random places, or with whole pieces empty. */
-static size_t *make_cuts(uint64_t *state, size_t n, int parts, shape_class class)
+/* Splits [0, n) into `parts` parts: equal, at random places, or with empty parts. */
+static size_t *make_shards(uint64_t *state, size_t n, int parts, shape_class class)
 {
-    size_t *cut = checked_alloc(((size_t)parts + 1) * sizeof *cut);
+    size_t *begin = checked_alloc(((size_t)parts + 1) * sizeof *begin);
     size_t only = between(state, 0, (size_t)parts - 1);
     for (int i = 1; i < parts; i++) {
-        cut[i] = n * (size_t)i / (size_t)parts;
+        begin[i] = n * (size_t)i / (size_t)parts;
         if (class != CLASS_FIXED && class != CLASS_EMPTY)
-            cut[i] = between(state, 0, n);
+            begin[i] = between(state, 0, n);
         if (class == CLASS_EMPTY) /* all on one rank, or on the ranks before it */
-            cut[i] = (size_t)i <= only ? (only % 2 ? n * (size_t)i / (only + 1) : 0) : n;
+            begin[i] = (size_t)i <= only ? (only % 2 ? n * (size_t)i / (only + 1) : 0) : n;
     }
-    cut[parts] = n;
+    begin[parts] = n;
     for (int i = 1; i < parts; i++) /* insertion sort */
-        for (int j = i; j > 1 && cut[j] < cut[j - 1]; j--) {
-            size_t swap = cut[j];
-            cut[j] = cut[j - 1];
-            cut[j - 1] = swap;
+        for (int j = i; j > 1 && begin[j] < begin[j - 1]; j--) {
+            size_t swap = begin[j];
+            begin[j] = begin[j - 1];
+            begin[j - 1] = swap;
         }
-    return cut;
+    return begin;
 }
 
 static void choose_shape(problem *p, shape_class class, uint64_t *state, int number, int ranks)
@@ -98,7 +98,7 @@ static void choose_shape(problem *p, shape_class class, uint64_t *state, int num
     if (class == CLASS_FEW_HEADS)
         p->kv_heads = between(state, 1, ranks > 2 ? (size_t)ranks / 2 : 1), group = between(state, 1, 2);
     if (class == CLASS_LENGTHS)
-        /* A few queries, which travel to the keys; some with a mask, which cannot; many. */
+        /* A few queries, which are sent to the keys; some with a mask, which cannot be; many. */
         p->q_len = number % 3 == 0   ? between(state, 2, 9)
                    : number % 3 == 1 ? 1
                                      : between(state, 10, 40),
@@ -173,7 +173,7 @@ static void solve_row(problem *p, size_t b, size_t h, size_t i, double *score)
     }
 }
 
-/* The ranks share the heads of the answer and put it together. */
+/* Each rank computes some heads of the answer; then all get the whole. */
 static void solve(qwen3_comm *world, problem *p)
 {
     const size_t per_head = p->q_len * p->head_dim, n = p->batch * p->heads * per_head;
@@ -204,9 +204,9 @@ problem problem_make(qwen3_comm *world, shape_class class, uint64_t seed, int nu
     p.k = random_array(&state, p.batch * p.kv_heads * p.kv_len * p.head_dim, range, p.exact_scores);
     p.v = random_array(&state, p.batch * p.kv_heads * p.kv_len * p.head_dim, 2.0f, false);
     choose_mask(&p, class, &state, number);
-    p.head_cut = make_cuts(&state, p.kv_heads, ranks, class);
-    p.q_cut = make_cuts(&state, p.q_len, ranks, class);
-    p.kv_cut = make_cuts(&state, p.kv_len, ranks, class);
+    p.head_begin = make_shards(&state, p.kv_heads, ranks, class);
+    p.q_begin = make_shards(&state, p.q_len, ranks, class);
+    p.kv_begin = make_shards(&state, p.kv_len, ranks, class);
     solve(world, &p);
     return p;
 }
@@ -214,6 +214,6 @@ problem problem_make(qwen3_comm *world, shape_class class, uint64_t seed, int nu
 void problem_free(problem *p)
 {
     free(p->q), free(p->k), free(p->v), free(p->mask);
-    free(p->head_cut), free(p->q_cut), free(p->kv_cut);
+    free(p->head_begin), free(p->q_begin), free(p->kv_begin);
     free(p->expected), free(p->bound);
 }

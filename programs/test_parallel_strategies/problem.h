@@ -29,7 +29,7 @@ typedef struct problem {
     size_t mask_batch, mask_heads, mask_rows;
     bool exact_scores; /* integers that f32 holds exactly */
     /* Where the shards of each rank begin, [size + 1]: KV heads (whole groups), queries, keys. */
-    size_t *head_cut, *q_cut, *kv_cut;
+    size_t *head_begin, *q_begin, *kv_begin;
     /* The answer and how far f32 may be from it, [batch, heads, q_len, head_dim]; on all ranks. */
     double *expected, *bound;
 } problem;
