@@ -162,7 +162,7 @@ typedef struct qwen3_comm_stats {
 } qwen3_comm_stats;
 
 QWEN3_API const char *qwen3_comm_kind_name(qwen3_comm_kind kind);
-/* What this rank has communicated in the communicator, and in those split from it, since it was made. */
+/* This rank's counts for the communicator and those split from it, since it was made. */
 QWEN3_API void qwen3_comm_get_stats(const qwen3_comm *comm, qwen3_comm_stats *stats);
 
 /* Where this rank runs. */
@@ -310,7 +310,7 @@ QWEN3_API qwen3_status qwen3_session_open(qwen3_model *model, const qwen3_sessio
                                           qwen3_session **session, qwen3_error *err);
 /* NULL is allowed. */
 QWEN3_API void qwen3_session_close(qwen3_session *session);
-/* Removes a sequence (-1: all of them) and frees its KV pages. Collective. */
+/* Empties a sequence (-1: all of them) and frees its KV pages. Collective. */
 QWEN3_API qwen3_status qwen3_session_reset(qwen3_session *session, int sequence, qwen3_error *err);
 /* Removes the tokens of a sequence from position `length` on, 0 <= length <= qwen3_session_length, as if they had never
  * been there, and frees KV pages that become empty. The logits of the last forward pass stay. Collective. */

@@ -40,14 +40,14 @@ typedef struct qwen3_forward_args {
 } qwen3_forward_args;
 
 /* Logits of every position of `batch` prompts of seq_len tokens each, in a session that lasts for the call. The model
- * is not changed. Where it was opened for this strategy and communicator, its weights are used. Otherwise a variant of
- * it is used: one from args->variants, or one that is opened now. Opening takes the time of qwen3_model_open, and the
+ * is not changed. If it was opened for this strategy and communicator, it is used itself. Otherwise a variant of it is
+ * used: one from args->variants, or one that is opened now. Opening takes the time of qwen3_model_open, and the
  * variant holds this rank's weights a second time: until qwen3_model_variants_free with args->variants, otherwise until
  * the call returns, so that each call loads them again. Collective over mpi; args->variants is NULL on all ranks or on
  * none, and has served the same calls on all of them. On failure all ranks hold the same error; variants stay. */
 QWEN3_API qwen3_status qwen3_forward_mpi_omp(const qwen3_forward_args *args, MPI_Comm mpi, qwen3_error *err);
 
-/* The same with the attention type of the earlier interface; args->strategy and args->algorithm are not looked at. */
+/* The same with the attention type of the earlier interface; args->strategy and args->algorithm are ignored. */
 QWEN3_DEPRECATED("use qwen3_forward_mpi_omp with a strategy and an algorithm")
 QWEN3_API qwen3_status qwen3_forward_mpi_omp_attention_type(const qwen3_forward_args *args,
                                                             qwen3_mpi_attention_type type, MPI_Comm mpi,
