@@ -66,28 +66,28 @@ def times(words, results, machine):
     rows = []
     for r in results:
         name = f"{r['strategy']} {r['grid']}" if r["strategy"] == "hybrid" else r["strategy"]
-        rows.append([r["prompt_len"], r["ranks"], name, r["algorithm"], f"{r['prefill_ms']:.1f}",
+        rows.append([r["n_prompt"], r["n_ranks"], name, r["algorithm"], f"{r['prefill_ms']:.1f}",
                      f"{r['prefill_ms_deviation']:.1f}", f"{r['prefill_ms_per_token']:.3f}",
                      f"{r['prefill_tokens_per_second']:.1f}", f"{r['decode_ms_per_token']:.2f}",
                      f"{r['decode_tokens_per_second']:.2f}", f"{r['total_ms']:.1f}", size(r["score_bytes"]),
                      f"{r['relative_l2']:.1e}"])
-    threads = ", ".join(words["of"].format(t, n) for n, t in sorted({(r["ranks"], r["threads"]) for r in results}))
+    threads = ", ".join(words["of"].format(t, n) for n, t in sorted({(r["n_ranks"], r["n_threads"]) for r in results}))
     note = words["machine"].format(threads=words["threads"].format(threads), **machine)
     return table(words["times"], rows, 4) + "\n\n" + note
 
 
 def counted(words, results):
-    results = [r for r in results if r["ranks"] > 1 and r["algorithm"] == "online_softmax"]
+    results = [r for r in results if r["n_ranks"] > 1 and r["algorithm"] == "online_softmax"]
     if not results:
         return ""
-    longest = max(r["prompt_len"] for r in results)
+    longest = max(r["n_prompt"] for r in results)
     rows = []
-    for r in (r for r in results if r["prompt_len"] == longest):
-        for phase, tokens in (("prefill", r["prompt_len"]), ("decode", r["gen_len"])):
+    for r in (r for r in results if r["n_prompt"] == longest):
+        for phase, tokens in (("prefill", r["n_prompt"]), ("decode", r["n_gen"])):
             per_token = [r[f"{phase}_{kind}_bytes"] / 1024 / tokens / r["batch_size"] for kind in KINDS]
-            rows.append([r["ranks"], r["strategy"], words["phases"][phase]]
+            rows.append([r["n_ranks"], r["strategy"], words["phases"][phase]]
                         + [f"{b:.2f}" if b else "–" for b in per_token] + [f"{sum(per_token):.2f}"])
-    gen = results[0]["gen_len"]
+    gen = results[0]["n_gen"]
     return words["bytes_note"].format(prompt=longest, gen=gen) + "\n\n" + table(words["bytes"], rows, 3)
 
 

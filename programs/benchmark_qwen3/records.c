@@ -76,24 +76,25 @@ static qwen3_status grid_allocate(grid *g, size_t cells, qwen3_error *err)
     return g->cells ? QWEN3_OK : err->status;
 }
 
-qwen3_status grid_rows(grid *g, const record_list *list, qwen3_error *err)
+qwen3_status grid_rows(grid *g, const record_list *list, unsigned layout, qwen3_error *err)
 {
     if (grid_allocate(g, (list->n + 1) * list->n_fields, err) != QWEN3_OK)
         return err->status;
     g->rows = list->n + 1;
     for (size_t i = 0; i < list->n_fields; i++)
-        g->columns += list->fields[i].column && !silent(list, &list->fields[i]);
+        g->columns += (list->fields[i].rows & layout) && !silent(list, &list->fields[i]);
     size_t column = 0;
     for (size_t i = 0; i < list->n_fields; i++) {
         const field *f = &list->fields[i];
-        if (!f->column || silent(list, f))
+        if (!(f->rows & layout) || silent(list, f))
             continue;
+        if (f->rows & ALIGN_LEFT)
+            g->left |= (uint64_t)1 << column;
         snprintf(cell_at(g, 0, column), CELL, "%s", f->column);
         for (size_t r = 0; r < list->n; r++)
             format_value(record_at(list, r), f, false, cell_at(g, r + 1, column), CELL);
         column++;
     }
-    g->left = 1; /* the first column names things */
     return QWEN3_OK;
 }
 

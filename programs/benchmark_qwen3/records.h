@@ -32,8 +32,11 @@ typedef struct field {
     } type;
     const char *format; /* of the scaled number, with its unit; NULL = not in grids */
     double scale;
-    const char *column; /* its heading where records are rows; NULL = not there */
+    const char *column; /* its heading where records are rows */
+    unsigned rows;      /* bit of each layout of rows that has the column, and ALIGN_LEFT; 0 = none */
 } field;
+
+#define ALIGN_LEFT (1u << 31)
 
 /* n records of `size` bytes, all with the same fields. */
 typedef struct record_list {
@@ -59,8 +62,8 @@ static inline char *cell_at(const grid *g, size_t row, size_t column)
     return g->cells[row * g->columns + column];
 }
 
-/* One row per record, one column per field with a `column`, if any record has something to say there. */
-qwen3_status grid_rows(grid *g, const record_list *list, qwen3_error *err);
+/* One row per record, one column per field of the layout (one bit), if any record has something to say there. */
+qwen3_status grid_rows(grid *g, const record_list *list, unsigned layout, qwen3_error *err);
 /* One column per record, one row per field with a `format`. */
 qwen3_status grid_columns(grid *g, const record_list *list, qwen3_error *err);
 void grid_print(FILE *out, const grid *g, bool md);

@@ -1,9 +1,9 @@
-/* roofline.c - what a phase must do at the least, and the fraction of the machine's limits reached with it.
+/* roofline.c - what a test must do at the least, and the fraction of the machine's limits reached with it.
  *
  * Prefill is bound by multiply-adds: the linear layers of every token, causal attention, the output head for the
  * rows whose logits are made. Decode is bound by reads: the weights once per step, and every sequence's keys and
- * values. A test of the list is held against whichever of the two it meets first: many sequences decoded at once are
- * bound like a prefill, a very short prompt like a decode. (Williams, Waterman & Patterson 2009) */
+ * values. A test as a whole is held against whichever of the two each of its steps meets first: many sequences decoded
+ * at once are bound like a prefill, a very short prompt like a decode. (Williams, Waterman & Patterson 2009) */
 #include <math.h>
 
 #include "benchmark.h"
@@ -18,17 +18,12 @@ double prefill_flops(const qwen3_config *c, double batch, double depth, double p
     return batch * (prompt * layers * (linear + attention) + head);
 }
 
-static double kv_bytes_per_token(const qwen3_config *c, qwen3_dtype dtype)
+double kv_bytes_per_token(const qwen3_config *c, qwen3_dtype dtype)
 {
     const double dim = (double)c->head_dim;
     /* Q8: bytes and an f32 scale. */
     const double vector = dtype == QWEN3_DTYPE_F32 ? 4 * dim : dtype == QWEN3_DTYPE_BF16 ? 2 * dim : dim + 4;
     return 2 * (double)(c->num_layers * c->num_kv_heads) * vector;
-}
-
-double decode_kv_bytes(const qwen3_config *c, qwen3_dtype dtype, double batch, double prompt, double generate)
-{
-    return batch * kv_bytes_per_token(c, dtype) * (prompt + (generate + 1) / 2);
 }
 
 double roofline_peak(const qwen3_roofline *limits, qwen3_dtype dtype)
@@ -46,17 +41,20 @@ double test_limit(const qwen3_model *model, const benchmark_test *t, const qwen3
 {
     const qwen3_config *c = qwen3_model_config(model);
     const qwen3_plan *plan = qwen3_model_plan(model);
-    double weights = (double)qwen3_model_bytes_per_token(model);
-    double batch = t->batch, depth = t->depth, prompt = t->prompt, generate = t->generate;
+    const double weights = (double)qwen3_model_bytes_per_token(model);
+    const double kv = t->batch * kv_bytes_per_token(c, plan->kv_dtype); /* of one position */
+    const int prompt = test_prompt(t);
     double seconds = 0;
-    if (t->prompt)
-        seconds += least_seconds(limits, plan->dtype, prefill_flops(c, batch, depth, prompt),
-                                 weights + batch * depth * kv_bytes_per_token(c, plan->kv_dtype));
-    if (t->generate)
-        seconds += generate *
-                   least_seconds(limits, plan->dtype, prefill_flops(c, batch, depth + prompt + (generate - 1) / 2, 1),
-                                 weights + decode_kv_bytes(c, plan->kv_dtype, batch, depth + prompt, generate));
-    return batch * (prompt + generate) / seconds;
+    if (prompt)
+        seconds +=
+            least_seconds(limits, plan->dtype, prefill_flops(c, t->batch, t->depth, prompt), weights + kv * t->depth);
+    for (int step = 0; step < t->generate; step++) {
+        const double held = (double)t->depth + t->prompt + step;
+        seconds += t->kv_cache ? least_seconds(limits, plan->dtype, prefill_flops(c, t->batch, held, 1),
+                                               weights + kv * (held + 1))
+                               : least_seconds(limits, plan->dtype, prefill_flops(c, t->batch, 0, held + 1), weights);
+    }
+    return t->batch * ((double)prompt + t->generate) / seconds;
 }
 
 qwen3_roofline roofline_mean(const qwen3_roofline *a, const qwen3_roofline *b)
@@ -66,12 +64,8 @@ qwen3_roofline roofline_mean(const qwen3_roofline *a, const qwen3_roofline *b)
                             .bf16_flops = (a->bf16_flops + b->bf16_flops) / 2};
 }
 
-void roofline_fractions(benchmark_result *r, const qwen3_roofline *limits)
+void roofline_fractions(benchmark_result *r)
 {
-    qwen3_dtype dtype = QWEN3_DTYPE_BF16;
-    qwen3_dtype_parse(r->dtype, &dtype);
-    r->read_bandwidth = limits->read_bytes_per_second;
-    r->peak_flops = roofline_peak(limits, dtype);
     r->prefill_fraction = r->prefill_flops / (1e-3 * r->prefill.ms) / r->peak_flops;
     r->decode_fraction = r->decode_bytes / (1e-3 * r->ms_per_step) / r->read_bandwidth;
 }

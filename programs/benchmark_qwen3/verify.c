@@ -1,7 +1,7 @@
-/* verify.c - the configuration asked for against one rank of plain C kernels in f32.
+/* verify.c - a test against one rank of plain C kernels in f32.
  *
- * The reference generates greedily; the configuration under test is fed the same tokens, so that a near tie of two
- * logits cannot lead the two apart. The relative L2 is taken row by row, |x - y| / |y| over the vocabulary, and the
+ * In a greedy test the reference chooses the tokens; the test is fed the same ones, so that a near tie of two logits
+ * cannot lead the two apart. The relative L2 is taken row by row, |x - y| / |y| over the vocabulary, and the
  * worst row is reported: one wrong row among many right ones does not pass. */
 #include <math.h>
 #include <stdlib.h>
@@ -20,31 +20,33 @@ static const double tolerances[] = {
 /* More, where keys and values have another type than such weights have by themselves. */
 static const double kv_tolerances[] = {[QWEN3_DTYPE_F32] = 0, [QWEN3_DTYPE_BF16] = 1e-2, [QWEN3_DTYPE_Q8] = 3e-2};
 
-/* Runs prompts and steps on `model` and collects the logits in out [rows, vocab] on rank 0: first the prompts' rows
- * of every sequence, then each step's. `greedy` writes the continuation, otherwise it is read. Collective over the
- * model's ranks. */
-static qwen3_status run(reference *ref, qwen3_model *model, const qwen3_session_options *options, bool kv_cache,
-                        bool greedy, float *out, qwen3_error *err)
+/* Runs prompts and steps and collects the logits in out [rows, vocab] on rank 0: first the prompts' rows of every
+ * sequence, then each step's. `choose`: greedy tests write their continuation; otherwise it is read. Collective over
+ * the session's ranks. */
+static qwen3_status run(reference *ref, qwen3_session *session, bool kv_cache, bool choose, float *out,
+                        qwen3_error *err)
 {
     workload *w = &ref->work;
-    qwen3_session *session = NULL;
-    qwen3_status status = qwen3_session_open(model, options, &session, err);
-    if (status != QWEN3_OK)
-        return status;
-    status = workload_prefill(w, session, ref->prefill_rows, err);
+    size_t rows = 0; /* of each sequence, from the last forward */
+    qwen3_status status = workload_fill(w, session, err);
+    if (status == QWEN3_OK && w->test->prompt) {
+        rows = ref->prompt_rows;
+        status = workload_prefill(w, session, rows, err);
+    }
     for (size_t step = 0; status == QWEN3_OK; step++) {
-        size_t rows = step ? 1 : ref->prefill_rows;
-        status = qwen3_logits(session, out, err);
+        if (rows) {
+            status = qwen3_logits(session, out, err);
+            if (out)
+                out += (size_t)w->test->batch * rows * ref->vocab;
+        }
         if (status != QWEN3_OK || step == ref->steps)
             break;
-        if (out)
-            out += w->batch * rows * ref->vocab;
-        if (greedy)
+        if (choose && w->test->greedy)
             status = workload_choose(w, session, rows, step, err);
+        rows = 1;
         if (status == QWEN3_OK)
             status = workload_decode(w, session, step, kv_cache, err);
     }
-    qwen3_session_close(session);
     return status;
 }
 
@@ -59,27 +61,34 @@ static void explain(qwen3_error *err)
 }
 
 /* On rank 0, alone. */
-static qwen3_status compute_reference(reference *ref, const benchmark_options *o, qwen3_error *err)
+static qwen3_status compute_references(benchmark *b, qwen3_error *err)
 {
     qwen3_model_options model_options = qwen3_model_options_default();
-    qwen3_session_options session_options = qwen3_session_options_default();
     qwen3_model *model = NULL;
 
     model_options.strategy = QWEN3_STRATEGY_HEAD_WISE;
     model_options.dtype = QWEN3_DTYPE_F32;
     model_options.isa = QWEN3_ISA_C;
-    model_options.threads = o->arguments.model.threads;
-    model_options.seed = o->arguments.model.seed;
-    session_options.max_sequences = o->batch;
-    session_options.max_tokens = o->arguments.session.max_tokens;
-    session_options.algorithm = QWEN3_ATTENTION_ONLINE_SOFTMAX;
-    if (!(ref->logits = allocate(ref->rows * ref->vocab, sizeof *ref->logits, "--verify: logits", err)))
-        return err->status;
-    qwen3_status status = qwen3_model_open(qwen3_comm_self(), o->spec, &model_options, &model, err);
-    if (status == QWEN3_OK)
-        status = run(ref, model, &session_options, true, true, ref->logits, err);
-    else
+    model_options.threads = b->o.arguments.model.threads;
+    model_options.seed = b->o.arguments.model.seed;
+    qwen3_status status = qwen3_model_open(qwen3_comm_self(), b->o.spec, &model_options, &model, err);
+    if (status != QWEN3_OK)
         explain(err);
+    for (size_t i = 0; i < b->list.shapes && status == QWEN3_OK; i++) {
+        reference *ref = &b->references[i];
+        qwen3_session_options options = qwen3_session_options_default();
+        qwen3_session *session = NULL;
+        options.max_sequences = ref->work.test->batch;
+        options.max_tokens = test_length(ref->work.test);
+        options.algorithm = QWEN3_ATTENTION_ONLINE_SOFTMAX;
+        if (!(ref->logits = allocate(ref->rows * ref->vocab, sizeof *ref->logits, "--verify: logits", err)))
+            status = err->status;
+        if (status == QWEN3_OK)
+            status = qwen3_session_open(model, &options, &session, err);
+        if (status == QWEN3_OK)
+            status = run(ref, session, true, true, ref->logits, err);
+        qwen3_session_close(session);
+    }
     qwen3_model_close(model);
     return status;
 }
@@ -89,34 +98,44 @@ static size_t clamp(size_t n, size_t least, size_t most)
     return n < least ? least : n > most ? most : n;
 }
 
-qwen3_status reference_make(reference *ref, qwen3_comm *world, const benchmark_options *o, qwen3_error *err)
+/* Which rows of logits the reference of a shape has, and its tokens. */
+static qwen3_status prepare(reference *ref, const benchmark *b, const benchmark_test *t, qwen3_error *err)
 {
-    qwen3_config config;
-    *ref = (reference){0};
-    if (qwen3_config_read(o->spec, &config, err) == QWEN3_OK)
-        workload_make(&ref->work, (size_t)o->batch, (size_t)o->prompt, has_decode(o) ? (size_t)o->generate : 0,
-                      o->arguments.model.seed, config.vocab_size, err);
-    if (err->status == QWEN3_OK) {
-        workload *w = &ref->work;
-        ref->vocab = (size_t)config.vocab_size;
-        ref->prefill_rows = clamp(MAX_PREFILL_ROWS / w->batch, 1, w->prompt);
-        ref->steps = clamp(w->generate, 0, MAX_STEPS);
-        ref->rows = w->batch * (ref->prefill_rows + ref->steps);
-        if (qwen3_comm_rank(world) == 0)
-            compute_reference(ref, o, err);
+    const size_t batch = (size_t)t->batch, prompt = (size_t)t->prompt;
+    ref->vocab = (size_t)b->config.vocab_size;
+    ref->prompt_rows = prompt ? clamp(MAX_PREFILL_ROWS / batch, 1, prompt) : 0;
+    ref->steps = clamp((size_t)t->generate, 0, MAX_STEPS);
+    ref->rows = batch * (ref->prompt_rows + ref->steps);
+    return workload_make(&ref->work, t, b->o.arguments.model.seed, b->config.vocab_size, err);
+}
+
+qwen3_status references_make(benchmark *b, qwen3_error *err)
+{
+    if (!(b->references = allocate(b->list.shapes, sizeof *b->references, "references", err)))
+        b->list.shapes = 0;
+    for (size_t i = 0; i < b->list.n && err->status == QWEN3_OK; i++) {
+        const benchmark_test *t = &b->list.tests[i];
+        if (!b->references[t->shape].rows)
+            prepare(&b->references[t->shape], b, t, err);
     }
-    qwen3_status status = qwen3_comm_agree(world, err);
-    if (status == QWEN3_OK)
-        qwen3_comm_broadcast(world, ref->work.history,
-                             ref->work.batch * ref->work.capacity * sizeof *ref->work.history);
+    if (err->status == QWEN3_OK && qwen3_comm_rank(b->world) == 0)
+        compute_references(b, err);
+    qwen3_status status = qwen3_comm_agree(b->world, err);
+    for (size_t i = 0; i < b->list.shapes && status == QWEN3_OK; i++) {
+        const workload *w = &b->references[i].work;
+        qwen3_comm_broadcast(b->world, w->history, (size_t)w->test->batch * w->capacity * sizeof *w->history);
+    }
     return status;
 }
 
-void reference_free(reference *ref)
+void references_free(benchmark *b)
 {
-    workload_free(&ref->work);
-    free(ref->logits);
-    *ref = (reference){0};
+    for (size_t i = 0; b->references && i < b->list.shapes; i++) {
+        workload_free(&b->references[i].work);
+        free(b->references[i].logits);
+    }
+    free(b->references);
+    b->references = NULL;
 }
 
 static size_t largest(const float *x, size_t n)
@@ -151,23 +170,27 @@ static void compare(const reference *ref, const float *logits, benchmark_result 
     r->top1_agreement = (double)agreed / (double)ref->rows;
 }
 
-qwen3_status verify(reference *ref, qwen3_comm *world, qwen3_model *model, const qwen3_session_options *session,
-                    bool kv_cache, benchmark_result *r, qwen3_error *err)
+qwen3_status verify_test(const benchmark *b, const benchmark_test *t, benchmark_result *r, qwen3_error *err)
 {
+    reference *ref = &b->references[t->shape];
+    qwen3_session *session = NULL;
     float *logits = NULL;
-    if (qwen3_comm_rank(world) == 0)
+    if (qwen3_comm_rank(b->world) == 0)
         logits = allocate(ref->rows * ref->vocab, sizeof *logits, "--verify: logits", err);
-    qwen3_status status = qwen3_comm_agree(world, err);
+    qwen3_status status = qwen3_comm_agree(b->world, err);
     if (status == QWEN3_OK)
-        status = run(ref, model, session, kv_cache, false, logits, err);
+        status = session_open(b, t, &session, err);
+    if (status == QWEN3_OK)
+        status = run(ref, session, t->kv_cache, false, logits, err);
     if (status == QWEN3_OK && logits) {
+        const qwen3_plan *plan = qwen3_model_plan(b->model);
         compare(ref, logits, r);
-        const qwen3_plan *plan = qwen3_model_plan(model);
         r->tolerance = tolerances[plan->dtype];
         if (plan->kv_dtype == QWEN3_DTYPE_Q8 || plan->dtype == QWEN3_DTYPE_F32)
             r->tolerance += kv_tolerances[plan->kv_dtype];
         snprintf(r->verified, sizeof r->verified, "%s", r->relative_l2 <= r->tolerance ? "pass" : "fail");
     }
+    qwen3_session_close(session);
     free(logits);
     return status;
 }

@@ -38,7 +38,7 @@ class Programs:
         if not fits or output != "json" or code == REFUSED:
             return {}, outcome
         try:
-            return json.loads(outcome.out)["results"][0], outcome
+            return json.loads(outcome.out)[0], outcome
         except (ValueError, KeyError, IndexError) as error:
             self.checks.true(f"{what}: {error!r}", False, outcome)
             return {}, outcome
@@ -53,16 +53,18 @@ def check_formats(p):
     ranks = p.few[-1]
     result, outcome = p.benchmark(ranks)
     p.holds("topology and plan go to standard error", re.search(r"(?m)^ranks .*\n(.*\n)*plan ", outcome.err)
-            and outcome.out.startswith("{"), outcome)
+            and outcome.out.startswith("["), outcome)
     p.holds("what was asked for is in the result",
-            [result.get(key) for key in ("ranks", "prompt_len", "gen_len", "iters", "batch_size", "threads", "model")]
-            == [ranks, 12, 3, 2, 1, 1, "synthetic:tiny"], result)
+            [result.get(key) for key in ("n_ranks", "n_prompt", "n_gen", "repetitions", "batch_size", "n_threads",
+                                         "model_filename", "test", "phase", "tokens")]
+            == [ranks, 12, 3, 2, 1, 1, "synthetic:tiny", "pp12+tg3", "both", "greedy"], result)
     _, outcome = p.benchmark(ranks, output="jsonl")
     lines = [json.loads(line) for line in outcome.out.splitlines()]
     p.holds("jsonl: one object a line, the same keys", len(lines) == 1 and lines[0].keys() == result.keys(), outcome)
     _, outcome = p.benchmark(ranks, output="csv")
     rows = list(csv.DictReader(io.StringIO(outcome.out), strict=True))
-    p.holds("csv: a header and one row, the same keys", len(rows) == 1 and list(rows[0]) == list(result)
+    p.holds("csv: a header and one row, the same keys but the samples", len(rows) == 1 and list(rows[0])
+            == [key for key in result if not key.startswith("samples_")]
             and None not in rows[0].values() and float(rows[0]["prefill_ms"]) > 0, outcome)
     _, outcome = p.benchmark(ranks, output="md")
     table = [cells(line) for line in outcome.out.splitlines()]
@@ -85,6 +87,9 @@ def check_numbers(p):
         p.holds("decode rate is tokens over time", np.isclose(r["decode_tokens_per_second"] * r["decode_ms"],
                                                               1e3 * 2 * 3, rtol=1e-3), r)
         p.holds("the first token comes after prefill", r["first_token_ms"] >= r["prefill_ms"], r)
+        p.holds("the duration is that of prefill and decode, the total has the choice of the first token too",
+                np.isclose(r["avg_ns"], 1e6 * (r["prefill_ms"] + r["decode_ms"]), rtol=1e-4)
+                and np.isclose(r["total_ms"], r["first_token_ms"] + r["decode_ms"]), r)
         p.holds("no number is negative or not finite", all(np.isfinite(v) and v >= 0 for v in numbers(r).values()), r)
         p.holds("memory is reported", r["weight_bytes"] > 0 and r["kv_bytes"] > 0, r)
         # Two reductions a layer of 24 rows of 64 floats; whatever their algorithm, all ranks send something.
@@ -100,13 +105,18 @@ def check_phases(p):
     decode, _ = p.benchmark(ranks, "--phase", "decode")
     p.holds("prefill alone has no decode numbers", prefill.get("prefill_ms") and prefill.get("decode_ms") is None,
             prefill)
+    p.holds("prefill alone is a test of a prompt", (prefill.get("test"), prefill.get("phase"), prefill.get("n_gen"))
+            == ("pp12", "prefill", 0), prefill)
     p.holds("decode follows a real prefill", decode.get("decode_ms") and decode.get("first_token_ms"), decode)
+    p.holds("decode alone is a test of generation after its prompt", decode.get("prefill_ms") is None
+            and [decode.get(key) for key in ("test", "phase", "n_prompt", "n_depth", "n_gen")]
+            == ["tg3 @ d12", "decode", 0, 12, 3], decode)
     generated, _ = p.benchmark(ranks, "--phase", "decode", "--gen-len", 3)
-    p.holds("--gen-len", generated.get("gen_len") == 3, generated)
+    p.holds("--gen-len", generated.get("n_gen") == 3, generated)
     outcome = run(ranks, "benchmark_qwen3", *[part for part in QUICK if part not in ("--gen-len", 3)], "--generate", 2,
                   "--output", "json")
     p.holds("--generate is the old name of --gen-len",
-            outcome.ok and json.loads(outcome.out)["results"][0]["gen_len"] == 2, outcome)
+            outcome.ok and json.loads(outcome.out)[0]["n_gen"] == 2, outcome)
 
 
 def check_choices(p):
@@ -145,9 +155,9 @@ def check_choices(p):
         there = has_level(isa)
         r, _ = p.benchmark(many, "--method", method, "--verify", code=0 if there else REFUSED)
         p.holds(f"--method {method}", not there or r.get("isa") == isa and r["verified"] == "pass"
-                and r["ranks"] == many, r)
+                and r["n_ranks"] == many, r)
     r, _ = p.benchmark(ranks, "--method", "mpi")
-    p.holds("--method mpi", r.get("ranks") == ranks, r)
+    p.holds("--method mpi", r.get("n_ranks") == ranks, r)
     _, outcome = p.benchmark(ranks, "--pairs", "--verify", output="jsonl")
     pairs = {(r["strategy"], r["algorithm"]): r["verified"] for r in map(json.loads, outcome.out.splitlines())}
     p.holds("--pairs runs and verifies every pair", len(pairs) >= 4 and set(pairs.values()) == {"pass"}, outcome)
@@ -165,7 +175,7 @@ def check_placement(p):
         outcome = run(1, "/usr/bin/env", "-u", "OMP_NUM_THREADS", f"OMP_PROC_BIND={binding}", BIN / "benchmark_qwen3",
                       "--model", "synthetic:tiny", "--phase", "prefill", "--prompt-len", 4, "--iters", 1, "--warmup", 0,
                       "--output", "json")
-        threads.append(outcome.ok and json.loads(outcome.out)["results"][0]["threads"])
+        threads.append(outcome.ok and json.loads(outcome.out)[0]["n_threads"])
     p.holds("threads that are bound are as many", threads[0] and threads[0] == threads[1], f"{threads}\n{outcome}")
 
 
@@ -242,6 +252,81 @@ def check_test_defaults(p):
             and results[0]["warmup"] == 0, outcome)
 
 
+def check_combinations(p):
+    """Both kinds of options make one list; pairs, --compare-kv-cache and --verify hold for every test of it."""
+    ranks = p.few[-1]
+    results, outcome = test_list(p, ranks, "-p", 5, "-n", 2, "-r", 2, "--pairs", "--verify")
+    half = len(results) // 2
+    pairs = [(r["strategy"], r["algorithm"]) for r in results]
+    p.holds("pairs of every test, one test after the other", half >= 4 and [r["test"] for r in results]
+            == ["pp5"] * half + ["tg2"] * half and len(set(pairs[:half])) == half and pairs[:half] == pairs[half:],
+            outcome)
+    for r in results:
+        p.holds("a pair of a test is verified, without greedy choice", (r["verified"], r["tokens"], r["repetitions"])
+                == ("pass", "drawn", 2) and r["verified_rows"] == r["n_prompt"] + r["n_gen"], r)
+        phase, other = ("prefill", "decode") if r["n_prompt"] else ("decode", "prefill")
+        p.holds("it has times and bytes of its phase alone", r["phase"] == phase
+                and r[f"{other}_ms"] is None and r[f"{other}_comm_bytes"] is None and r[f"{phase}_ms"] > 0
+                and np.isclose(r["avg_ns"], 1e6 * r[f"{phase}_ms"], rtol=1e-4)
+                and (r[f"{phase}_comm_bytes"] > 0) == (ranks > 1) and r["weight_bytes"] > 0 and r["kv_bytes"] > 0, r)
+        p.holds("a prompt has a first token", (r["first_token_ms"] or 0) > 0 if r["n_prompt"]
+                else r["first_token_ms"] is None, r)
+
+    results, outcome = test_list(p, ranks, "-p", 5, "-n", 0, "--prompt-len", 7, "--gen-len", 3, "-b", "1,2", "-d", 4,
+                                 "--iters", 2, "--verify")
+    p.holds("a list and the test of --phase", [(r["test"], r["tokens"], r["repetitions"], r["verified"])
+                                              for r in results]
+            == [(f"{name}{batch} @ d4", tokens, 2, "pass") for batch in ("", " x2")
+                for name, tokens in (("pp5", "drawn"), ("pp7+tg3", "greedy"))], outcome)
+    results, outcome = test_list(p, ranks, "--phase", "decode", "--prompt-len", 7, "--gen-len", 3, "-d", 4, "-r", 2)
+    p.holds("--phase with a depth adds no other test", [(r["test"], r["n_depth"], len(r["samples_ns"]))
+                                                       for r in results] == [("tg3 @ d11", 11, 2)]
+            and results[0]["first_token_ms"] > 0, outcome)
+    results, outcome = test_list(p, 1, "-b", "1,2")
+    p.holds("several numbers of sequences of the default test", [(r["test"], r["repetitions"]) for r in results]
+            == [("pp128+tg32", 3), ("pp128+tg32 x2", 3)], outcome)
+
+    several = ["-p", 3, "-n", 2, "-pg", "4,2", "-d", 6, "-r", 2, "--compare-kv-cache", "--verify"]
+    results, outcome = test_list(p, ranks, *several)
+    names = ["pp3 @ d6"] + [f"{name} @ d6{cache}" for name in ("tg2", "pp4+tg2") for cache in ("", " no KV cache")]
+    p.holds("tests that generate, with and without the KV cache", [r["test"] for r in results] == names
+            and [r["kv_cache"] for r in results] == [None, "yes", "no", "yes", "no"], outcome)
+    p.holds("both ways are verified, and the speed-up is that of decode", all(r["verified"] == "pass" for r in results)
+            and all(np.isclose(a["kv_cache_speedup"], b["decode_ms"] / a["decode_ms"])
+                    for a, b in zip(results[1::2], results[2::2])), results)
+
+    check_combined_formats(p, ranks, ["-p", 3, "-n", 2, "--prompt-len", 4, "--gen-len", 2, "-r", 2, "--pairs",
+                                      "--verify"])
+
+
+def check_combined_formats(p, ranks, options):
+    """Every format has every test of a mixed list, and the columns that tell pairs apart."""
+    results, _ = test_list(p, ranks, *options)
+    keys = [(r["strategy"], r["algorithm"], r["test"]) for r in results]
+    p.holds("a mixed list", len(set(keys)) == len(keys) and {key[2] for key in keys} == {"pp3", "tg2", "pp4+tg2"}, keys)
+    _, outcome = test_list(p, ranks, *options, output="jsonl")
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    p.holds("jsonl: the same tests and keys", [(r["strategy"], r["algorithm"], r["test"]) for r in lines] == keys
+            and all(line.keys() == results[0].keys() for line in lines), outcome)
+    _, outcome = test_list(p, ranks, *options, output="csv")
+    rows = list(csv.DictReader(io.StringIO(outcome.out), strict=True))
+    p.holds("csv: the same tests, and nothing where a phase is missing",
+            [(r["strategy"], r["algorithm"], r["test"]) for r in rows] == keys
+            and all((r["decode_ms"] == "") == (r["test"] == "pp3") for r in rows), outcome)
+    columns = ["strategy", "grid", "algorithm", "test", "prefill ms", "prompt tok/s", "decode ms/token", "gen tok/s",
+               "total ms", "prefill KiB sent", "decode KiB sent", "scores KiB", "rel. L2", "top-1 %", "verified"]
+    _, outcome = test_list(p, ranks, *options, output=None)
+    table = [cells(line) for line in outcome.out.splitlines()]
+    p.holds("md, the default: a row for every pair of every test", table[0] == columns
+            and [(row[0], row[2], row[3]) for row in table[2:]] == keys
+            and all(len(row) == len(columns) and row[-1] == "pass" for row in table[2:]), outcome)
+    _, outcome = test_list(p, ranks, *options, output="table")
+    results_of_table = outcome.out[outcome.out.rfind("\n\n") + 2:].splitlines()
+    p.holds("table: the same rows below topology and plan", "plan " in outcome.out
+            and re.split(r"  +", results_of_table[0].strip()) == columns and len(results_of_table) == 1 + len(keys),
+            outcome)
+
+
 def check_test_limits(p):
     """Limits are the work of the test over what was measured around its repetitions. Measuring them takes the time."""
     several, keys = p.few[:2][-1], ("read_bandwidth", "peak_flops", "limit_ts", "limit_fraction")
@@ -262,6 +347,16 @@ def check_test_limits(p):
                 rtol=0.1), (decode, deep, outcome))
         prefill, deep = (by_name[name]["peak_flops"] / by_name[name]["limit_ts"] for name in ("pp64", "pp64 @ d1000"))
         p.holds("attention to the depth is work", deep > 1.5 * prefill, (prefill, deep, outcome))
+    results, outcome = test_list(p, 1, "-p", 64, "-n", 2, "--prompt-len", 64, "--gen-len", 2, "-r", 1, "--roofline")
+    for r in results:
+        p.holds("fractions of the limits of each phase, in every test", [r[key] is not None and r[key] > 0 for key in (
+            "prefill_fraction", "decode_fraction")] == [r["n_prompt"] > 0, r["n_gen"] > 0], r)
+        if r["n_prompt"]:
+            p.holds("that of prefill is its work over its time and the peak", np.isclose(r["prefill_fraction"],
+                    r["prefill_flops"] / (1e-3 * r["prefill_ms"]) / r["peak_flops"]), r)
+        if r["n_gen"]:
+            p.holds("that of decode is its reads over its time and the bandwidth", np.isclose(r["decode_fraction"],
+                    r["decode_bytes_per_step"] / (1e-3 * r["decode_ms_per_step"]) / r["read_bandwidth"]), r)
     _, outcome = test_list(p, 1, "-p", 8, "-n", 0, "-r", 1, "--roofline", output="md")
     p.holds("limit and fraction are columns", cells(outcome.out.splitlines()[0])[-2:] == ["limit t/s", "% of limit"],
             outcome)
@@ -274,9 +369,15 @@ def check_kv_cache(p):
     r, _ = p.benchmark(ranks, "--no-kv-cache", "--verify")
     p.holds("--no-kv-cache gives the same logits", r.get("kv_cache") == "no" and r["verified"] == "pass", r)
     r, outcome = p.benchmark(ranks, "--compare-kv-cache", "--prompt-len", 64)
-    both = json.loads(outcome.out)["results"] if outcome.ok else []
+    both = json.loads(outcome.out) if outcome.ok else []
     p.holds("--compare-kv-cache runs both and says the speed-up",
-            len(both) == 2 and (both[0].get("kv_cache_speedup") or 0) > 0, outcome)
+            [r["kv_cache"] for r in both] == ["yes", "no"] and (both[0].get("kv_cache_speedup") or 0) > 0, outcome)
+
+
+    results, outcome = test_list(p, ranks, "-p", 0, "-n", 2, "-r", 1, "--pairs", "--compare-kv-cache")
+    ways = [(r["strategy"], r["algorithm"], r["kv_cache"], r["kv_cache_speedup"] is not None) for r in results]
+    p.holds("--pairs runs both ways in every pair", len(ways) >= 8 and ways == [
+        (*pair[:2], way, way == "yes") for pair in ways[::2] for way in ("yes", "no")], outcome)
 
 
 def check_verdict(p, directory):
@@ -302,6 +403,10 @@ def check_verdict(p, directory):
         r, outcome = p.benchmark(ranks, *options, "--dtype", "bf16", code=1)
         p.holds("bf16 does not, and the result says so", r.get("verified") == "fail" and r["relative_l2"] > 1e-2,
                 outcome)
+        _, outcome = test_list(p, ranks, *options, "--dtype", "bf16", "-p", 5, "-n", 2, "-r", 1, code=1)
+        p.holds("nor does it in a list, whose every test is judged",
+                len(re.findall("verification failed: (?:pp5|tg2), ", outcome.err)) == 2
+                and [r["verified"] for r in json.loads(outcome.out)] == ["fail"] * 2, outcome)
 
 
 def check_once(p):
@@ -333,14 +438,16 @@ def check_contradictions(p):
         (["--grid", "1x1", "--parallel-strategy", "headwise"], "--grid"), (["--grid", "3x5"], "--grid"),
         (["--pairs", "--parallel-strategy", "headwise"], "--pairs"), (["--method", "avx2", "--isa", "c"], "--isa"),
     ]
-    plain = [  # without the options of QUICK, which a list of tests refuses
-        (["-p", "5", "--prompt-len", "5"], "--prompt-len contradicts --n-prompt"),
-        (["-d", "5", "--gen-len", "5"], "--gen-len contradicts --n-depth"),
-        (["-n", "5", "--phase", "decode"], "--phase contradicts --n-gen"),
-        (["-pg", "5,5", "--verify"], "--verify contradicts --pg"),
-        (["-r", "2", "--pairs"], "--pairs contradicts --rep"),
-        (["-r", "2", "--iters", "2"], "--iters contradicts"), (["-p", "0", "-n", "0"], "at least one test"),
-        (["-b", "1,2"], "--batch-size: got 2 numbers"), (["-p", "5,"], "--n-prompt: got"),
+    plain = [  # without the options of QUICK
+        (["-p", "5", "-n", "0", "--no-kv-cache"], "--no-kv-cache: no test generates"),
+        (["-p", "5", "-n", "0", "--compare-kv-cache"], "--compare-kv-cache: no test generates"),
+        (["--phase", "prefill", "--compare-kv-cache"], "--compare-kv-cache: no test generates"),
+        (["-n", "5", "--phase", "prefill", "--generate", "3"], "--generate contradicts --phase prefill"),
+        (["-p", "5", "--pairs", "--grid", "1x1"], "--pairs contradicts --grid"),
+        (["-n", "5", "--compare-kv-cache", "--no-kv-cache"], "--compare-kv-cache contradicts --no-kv-cache"),
+        (["-p", "5", "--gen-len", "4000000"], "positions"),
+        (["-r", "2", "--iters", "2"], "--iters contradicts --rep"), (["-p", "0", "-n", "0"], "at least one test"),
+        (["-b", "1,0"], "--batch-size: got"), (["-p", "5,"], "--n-prompt: got"),
         (["-n", "x"], "--n-gen: got"),
         (["-p", ",".join(["1"] * 65)], "--n-prompt: got"), (["-pg", "5"], "--pg: got"), (["-pg", "5,0"], "--pg: got"),
         (["-pg", "1,2,3"], "--pg: got"), (["-r", "0"], "--repetitions: got"), (["-d", "-1"], "--n-depth: got"),
@@ -424,6 +531,7 @@ def main():
     check_old_attention(p)
     check_tests(p)
     check_test_defaults(p)
+    check_combinations(p)
     check_kv_cache(p)
     with scratch() as directory:
         check_verdict(p, directory / "verdict")

@@ -1,0 +1,156 @@
+/* test_list.c - the tests that a command line describes: shapes, each with every strategy, algorithm and use of the KV
+ * cache that is to be compared. */
+#include <stdlib.h>
+
+#include "benchmark.h"
+#include "common/program.h"
+
+enum { MAX_PAIRS = 6 };
+
+/* ---- One test ---------------------------------------------------------------------------------- */
+
+void test_name(const benchmark_test *t, char *name, size_t size)
+{
+    const int prompt = test_prompt(t), depth = test_depth(t);
+    size_t used = 0;
+    name[0] = '\0';
+#define APPEND(...) used += (size_t)snprintf(name + used, size - used, __VA_ARGS__)
+    if (prompt)
+        APPEND("pp%d", prompt);
+    if (t->generate)
+        APPEND("%stg%d", prompt ? "+" : "", t->generate);
+    if (t->batch > 1)
+        APPEND(" x%d", t->batch);
+    if (depth)
+        APPEND(" @ d%d", depth);
+    if (t->generate && !t->kv_cache)
+        APPEND(" no KV cache");
+#undef APPEND
+}
+
+/* ---- All of them ------------------------------------------------------------------------------- */
+
+/* A hybrid grid with both sides larger than one exists. */
+static bool has_hybrid(int ranks)
+{
+    for (int s = 2; s * s <= ranks; s++)
+        if (ranks % s == 0)
+            return true;
+    return false;
+}
+
+/* Every strategy with every algorithm, as tests without a shape; returns how many. */
+static size_t list_pairs(int ranks, benchmark_test pairs[MAX_PAIRS])
+{
+    static const qwen3_parallel_strategy strategies[] = {QWEN3_STRATEGY_HEAD_WISE, QWEN3_STRATEGY_SEQUENCE,
+                                                         QWEN3_STRATEGY_HYBRID};
+    static const qwen3_attention_algorithm algorithms[] = {QWEN3_ATTENTION_STANDARD, QWEN3_ATTENTION_ONLINE_SOFTMAX};
+    size_t n = 0;
+    for (size_t s = 0; s < sizeof strategies / sizeof *strategies; s++)
+        for (size_t a = 0; a < sizeof algorithms / sizeof *algorithms; a++)
+            if (strategies[s] != QWEN3_STRATEGY_HYBRID || has_hybrid(ranks))
+                pairs[n++] = (benchmark_test){.strategy = strategies[s], .algorithm = algorithms[a]};
+    return n;
+}
+
+static void add_shape(test_list *list, const benchmark_options *o, int ranks, benchmark_test t)
+{
+    benchmark_test pairs[MAX_PAIRS] = {
+        {.strategy = o->arguments.model.strategy, .algorithm = o->arguments.session.algorithm}};
+    const size_t n = o->pairs ? list_pairs(ranks, pairs) : 1;
+    if (!t.prompt && !t.generate)
+        return;
+    t.shape = list->shapes++;
+    for (size_t i = 0; i < n; i++) {
+        t.strategy = pairs[i].strategy;
+        t.algorithm = pairs[i].algorithm;
+        t.kv_cache = o->kv_cache;
+        list->tests[list->n++] = t;
+        t.kv_cache = false;
+        if (o->compare_kv_cache && t.generate)
+            list->tests[list->n++] = t;
+    }
+}
+
+/* Prompts, generation, both, and the test of --phase, of sequences of one depth. */
+static void add_shapes(test_list *list, const benchmark_options *o, int ranks, int batch, int depth)
+{
+    const benchmark_test empty = {.batch = batch, .depth = depth};
+    benchmark_test t = empty;
+    for (size_t i = 0; i < o->prompts.n && o->lists; i++) {
+        t.prompt = o->prompts.values[i];
+        add_shape(list, o, ranks, t);
+    }
+    t = empty;
+    for (size_t i = 0; i < o->generates.n && o->lists; i++) {
+        t.generate = o->generates.values[i];
+        add_shape(list, o, ranks, t);
+    }
+    for (size_t i = 0; i < o->prompt_generate.n && o->lists; i += 2) {
+        t.prompt = o->prompt_generate.values[i];
+        t.generate = o->prompt_generate.values[i + 1];
+        add_shape(list, o, ranks, t);
+    }
+    if (o->phases) {
+        t = empty;
+        t.prompt = o->prompt;
+        t.generate = o->phase == PHASE_PREFILL ? 0 : o->generate;
+        t.greedy = true;
+        t.decode_only = o->phase == PHASE_DECODE;
+        add_shape(list, o, ranks, t);
+    }
+}
+
+qwen3_status test_list_make(test_list *list, const benchmark_options *o, int ranks, qwen3_error *err)
+{
+    const size_t shapes = o->prompts.n + o->generates.n + o->prompt_generate.n / 2 + 1;
+    const size_t variants = (o->pairs ? MAX_PAIRS : 1) * (o->compare_kv_cache ? 2 : 1);
+    if (!(list->tests = allocate(o->depths.n * o->batches.n * shapes * variants, sizeof *list->tests, "tests", err)))
+        return err->status;
+    for (size_t d = 0; d < o->depths.n; d++)
+        for (size_t b = 0; b < o->batches.n; b++)
+            add_shapes(list, o, ranks, o->batches.values[b], o->depths.values[d]);
+    if (!list->n)
+        return set_error(err, QWEN3_ERR_ARGUMENT,
+                         "--n-prompt and --n-gen: got 0 for both and no --pg, expected at least one test");
+    bool generates = false;
+    for (size_t i = 0; i < list->n; i++)
+        generates |= list->tests[i].generate > 0;
+    if (!generates && (o->compare_kv_cache || !o->kv_cache))
+        return set_error(err, QWEN3_ERR_ARGUMENT,
+                         "--%s: no test generates tokens, expected --phase decode or both, --n-gen or --pg",
+                         o->compare_kv_cache ? "compare-kv-cache" : "no-kv-cache");
+    return QWEN3_OK;
+}
+
+qwen3_status test_list_check(const test_list *list, const qwen3_config *config, qwen3_error *err)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        const int64_t length = test_length(&list->tests[i]);
+        char name[64];
+        test_name(&list->tests[i], name, sizeof name);
+        if (length > config->max_positions)
+            return set_error(err, QWEN3_ERR_ARGUMENT,
+                             "test \"%s\": takes %lld positions (prompt, generated tokens and depth), expected at most "
+                             "max_position_embeddings, %lld",
+                             name, (long long)length, (long long)config->max_positions);
+    }
+    return QWEN3_OK;
+}
+
+void test_list_plan(const test_list *list, qwen3_model_options *options)
+{
+    options->expected_tokens = 0;
+    options->expect_decode = false;
+    for (size_t i = 0; i < list->n; i++) {
+        const int64_t length = test_length(&list->tests[i]);
+        options->expected_tokens = length > options->expected_tokens ? length : options->expected_tokens;
+        options->expect_decode |= list->tests[i].generate > 0;
+    }
+}
+
+void test_list_free(test_list *list)
+{
+    free(list->tests);
+    *list = (test_list){0};
+}
