@@ -1,12 +1,10 @@
 /* operator_plan.c - which heads, rows and keys of an operator call a rank computes, and the memory for it. */
 #include "attention/operator.h"
 #include "base/memory.h"
+#include "kernels/row_limits.h"
 
-/* Up to this many queries of a KV head attend to the caller's keys where they are: packing costs about as much as
- * reading the keys ten times. */
-#define IN_PLACE_QUERIES 64
-/* Keys per tile of these where the caller names no number: memory gives its full rate only to long pieces in order, and
- * few queries have small tiles of scores. */
+/* Keys per tile of keys in place where the caller names no number: memory gives its full rate only to long pieces in
+ * order, and few queries have small tiles of scores. */
 #define IN_PLACE_KV_BLOCK 2048
 
 /* ---- Who computes what ------------------------------------------------------------------------- */
@@ -260,7 +258,7 @@ static bool choose_in_place(const operator_call *op, const movement *m)
     size_t rows = 0;
     for (int r = 0; r < (p->replicated ? 1 : comm_size(p->comm)); r++)
         rows += problem_rows(p, r);
-    return !m->sends_keys && rows * op->shape.group <= IN_PLACE_QUERIES * op->args->batch;
+    return !m->sends_keys && rows * op->shape.group <= ATTENTION_IN_PLACE_QUERIES * op->args->batch;
 }
 
 static qwen3_status get_buffers(operator_call *op, qwen3_error *err)

@@ -70,7 +70,7 @@ static size_t larger(size_t a, size_t b)
 /* Whether a job may be cut by page, as far as its rows say. Blocks in place are contiguous in each head. */
 static bool may_cut_by_page(const work *w, const attention_job *job)
 {
-    return w->algorithm->piecewise && job->rows * w->shape->group <= FEW_QUERIES;
+    return w->algorithm->piecewise && job->rows * w->shape->group <= ATTENTION_FEW_QUERIES;
 }
 
 static job_cut cut_job(const work *w, const attention_job *job)

@@ -78,7 +78,7 @@ static void multiply_q8(const attention_shape *shape, const gemm_weights *w, con
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
-    if (shape->kernels->bytes.tile && x->rows <= FEW_QUERIES) {
+    if (shape->kernels->bytes.tile && x->rows <= ATTENTION_FEW_QUERIES) {
         gemm(&shape->kernels->bytes, w, x, y);
         return;
     }

@@ -8,9 +8,7 @@
 #define QWEN3_ATTENTION_TILE_H
 
 #include "attention/attention.h"
-
-/* Up to this many queries of a KV head are bound by reading. */
-#define FEW_QUERIES 12
+#include "kernels/row_limits.h"
 
 /* Rows [row0, row0 + rows) of one KV head of `job` against its blocks [block0, block0 + n_blocks), as a job of one
  * KV head. */

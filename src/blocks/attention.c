@@ -282,7 +282,7 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
     const int input = phase + BLOCK_INPUT, output = phase + BLOCK_OUTPUT;
     const exchange_phases phases = {phase + BLOCK_PREPARE, input, phase + BLOCK_WORK, output};
     s->split_weights = b->step->mode == STEP_SPLIT_WEIGHTS;
-    s->projects = !s->split_weights && n > FEW_ROWS && dim % (size_t)d->gemm->nr == 0;
+    s->projects = !s->split_weights && n > LINEAR_FEW_ROWS && dim % (size_t)d->gemm->nr == 0;
     s->qkv = s->split_weights ? qkv_part(s, d->place.s) : (range){0, (int64_t)qkv_size(s)};
     s->heads = (range){0, (int64_t)heads_of(s)};
     if (s->split_weights)

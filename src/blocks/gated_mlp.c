@@ -103,7 +103,7 @@ static void run_gated(team *t, const gated_mlp_state *s, const block_layer *laye
     const size_t parts = (n1 - n0 + width - 1) / width;
     if (m == 0 || parts == 0)
         return;
-    if (m <= FEW_ROWS) {
+    if (m <= LINEAR_FEW_ROWS) {
         /* As many outputs at once as there is room for: both matrices are read in long pieces. */
         const size_t most = TILED_ROWS / m * width;
         team_pieces pieces = team_pieces_begin(t, n1 - n0, width);

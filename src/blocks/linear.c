@@ -7,8 +7,6 @@
 /* Rows that share one pass over a panel; their activations stay in the last-level cache. */
 #define ROWS_PER_ITEM 512
 #define ITEMS_PER_THREAD 16
-/* Fewer rows would not pay for bringing a panel into the caches. */
-#define LEAST_ROWS 48
 
 /* The rows of the last items, LAST_ITEMS for each thread, are split in LAST_SPLITS. */
 #define LAST_ITEMS 2
@@ -44,7 +42,7 @@ linear_items linear_items_begin(team *t, const gemm_kernel *g, size_t m, size_t 
     const size_t mr = (size_t)g->mr, chunks = ((size_t)t->size * ITEMS_PER_THREAD + parts - 1) / parts;
     const size_t last = t->size > 1 ? (size_t)t->size * LAST_ITEMS : 0;
     size_t rows = (m + chunks - 1) / chunks;
-    rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
+    rows = rows > LINEAR_ITEM_MIN_ROWS ? rows : LINEAR_ITEM_MIN_ROWS;
     rows = (rows + mr - 1) / mr * mr;
     rows = rows < most ? rows : most / mr * mr;
     const size_t splits = (m + rows - 1) / rows, count = splits * parts, ordinary = count > last ? count - last : 0;
@@ -71,7 +69,7 @@ void linear(team *t, const gemm_kernel *g, const matrix_part *w, const gemm_inpu
     part.next = NULL;
     if (x->rows == 0 || panels == 0)
         return;
-    if (x->rows <= FEW_ROWS) {
+    if (x->rows <= LINEAR_FEW_ROWS) {
         team_pieces pieces = team_pieces_begin(t, outputs, nr);
         for (size_t begin, end; team_pieces_next(t, &pieces, &begin, &end);) {
             part.n0 = w->n0 + begin;

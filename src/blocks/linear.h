@@ -4,10 +4,8 @@
 
 #include "base/team.h"
 #include "blocks/activations.h"
+#include "kernels/row_limits.h"
 #include "model/weights.h"
-
-/* Up to this many rows a product is bound by reading its weights. */
-#define FEW_ROWS 16
 
 /* Rows of one work item of products that are used where they are computed: their two tiles stay in the second-level
  * cache. */
@@ -18,9 +16,9 @@ typedef struct linear_item {
     size_t part, row, m;
 } linear_item;
 
-/* The items of work of a product of m > FEW_ROWS rows that has `parts` parts along its outputs: some rows of one part
- * each, at most `most`. The last ones have fewer rows than the others, so that the threads end together. All threads
- * begin, then call next until it is false. Barriers as for a loop of items (team.h), of which this is one. */
+/* The items of work of a product of m > LINEAR_FEW_ROWS rows that has `parts` parts along its outputs: some rows of one
+ * part each, at most `most`. The last ones have fewer rows than the others, so that the threads end together. All
+ * threads begin, then call next until it is false. Barriers as for a loop of items (team.h), of which this is one. */
 typedef struct linear_items {
     size_t count;
     size_t m, splits, rows; /* splits: items of a part; rows: of an ordinary item */

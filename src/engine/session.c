@@ -6,12 +6,11 @@
 #include "attention/attention.h"
 #include "base/memory.h"
 #include "blocks/architectures.h"
+#include "kernels/row_limits.h"
 
 enum {
     DEFAULT_MAX_TOKENS = 4096,
     MAX_BLOCK = 1 << 20,
-    /* A step with fewer rows reads the weights more often than it computes with them: split the weights. */
-    DEFAULT_SPLIT_MIN = 16,
 };
 
 qwen3_session_options qwen3_session_options_default(void)
@@ -47,7 +46,7 @@ static void apply_options(qwen3_session *s)
         o->max_tokens = m->config.max_positions < DEFAULT_MAX_TOKENS ? m->config.max_positions : DEFAULT_MAX_TOKENS;
     if (o->token_split_min == 0) {
         int64_t two_each = 2 * (int64_t)m->plan.grid_sequence;
-        o->token_split_min = two_each > DEFAULT_SPLIT_MIN ? two_each : DEFAULT_SPLIT_MIN;
+        o->token_split_min = two_each > STEP_SPLIT_MIN_ROWS ? two_each : STEP_SPLIT_MIN_ROWS;
     }
     if (o->algorithm == QWEN3_ATTENTION_AUTO)
         o->algorithm = QWEN3_ATTENTION_ONLINE_SOFTMAX;

@@ -6,12 +6,12 @@
  */
 #include "base/memory.h"
 #include "kernels/blocks.h"
+#include "kernels/row_limits.h"
 
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
-/* Up to this many rows are bound by reading weights. One tile that reads them once and in their order asks so far ahead
- * of their use; several pass over pieces of so many bytes, and ask for the next. */
-#define MEMORY_BOUND_ROWS ((size_t)24)
+/* Of few rows one tile that reads its weights once and in their order asks so far ahead of their use; several pass over
+ * pieces of so many bytes, and ask for the next. */
 #define ASKED_BYTES ((size_t)4096)
 #define FEW_PIECE_BYTES ((size_t)16 * 1024)
 /* Of more tiles of rows, the last so many ask for the weights that come next, so that these are not driven out of the
@@ -231,7 +231,7 @@ static void once_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_
  * sets of the cache. */
 static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *panel)
 {
-    _Alignas(64) float sums[MEMORY_BOUND_ROWS * GEMM_MOST_OUTPUTS];
+    _Alignas(64) float sums[GEMM_FEW_ROWS * GEMM_MOST_OUTPUTS];
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const size_t groups = round_up(FEW_PIECE_BYTES / group_bytes * (size_t)g->kr, ACTIVATION_PAD) / (size_t)g->kr;
     const bool followed = g->once == g->mr && g->asks_from > g->once;
@@ -256,7 +256,7 @@ static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_s
 void gemm(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, const gemm_output *y)
 {
     const size_t m = x->rows, nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
-    const bool expands = g->expand && (!g->tile || m > MEMORY_BOUND_ROWS);
+    const bool expands = g->expand && (!g->tile || m > GEMM_FEW_ROWS);
     const size_t k_piece = expands ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
                                    : PIECE_BYTES / group_bytes * (size_t)g->kr;
     for (size_t out = w->n0; out < w->n1; out += nr) {
@@ -280,7 +280,7 @@ void gemm(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, cons
                 expanded_rows(g, m, x->stride, y->stride, end - i, &p);
             else if (m <= (size_t)g->once)
                 once_rows(g, m, x->stride, y->stride, &p);
-            else if (m <= MEMORY_BOUND_ROWS)
+            else if (m <= GEMM_FEW_ROWS)
                 few_rows(g, m, x->stride, y->stride, &p);
             else
                 piece_rows(g, m, x->stride, y->stride, &p);
