@@ -10,13 +10,13 @@
 
 /* A quarter of the smallest second-level cache of current server cores. */
 #define PIECE_BYTES ((size_t)256 * 1024)
-/* Of few rows one tile that reads its weights once and in their order asks so far ahead of their use; several pass over
- * pieces of so many bytes, and ask for the next. */
-#define ASKED_BYTES ((size_t)4096)
+/* Of few rows: a tile that reads its weights once and in order prefetches them so far ahead of their use; several tiles
+ * pass over pieces of so many bytes, and prefetch the next piece. */
+#define PREFETCH_DISTANCE ((size_t)4096)
 #define FEW_PIECE_BYTES ((size_t)16 * 1024)
-/* Of more tiles of rows, the last so many ask for the weights that come next, so that these are not driven out of the
- * caches again by the rows of x that pass through. */
-#define ASKING_TILES ((size_t)16)
+/* Of many rows the last so many tiles prefetch the weights that come next: earlier, the rows of x that pass through
+ * would drive these out of the caches again. */
+#define PREFETCHING_TILES ((size_t)16)
 /* Of a piece that is expanded, on the stack of the calling thread. */
 #define EXPANDED_BYTES ((size_t)64 * 1024)
 /* Groups (32 bits per output each) that are packed at once: of one row two or more cache lines. */
@@ -139,10 +139,10 @@ typedef struct gemm_piece {
     size_t cols;
     float *y;
     bool accumulate;
-    const unsigned char *next; /* weights that come after these; NULL = not known */
+    const unsigned char *next; /* weights to prefetch; NULL = none */
     size_t next_bytes;
-    size_t asking; /* so many tiles of rows, the last ones, ask for them, each for its share */
-    int level;     /* of the cache */
+    size_t prefetching; /* so many tiles of rows, the last ones, prefetch them, each its share */
+    int level;          /* of the cache */
 } gemm_piece;
 
 /* Rows of `cols` of nr outputs from and to y; the others are 0. */
@@ -180,26 +180,27 @@ static size_t tiles_of(const gemm_kernel *g, size_t m)
 /* Tiles of nearly equal height: 8 rows at mr = 6 are 4 + 4, not 6 + 2. */
 static void piece_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *p)
 {
-    const size_t tiles = tiles_of(g, m), asking = min_size(p->asking, tiles);
-    const size_t steps = p->k_groups * (size_t)g->kr / AHEAD_STEP;
-    size_t ask = 0, asked = 0;
-    if (asking > 0 && steps > 0 && p->next)
-        ask = round_up(p->next_bytes / asking / steps, CACHE_LINE);
+    const size_t tiles = tiles_of(g, m), prefetching = min_size(p->prefetching, tiles);
+    const size_t steps = p->k_groups * (size_t)g->kr / PREFETCH_STEP;
+    size_t step_bytes = 0, done = 0;
+    if (prefetching > 0 && steps > 0 && p->next)
+        step_bytes = round_up(p->next_bytes / prefetching / steps, CACHE_LINE);
     for (size_t t = 0; t < tiles; t++) {
         const size_t row = t * m / tiles;
         const int rows = (int)((t + 1) * m / tiles - row);
         const void *x = (const unsigned char *)p->x + activation_bytes(g->activation, row * x_stride);
         float *y = p->y + row * y_stride;
-        gemm_ahead ahead = {.level = p->level}; /* where no weights are left to ask for, rows of x alone */
-        if (ask > 0)
-            ahead.from = (const char *)p->next + asked;
-        if (t + asking >= tiles && asked < p->next_bytes)
-            ahead.step_bytes = ask;
+        gemm_prefetch prefetch = {.level = p->level}; /* where no weights are left, rows of x alone */
+        if (step_bytes > 0)
+            prefetch.from = (const char *)p->next + done;
+        if (t + prefetching >= tiles && done < p->next_bytes)
+            prefetch.step_bytes = step_bytes;
         if (p->cols == (size_t)g->nr)
-            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate, ask > 0 ? &ahead : NULL);
+            g->tile(rows, p->k_groups, x, x_stride, p->w, y, y_stride, p->accumulate,
+                    step_bytes > 0 ? &prefetch : NULL);
         else
             tile_edge(g, rows, p, x, x_stride, y, y_stride);
-        asked += steps * ahead.step_bytes;
+        done += steps * prefetch.step_bytes;
     }
 }
 
@@ -214,32 +215,36 @@ static void expanded_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_
     piece_rows(g->expanded, m, x_stride, y_stride, &expanded);
 }
 
+/* Whether a tile that reads its weights once and in order prefetches them. */
+static bool prefetches_stream(const gemm_kernel *g)
+{
+    return g->storage >= ELEMENT_TYPES || g->policy->elements;
+}
+
 /* Rows for which tiles pass once over weights that come from memory. */
-static void once_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *piece)
+static void one_pass_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *piece)
 {
     gemm_piece p = *piece;
     p.next_bytes = p.k_groups * (size_t)g->nr * (size_t)g->group_bytes;
-    p.next = (const unsigned char *)p.w + ASKED_BYTES;
-    p.asking = m >= (size_t)g->asks_from;
+    p.next = prefetches_stream(g) ? (const unsigned char *)p.w + PREFETCH_DISTANCE : NULL;
     p.level = 2;
     piece_rows(g, m, x_stride, y_stride, &p);
 }
 
 /* Rows that are bound by reading weights, which tiles pass over more than once: over pieces that are in the first-level
- * cache, while the later passes ask for the next one, a few lines at a time, and the first too where its reading is not
- * followed by the hardware. Sums stay in one place: rows of y are often a power of 2 apart, and would meet in a few
+ * cache, while the next one is prefetched, a few lines at a time, in all passes or, where the hardware follows the
+ * first, in the others. Sums stay in one place: rows of y are often a power of 2 apart, and would meet in a few
  * sets of the cache. */
 static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_stride, const gemm_piece *panel)
 {
     _Alignas(64) float sums[GEMM_FEW_ROWS * GEMM_MOST_OUTPUTS];
     const size_t nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const size_t groups = round_up(FEW_PIECE_BYTES / group_bytes * (size_t)g->kr, ACTIVATION_PAD) / (size_t)g->kr;
-    const bool followed = g->once == g->mr && g->asks_from > g->once;
     gemm_piece p = {.cols = nr,
                     .y = sums,
                     .next_bytes = groups * group_bytes,
-                    .asking = tiles_of(g, m) - followed,
-                    .level = g->asked_level};
+                    .prefetching = tiles_of(g, m) - !prefetches_stream(g),
+                    .level = g->policy->piece_level};
     if (panel->accumulate)
         load_outputs(g, m, panel->cols, panel->y, y_stride, sums);
     for (size_t i = 0; i < panel->k_groups || i == 0; i += groups) {
@@ -269,7 +274,7 @@ void gemm(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, cons
                             .cols = min_size(nr, w->n - out),
                             .y = y->y + (out - w->n0),
                             .accumulate = y->accumulate || i > w->k0,
-                            .asking = ASKING_TILES,
+                            .prefetching = PREFETCHING_TILES,
                             .level = 1};
             if (end < w->k1)
                 p.next = gemm_at(g, w->w, w->k, out, end);
@@ -278,8 +283,8 @@ void gemm(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, cons
             p.next_bytes = min_size(w->k1 - w->k0, k_piece) / (size_t)g->kr * group_bytes;
             if (expands)
                 expanded_rows(g, m, x->stride, y->stride, end - i, &p);
-            else if (m <= (size_t)g->once)
-                once_rows(g, m, x->stride, y->stride, &p);
+            else if (m <= (size_t)g->one_pass_rows)
+                one_pass_rows(g, m, x->stride, y->stride, &p);
             else if (m <= GEMM_FEW_ROWS)
                 few_rows(g, m, x->stride, y->stride, &p);
             else

@@ -150,18 +150,6 @@ qwen3_isa kernels_common(qwen3_isa a, qwen3_isa b)
     return a;
 }
 
-/* Whether weights from memory must be asked for, into the second-level cache. The cores of Intel do not follow products
- * of even one row as far as memory would give: measured on Emerald Rapids, one row of BF16 reads 93 instead of 75 %,
- * four rows 85 instead of 50 % of what plain reads do. On Zen 5 asking costs a tenth. */
-static bool must_ask(void)
-{
-#if defined(__x86_64__)
-    return __builtin_cpu_is("intel");
-#else
-    return false;
-#endif
-}
-
 /* Seconds that a million operations take, the best of several measurements: whatever interrupts some of them. */
 static double million_seconds(const kernels *k, qwen3_dtype type, double best_seconds)
 {
@@ -198,7 +186,10 @@ static void build_tables(void)
 #endif
     };
     const qwen3_isa highest = kernels_highest();
-    const bool asks = must_ask();
+    char vendor[13];
+    unsigned family;
+    processor_identify(vendor, &family);
+    const processor_family *processor = processor_family_of(vendor, family);
     for (qwen3_isa isa = QWEN3_ISA_C; isa <= highest; isa++) {
         if (kernels_common(isa, highest) != isa)
             continue; /* of another architecture */
@@ -211,9 +202,9 @@ static void build_tables(void)
         for (int type = 0; type < DTYPE_COUNT; type++) {
             gemm_kernel *g = &tables[isa].gemm[type];
             g->quantise = tables[isa].quantise[type];
-            g->asked_level = asks ? 2 : 1;
-            g->asks_from = asks ? 1 : g->asks_from;
+            g->policy = &processor->prefetch;
         }
+        tables[isa].bytes.policy = &processor->prefetch;
     }
     best = highest;
     if (best == QWEN3_ISA_AVX512_BF16 && !faster(&tables[best], tables[best].below, QWEN3_DTYPE_BF16))

@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/processor.h"
 #include "qwen3.h"
 
 typedef uint16_t bf16;
@@ -28,8 +29,8 @@ typedef uint16_t bf16;
 #define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone */
 #define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
-/* Values along k with which a tile asks for a share of later weights (see gemm_ahead). */
-#define AHEAD_STEP 32
+/* Values along k in one step of prefetching (see gemm_prefetch). */
+#define PREFETCH_STEP 32
 
 /* More than these no tile has. */
 #define GEMM_MOST_ROWS 64
@@ -71,12 +72,12 @@ static inline bf16 f32_to_bf16(float f)
     return (bf16)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
 }
 
-/* Weights that will be multiplied later, which a tile may ask the caches for. It does not read them. */
-typedef struct gemm_ahead {
+/* Weights that are multiplied later and that a tile prefetches. It does not read them. */
+typedef struct gemm_prefetch {
     const char *from;
-    size_t step_bytes; /* to ask for, from there on, with every AHEAD_STEP values */
-    int level;         /* of the cache; 1: the rows of x that follow the tile's own too */
-} gemm_ahead;
+    size_t step_bytes; /* to prefetch, from there on, with every PREFETCH_STEP values */
+    int level;         /* of the cache, 1 or 2; 1: the rows of x that follow the tile's own too */
+} gemm_prefetch;
 
 /* Matrix product with packed weights: y[r, j] (+)= sum_i x[r, i] W[j, i] over one panel of nr outputs.
  *
@@ -91,23 +92,21 @@ typedef struct gemm_ahead {
 typedef struct gemm_kernel {
     qwen3_dtype storage;
     qwen3_dtype activation;
-    int mr;          /* most rows of x that one call takes; at most GEMM_MOST_ROWS */
-    int once;        /* most rows for which a tile reads its weights once and in their order, at most mr */
-    int asks_from;   /* fewest rows for which such a tile should ask ahead for weights that come from memory; more than
-                        once: the hardware follows it by itself */
-    int nr;          /* outputs in a panel; divides GEMM_MOST_OUTPUTS */
-    int kr;          /* values in a group: 1 for F32, 2 for BF16, 32 for Q8 and Q4 storage */
-    int group_bytes; /* of one output: 4 for F32 and BF16, 34 for Q8, 18 for Q4 */
+    int mr;            /* most rows of x that one call takes; at most GEMM_MOST_ROWS */
+    int one_pass_rows; /* most rows for which a tile reads its weights once and in order, at most mr */
+    int nr;            /* outputs in a panel; divides GEMM_MOST_OUTPUTS */
+    int kr;            /* values in a group: 1 for F32, 2 for BF16, 32 for Q8 and Q4 storage */
+    int group_bytes;   /* of one output: 4 for F32 and BF16, 34 for Q8, 18 for Q4 */
     /* y[rows, nr] f32 with row stride y_stride (elements) gets the product of x[rows, k_groups * kr]
      * (row stride x_stride elements of the activation type; of Q8 a multiple of 32) with the panel at w; 1 <= rows <=
      * mr. accumulate: adds to y, otherwise y is only written (may hold NaN before). k_groups = 0 gives zeros. w and x
      * may be unaligned to vectors; no element outside these ranges is read or written. The sum over i starts from y or
      * 0 and runs upwards in the same steps, of at most ACTIVATION_PAD values, for every `rows`: a row's result does not
      * depend on its company, nor on cutting k, at multiples of ACTIVATION_PAD, into calls that accumulate.
-     * ahead: what to ask for meanwhile; NULL = nothing.
+     * prefetch: what to prefetch meanwhile; NULL = nothing.
      * NULL for Q8 and Q4 where the level has no products of bytes: gemm expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
-                 bool accumulate, const gemm_ahead *ahead);
+                 bool accumulate, const gemm_prefetch *prefetch);
     /* NULL, or of storage that must be widened: writes k_groups groups of a panel as a panel of the F32 kernel
      * `expanded`, of the same activation and nr, exactly (scale * value of Q8 and Q4), for products of many rows. Where
      * there is a tile too, both give the same bits. */
@@ -115,8 +114,8 @@ typedef struct gemm_kernel {
     const struct gemm_kernel *expanded;
     /* Q8, Q4: kernels.quantise of the level; set for all levels in one place (kernels.c). */
     bool (*quantise)(const float *x, bf16 *scale, int8_t *q);
-    /* Of the cache that products of few rows ask; set for all levels in one place (kernels.c). */
-    int asked_level;
+    /* Of this processor; set for all levels in one place (kernels.c). */
+    const prefetch_policy *policy;
 } gemm_kernel;
 
 /* Where a dimension may be cut so that the matrix can be cut along it whether it is n or k: nr and kr are powers

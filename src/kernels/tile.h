@@ -1,6 +1,6 @@
 /* tile.h - from a tile template to the `tile` entry of a gemm_kernel.
  *
- * `rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead)` is inlined once for each
+ * `rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate, prefetch)` is inlined once for each
  * number of rows up to MR = 6, so that its sums live in registers.
  */
 #ifndef QWEN3_KERNELS_TILE_H
@@ -10,22 +10,21 @@
 
 #define MR 6
 
-/* Entries of the table; MR and NR are those of the level. None asks for weights of its own but GEMM_DOTS, products of
- * bytes, whose tiles of more than `most_once` rows pass over weights more than once. */
-#define GEMM(type, activation_type, values, output_bytes, most_once, asks, ...)                                        \
+/* Entries of the table; MR and NR are those of the level. Tiles of GEMM_DOTS, products of bytes, pass more than once
+ * over weights for more than `one_pass` rows. */
+#define GEMM(type, activation_type, values, output_bytes, one_pass, ...)                                               \
     {                                                                                                                  \
-        .storage = (type), .activation = (activation_type), .mr = MR, .once = (most_once), .asks_from = (asks),        \
-        .nr = NR, .kr = (values), .group_bytes = (output_bytes), __VA_ARGS__                                           \
+        .storage = (type), .activation = (activation_type), .mr = MR, .one_pass_rows = (one_pass), .nr = NR,           \
+        .kr = (values), .group_bytes = (output_bytes), __VA_ARGS__                                                     \
     }
 #define GEMM_ELEMENTS(type, activation_type, values, tile_function)                                                    \
-    ((gemm_kernel)GEMM(type, activation_type, values, sizeof(uint32_t), MR, MR + 1, .tile = (tile_function)))
+    ((gemm_kernel)GEMM(type, activation_type, values, sizeof(uint32_t), MR, .tile = (tile_function)))
 #define GEMM_BYTES(activation_type, tile_function)                                                                     \
-    ((gemm_kernel)GEMM(QWEN3_DTYPE_Q8, activation_type, 2, 2, MR, MR + 1, .tile = (tile_function)))
+    ((gemm_kernel)GEMM(QWEN3_DTYPE_Q8, activation_type, 2, 2, MR, .tile = (tile_function)))
 #define GEMM_BLOCKS(type, block_bytes, expand_function, f32)                                                           \
-    ((gemm_kernel)GEMM(type, (f32)->activation, BLOCK, block_bytes, MR, MR + 1, .expand = (expand_function),           \
-                       .expanded = (f32)))
-#define GEMM_DOTS(type, block_bytes, most_once, tile_function)                                                         \
-    GEMM(type, QWEN3_DTYPE_Q8, BLOCK, block_bytes, most_once, 1, .tile = (tile_function))
+    ((gemm_kernel)GEMM(type, (f32)->activation, BLOCK, block_bytes, MR, .expand = (expand_function), .expanded = (f32)))
+#define GEMM_DOTS(type, block_bytes, one_pass, tile_function)                                                          \
+    GEMM(type, QWEN3_DTYPE_Q8, BLOCK, block_bytes, one_pass, .tile = (tile_function))
 
 /* Of F32, BF16 and bytes in the places of BF16 (Q8, for kernels.bytes): values in a group, and its bytes of one output.
  */
@@ -34,13 +33,12 @@
 
 #define LINE 64
 
-/* Tiles of many rows ask in so many parts during a step: many lines at once would hold up their own loads. Those of few
- * rows, which ask for more, do with every group. */
-#define ASKING_PARTS 4
+/* Parts in which a tile prefetches into level 1 during a step: many lines at once would delay its own loads. Into level
+ * 2, which brings more lines, a tile prefetches with every group. */
+#define PREFETCH_PARTS 4
 
-/* Asks the cache of a level for part `part` of `parts` of the lines of p[0..bytes). On Zen 5 the first tile that meets
- * weights loses half of a tile's time where level 1 was asked for them, and a whole one where level 2 was. */
-TEMPLATE void ask_part(const char *p, size_t bytes, size_t part, const size_t parts, const int level)
+/* Prefetches part `part` of `parts` of the lines of p[0..bytes) into the cache of a level. */
+TEMPLATE void prefetch_part(const char *p, size_t bytes, size_t part, const size_t parts, const int level)
 {
     const size_t lines = (bytes + LINE - 1) / LINE;
     for (size_t i = lines * part / parts; i < lines * (part + 1) / parts; i++) {
@@ -51,8 +49,8 @@ TEMPLATE void ask_part(const char *p, size_t bytes, size_t part, const size_t pa
     }
 }
 
-/* Asks for the values of as many rows of x as the tile has, after its own. Strides in bytes. */
-TEMPLATE void ask_rows(const int rows, const void *x, size_t x_stride, const size_t x_bytes)
+/* Prefetches the values of as many rows of x as the tile has, after its own. Strides in bytes. */
+TEMPLATE void prefetch_rows(const int rows, const void *x, size_t x_stride, const size_t x_bytes)
 {
     for (int r = rows; r < 2 * rows; r++)
         for (size_t b = 0; b < x_bytes; b += LINE)
@@ -68,12 +66,12 @@ TEMPLATE void ask_rows(const int rows, const void *x, size_t x_stride, const siz
 
 #define TILE_CASE(rows_template, storage, rows)                                                                        \
     case rows:                                                                                                         \
-        rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead);                        \
+        rows_template(rows, storage, k_groups, x, x_stride, w, y, y_stride, accumulate, prefetch);                     \
         break;
 
 #define DEFINE_TILE(name, rows_template, storage)                                                                      \
     static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
-                     size_t y_stride, bool accumulate, const gemm_ahead *ahead)                                        \
+                     size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)                                  \
     {                                                                                                                  \
         switch (rows) {                                                                                                \
             TILE_CASE(rows_template, storage, 1)                                                                       \

@@ -11,19 +11,11 @@
 
 #define NR (VECS * LANES)
 
-/* How far ahead of their use bytes are asked for: between taking them apart the core does not look so far by itself. */
-#define BYTES_AHEAD 4096
-
 /* sum += x * weights of one group. */
 TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const bf16 *x, size_t x_stride, const char *group,
                         vec sum[MR][VECS])
 {
     pairs weight[VECS];
-    if (storage == QWEN3_DTYPE_Q8) {
-        UNROLL
-        for (size_t b = 0; b < NR * 2; b += LINE)
-            __builtin_prefetch(group + BYTES_AHEAD + b, 0, 2);
-    }
     UNROLL
     for (int v = 0; v < VECS; v++) {
         const void *p = group + (size_t)v * LANES * GROUP_BYTES(storage);

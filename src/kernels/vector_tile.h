@@ -5,18 +5,18 @@
  *   add_group(rows, storage, x, x_stride, group, sum)   sum += x * weights of one group
  */
 
-/* The groups of whole steps, asking meanwhile. */
+/* The groups of whole steps, with step_bytes of `later` prefetched in each. */
 TEMPLATE void add_steps(const int rows, const qwen3_dtype storage, size_t steps, const tile_activation *x,
-                        size_t x_stride, const char *group, const char *ahead, size_t step_bytes, const int level,
+                        size_t x_stride, const char *group, const char *later, size_t step_bytes, const int level,
                         vec sum[MR][VECS])
 {
-    const size_t kr = GROUP_VALUES(storage), group_bytes = NR * GROUP_BYTES(storage), groups = AHEAD_STEP / kr;
-    const size_t parts = level == 1 ? ASKING_PARTS : groups;
-    for (size_t s = 0; s < steps; s++, ahead += step_bytes) {
+    const size_t kr = GROUP_VALUES(storage), group_bytes = NR * GROUP_BYTES(storage), groups = PREFETCH_STEP / kr;
+    const size_t parts = level == 1 ? PREFETCH_PARTS : groups;
+    for (size_t s = 0; s < steps; s++, later += step_bytes) {
         if (level == 1)
-            ask_rows(rows, x, x_stride * sizeof *x, AHEAD_STEP * sizeof *x);
+            prefetch_rows(rows, x, x_stride * sizeof *x, PREFETCH_STEP * sizeof *x);
         for (size_t part = 0; part < parts; part++) {
-            ask_part(ahead, step_bytes, part, parts, level);
+            prefetch_part(later, step_bytes, part, parts, level);
             for (size_t i = 0; i < groups / parts; i++, group += group_bytes, x += kr)
                 add_group(rows, storage, x, x_stride, group, sum);
         }
@@ -25,10 +25,10 @@ TEMPLATE void add_steps(const int rows, const qwen3_dtype storage, size_t steps,
 
 TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_groups, const tile_activation *x,
                         size_t x_stride, const char *w, float *y, size_t y_stride, bool accumulate,
-                        const gemm_ahead *ahead)
+                        const gemm_prefetch *prefetch)
 {
     const size_t kr = GROUP_VALUES(storage), group_bytes = NR * GROUP_BYTES(storage);
-    const size_t steps = ahead ? k_groups / (AHEAD_STEP / kr) : 0;
+    const size_t steps = prefetch ? k_groups / (PREFETCH_STEP / kr) : 0;
     vec sum[MR][VECS];
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -36,11 +36,11 @@ TEMPLATE void tile_rows(const int rows, const qwen3_dtype storage, size_t k_grou
         for (int v = 0; v < VECS; v++)
             sum[r][v] = accumulate ? vec_load(y + (size_t)r * y_stride + v * LANES) : vec_set1(0.0f);
     }
-    if (ahead && ahead->level == 1)
-        add_steps(rows, storage, steps, x, x_stride, w, ahead->from, ahead->step_bytes, 1, sum);
-    else if (ahead)
-        add_steps(rows, storage, steps, x, x_stride, w, ahead->from, ahead->step_bytes, 2, sum);
-    for (size_t g = steps * (AHEAD_STEP / kr); g < k_groups; g++)
+    if (prefetch && prefetch->level == 1)
+        add_steps(rows, storage, steps, x, x_stride, w, prefetch->from, prefetch->step_bytes, 1, sum);
+    else if (prefetch)
+        add_steps(rows, storage, steps, x, x_stride, w, prefetch->from, prefetch->step_bytes, 2, sum);
+    for (size_t g = steps * (PREFETCH_STEP / kr); g < k_groups; g++)
         add_group(rows, storage, x + g * kr, x_stride, w + g * group_bytes, sum);
     UNROLL
     for (int r = 0; r < rows; r++) {

@@ -166,7 +166,7 @@ static void build(void)
     }
     for (int type = 0; type < DTYPE_COUNT; type++) { /* as kernels.c does for the real levels */
         level.gemm[type].quantise = level.quantise[type];
-        level.gemm[type].asked_level = 2;
+        level.gemm[type].policy = level.bytes.policy = below->bytes.policy;
     }
     level.below = below;
     level.isa = QWEN3_ISA_AMX;

@@ -105,9 +105,9 @@ TEMPLATE void sum_outputs(const int rows, const int vecs, const qwen3_dtype stor
 
 TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_groups, const unsigned char *x,
                           size_t x_stride, const unsigned char *w, float *y, size_t y_stride, bool accumulate,
-                          const gemm_ahead *ahead)
+                          const gemm_prefetch *prefetch)
 {
-    (void)ahead; /* what asking brings on Arm has not been measured */
+    (void)prefetch; /* not measured on Arm */
     const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES, width = storage == QWEN3_DTYPE_Q8 ? 2 : 4;
     const unsigned char *q = w + NR * sizeof(bf16);
     const int vecs = rows <= WHOLE_ROWS ? VECS : VECS / 2;

@@ -39,16 +39,16 @@ TEMPLATE void tile_as(const qwen3_dtype storage, int rows, size_t k_groups, cons
 }
 
 static void tile_f32(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,
-                     size_t y_stride, bool accumulate, const gemm_ahead *ahead)
+                     size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
 {
-    (void)ahead;
+    (void)prefetch;
     tile_as(QWEN3_DTYPE_F32, rows, k_groups, x, x_stride, w, y, y_stride, accumulate);
 }
 
 static void tile_bf16(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,
-                      size_t y_stride, bool accumulate, const gemm_ahead *ahead)
+                      size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
 {
-    (void)ahead;
+    (void)prefetch;
     tile_as(QWEN3_DTYPE_BF16, rows, k_groups, x, x_stride, w, y, y_stride, accumulate);
 }
 

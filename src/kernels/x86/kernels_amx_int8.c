@@ -77,7 +77,7 @@ TEMPLATE size_t group_bytes(const qwen3_dtype storage)
     return NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES);
 }
 
-/* Groups from w on, into tiles. The groups of the next step are asked for, to arrive while these are multiplied. */
+/* Groups from w on, into tiles. The groups of the next step are prefetched while these are multiplied. */
 TEMPLATE void expand(const qwen3_dtype storage, size_t groups, const unsigned char *w, step *s)
 {
     for (size_t g = 0; g < groups; g++, w += group_bytes(storage)) {
@@ -198,10 +198,10 @@ TEMPLATE void tile_blocks(const qwen3_dtype storage, size_t rows, size_t k_group
 
 #define DEFINE_AMX_TILE(name, storage, vnni)                                                                           \
     static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
-                     size_t y_stride, bool accumulate, const gemm_ahead *ahead)                                        \
+                     size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)                                  \
     {                                                                                                                  \
         if (rows <= VNNI_ROWS)                                                                                         \
-            (vnni)->tile(rows, k_groups, x, x_stride, w, y, y_stride, accumulate, ahead);                              \
+            (vnni)->tile(rows, k_groups, x, x_stride, w, y, y_stride, accumulate, prefetch);                           \
         else                                                                                                           \
             tile_blocks(storage, (size_t)rows, k_groups, x, x_stride, w, y, y_stride, accumulate);                     \
     }
@@ -219,7 +219,8 @@ void kernels_amx_int8(kernels *k)
     *q4 = kernels_vnni_q4;
     q8->tile = tile_q8;
     q4->tile = tile_q4;
-    q8->mr = q4->mr = q8->once = q4->once = GEMM_MOST_ROWS; /* their tiles cut weights into pieces by themselves */
+    q8->mr = q4->mr = q8->one_pass_rows = q4->one_pass_rows =
+        GEMM_MOST_ROWS; /* their tiles pass over few groups at a time */
     k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add;
     k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add;
 }

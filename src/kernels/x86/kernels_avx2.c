@@ -7,8 +7,6 @@
 void kernels_init_avx2(kernels *k)
 {
     vector_kernels_fill(k);
-    /* So many rows keep the core so busy with one group that it does not look far enough ahead by itself. */
-    k->gemm[QWEN3_DTYPE_F32].asks_from = k->gemm[QWEN3_DTYPE_BF16].asks_from = 3;
     k->quantise[QWEN3_DTYPE_Q8] = quantise_q8;
     k->quantise[QWEN3_DTYPE_Q4] = quantise_q4;
 }

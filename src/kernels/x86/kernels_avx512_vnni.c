@@ -102,12 +102,12 @@ TEMPLATE size_t group_bytes_of(const qwen3_dtype storage)
     return NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES);
 }
 
-/* block = products of a block of each of `rows` rows with those of 32 * pairs outputs whose first q stands at q.
- * Between them asks for a step of `ahead`, or where these are half of the outputs for half `half` of it, one line after
- * the other: for a whole group at once was a tenth slower with Q8. */
+/* block = products of a block of each of `rows` rows with those of 32 * pairs outputs whose first q is at q. Between
+ * them one step is prefetched, or half `half` of it where these are half of the outputs: line by line, because many
+ * lines at once delay the loads of the tile. */
 TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype storage, __m512i table,
                         const unsigned char *x, size_t x_bytes, const unsigned char *q, const int half,
-                        const gemm_ahead ahead, lanes_pair block[MR][2])
+                        const gemm_prefetch prefetch, lanes_pair block[MR][2])
 {
     const size_t pair_bytes = 2 * LANES * (storage == QWEN3_DTYPE_Q8 ? 2 : 4);
     const size_t eight_bytes = NR * (storage == QWEN3_DTYPE_Q8 ? 8 : 4);
@@ -125,8 +125,8 @@ TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype stora
         for (int p = 0; p < pairs; p++) {
             lanes_pair fours[2];
             const size_t part = pairs == 2 ? i / 8 * 2 + (size_t)p : (size_t)half * (BLOCK / 8) + i / 8;
-            ask_part(ahead.from, ahead.step_bytes, part, BLOCK / 8 * 2, ahead.level);
-            __asm__ volatile("" : : : "memory"); /* compilers would gather the asking */
+            prefetch_part(prefetch.from, prefetch.step_bytes, part, BLOCK / 8 * 2, prefetch.level);
+            __asm__ volatile("" : : : "memory"); /* compilers would gather the prefetches */
             load_weights(storage, table, q + i / 8 * eight_bytes + (size_t)p * pair_bytes, fours);
             UNROLL
             for (size_t e = 0; e < 2; e++) {
@@ -146,12 +146,12 @@ TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype stora
 /* 32 * pairs outputs of a panel, from pair `half` on, which stand at y. */
 TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const qwen3_dtype storage, size_t k_groups,
                           const unsigned char *x, size_t x_bytes, const unsigned char *w, float *y, size_t y_stride,
-                          bool accumulate, const gemm_ahead *ahead)
+                          bool accumulate, const gemm_prefetch *prefetch)
 {
     const size_t width = storage == QWEN3_DTYPE_Q8 ? 2 : 4, out = (size_t)half * 2 * LANES;
     const unsigned char *scales = w + out * sizeof(bf16), *q = w + NR * sizeof(bf16) + out * width;
     const __m512i table = load_table(storage);
-    gemm_ahead asked = ahead ? *ahead : (gemm_ahead){(const char *)w, 0, 2};
+    gemm_prefetch step = prefetch ? *prefetch : (gemm_prefetch){(const char *)w, 0, 2};
     vec_pair sum[MR][2];
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -162,7 +162,7 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const
     }
     for (size_t g = 0; g < k_groups; g++) {
         lanes_pair block[MR][2];
-        sum_block(rows, pairs, storage, table, x, x_bytes, q, half, asked, block);
+        sum_block(rows, pairs, storage, table, x, x_bytes, q, half, step, block);
         UNROLL
         for (int p = 0; p < pairs; p++) {
             const vec_pair s = load_scales(storage, (const bf16 *)scales + p * 2 * LANES);
@@ -175,7 +175,7 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const
                 sum[r][p].high = vec_fma(vec_mul(s.high, _mm512_cvtepi32_ps(block[r][p].high)), xs, sum[r][p].high);
             }
         }
-        asked.from += asked.step_bytes;
+        step.from += step.step_bytes;
         scales += group_bytes_of(storage);
         q += group_bytes_of(storage);
         x += ACTIVATION_BLOCK_BYTES;
@@ -190,16 +190,17 @@ TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const
 
 TEMPLATE void tile_blocks(const int rows, const qwen3_dtype storage, size_t k_groups, const unsigned char *x,
                           size_t x_stride, const unsigned char *w, float *y, size_t y_stride, bool accumulate,
-                          const gemm_ahead *ahead)
+                          const gemm_prefetch *prefetch)
 {
     const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES;
     if (rows <= WHOLE_ROWS) {
-        sum_outputs(rows, 2, 0, storage, k_groups, x, x_bytes, w, y, y_stride, accumulate, ahead);
+        sum_outputs(rows, 2, 0, storage, k_groups, x, x_bytes, w, y, y_stride, accumulate, prefetch);
         return;
     }
     UNROLL
     for (int half = 0; half < 2; half++)
-        sum_outputs(rows, 1, half, storage, k_groups, x, x_bytes, w, y + half * 2 * LANES, y_stride, accumulate, ahead);
+        sum_outputs(rows, 1, half, storage, k_groups, x, x_bytes, w, y + half * 2 * LANES, y_stride, accumulate,
+                    prefetch);
 }
 
 DEFINE_TILE(tile_q8, tile_blocks, QWEN3_DTYPE_Q8)
