@@ -45,4 +45,16 @@ bool bench_attention(const kernels *k, int threads);
 /* bench_reading.c. buffer: of more bytes than caches hold, a multiple of 1 KiB, touched. */
 void bench_reading(const void *buffer, size_t bytes, int threads);
 
+/* What products of bench_levels.c read and write; all touched. */
+typedef struct level_buffers {
+    const void *matrix; /* larger than caches */
+    size_t matrix_bytes;
+    const void *x; /* [16, 1024] f32 */
+    float *y;
+    size_t y_floats;
+} level_buffers;
+
+/* bench_levels.c */
+void bench_levels(const level_buffers *b, int threads);
+
 #endif

@@ -3,6 +3,7 @@
  *   bench_kernels [attention] [LEVEL]...      all levels of this CPU where none is named; OMP_NUM_THREADS = threads
  *                                             attention: only the part of bench_attention.c
  *   bench_kernels reading                     only that of bench_reading.c
+ *   bench_kernels levels                      only that of bench_levels.c: a line for the table of processors
  *
  * Limits are measured next to what is held against them, in turns, and the best of each counts: on a shared
  * machine only ratios mean something. Products of many rows are held against multiply-adds from registers,
@@ -294,6 +295,12 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "reading") == 0) {
         fill(&b);
         bench_reading(matrix, MATRIX_BYTES, threads);
+        status = EXIT_SUCCESS;
+        goto done;
+    }
+    if (argc == 2 && strcmp(argv[1], "levels") == 0) {
+        fill(&b);
+        bench_levels(&(level_buffers){matrix, MATRIX_BYTES, x, y, y_bytes / sizeof(float)}, threads);
         status = EXIT_SUCCESS;
         goto done;
     }

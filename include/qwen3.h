@@ -113,8 +113,8 @@ QWEN3_API bool qwen3_strategy_parse(const char *name, qwen3_parallel_strategy *v
 QWEN3_API bool qwen3_algorithm_parse(const char *name, qwen3_attention_algorithm *value);
 QWEN3_API bool qwen3_dtype_parse(const char *name, qwen3_dtype *value);
 QWEN3_API bool qwen3_isa_parse(const char *name, qwen3_isa *value);
-/* The best level that this CPU has and this build contains. AVX512_BF16 is passed over where its instruction multiplies
- * no faster than those for f32, as on Intel's CPUs whose AMX cannot be used (measured once, in 0.1 ms). */
+/* The best level that this CPU has and this build contains; the same in every run. AVX512_BF16 is passed over where its
+ * instruction is not known to multiply faster than those for f32: on all processors but AMD's. */
 QWEN3_API qwen3_isa qwen3_isa_best(void);
 
 /* ---- Ranks ------------------------------------------------------------------------------------- */

@@ -13,7 +13,6 @@
 #include <sys/auxv.h>
 #endif
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "kernels/levels.h"
 
@@ -76,9 +75,9 @@ bool qwen3_isa_parse(const char *name, qwen3_isa *value)
 #if defined(__x86_64__)
 static bool amx_allowed;
 
-/* A process asks Linux for the tile registers before any thread uses them. The answer is no from kernels that do not
- * know them, and where a thread has a stack for signals (sigaltstack) that is too small to save them on. */
-static void ask_for_amx(void)
+/* A process requests the tile registers from Linux before any thread uses them. The answer is no from kernels that do
+ * not know them, and where a thread has a stack for signals (sigaltstack) that is too small to save them on. */
+static void request_amx(void)
 {
     enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 }; /* in EDX of CPUID leaf 7 */
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };      /* since Linux 5.16 */
@@ -91,7 +90,7 @@ static void ask_for_amx(void)
 static bool amx_ready(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, ask_for_amx);
+    pthread_once(&once, request_amx);
     return amx_allowed;
 }
 #endif
@@ -150,25 +149,6 @@ qwen3_isa kernels_common(qwen3_isa a, qwen3_isa b)
     return a;
 }
 
-/* Seconds that a million operations take, the best of several measurements: whatever interrupts some of them. */
-static double million_seconds(const kernels *k, qwen3_dtype type, double best_seconds)
-{
-    const double start = seconds_now();
-    k->multiply_add[type](1);
-    return fmin(best_seconds, seconds_now() - start);
-}
-
-/* Whether a level multiplies faster than another; 0.1 ms. */
-static bool faster(const kernels *a, const kernels *b, qwen3_dtype type)
-{
-    double seconds_a = INFINITY, seconds_b = INFINITY;
-    for (int turn = 0; turn < 8; turn++) {
-        seconds_a = million_seconds(a, type, seconds_a);
-        seconds_b = million_seconds(b, type, seconds_b);
-    }
-    return seconds_a < seconds_b;
-}
-
 static void build_tables(void)
 {
     static void (*const init[ISA_COUNT])(kernels *) = {
@@ -207,7 +187,8 @@ static void build_tables(void)
         tables[isa].bytes.policy = &processor->prefetch;
     }
     best = highest;
-    if (best == QWEN3_ISA_AVX512_BF16 && !faster(&tables[best], tables[best].below, QWEN3_DTYPE_BF16))
+    /* From a table and not by timing: the level decides on the type of activations, and so on bits. */
+    if (best == QWEN3_ISA_AVX512_BF16 && !processor->fast_bf16)
         best = below[best];
 }
 
