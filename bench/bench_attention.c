@@ -22,7 +22,7 @@ typedef struct bench {
     int threads;
     const attention_algorithm *algorithm;
     unsigned char *kv; /* [KV_BYTES] keys and values of all cases */
-    size_t read_bytes; /* thereof read by the case at hand */
+    size_t read_bytes; /* read by the case at hand */
     size_t repeats;    /* of the multiply-adds that are the limit of the case at hand */
     attention_shape shape;
     attention_job *jobs; /* [DECODE_LAYERS] */

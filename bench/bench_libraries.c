@@ -7,7 +7,7 @@
  * Built only where Debian's libdnnl-dev (2.x) and libxsmm-dev are installed; nothing else uses them. Every product runs
  * on one thread and on OMP_NUM_THREADS. All three compute y[m, n] = x[m, k] W[n, k]^T with f32 results, from weights in
  * the form that each of them likes best, packed before. oneDNN chooses that form itself (format "any"). LIBXSMM has
- * small products only: as its users do, weights are cut into blocks, and a generated kernel that sums over a chain of
+ * small products only: as its users do, weights are split into blocks, and a generated kernel that sums over a chain of
  * blocks is called in a loop; of several heights of x the fastest counts.
  *
  * Limits and contenders take turns and the best of each counts: on a shared machine only ratios mean something. 512

@@ -12,7 +12,7 @@
 #include <immintrin.h>
 
 #define AVX512 __attribute__((target("avx512f")))
-#define BYTES_AHEAD 4096
+#define PREFETCH_DISTANCE 4096
 #define SUMS 16
 
 typedef struct reading {
@@ -23,7 +23,7 @@ typedef struct reading {
     float (*loop)(const char *p, size_t bytes);
 } reading;
 
-AVX512 TEMPLATE float multiply_lines(const char *p, size_t bytes, const int operations, const bool asks)
+AVX512 TEMPLATE float multiply_lines(const char *p, size_t bytes, const int operations, const bool prefetches)
 {
     const __m512 half = _mm512_set1_ps(0.5f);
     __m512 sum[SUMS];
@@ -33,8 +33,8 @@ AVX512 TEMPLATE float multiply_lines(const char *p, size_t bytes, const int oper
         __asm__ volatile("" : "+v"(sum[i])); /* not known to be equal: one would do for all */
     }
     for (const char *end = p + bytes; p < end; p += LINE) {
-        if (asks)
-            __builtin_prefetch(p + BYTES_AHEAD, 0, 2);
+        if (prefetches)
+            __builtin_prefetch(p + PREFETCH_DISTANCE, 0, 2);
         const __m512 line = _mm512_loadu_ps(p);
         UNROLL
         for (int i = 0; i < operations; i++)
@@ -47,11 +47,11 @@ AVX512 TEMPLATE float multiply_lines(const char *p, size_t bytes, const int oper
 }
 
 #define LOOP(operations)                                                                                               \
-    AVX512 static float unasked_##operations(const char *p, size_t bytes)                                              \
+    AVX512 static float plain_##operations(const char *p, size_t bytes)                                                \
     {                                                                                                                  \
         return multiply_lines(p, bytes, operations, false);                                                            \
     }                                                                                                                  \
-    AVX512 static float asked_##operations(const char *p, size_t bytes)                                                \
+    AVX512 static float prefetched_##operations(const char *p, size_t bytes)                                           \
     {                                                                                                                  \
         return multiply_lines(p, bytes, operations, true);                                                             \
     }
@@ -67,10 +67,10 @@ LOOP(24)
 
 static const struct {
     int operations;
-    float (*loop[2])(const char *p, size_t bytes); /* without and with asking */
-} loops[] = {{1, {unasked_1, asked_1}},    {2, {unasked_2, asked_2}},    {4, {unasked_4, asked_4}},
-             {8, {unasked_8, asked_8}},    {12, {unasked_12, asked_12}}, {16, {unasked_16, asked_16}},
-             {20, {unasked_20, asked_20}}, {24, {unasked_24, asked_24}}};
+    float (*loop[2])(const char *p, size_t bytes); /* without and with prefetching */
+} loops[] = {{1, {plain_1, prefetched_1}},    {2, {plain_2, prefetched_2}},    {4, {plain_4, prefetched_4}},
+             {8, {plain_8, prefetched_8}},    {12, {plain_12, prefetched_12}}, {16, {plain_16, prefetched_16}},
+             {20, {plain_20, prefetched_20}}, {24, {plain_24, prefetched_24}}};
 
 static void run_loop(team *t, void *arg)
 {
@@ -107,11 +107,11 @@ void bench_reading(const void *buffer, size_t bytes, int threads)
     for (r.threads = 1; r.threads <= threads; r.threads += threads > 1 ? threads - 1 : 1) {
         for (size_t i = 0; i < sizeof loops / sizeof *loops; i++) {
             double limit[2], seconds[2];
-            for (int asks = 0; asks < 2; asks++) {
-                r.loop = loops[i].loop[asks];
-                race(time_reading, time_loop, &r, &limit[asks], &seconds[asks]);
+            for (int prefetches = 0; prefetches < 2; prefetches++) {
+                r.loop = loops[i].loop[prefetches];
+                race(time_reading, time_loop, &r, &limit[prefetches], &seconds[prefetches]);
             }
-            printf("  reading %2d thr %2d multiply-adds a line %6.1f GB/s %5.1f %% of reading, asked for ahead %6.1f "
+            printf("  reading %2d thr %2d multiply-adds a line %6.1f GB/s %5.1f %% of reading, prefetched %6.1f "
                    "GB/s %5.1f %%\n",
                    r.threads, loops[i].operations, (double)bytes / seconds[0] * 1e-9, 100 * limit[0] / seconds[0],
                    (double)bytes / seconds[1] * 1e-9, 100 * limit[1] / seconds[1]);

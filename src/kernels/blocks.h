@@ -23,7 +23,7 @@
  * whose scale is searched as in quantise.c (Lloyd 1982), with 0 among them. Exact in BF16. */
 extern const int8_t q4_values[16];
 
-/* Where the q of i stand for output 0; output j is 2 (Q8) or 4 (Q4) bytes * j further. */
+/* Offset of the q of i for output 0; output j is 2 (Q8) or 4 (Q4) bytes * j further. */
 static inline size_t q8_offset(size_t nr, size_t i)
 {
     return nr * (sizeof(bf16) + i / 2 * 2) + i % 2;
@@ -55,9 +55,9 @@ bool q4_quantise(const float *x, bf16 *scale, int8_t *codes);
  *
  * value = scale * q, q = -127..127. A block is
  *   f32 scale; int32 -128 * sum of all q; 32 signed bytes, the q of each eight i in the order 0, 4, 1, 5, 2, 6, 3, 7
- * What that is good for stands in x86/kernels_avx512_vnni.c and arm/kernels_neon_dot.c. */
+ * x86/kernels_avx512_vnni.c and arm/kernels_neon_dot.c say why. */
 
-/* Where the q of i stands in its block. */
+/* Offset of the q of i in its block. */
 static inline size_t activation_offset(size_t i)
 {
     return sizeof(float) + sizeof(int32_t) + i / 8 * 8 + i % 4 * 2 + i / 4 % 2;

@@ -1,6 +1,6 @@
 /* gemm.c - packing, and products of whole matrices out of tiles.
  *
- * A panel (nr outputs) is cut along k into pieces that stay in the second-level cache while all rows of x
+ * A panel (nr outputs) is split along k into pieces that stay in the second-level cache while all rows of x
  * pass by, mr at a time (Goto & van de Geijn 2008; x is small enough here to need no packing). Pieces of
  * panels that must be widened are expanded for many rows to share, unless a tile takes them as they are.
  */

@@ -100,7 +100,7 @@ static bool cpu_has(qwen3_isa isa)
 {
     switch (isa) {
 #if defined(__x86_64__)
-    /* The compiler's run-time library asks CPUID for the instructions and XGETBV for whether the operating
+    /* The compiler's run-time library reads the instructions from CPUID, and from XGETBV whether the operating
      * system saves the registers. */
     case QWEN3_ISA_AVX2:
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -26,13 +26,13 @@
 typedef uint16_t bf16;
 
 #define DTYPE_COUNT 4
-#define ELEMENT_TYPES 2 /* F32 and BF16, whose values stand alone */
+#define ELEMENT_TYPES 2 /* F32 and BF16, without a scale */
 #define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
 /* Values along k in one step of prefetching (see gemm_prefetch). */
 #define PREFETCH_STEP 32
 
-/* More than these no tile has. */
+/* No tile has more. */
 #define GEMM_MOST_ROWS 64
 #define GEMM_MOST_OUTPUTS 64
 
@@ -83,11 +83,11 @@ typedef struct gemm_prefetch {
  *
  * Packed layout of W[n, k] (all levels; only nr differs): panels of nr outputs; within a panel, groups of
  * kr consecutive i. A group of F32 or BF16 holds the nr outputs, and within those the kr values: element
- * (j, i) stands at
+ * (j, i) is in
  *   panel j / nr, offset ((i / kr) * nr + j % nr) * kr + i % kr.
  * A group of Q8 or Q4 holds one block of each of the nr outputs (blocks.h). Outputs past n and values past k are
  * zero. A panel has ceil(k / kr) groups of nr * group_bytes bytes; a range of i that starts at a multiple of kr is
- * contiguous in it. So one packed copy can be cut along n at multiples of nr and along k at multiples of kr.
+ * contiguous in it. So one packed copy can be split along n at multiples of nr and along k at multiples of kr.
  */
 typedef struct gemm_kernel {
     qwen3_dtype storage;
@@ -102,7 +102,7 @@ typedef struct gemm_kernel {
      * mr. accumulate: adds to y, otherwise y is only written (may hold NaN before). k_groups = 0 gives zeros. w and x
      * may be unaligned to vectors; no element outside these ranges is read or written. The sum over i starts from y or
      * 0 and runs upwards in the same steps, of at most ACTIVATION_PAD values, for every `rows`: a row's result does not
-     * depend on its company, nor on cutting k, at multiples of ACTIVATION_PAD, into calls that accumulate.
+     * depend on the other rows, nor on splitting k, at multiples of ACTIVATION_PAD, into calls that accumulate.
      * prefetch: what to prefetch meanwhile; NULL = nothing.
      * NULL for Q8 and Q4 where the level has no products of bytes: gemm expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
@@ -118,8 +118,7 @@ typedef struct gemm_kernel {
     const prefetch_policy *policy;
 } gemm_kernel;
 
-/* Where a dimension may be cut so that the matrix can be cut along it whether it is n or k: nr and kr are powers
- * of 2. */
+/* A dimension split at multiples of this can be n or k of a matrix: nr and kr are powers of 2. */
 static inline int gemm_grain(const gemm_kernel *g)
 {
     return g->nr > g->kr ? g->nr : g->kr;
@@ -165,10 +164,10 @@ typedef struct kernels {
     float (*exp_sum)(size_t n, const float *s, float m, void *p, qwen3_dtype p_type);
     /* Products with row-major f32 as it lies in memory, for keys and values that too few queries read to be worth
      * packing. Any numbers of rows, nothing aligned; no element outside the ranges is read or written. A row's result
-     * does not depend on its company.
+     * does not depend on the other rows.
      * dot_rows: y[r, j] = sum_i x[r, i] w[j, i] for x[rows, k], w[n, k]
-     * weighted_rows: y[r, i] += sum_j x[r, j] w[j, i] for x[rows, n], w[n, k]; the sum runs upwards, nor does it
-     *   depend on cutting n into calls. */
+     * weighted_rows: y[r, i] += sum_j x[r, j] w[j, i] for x[rows, n], w[n, k]; the sum runs upwards, and
+     *   splitting n into calls does not change it. */
     void (*dot_rows)(size_t rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w, size_t w_stride,
                      float *y, size_t y_stride);
     void (*weighted_rows)(size_t rows, size_t n, size_t k, const float *x, size_t x_stride, const float *w,
@@ -201,7 +200,7 @@ qwen3_isa kernels_common(qwen3_isa a, qwen3_isa b);
 /* Bytes of a packed matrix, padding included. */
 size_t gemm_packed_bytes(const gemm_kernel *g, size_t n, size_t k);
 
-/* Where output n (multiple of nr) and value k (multiple of kr) of a matrix with depth `depth` stand. */
+/* Address of output n (multiple of nr) and value k (multiple of kr) in a packed matrix of depth `depth`. */
 const void *gemm_at(const gemm_kernel *g, const void *w, size_t depth, size_t n, size_t k);
 
 /* Row-major values [n, k] of type F32 or BF16. stride in elements. */

@@ -1,6 +1,6 @@
 /* quantise.c - weights to blocks (blocks.h), and blocks to panels.
  *
- * Q8 rounds to the nearest of 255 multiples of the scale that the largest value asks for.
+ * Q8 rounds to the nearest of 255 multiples of the scale that fits the largest value.
  * Q4 tries several scales of both signs (the levels are not symmetric). For given codes t the squared error
  * |x - s t|^2 is smallest for s = <x, t> / <t, t>, where it is |x|^2 - <x, t>^2 / <t, t>: the candidate with the
  * largest <x, t>^2 / <t, t> wins. On normally distributed values the relative error is 0.074; symmetric rounding
@@ -123,7 +123,7 @@ bool q4_quantise(const float *x, bf16 *scale, int8_t *codes)
 
 /* ---- Panels ------------------------------------------------------------------------------------ */
 
-/* How far ahead of its use a row of the source is asked for: so many rows at once are too many for the hardware. */
+/* How far ahead of its use a row of the source is prefetched: the hardware does not follow so many rows at once. */
 #define PREFETCH_BLOCKS 2
 
 /* BLOCK columns of a source row, of which the first n exist, as f32. Returns false where one is not finite. */

@@ -1,7 +1,7 @@
 /* repack.c - rows of a packed matrix into panels of another height, or from another first row on. */
 #include "kernels/blocks.h"
 
-/* A group of one output is a few fields, each of which stands with those of the other outputs of the panel. */
+/* A group of one output is a few fields. Each is stored beside the same field of the panel's other outputs. */
 #define FIELDS_MAX 17
 
 static size_t fields_of(qwen3_dtype storage, size_t *bytes)

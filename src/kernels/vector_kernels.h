@@ -11,9 +11,9 @@
 
 #define NR (VECS * LANES)
 
-/* How far ahead of their use row-major matrices are asked for: strided loads of a few rows at a time are more than the
- * hardware follows, so the lines ahead are asked for in the order of their addresses. */
-#define ROWS_AHEAD_BYTES 4096
+/* How far ahead of their use row-major matrices are prefetched. The hardware does not follow strided loads of a few
+ * rows at a time, so the lines are prefetched in the order of their addresses. */
+#define ROWS_PREFETCH_DISTANCE 4096
 
 TEMPLATE size_t part_of(size_t n, size_t i)
 {
@@ -335,7 +335,7 @@ TEMPLATE void dot_keys(const int rows, const int keys, size_t k, const float *x,
             weight[j] = vec_load_part(w + (size_t)j * w_stride + i, part, zero);
         UNROLL
         for (int j = 0; j < keys; j++)
-            __builtin_prefetch((const char *)(w + (size_t)keys * i + j * LANES) + ROWS_AHEAD_BYTES);
+            __builtin_prefetch((const char *)(w + (size_t)keys * i + j * LANES) + ROWS_PREFETCH_DISTANCE);
         UNROLL
         for (int r = 0; r < rows; r++) {
             const vec xi = vec_load_part(x + (size_t)r * x_stride + i, part, zero);
@@ -374,7 +374,8 @@ TEMPLATE void add_weighted(const int rows, const int vecs, size_t n, size_t k, s
         vec weight[VECS];
         UNROLL
         for (int v = 0; v < vecs; v++)
-            __builtin_prefetch((const char *)(w + n * i + (j * (size_t)vecs + (size_t)v) * LANES) + ROWS_AHEAD_BYTES);
+            __builtin_prefetch((const char *)(w + n * i + (j * (size_t)vecs + (size_t)v) * LANES) +
+                               ROWS_PREFETCH_DISTANCE);
         UNROLL
         for (int v = 0; v < vecs; v++)
             weight[v] = vec_load_part(w + j * w_stride + i + (size_t)v * LANES, part, zero);

@@ -1,7 +1,7 @@
 /* test_gemm.c - packing, tiles, blocks and products of every level that this CPU has, and of AMX emulated, against
  * float64, on data chosen to hurt.
  *
- * Arrays stand before or behind an inaccessible page, so that an access outside of them ends the program.
+ * Arrays lie before or behind an inaccessible page, so that an access outside of them ends the program.
  * Bounds are those of the arithmetic. The seed is printed; QWEN3_TEST_SEED sets it.
  */
 #include <setjmp.h>
@@ -44,7 +44,7 @@ static float random_ends(void)
     return value;
 }
 
-/* Where each of eight i stands in a block of activations. */
+/* The place of each of eight i in a block of activations. */
 static const size_t activation_place[8] = {0, 2, 4, 6, 1, 3, 5, 7};
 
 /* Value i of activations. */
@@ -125,7 +125,7 @@ static double dot_bound(const dot *d, size_t k, double flushed)
     return 1.001 * (double)(k + 2) * U * d->bound + flushed;
 }
 
-/* Where element (j, i) of W[n, k] of F32 or BF16 stands, as kernels.h says. */
+/* The place of element (j, i) of W[n, k] of F32 or BF16, as kernels.h says. */
 static size_t packed_index(const gemm_kernel *g, size_t k, size_t j, size_t i)
 {
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
@@ -191,7 +191,7 @@ static void check_tile(const kernels *k, const gemm_kernel *g, size_t k_groups, 
     fill_nasty(start, mr * nr);
     size_t seen = mr;
     for (size_t rows = 1; rows <= mr; rows += rows < 8 || rows == mr ? 1 : 1 + random_below(mr - rows)) {
-        const size_t skip = mr - rows; /* other company for the last row each time */
+        const size_t skip = mr - rows; /* other rows beside the last one each time */
         fenced fy;
         float *y = fence(&fy, ((rows - 1) * y_stride + nr) * sizeof(float), at_start);
         for (size_t r = 0; r < rows; r++)
@@ -436,7 +436,7 @@ static void block_errors(const matrix *m, const gemm_kernel *g, size_t j, size_t
         error[0] += x * x;
         error[1] += got * got;
         error[2] += plain * plain;
-        /* Q8: half a step, and what the rounded scale cuts off or leaves. */
+        /* Q8: half a step, and what the rounded scale leaves over. */
         if (g->storage == QWEN3_DTYPE_Q8 && largest >= 0x1p-100)
             check_close("q8", "pack", m->k, i, got, 0, largest / 127 * 0.51);
     }
@@ -479,12 +479,13 @@ static void test_pack_blocks(void **state)
                 for (size_t i = 0; i < m.k; i++)
                     assert_true(packed_value(g, m.packed.data, m.k, j, i) == 0.0f);
             /* Columns from a multiple of 32 on, packed alone, are the same blocks. */
-            const size_t cut = 32 * (1 + random_below(5));
+            const size_t skipped = 32 * (1 + random_below(5));
             fenced f;
-            unsigned char *part = fence(&f, gemm_packed_bytes(g, nr, m.k - cut), round & 1);
+            unsigned char *part = fence(&f, gemm_packed_bytes(g, nr, m.k - skipped), round & 1);
             gemm_pack_panel(
-                g, &(matrix_rows){m.src.data + cut * size, m.type, m.stride, m.n < nr ? m.n : nr, m.k - cut}, part);
-            assert_memory_equal(part, m.packed.data + cut / 32 * group_bytes, f.bytes);
+                g, &(matrix_rows){m.src.data + skipped * size, m.type, m.stride, m.n < nr ? m.n : nr, m.k - skipped},
+                part);
+            assert_memory_equal(part, m.packed.data + skipped / 32 * group_bytes, f.bytes);
             /* One bad value is seen, in its panel only. */
             static const float bad[] = {NAN, INFINITY, -INFINITY};
             const size_t at = random_below(m.n);
@@ -667,13 +668,13 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     const gemm_weights whole = {w.packed.data, n, depth, 0, n, 0, depth, NULL};
     gemm(g, &whole, &(gemm_input){x, m, stride}, &(gemm_output){y, y_stride, false});
     check_products(k, g, &w, m, x, stride, y, y_stride);
-    /* The same out of two parts along n and two along k, the second added to the first: where k is cut at a multiple of
-     * ACTIVATION_PAD, the same bits. */
+    /* The same out of two parts along n and two along k, the second added to the first: where k is split at a multiple
+     * of ACTIVATION_PAD, the same bits. */
     const size_t grain = random_below(2) ? ACTIVATION_PAD : kr;
-    const size_t n_cut = random_below((n + nr - 1) / nr) * nr,
-                 k_cut = random_below((depth + grain - 1) / grain) * grain;
+    const size_t n_split = random_below((n + nr - 1) / nr) * nr,
+                 k_split = random_below((depth + grain - 1) / grain) * grain;
     float *z = fence(&fz, ((m - 1) * y_stride + n) * sizeof(float), true);
-    const size_t n_ends[3] = {0, n_cut, n}, k_ends[3] = {0, k_cut, depth};
+    const size_t n_ends[3] = {0, n_split, n}, k_ends[3] = {0, k_split, depth};
     for (size_t a = 0; a < 2; a++) {
         for (size_t b = 0; b < 2; b++) {
             /* The second half's x as the caller has it who owns only these columns. */
@@ -689,10 +690,10 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
             free(part);
         }
     }
-    for (size_t r = 0; r < m && k_cut % ACTIVATION_PAD == 0; r++)
+    for (size_t r = 0; r < m && k_split % ACTIVATION_PAD == 0; r++)
         assert_memory_equal(z + r * y_stride, y + r * y_stride, n * sizeof(float));
     check_products(k, g, &w, m, x, stride, z, y_stride);
-    /* A row does not depend on its company. */
+    /* A row does not depend on the others. */
     const size_t row = random_below(m);
     float *alone = malloc(n * sizeof(float));
     gemm(g, &whole, &(gemm_input){x + activation_bytes(g->activation, row * stride), 1, stride},
@@ -836,10 +837,11 @@ static void check_rows(const kernels *k, bool weighted, size_t rows, size_t n, s
         for (size_t o = outer; o < y_stride && r + 1 < rows; o++)
             assert_memory_equal(&y[r * y_stride + o], &start[r * y_stride + o], sizeof *y);
         float *alone = start + r * y_stride;
-        const size_t cut = weighted ? random_below(n + 1) : n;
-        (weighted ? k->weighted_rows : k->dot_rows)(1, cut, depth, x + r * x_stride, 0, w, w_stride, alone, 0);
+        const size_t split = weighted ? random_below(n + 1) : n;
+        (weighted ? k->weighted_rows : k->dot_rows)(1, split, depth, x + r * x_stride, 0, w, w_stride, alone, 0);
         if (weighted)
-            k->weighted_rows(1, n - cut, depth, x + r * x_stride + cut, 0, w + cut * w_stride, w_stride, alone, 0);
+            k->weighted_rows(1, n - split, depth, x + r * x_stride + split, 0, w + split * w_stride, w_stride, alone,
+                             0);
         assert_memory_equal(alone, y + r * y_stride, outer * sizeof *y);
     }
     free(start);

@@ -1,7 +1,7 @@
 /* test_kernels.c - the choice of a level, conversions, and the kernels that work element by element, of every level
  * that this CPU has, against float64, on data chosen to hurt; and what measures the limits.
  *
- * Arrays stand before or behind an inaccessible page, so that an access outside of them ends the program.
+ * Arrays lie before or behind an inaccessible page, so that an access outside of them ends the program.
  * Bounds are those of the arithmetic. The seed is printed; QWEN3_TEST_SEED sets it.
  */
 #include <setjmp.h>

@@ -3,7 +3,7 @@
  *
  * The instruction adds four products of signed bytes in every 32-bit lane; one of its factors can be a lane of a
  * vector, so that activations need not be repeated. The four are i, i + 4, i + 1 and i + 5, as they come out of the
- * words of Q4 and of interleaved pairs of Q8; activations stand in this order (blocks.h).
+ * words of Q4 and of interleaved pairs of Q8; activations are stored in this order (blocks.h).
  */
 #include "kernels/arm/vector_neon.h"
 
@@ -39,7 +39,7 @@ TEMPLATE void load_weights(const qwen3_dtype storage, int8x16_t levels, const un
     }
 }
 
-/* block = products of a block of each of `rows` rows with those of 2 vectors of outputs whose first q stands at q. */
+/* block = products of a block of each of `rows` rows with those of 2 vectors of outputs whose first q is at q. */
 TEMPLATE void sum_block(const int rows, const qwen3_dtype storage, int8x16_t levels, const unsigned char *x,
                         size_t x_bytes, const unsigned char *q, int32x4_t block[MR][2])
 {
@@ -63,7 +63,7 @@ TEMPLATE void sum_block(const int rows, const qwen3_dtype storage, int8x16_t lev
     }
 }
 
-/* `vecs` vectors of outputs of a panel, the scales and q of the first of which stand at `scales` and q. */
+/* `vecs` vectors of outputs of a panel; the scales and q of the first are at `scales` and q. */
 TEMPLATE void sum_outputs(const int rows, const int vecs, const qwen3_dtype storage, size_t k_groups,
                           const unsigned char *x, size_t x_bytes, const unsigned char *scales, const unsigned char *q,
                           float *y, size_t y_stride, bool accumulate)

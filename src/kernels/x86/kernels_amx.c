@@ -1,8 +1,8 @@
 /* kernels_amx.c - BF16 x BF16 products with f32 sums in tile registers (TDPBF16PS); for bytes see kernels_amx_int8.c.
  *
- * A panel's groups are pairs, so 16 of them are the second operand as they stand, and 16 rows of x are the first: four
- * tiles hold the sums of 16 rows and all 64 outputs, which leaves one for x and three for weights. The ends of rows and
- * of k are tiles that are configured smaller, so nothing is padded or copied and nothing else is read.
+ * A panel's groups are pairs, so 16 of them are the second operand without any change, and 16 rows of x are the first:
+ * four tiles hold the sums of 16 rows and all 64 outputs, which leaves one for x and three for weights. The ends of
+ * rows and of k are tiles that are configured smaller, so nothing is padded or copied and nothing else is read.
  *
  * The instruction adds the 16 products of even and of odd i apart, then both to the sum, takes denormal inputs for 0
  * and flushes denormal sums. Tiles are configured in every call and released at its end: a configuration that is left

@@ -3,16 +3,14 @@
  * As at the VNNI level integers are summed exactly within a block, and scaled and added to f32 sums in the same order
  * with the same roundings: the results are the same bits.
  *
- * A block of 16 outputs is a tile of eight rows, each with four bytes of every output in the order in which activations
- * stand (blocks.h): 32 bytes of up to 16 rows of x, as they stand, are the other operand. A few groups of a panel at a
+ * A block of 16 outputs is a tile of eight rows, each with four bytes of every output, in the order of activations
+ * (blocks.h): 32 bytes of up to 16 rows of x are the other operand without any change. A few groups of a panel at a
  * time are expanded into such tiles and multiplied with all rows of x. Sums of whole blocks pass through memory to the
  * vectors that scale them.
  *
- * Counted for Golden Cove (Sapphire Rapids), not measured: 16 rows x 64 outputs x 32 values are four products of 16
- * cycles each, half of what the instruction can do with rows of 64 bytes, and 3 * 64 vector operations, 96 cycles of
- * two ports; 80 vectors are stored, one in a cycle. So scaling is the limit, at 100 cycles with what is done once for
- * 16 rows; the weights, expanded for up to 64 rows, add 10. VNNI takes 440. Products of weights expanded to BF16 need
- * no scaling and would take 64, and 384 once for all rows: as much for 130 rows, two thirds for very many.
+ * By a count of instructions for Golden Cove, the vector operations that scale sums are the limit, not the products in
+ * tiles; VNNI would take four times as long. Products of weights expanded to BF16 need no scaling and would be faster
+ * from about 130 rows on (docs/notebook/2026-11-27-prefetch.md).
  */
 #include "kernels/x86/vector_avx512.h"
 
@@ -27,10 +25,8 @@
  * stored once for all of them. */
 #define STEP_GROUPS 4
 
-/* Up to this many rows multiply as at the VNNI level. Counted, not measured: for a group that takes 46 cycles (Q8; 49
- * for Q4) and 23 for each row; here it is 64 (40) for expanding weights, 8 for scales and 6 for each row, and in each
- * step some 200 until sums have passed through tiles and memory, when few rows leave nothing else to do: 50 for a
- * group. That is as much at 4.5 (3) rows. */
+/* Up to this many rows multiply as at the VNNI level: expanding weights into tiles does not pay for them, by the same
+ * count. */
 #define VNNI_ROWS 4
 
 /* 24 KiB, which stay in the first-level cache. */

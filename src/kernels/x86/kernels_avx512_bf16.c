@@ -46,7 +46,7 @@ static float exp_sum(size_t n, const float *s, float m, void *p, qwen3_dtype p_t
                                      : exp_sum_with(n, s, m, p, exp_store_bf16);
 }
 
-/* Quantised weights stay with the VNNI level: on Zen 5 its products are a third faster than these would be. */
+/* Quantised weights stay with the VNNI level, whose products are faster than these would be. */
 void kernels_init_avx512_bf16(kernels *k)
 {
     vector_bf16_kernels_fill(k);

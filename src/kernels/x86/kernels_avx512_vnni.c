@@ -4,8 +4,8 @@
  * The instruction adds four products of an unsigned and a signed byte in every 32-bit lane. Weights are the unsigned
  * ones, 128 too large, and sums start at -128 times the sum of the activations (blocks.h), which makes up for it. The
  * four are i, i + 4, i + 1 and i + 5, as they come out of the words of Q4 and of interleaved pairs of Q8; activations
- * stand in this order. For Q8 the interleaving leaves the outputs of 128-bit parts in two vectors, the sums' until the
- * end.
+ * are stored in this order. For Q8 the interleaving leaves the outputs of 128-bit parts in two vectors, the sums' until
+ * the end.
  */
 #include "kernels/x86/vector_avx512.h"
 
@@ -143,7 +143,7 @@ TEMPLATE void sum_block(const int rows, const int pairs, const qwen3_dtype stora
     }
 }
 
-/* 32 * pairs outputs of a panel, from pair `half` on, which stand at y. */
+/* 32 * pairs outputs of a panel, from pair `half` on, to y. */
 TEMPLATE void sum_outputs(const int rows, const int pairs, const int half, const qwen3_dtype storage, size_t k_groups,
                           const unsigned char *x, size_t x_bytes, const unsigned char *w, float *y, size_t y_stride,
                           bool accumulate, const gemm_prefetch *prefetch)

@@ -113,7 +113,7 @@ TEMPLATE vec_levels vec_levels_load(const int8_t *table)
                         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(u, 8)))};
 }
 
-/* The entries of LANES 4-bit indices, which stand at bit `shift` of 32-bit elements. */
+/* The entries of LANES 4-bit indices, which start at bit `shift` of 32-bit elements. */
 TEMPLATE vec vec_look_up(vec_levels t, const void *p, int shift)
 {
     const __m256i index = _mm256_srli_epi32(_mm256_loadu_si256(p), shift);
