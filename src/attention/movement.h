@@ -10,7 +10,7 @@
  *   exchange_clear    no keys seen yet                                    per layer, all threads
  *   exchange_run      messages and attention                              per layer, all threads
  *
- * A new movement is one file with a `movement` and one line of the table in movements.c.
+ * A new movement is one file with a `movement` and its name in MOVEMENTS.
  */
 #ifndef QWEN3_ATTENTION_MOVEMENT_H
 #define QWEN3_ATTENTION_MOVEMENT_H
@@ -60,7 +60,10 @@ typedef struct movement {
     void (*run)(team *t, exchange *x);
 } movement;
 
-extern const movement movement_local, movement_pass_kv, movement_gather_kv, movement_pass_q, movement_split_heads;
+/* The table of movements: for each NAME a file NAME.c with `const movement movement_NAME`. */
+#define MOVEMENTS(X) X(local) X(split_heads) X(pass_kv) X(gather_kv) X(pass_q)
+#define MOVEMENT_DECLARE(name) extern const movement movement_##name;
+MOVEMENTS(MOVEMENT_DECLARE)
 
 /* The movement with the least predicted cost. Needs only the problem; the same on all ranks. */
 const movement *movement_choose(const attention_problem *p);

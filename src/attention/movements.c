@@ -1,21 +1,23 @@
-/* movements.c - the table of movements, and the choice between them. */
+/* movements.c - the choice between movements. */
 #include "attention/movement.h"
 
-static const movement *const movements[] = {
-    &movement_local, &movement_split_heads, &movement_pass_kv, &movement_gather_kv, &movement_pass_q,
-};
+#define ENTRY(name) &movement_##name,
+static const movement *const movements[] = {MOVEMENTS(ENTRY)};
 
-/* What a message costs beside its bytes: latency times bandwidth. Shared memory (1 to 2 us at 10 GB/s) and 10 Gbit/s
- * (15 to 35 us at 1 GB/s) give about the same. */
+/* What a collective costs beside its bytes, as bytes: latency times bandwidth. Shared memory (1 to 2 us at 10 GB/s) and
+ * 10 Gbit/s (15 to 35 us at 1 GB/s) give about the same. */
 #define MESSAGE_BYTES 16384.0
+/* What a hop of a ring costs beside its bytes: waiting for both neighbours, another plan of work, more barriers, and
+ * tiles of fewer keys (docs/notebook/2026-11-27-movements.md). */
+#define HOP_BYTES 1048576.0
 
 double movement_price(const attention_problem *p, const movement *m)
 {
     const movement_cost cost = m->cost(p);
-    const double bytes = cost.bytes / comm_size(p->comm), messages = cost.messages * MESSAGE_BYTES;
+    const double bytes = cost.bytes / comm_size(p->comm), hops = cost.messages * HOP_BYTES;
     if (!cost.overlaps)
-        return bytes + messages;
-    return bytes > messages ? bytes : messages; /* latencies pass while earlier keys are attended */
+        return bytes + cost.messages * MESSAGE_BYTES;
+    return bytes > hops ? bytes : hops;
 }
 
 const movement *movement_choose(const attention_problem *p)

@@ -11,8 +11,8 @@
 
 enum { JOBS = 3, MAX_ROWS = 12, MAX_KEYS = 300, THREADS = 2 };
 
-static const movement *const all_movements[] = {&movement_local, &movement_pass_kv, &movement_gather_kv,
-                                                &movement_pass_q, &movement_split_heads};
+#define ENTRY(name) &movement_##name,
+static const movement *const all_movements[] = {MOVEMENTS(ENTRY)};
 
 /* The same on all ranks. Values are bf16, so that storage does not round them. */
 typedef struct setup {
