@@ -10,7 +10,7 @@
 
 /* Model numbers are left out: virtual machines change them, and the families measured do not differ within. */
 static const processor_family families[] = {
-    /* Measured on Emerald Rapids and Granite Rapids. */
+    /* Measured on Emerald Rapids and on a later core with AMX. */
     {"Intel", "GenuineIntel", 6, {.elements = true, .piece_level = 2}, .fast_bf16 = false},
     /* Measured on Zen 4 and Zen 5, the only ones so far that have AVX512_BF16. */
     {"AMD Zen", "AuthenticAMD", 0x17, {.elements = false, .piece_level = 1}, .fast_bf16 = true},

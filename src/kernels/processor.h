@@ -10,7 +10,7 @@
 typedef struct prefetch_policy {
     /* F32 and BF16 weights that a tile reads once and in order are prefetched too. Where this is false, the hardware
      * follows such reads as fast as memory is. Quantised weights and bytes are always prefetched: taking them apart
-     * keeps the core from looking far ahead. The tiles of AMX follow rules of their own. */
+     * keeps the core from looking far ahead. */
     bool elements;
     /* The cache, 1 or 2, that the next piece of a panel is brought into while tiles pass over one. */
     int piece_level;

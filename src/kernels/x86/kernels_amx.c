@@ -19,9 +19,16 @@
 /* Weights that several tiles of rows read one after the other: 32 KiB, which stay in the first-level cache. */
 #define CHUNK_STEPS ((size_t)8)
 
+/* A step has PREFETCH_STEP values. */
+static void prefetch_step(const gemm_prefetch *prefetch, size_t step)
+{
+    for (size_t b = 0; prefetch && b < prefetch->step_bytes; b += 64)
+        __builtin_prefetch(prefetch->from + step * prefetch->step_bytes + b, 0, 2);
+}
+
 /* y[configured rows, NR] (+)= x W, for `steps` times the configured groups, from step `first` of the tile on. */
 static void add_steps(size_t first, size_t steps, const bf16 *x, size_t x_stride, const char *w, float *y,
-                      size_t y_stride, bool accumulate)
+                      size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
 {
     const size_t x_bytes = x_stride * sizeof *x, y_bytes = y_stride * sizeof *y;
     if (accumulate) {
@@ -38,6 +45,7 @@ static void add_steps(size_t first, size_t steps, const bf16 *x, size_t x_stride
     x += first * 2 * STEP_GROUPS;
     w += first * STEP_GROUPS * GROUP_BYTES;
     for (size_t s = first; s < first + steps; s++, x += 2 * STEP_GROUPS, w += STEP_GROUPS * GROUP_BYTES) {
+        prefetch_step(prefetch, s);
         amx_load(4, x, x_bytes);
         amx_load(5, w, GROUP_BYTES);
         amx_load(6, w + 64, GROUP_BYTES);
@@ -56,7 +64,7 @@ static void add_steps(size_t first, size_t steps, const bf16 *x, size_t x_stride
 
 /* The same for any number of rows, `groups` <= STEP_GROUPS in each step. */
 static void add_rows(size_t rows, size_t groups, size_t steps, const bf16 *x, size_t x_stride, const char *w, float *y,
-                     size_t y_stride, bool accumulate)
+                     size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
 {
     const size_t whole = rows / AMX_ROWS * AMX_ROWS;
     if (whole > 0)
@@ -64,24 +72,25 @@ static void add_rows(size_t rows, size_t groups, size_t steps, const bf16 *x, si
     for (size_t s = 0; whole > 0 && (s == 0 || s < steps); s += CHUNK_STEPS) {
         const size_t chunk = steps - s < CHUNK_STEPS ? steps - s : CHUNK_STEPS;
         for (size_t r = 0; r < whole; r += AMX_ROWS)
-            add_steps(s, chunk, x + r * x_stride, x_stride, w, y + r * y_stride, y_stride, accumulate || s > 0);
+            add_steps(s, chunk, x + r * x_stride, x_stride, w, y + r * y_stride, y_stride, accumulate || s > 0,
+                      r == 0 ? prefetch : NULL);
     }
     if (rows > whole) {
         configure_tiles(rows - whole, groups * PAIR_BYTES);
-        add_steps(0, steps, x + whole * x_stride, x_stride, w, y + whole * y_stride, y_stride, accumulate);
+        add_steps(0, steps, x + whole * x_stride, x_stride, w, y + whole * y_stride, y_stride, accumulate,
+                  whole == 0 ? prefetch : NULL);
     }
 }
 
 static void tile_bf16(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,
                       size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
 {
-    (void)prefetch; /* slower: the hardware follows loads of tiles by itself */
     const size_t steps = k_groups / STEP_GROUPS, rest = k_groups % STEP_GROUPS;
     if (steps > 0 || rest == 0)
-        add_rows((size_t)rows, STEP_GROUPS, steps, x, x_stride, w, y, y_stride, accumulate);
+        add_rows((size_t)rows, STEP_GROUPS, steps, x, x_stride, w, y, y_stride, accumulate, prefetch);
     if (rest > 0)
         add_rows((size_t)rows, rest, 1, (const bf16 *)x + steps * 2 * STEP_GROUPS, x_stride,
-                 (const char *)w + steps * STEP_GROUPS * GROUP_BYTES, y, y_stride, accumulate || steps > 0);
+                 (const char *)w + steps * STEP_GROUPS * GROUP_BYTES, y, y_stride, accumulate || steps > 0, NULL);
     amx_release();
 }
 

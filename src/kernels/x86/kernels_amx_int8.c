@@ -73,12 +73,11 @@ TEMPLATE size_t group_bytes(const qwen3_dtype storage)
     return NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES);
 }
 
-/* Groups from w on, into tiles. Of Q8 the groups of the next step are prefetched while these are multiplied; the
- * hardware follows Q4, which has half the bytes, by itself. */
+/* Groups from w on, into tiles. The groups of the next step are prefetched while these are multiplied. */
 TEMPLATE void expand(const qwen3_dtype storage, size_t groups, const unsigned char *w, step *s)
 {
     for (size_t g = 0; g < groups; g++, w += group_bytes(storage)) {
-        for (size_t b = 0; storage == QWEN3_DTYPE_Q8 && b < group_bytes(storage); b += LINE)
+        for (size_t b = 0; b < group_bytes(storage); b += LINE)
             __builtin_prefetch(w + STEP_GROUPS * group_bytes(storage) + b);
         const unsigned char *q = w + NR * sizeof(bf16);
         for (size_t row = 0; row < TILE_ROWS; row += 2, q += NR * (storage == QWEN3_DTYPE_Q8 ? 8 : 4)) {
