@@ -117,7 +117,7 @@ static double time_layers(void *arg)
     bench *b = arg;
     for (size_t layer = 0; layer < b->n_layers; layer++) {
         const attention_job *job = &b->jobs[layer];
-        partial_clear(b->shape.kv_heads * job->rows * b->shape.group, b->shape.head_dim,
+        partial_clear(b->shape.kv_heads * job->rows * b->shape.heads_per_kv, b->shape.head_dim,
                       (partial_run){job->o, job->m, job->l});
     }
     return seconds_of(b->threads, attend_layers, b);
@@ -127,7 +127,7 @@ static double time_layers(void *arg)
 static bool make_layers(bench *b, size_t layers, size_t rows, size_t keys)
 {
     const attention_shape *s = &b->shape;
-    const size_t n = s->kv_heads * rows * s->group, blocks = keys / KV_BLOCK, page = kv_page_bytes(s);
+    const size_t n = s->kv_heads * rows * s->heads_per_kv, blocks = keys / KV_BLOCK, page = kv_page_bytes(s);
     const size_t q_bytes = n * attention_q_stride(s) * dtype_size(attention_gemm(s)->activation);
     kv_slots *slots = calloc(blocks, sizeof *slots);
     int32_t *positions = malloc(rows * sizeof *positions);
@@ -199,7 +199,7 @@ static bool bench_prefill(bench *b, size_t tokens)
     b->shape.kv_heads = 2;
     if (!make_layers(b, 1, tokens, tokens))
         return false;
-    const double heads = (double)(b->shape.kv_heads * b->shape.group);
+    const double heads = (double)(b->shape.kv_heads * b->shape.heads_per_kv);
     const double operations = 2.0 * heads * (double)HEAD_DIM * (double)tokens * (double)(tokens + 1);
     b->repeats = (size_t)(operations * 1e-6 / b->threads);
     double limit, time;
@@ -255,7 +255,7 @@ bool bench_attention(const kernels *k, int threads)
         bench b = {.k = k, .kv = kv, .jobs = jobs};
         b.shape = (attention_shape){.kernels = k,
                                     .head_dim = HEAD_DIM,
-                                    .group = GROUP,
+                                    .heads_per_kv = GROUP,
                                     .causal = true,
                                     .q_block_size = ATTENTION_Q_BLOCK,
                                     .kv_block_size = ATTENTION_KV_BLOCK};

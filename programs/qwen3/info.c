@@ -15,6 +15,7 @@ typedef struct info_job {
 static void print_configuration(const char *spec, const qwen3_config *c)
 {
     printf("model                %s\n", spec);
+    printf("architecture         %s\n", c->architecture);
     printf("vocabulary           %" PRId64 "\n", c->vocab_size);
     printf("hidden size          %" PRId64 "\n", c->hidden_size);
     printf("intermediate size    %" PRId64 "\n", c->intermediate_size);

@@ -24,13 +24,13 @@
 #define ATTENTION_Q_BLOCK 64
 #define ATTENTION_KV_BLOCK 256
 
-/* What all calls of one problem share. Query heads come in groups that read the same KV head. */
+/* What all calls of one problem share. */
 typedef struct attention_shape {
     const kernels *kernels;
     qwen3_dtype kv_type; /* storage of K and V: F32, BF16 or Q8; queries have the activation type of attention_gemm */
     size_t head_dim;
-    size_t kv_heads; /* on this rank */
-    size_t group;    /* query heads per KV head, on this rank */
+    size_t kv_heads;     /* on this rank */
+    size_t heads_per_kv; /* query heads of each, on this rank */
     bool causal;
     int q_block_size;  /* queries (tokens) per tile; > 0 */
     int kv_block_size; /* keys per tile; > 0, multiple of KV_BLOCK */
@@ -47,7 +47,7 @@ static inline const gemm_kernel *attention_gemm(const attention_shape *shape)
  *   v: packed W[n = head_dim, k = KV_BLOCK slots] of attention_gemm
  * Q8: an f32 scale for each slot, then W packed alike, but signed bytes -127..127 in the place of BF16. A key is scale
  * * bytes, so its scale can multiply its score instead; that of a value its probability. Slots past `count` may hold
- * anything, but for values in the last group of kr, which meet probabilities of 0: they are finite (kv_block_end). Or,
+ * anything, but for values in the last k-group, which meet probabilities of 0: they are finite (kv_block_end). Or,
  * where row_stride is not 0 (kv_type F32 only), row-major f32 of somebody else: slot j is k, v[j * row_stride,
  * + head_dim), and there is nothing past `count`. */
 typedef struct kv_block {
@@ -73,10 +73,10 @@ static inline const int8_t *kv_block_q8(const void *part)
 void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, size_t slots, const float *key,
                     const float *value);
 
-/* Asks the caches for what kv_block_store of one slot will write: a line for each group of a key. */
+/* Prefetches what kv_block_store of one slot will write: a line for each k-group of a key. */
 void kv_block_prefetch(const attention_shape *shape, const void *k, const void *v, size_t slot);
 
-/* Makes finite what v has past `count` slots in their last group of kr. To be called behind the last kv_block_store of
+/* Makes finite what v has past `count` slots in their last k-group. To be called behind the last kv_block_store of
  * the slots below `count`, in memory that may hold other than zeros there. */
 void kv_block_end(const attention_shape *shape, void *v, size_t count);
 
@@ -84,11 +84,11 @@ void kv_block_end(const attention_shape *shape, void *v, size_t count);
 size_t attention_q_stride(const attention_shape *shape);
 
 /* Queries of one sequence and all keys at hand for them.
- *   q    [kv_heads, rows, group, q_stride] activation type, already multiplied by the softmax scale
- *   o    [kv_heads, rows, group, head_dim] f32;  m, l [kv_heads, rows, group]: running partials, in and out
- *   blocks [kv_heads][n_blocks]: the same slots for every head (count, positions equal across heads)
- * mask: NULL, or additive; value for (batch-free) query head h = kv_head * group + g, row r and key position p at
- *   mask[h * mask_stride_head + r * mask_stride_row + p]. */
+ *   q    [kv_heads, rows, heads_per_kv, q_stride] activation type, already multiplied by the softmax scale
+ *   o    [kv_heads, rows, heads_per_kv, head_dim] f32;  m, l [kv_heads, rows, heads_per_kv]: running partials, in and
+ * out blocks [kv_heads][n_blocks]: the same slots for every head (count, positions equal across heads) mask: NULL, or
+ * additive; value for (batch-free) query head h = kv_head * heads_per_kv + g, row r and key position p at mask[h *
+ * mask_stride_head + r * mask_stride_row + p]. */
 typedef struct attention_job {
     size_t rows;
     const int32_t *q_positions; /* [rows] */
@@ -100,7 +100,7 @@ typedef struct attention_job {
     size_t mask_stride_head, mask_stride_row;
 } attention_job;
 
-/* How a tile is computed. A tile is a job of one KV head, cut out of a job by attention_tile (tile.h): some of
+/* How a tile is computed. A tile is a job of one KV head, taken from a job by attention_tile (tile.h): some of
  * its rows against some of its blocks. It runs on one thread; `workspace` has workspace_bytes(shape, rows, n_blocks)
  * bytes, 64-byte aligned. Blocks that no query of the tile may see are skipped. */
 typedef struct attention_algorithm {
@@ -120,7 +120,7 @@ const attention_algorithm *attention_algorithm_get(qwen3_attention_algorithm id)
 typedef struct attention_workspace {
     void *data;
     size_t bytes;
-    size_t score_bytes; /* thereof scores and probabilities */
+    size_t score_bytes; /* of these, for scores and probabilities */
     int threads;        /* that it was sized for; attention_run takes no more. 0 = size of the team */
 } attention_workspace;
 
@@ -128,7 +128,7 @@ typedef struct attention_workspace {
  * and for jobs of the same rows with fewer blocks. Score bytes in *score_bytes. */
 size_t attention_workspace_bytes(const attention_shape *shape, const attention_algorithm *algorithm,
                                  const attention_job *jobs, size_t n_jobs, int threads, size_t *score_bytes);
-/* Cuts the jobs into pieces of work, in the workspace, where attention_run finds them and the arguments, which must
+/* Splits the jobs into pieces of work, in the workspace, where attention_run finds them and the arguments, which must
  * last as long. One thread of the team calls it; a barrier must lie between it and attention_run. Keys need not be in
  * their places yet, only their positions. */
 void attention_plan(const team *t, const attention_shape *shape, const attention_algorithm *algorithm,

@@ -1,37 +1,16 @@
 /* exchange.c - what movements have in common: jobs and their memory, shards of own keys, the way back of partials. */
-#include <stdlib.h>
-
 #include "attention/movement.h"
-
-static void free_tables(exchange *x)
-{
-    free(x->jobs);
-    free(x->send_bytes);
-    free(x->receive_bytes);
-    free(x->pairs);
-    x->jobs = NULL;
-    x->send_bytes = x->receive_bytes = x->pairs = NULL;
-    x->jobs_capacity = x->ranks_capacity = 0;
-}
 
 /* Movements that bring the queries of all ranks together have n_jobs of each. */
 static qwen3_status make_tables(exchange *x, qwen3_error *err)
 {
-    const size_t ranks = (size_t)comm_size(x->problem->comm), jobs = ranks * x->problem->n_jobs;
-    if (jobs <= x->jobs_capacity && ranks <= x->ranks_capacity)
-        return QWEN3_OK;
-    free_tables(x);
-    x->jobs = malloc((jobs + 1) * sizeof *x->jobs);
-    x->send_bytes = malloc(ranks * sizeof *x->send_bytes);
-    x->receive_bytes = malloc(ranks * sizeof *x->receive_bytes);
-    x->pairs = malloc(ranks * sizeof *x->pairs);
-    if (!x->jobs || !x->send_bytes || !x->receive_bytes || !x->pairs) {
-        free_tables(x);
-        return fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu attention jobs", jobs);
-    }
-    x->jobs_capacity = jobs;
-    x->ranks_capacity = ranks;
-    return QWEN3_OK;
+    const size_t ranks = (size_t)comm_size(x->problem->comm), sizes = ranks * sizeof(size_t);
+    memory_plan *m = &x->table_plan;
+    memory_plan_add(m, &x->jobs, ranks * x->problem->n_jobs * sizeof *x->jobs, 0, 0);
+    memory_plan_add(m, &x->send_bytes, sizes, 0, 0);
+    memory_plan_add(m, &x->receive_bytes, sizes, 0, 0);
+    memory_plan_add(m, &x->pairs, sizes, 0, 0);
+    return memory_region_fit(&x->tables, m, "attention jobs", err);
 }
 
 qwen3_status exchange_begin(exchange *x, const attention_problem *p, const movement *with, exchange_phases phases,
@@ -57,8 +36,8 @@ qwen3_status exchange_begin(exchange *x, const attention_problem *p, const movem
 
 void exchange_close(exchange *x)
 {
-    free_tables(x);
-    *x = (exchange){0};
+    memory_plan_free(&x->table_plan);
+    memory_region_free(&x->tables);
 }
 
 void exchange_clear(const team *t, const exchange *x)
@@ -101,10 +80,10 @@ size_t exchange_shard_bytes(const attention_problem *p)
 {
     size_t most = 0;
     for (int r = 0; r < comm_size(p->comm); r++) {
-        const size_t n = problem_blocks(p, r);
-        most = n > most ? n : most;
+        const size_t bytes = exchange_bytes_of_shard(p, r);
+        most = bytes > most ? bytes : most;
     }
-    return kv_shard_bytes(p->shape, most);
+    return most;
 }
 
 /* ---- Jobs -------------------------------------------------------------------------------------- */
@@ -158,9 +137,41 @@ void exchange_plan_jobs(const team *t, exchange *x)
     attention_plan(t, x->problem->shape, x->problem->algorithm, x->jobs, x->n_jobs, &x->workspace);
 }
 
+void exchange_add_own_rows(exchange *x, memory_plan *m)
+{
+    const attention_problem *p = x->problem;
+    const int rank = comm_rank(p->comm);
+    exchange_size_jobs(x, rank, rank + 1, p->blocks + (size_t)rank * p->n_jobs);
+    memory_plan_add(m, &x->partials,
+                    partial_floats(problem_rows(p, rank) * problem_heads(p), p->shape->head_dim) * sizeof(float),
+                    x->phases.queries, x->phases.collect);
+}
+
+void exchange_bind_own_rows(exchange *x)
+{
+    const attention_problem *p = x->problem;
+    const int rank = comm_rank(p->comm);
+    exchange_bind_jobs(x, rank, rank + 1, x->q);
+    x->result = partial_at(x->partials, problem_rows(p, rank) * problem_heads(p), p->shape->head_dim);
+}
+
 /* ---- Keys -------------------------------------------------------------------------------------- */
 
-void exchange_fill_shard(const team *t, const exchange *x, void *buffer)
+size_t exchange_bytes_of_shard(const attention_problem *p, int r)
+{
+    return kv_shard_bytes(p->shape, problem_blocks(p, r));
+}
+
+double exchange_shard_traffic(const attention_problem *p)
+{
+    const int ranks = comm_size(p->comm);
+    double bytes = 0;
+    for (int r = 0; r < ranks; r++)
+        bytes += (double)exchange_bytes_of_shard(p, r) * (ranks - 1);
+    return bytes;
+}
+
+static void fill_shard(const team *t, const exchange *x, void *buffer)
 {
     const attention_problem *p = x->problem;
     const size_t *blocks = p->blocks + (size_t)comm_rank(p->comm) * p->n_jobs, page_bytes = kv_page_bytes(p->shape);
@@ -176,6 +187,17 @@ void exchange_fill_shard(const team *t, const exchange *x, void *buffer)
             memcpy(kv_shard_page(p->shape, buffer, first + b), views[b].k, page_bytes);
         }
     }
+}
+
+void exchange_make_shard(team *t, const exchange *x, void *buffer)
+{
+    if (x->problem->brings_shard)
+        return;
+    if (t->tid == 0)
+        kv_shard_init(buffer, problem_blocks(x->problem, comm_rank(x->problem->comm)));
+    team_barrier(t);
+    fill_shard(t, x, buffer);
+    team_barrier(t);
 }
 
 void exchange_view_shard(const exchange *x, const void *shard, int owner, kv_block *views)

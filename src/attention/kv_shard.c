@@ -65,7 +65,7 @@ size_t kv_slots_add(kv_slots *slots, int32_t position)
     return (size_t)slots->count++;
 }
 
-void kv_slots_cut(kv_slots *slots, size_t count)
+void kv_slots_truncate(kv_slots *slots, size_t count)
 {
     assert(count > 0 && (int32_t)count <= slots->count);
     slots->count = (int32_t)count;

@@ -33,7 +33,7 @@ void kv_slots_set(kv_slots *slots, const kv_block *block);
 /* Fills the next slot, which must exist; returns its index. */
 size_t kv_slots_add(kv_slots *slots, int32_t position);
 /* Empties the slots from `count` on, 1 <= count <= slots->count, where positions ascend. */
-void kv_slots_cut(kv_slots *slots, size_t count);
+void kv_slots_truncate(kv_slots *slots, size_t count);
 /* Views of one block for all heads: blocks[h * stride] for h in [0, kv_heads). */
 void kv_page_view(const attention_shape *shape, const kv_slots *slots, const void *page, kv_block *blocks,
                   size_t stride);

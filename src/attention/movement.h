@@ -5,7 +5,7 @@
  * public operators describe what there is to attend as an attention_problem, let movement_choose compare the
  * movements, and run the one it returns through an exchange:
  *
- *   exchange_begin    chooses, asks a memory_plan for room                once per problem
+ *   exchange_begin    chooses, adds buffers to a memory_plan             once per problem
  *   exchange_plan     work for the threads, from the keys' positions      per layer, one thread
  *   exchange_clear    no keys seen yet                                    per layer, all threads
  *   exchange_run      messages and attention                              per layer, all threads
@@ -86,13 +86,13 @@ struct exchange {
     const attention_problem *problem;
     exchange_phases phases;
     /* Written by the caller. */
-    void *q;                   /* own queries, job after job: [kv_heads, rows, group, q_stride] activation, scaled */
-    kv_block *views;           /* own keys, job after job: [kv_heads][blocks]; written before exchange_plan */
-    void *shard;               /* where problem.brings_shard: own keys, in memory of exchange_shard_bytes */
+    void *q;         /* own queries, job after job: [kv_heads, rows, heads_per_kv, q_stride] activation, scaled */
+    kv_block *views; /* own keys, job after job: [kv_heads][blocks]; written before exchange_plan */
+    void *shard;     /* where problem.brings_shard: own keys, in memory of exchange_shard_bytes */
     const float *const *masks; /* NULL, or of each own job (attention_job.mask) */
     size_t mask_stride_head, mask_stride_row;
-    /* Read by the caller after exchange_run. Own jobs one after the other [kv_heads, rows, group], or, replicated,
-     * [rows of all jobs, own heads]. */
+    /* Read by the caller after exchange_run. Own jobs one after the other [kv_heads, rows, heads_per_kv], or,
+     * replicated, [rows of all jobs, own heads]. */
     partial_run result;
     /* The movement's. */
     attention_job *jobs; /* [n_jobs] */
@@ -101,7 +101,8 @@ struct exchange {
     void *buffers[EXCHANGE_BUFFERS];            /* each movement has an enum for its own */
     size_t *send_bytes, *receive_bytes, *pairs; /* [ranks] */
     attention_workspace workspace;
-    size_t jobs_capacity, ranks_capacity;
+    memory_plan table_plan; /* jobs, send_bytes, receive_bytes, pairs */
+    memory_region tables;
 };
 
 /* Chooses a movement (`with` NULL), or takes `with`, which must apply, and adds its buffers to the plan. The problem
@@ -133,7 +134,7 @@ size_t problem_rows(const attention_problem *p, int r);
 size_t problem_blocks(const attention_problem *p, int r);
 static inline size_t problem_heads(const attention_problem *p)
 {
-    return p->shape->kv_heads * p->shape->group;
+    return p->shape->kv_heads * p->shape->heads_per_kv;
 }
 /* Bytes of the queries of one row, all heads. */
 size_t problem_query_bytes(const attention_problem *p);
@@ -147,10 +148,19 @@ static inline void exchange_buffer(exchange *x, memory_plan *m, int index, size_
 void exchange_size_jobs(exchange *x, int first, int end, const size_t *blocks);
 /* Their queries at q, partials at x->partials, and this rank's keys. */
 void exchange_bind_jobs(exchange *x, int first, int end, const void *q);
+/* The two for movements whose result is that of own jobs: with own blocks as the most, and x->result as the partials.
+ */
+void exchange_add_own_rows(exchange *x, memory_plan *m);
+void exchange_bind_own_rows(exchange *x);
 /* Hands the jobs to attention_plan. */
 void exchange_plan_jobs(const team *t, exchange *x);
-/* Own keys into the shard at `buffer`: all threads, between barriers. */
-void exchange_fill_shard(const team *t, const exchange *x, void *buffer);
+/* Own keys as a shard in memory at `buffer`, unless the problem brings one: all threads, after a barrier; ends in one.
+ */
+void exchange_make_shard(team *t, const exchange *x, void *buffer);
+/* Bytes of the shard of rank r. */
+size_t exchange_bytes_of_shard(const attention_problem *p, int r);
+/* Of all shards, each to all other ranks. */
+double exchange_shard_traffic(const attention_problem *p);
 /* Points own jobs at the blocks [job after job] of a shard of rank `owner`. */
 void exchange_view_shard(const exchange *x, const void *shard, int owner, kv_block *views);
 /* Sends runs of x->pairs[r] partials to each rank r and merges the runs that arrive in rank order. The result is the

@@ -55,8 +55,7 @@ typedef struct operator_call {
     float *send, *received;
     size_t *bytes;
     memory_plan plan;
-    void *tables, *buffers; /* memory */
-    size_t table_bytes, buffer_bytes;
+    memory_region tables, buffers;
 } operator_call;
 
 static inline size_t ceil_div(size_t a, size_t b)

@@ -40,15 +40,15 @@ static output_part head_part(const operator_call *op, int rank)
     output_part part = {.rows = op->args->q_len};
     if (kv_heads == 0)
         return part;
-    const size_t group = op->args->heads / kv_heads;
+    const size_t per_kv = op->args->heads / kv_heads;
     if (ranks <= kv_heads) {
-        part.head0 = kv_heads * r / ranks * group;
-        part.heads = kv_heads * (r + 1) / ranks * group - part.head0;
+        part.head0 = kv_heads * r / ranks * per_kv;
+        part.heads = kv_heads * (r + 1) / ranks * per_kv - part.head0;
     } else {
         size_t kv = r * kv_heads / ranks;
         size_t first = ceil_div(kv * ranks, kv_heads), sharers = ceil_div((kv + 1) * ranks, kv_heads) - first;
-        part.head0 = kv * group + group * (r - first) / sharers;
-        part.heads = kv * group + group * (r - first + 1) / sharers - part.head0;
+        part.head0 = kv * per_kv + per_kv * (r - first) / sharers;
+        part.heads = kv * per_kv + per_kv * (r - first + 1) / sharers - part.head0;
     }
     return part;
 }
@@ -88,15 +88,15 @@ static void plan_heads(operator_call *op)
 {
     const qwen3_attention_args *a = op->args;
     op->shape.kv_heads = a->kv_heads;
-    op->shape.group = a->kv_heads ? a->heads / a->kv_heads : 0;
+    op->shape.heads_per_kv = a->kv_heads ? a->heads / a->kv_heads : 0;
     if (is_sequence(op) || !is_replicated(op))
         return;
     const output_part part = head_part(op, comm_rank(op->comm));
-    const size_t group = op->shape.group;
+    const size_t per_kv = op->shape.heads_per_kv;
     op->head0 = part.head0;
-    op->kv_head0 = group ? part.head0 / group : 0;
-    op->shape.group = part.heads < group ? part.heads : group;
-    op->shape.kv_heads = op->shape.group ? part.heads / op->shape.group : 0;
+    op->kv_head0 = per_kv ? part.head0 / per_kv : 0;
+    op->shape.heads_per_kv = part.heads < per_kv ? part.heads : per_kv;
+    op->shape.kv_heads = op->shape.heads_per_kv ? part.heads / op->shape.heads_per_kv : 0;
 }
 
 /* Blocks [*first, result) of the keys that rank r takes where ranks share them. */
@@ -197,19 +197,6 @@ static void describe_masks(operator_call *op)
     op->exchange.mask_stride_row = a->mask_stride_query;
 }
 
-static qwen3_status get_memory(operator_call *op, void **memory, size_t *bytes, const char *what, qwen3_error *err)
-{
-    if (!memory_plan_place(&op->plan, bytes))
-        return fail(err, QWEN3_ERR_MEMORY, "no memory for a plan of %s", what);
-    const qwen3_status status = memory_alloc(memory, *bytes, what, err);
-    if (status)
-        *bytes = 0;
-    else
-        memory_plan_bind(&op->plan, *memory);
-    memory_plan_clear(&op->plan);
-    return status;
-}
-
 static qwen3_status describe_problem(operator_call *op, qwen3_error *err)
 {
     const bool meet = splits_keys(op) || is_sharded_sequence(op);
@@ -227,7 +214,7 @@ static qwen3_status describe_problem(operator_call *op, qwen3_error *err)
     memory_plan_add(m, &op->positions, rows * op->args->batch * sizeof *op->positions, 0, 0);
     memory_plan_add(m, &op->masks, n_jobs * sizeof *op->masks, 0, 0);
     memory_plan_add(m, &op->bytes, (size_t)comm_size(op->comm) * sizeof *op->bytes, 0, 0);
-    qwen3_status status = get_memory(op, &op->tables, &op->table_bytes, "attention jobs", err);
+    qwen3_status status = memory_region_fit(&op->tables, m, "attention jobs", err);
     if (status)
         return status;
     op->problem = (attention_problem){.comm = c,
@@ -258,7 +245,7 @@ static bool choose_in_place(const operator_call *op, const movement *m)
     size_t rows = 0;
     for (int r = 0; r < (p->replicated ? 1 : comm_size(p->comm)); r++)
         rows += problem_rows(p, r);
-    return !m->sends_keys && rows * op->shape.group <= ATTENTION_IN_PLACE_QUERIES * op->args->batch;
+    return !m->sends_keys && rows * op->shape.heads_per_kv <= ATTENTION_IN_PLACE_QUERIES * op->args->batch;
 }
 
 static qwen3_status get_buffers(operator_call *op, qwen3_error *err)
@@ -289,7 +276,7 @@ static qwen3_status get_buffers(operator_call *op, qwen3_error *err)
     }
     qwen3_status status = exchange_begin(&op->exchange, &op->problem, move, phases, m, err);
     if (!status)
-        status = get_memory(op, &op->buffers, &op->buffer_bytes, "attention", err);
+        status = memory_region_fit(&op->buffers, m, "attention", err);
     if (!status && !op->in_place)
         kv_shard_init(op->exchange.shard, own);
     return status;
@@ -307,6 +294,6 @@ void operator_free(operator_call *op)
 {
     exchange_close(&op->exchange);
     memory_plan_free(&op->plan);
-    memory_free(op->buffers, op->buffer_bytes);
-    memory_free(op->tables, op->table_bytes);
+    memory_region_free(&op->buffers);
+    memory_region_free(&op->tables);
 }

@@ -25,9 +25,10 @@ static void pack_queries(const team *t, const operator_call *op, size_t i)
     for (size_t u = begin; u < end; u++) {
         const size_t b = u / heads, h = u % heads;
         const float *from = a->q + ((b * a->heads + op->head0 + h) * a->q_len + part->row0) * a->head_dim;
-        const size_t to = first_pair(op, i, b) + h / s->group * part->rows * s->group + h % s->group;
+        const size_t to =
+            first_pair(op, i, b) + h / s->heads_per_kv * part->rows * s->heads_per_kv + h % s->heads_per_kv;
         for (size_t r = 0; r < part->rows; r++) {
-            char *y = (char *)op->exchange.q + (to + r * s->group) * stride * size;
+            char *y = (char *)op->exchange.q + (to + r * s->heads_per_kv) * stride * size;
             s->kernels->scale(a->head_dim, op->scale, from + r * a->head_dim, y, type);
             memset(y + a->head_dim * size, 0, (stride - a->head_dim) * size);
         }
@@ -96,10 +97,10 @@ static void view_jobs(operator_call *op)
 static size_t result_pair(const operator_call *op, size_t i, size_t b, size_t row, size_t head)
 {
     const output_part *part = &op->queries[i];
-    const size_t group = op->shape.group;
+    const size_t per_kv = op->shape.heads_per_kv;
     if (op->problem.replicated)
         return (b * part->rows + row) * part->heads + head;
-    return first_pair(op, i, b) + (head / group * part->rows + row) * group + head % group;
+    return first_pair(op, i, b) + (head / per_kv * part->rows + row) * per_kv + head % per_kv;
 }
 
 /* The result of queries[i], divided by l, to rows of head_dim at dst + batch, head and row times their strides. */

@@ -14,22 +14,18 @@ static bool applies(const attention_problem *p)
 /* Every shard visits all other ranks. */
 static movement_cost cost(const attention_problem *p)
 {
-    const int ranks = comm_size(p->comm);
-    double bytes = 0;
-    for (int r = 0; r < ranks; r++)
-        bytes += (double)kv_shard_bytes(p->shape, problem_blocks(p, r)) * (ranks - 1);
-    return (movement_cost){bytes, ranks - 1, true};
+    return (movement_cost){exchange_shard_traffic(p), comm_size(p->comm) - 1, true};
 }
 
 static void layout(exchange *x, memory_plan *m)
 {
     const attention_problem *p = x->problem;
-    const int ranks = comm_size(p->comm), rank = comm_rank(p->comm), attend = x->phases.attend;
-    const size_t shard_bytes = exchange_shard_bytes(p), pairs = problem_rows(p, rank) * problem_heads(p);
+    const int attend = x->phases.attend;
+    const size_t shard_bytes = exchange_shard_bytes(p);
     size_t most = 0;
-    /* Any rank's part of a job may be its largest. */
-    exchange_size_jobs(x, rank, rank + 1, p->blocks);
-    for (int r = 0; r < ranks; r++) {
+    exchange_add_own_rows(x, m);
+    for (int r = 0; r < comm_size(p->comm); r++) {
+        /* Any rank's part of a job may be its largest. */
         for (size_t j = 0; j < p->n_jobs; j++) {
             const size_t n = p->blocks[(size_t)r * p->n_jobs + j];
             x->jobs[j].n_blocks = n > x->jobs[j].n_blocks ? n : x->jobs[j].n_blocks;
@@ -37,8 +33,6 @@ static void layout(exchange *x, memory_plan *m)
         const size_t n = problem_blocks(p, r);
         most = n > most ? n : most;
     }
-    memory_plan_add(m, &x->partials, partial_floats(pairs, p->shape->head_dim) * sizeof(float), x->phases.queries,
-                    x->phases.collect);
     exchange_buffer(x, m, EVEN_SHARD, p->brings_shard ? 0 : shard_bytes, attend, attend);
     exchange_buffer(x, m, ODD_SHARD, shard_bytes, attend, attend);
     exchange_buffer(x, m, VIEWS, p->shape->kv_heads * most * sizeof(kv_block), attend, attend);
@@ -46,11 +40,8 @@ static void layout(exchange *x, memory_plan *m)
 
 static void plan(const team *t, exchange *x)
 {
-    const attention_problem *p = x->problem;
-    const int rank = comm_rank(p->comm);
-    exchange_bind_jobs(x, rank, rank + 1, x->q);
+    exchange_bind_own_rows(x);
     exchange_plan_jobs(t, x);
-    x->result = partial_at(x->partials, problem_rows(p, rank) * problem_heads(p), p->shape->head_dim);
 }
 
 static void *shard_of_hop(const exchange *x, int hop)
@@ -66,27 +57,15 @@ static void start_hop(const exchange *x, int hop)
     const attention_problem *p = x->problem;
     const int ranks = comm_size(p->comm), rank = comm_rank(p->comm);
     const int sent = (rank - hop + 1 + ranks) % ranks, received = (rank - hop + ranks) % ranks;
-    comm_ring_start(p->comm, shard_of_hop(x, hop - 1), kv_shard_bytes(p->shape, problem_blocks(p, sent)),
-                    shard_of_hop(x, hop), kv_shard_bytes(p->shape, problem_blocks(p, received)), QWEN3_COMM_KV);
-}
-
-/* The own keys as a shard that can be sent. */
-static void make_own_shard(team *t, const exchange *x)
-{
-    if (x->problem->brings_shard)
-        return;
-    if (t->tid == 0)
-        kv_shard_init(x->buffers[EVEN_SHARD], problem_blocks(x->problem, comm_rank(x->problem->comm)));
-    team_barrier(t);
-    exchange_fill_shard(t, x, x->buffers[EVEN_SHARD]);
-    team_barrier(t);
+    comm_ring_start(p->comm, shard_of_hop(x, hop - 1), exchange_bytes_of_shard(p, sent), shard_of_hop(x, hop),
+                    exchange_bytes_of_shard(p, received), QWEN3_COMM_KV);
 }
 
 static void run(team *t, exchange *x)
 {
     comm *c = x->problem->comm;
     const int ranks = comm_size(c), rank = comm_rank(c);
-    make_own_shard(t, x);
+    exchange_make_shard(t, x, x->buffers[EVEN_SHARD]);
     if (t->tid == 0)
         start_hop(x, 1);
     attention_run(t, &x->workspace);

@@ -1,9 +1,9 @@
 /* run.c - the tiles of all jobs on the threads of a team.
  *
- * A job is cut into tiles of queries and, where tiles would be too few or too uneven for the threads (one query
+ * A job is split into tiles of queries and, where tiles would be too few or too uneven for the threads (one query
  * against a long cache), each tile into parts of its keys. Threads take the pieces one by one, of some heads at a time,
  * the most expensive first. The first part of a tile works on the job's own partials, the others on partials in the
- * workspace, which are merged at the end in the order of the keys. How the work is cut depends on the jobs and the
+ * workspace, which are merged at the end in the order of the keys. How the work is split depends on the jobs and the
  * number of threads planned for, never on timing.
  *
  * Few queries are bound by reading. The heads of a page lie side by side, and memory is read at its full rate only in
@@ -17,18 +17,18 @@
 
 /* Parts of the whole work per thread that a piece should not exceed, so that the last pieces end together. */
 #define PIECES_PER_THREAD 2
-/* Where they are cut by page, so few that merging them does not show. */
+/* Where they are split by page, so few that merging them does not show. */
 #define PAGE_PIECES_PER_THREAD 1
 /* Otherwise a part of the keys has at least this many blocks: a merge must stay small beside it. */
 #define MIN_PART_BLOCKS 4
 /* What a block costs beside its keys, in keys. */
 #define BLOCK_COST 32
 
-/* How one job is cut. */
-typedef struct job_cut {
+/* How one job is split. */
+typedef struct job_split {
     size_t tile_rows, tiles, parts;
     bool by_page; /* threads share the pages, not the heads */
-} job_cut;
+} job_split;
 
 /* One tile (or part of one) of all KV heads: as many items of work, or by page one. */
 typedef struct piece {
@@ -44,7 +44,7 @@ typedef struct piece {
  *
  * The parts of the workspace: this | piece table | partials | one algorithm workspace per thread. Only thread_bytes
  * depends on n_blocks, and it grows with it, so that a workspace fits all jobs of the same rows with no more blocks: by
- * the way they are cut, there are no more than threads * PIECES_PER_THREAD parts beyond one per tile. */
+ * the way they are split, there are no more than threads * PIECES_PER_THREAD parts beyond one per tile. */
 typedef struct work {
     const attention_shape *shape;
     const attention_algorithm *algorithm;
@@ -67,39 +67,39 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Whether a job may be cut by page, as far as its rows say. Blocks in place are contiguous in each head. */
-static bool may_cut_by_page(const work *w, const attention_job *job)
+/* Whether a job may be split by page, as far as its rows say. Blocks in place are contiguous in each head. */
+static bool may_split_by_page(const work *w, const attention_job *job)
 {
-    return w->algorithm->piecewise && job->rows * w->shape->group <= ATTENTION_FEW_QUERIES;
+    return w->algorithm->piecewise && job->rows * w->shape->heads_per_kv <= ATTENTION_FEW_QUERIES;
 }
 
-static job_cut cut_job(const work *w, const attention_job *job)
+static job_split split_job(const work *w, const attention_job *job)
 {
-    job_cut cut = {0, 0, 1, false};
+    job_split split = {0, 0, 1, false};
     if (job->rows == 0 || w->shape->kv_heads == 0)
-        return cut;
-    cut.tile_rows = w->algorithm->tile_rows(w->shape, job->rows, w->n_jobs, w->threads);
-    cut.tiles = (job->rows + cut.tile_rows - 1) / cut.tile_rows;
-    cut.by_page = may_cut_by_page(w, job) && job->n_blocks > 0 && job->blocks && !job->blocks->row_stride;
-    if (w->threads > 1 && w->cost > 0 && cut.tile_rows <= (size_t)w->shape->q_block_size) {
-        size_t share = cut.by_page ? PAGE_PIECES_PER_THREAD * w->shape->kv_heads : PIECES_PER_THREAD;
-        size_t pieces = job->rows * job->n_blocks / cut.tiles * (size_t)w->threads * share, limit;
-        if (cut.by_page) {
+        return split;
+    split.tile_rows = w->algorithm->tile_rows(w->shape, job->rows, w->n_jobs, w->threads);
+    split.tiles = (job->rows + split.tile_rows - 1) / split.tile_rows;
+    split.by_page = may_split_by_page(w, job) && job->n_blocks > 0 && job->blocks && !job->blocks->row_stride;
+    if (w->threads > 1 && w->cost > 0 && split.tile_rows <= (size_t)w->shape->q_block_size) {
+        size_t share = split.by_page ? PAGE_PIECES_PER_THREAD * w->shape->kv_heads : PIECES_PER_THREAD;
+        size_t pieces = job->rows * job->n_blocks / split.tiles * (size_t)w->threads * share, limit;
+        if (split.by_page) {
             pieces = (pieces + w->cost - 1) / w->cost;
             limit = job->n_blocks * w->shape->kv_heads;
         } else {
             pieces /= w->cost;
             limit = job->n_blocks / MIN_PART_BLOCKS;
         }
-        cut.parts = larger(smaller(pieces, limit), 1);
+        split.parts = larger(smaller(pieces, limit), 1);
     }
-    return cut;
+    return split;
 }
 
 /* Floats of the partial of one tile and head: o, m, l. */
 static size_t partial_size(const work *w, size_t tile_rows)
 {
-    return round_up(tile_rows * w->shape->group * (w->shape->head_dim + 2), CACHE_LINE / sizeof(float));
+    return round_up(tile_rows * w->shape->heads_per_kv * (w->shape->head_dim + 2), CACHE_LINE / sizeof(float));
 }
 
 static work work_of(const attention_shape *shape, const attention_algorithm *algorithm, const attention_job *jobs,
@@ -111,13 +111,13 @@ static work work_of(const attention_shape *shape, const attention_algorithm *alg
     for (size_t j = 0; j < n_jobs; j++)
         w.cost += jobs[j].rows * jobs[j].n_blocks * shape->kv_heads;
     for (size_t j = 0; j < n_jobs; j++) {
-        job_cut cut = cut_job(&w, &jobs[j]);
-        w.tiles += cut.tiles;
-        w.pieces += cut.tiles * cut.parts;
-        size_t heads = may_cut_by_page(&w, &jobs[j]) ? shape->kv_heads : 1;
-        if (cut.tile_rows <= (size_t)shape->q_block_size)
-            largest_partial = larger(largest_partial, heads * partial_size(&w, cut.tile_rows));
-        w.thread_bytes = larger(w.thread_bytes, algorithm->workspace_bytes(shape, cut.tile_rows, jobs[j].n_blocks));
+        job_split split = split_job(&w, &jobs[j]);
+        w.tiles += split.tiles;
+        w.pieces += split.tiles * split.parts;
+        size_t heads = may_split_by_page(&w, &jobs[j]) ? shape->kv_heads : 1;
+        if (split.tile_rows <= (size_t)shape->q_block_size)
+            largest_partial = larger(largest_partial, heads * partial_size(&w, split.tile_rows));
+        w.thread_bytes = larger(w.thread_bytes, algorithm->workspace_bytes(shape, split.tile_rows, jobs[j].n_blocks));
     }
     w.thread_bytes = round_up(w.thread_bytes, CACHE_LINE);
     w.partials_at = round_up(sizeof w + (w.tiles + more) * sizeof(piece), CACHE_LINE);
@@ -168,8 +168,8 @@ static size_t walk_to(page_walk *walk, size_t target)
     return walk->page * walk->heads;
 }
 
-/* Cuts the keys of a tile by page: its pieces end where equal parts of its cost do. */
-static void cut_pages(const work *w, piece *pieces, size_t parts, int32_t last)
+/* Splits the keys of a tile by page: its pieces end where equal parts of its cost do. */
+static void split_pages(const work *w, piece *pieces, size_t parts, int32_t last)
 {
     page_walk all = {pieces->job, w->shape->kv_heads, last, 0, 0}, walk = all;
     const size_t units = walk_to(&all, SIZE_MAX);
@@ -183,7 +183,7 @@ static void cut_pages(const work *w, piece *pieces, size_t parts, int32_t last)
     }
 }
 
-static void cut_blocks(piece *pieces, size_t parts, int32_t last)
+static void split_blocks(piece *pieces, size_t parts, int32_t last)
 {
     const size_t n_blocks = pieces->job->n_blocks;
     for (size_t part = 0; part < parts; part++) {
@@ -211,23 +211,23 @@ static void list_pieces(const work *w, void *workspace)
     size_t n = 0;
     for (size_t j = 0; j < w->n_jobs; j++) {
         const attention_job *job = &w->jobs[j];
-        const job_cut cut = cut_job(w, job);
-        const size_t size = partial_size(w, cut.tile_rows);
-        for (size_t tile = 0; tile < cut.tiles; tile++, n += cut.parts) {
-            const size_t row0 = tile * cut.tile_rows, rows = smaller(cut.tile_rows, job->rows - row0);
+        const job_split split = split_job(w, job);
+        const size_t size = partial_size(w, split.tile_rows);
+        for (size_t tile = 0; tile < split.tiles; tile++, n += split.parts) {
+            const size_t row0 = tile * split.tile_rows, rows = smaller(split.tile_rows, job->rows - row0);
             const int32_t last = last_position(w->shape, rows, job->q_positions + row0);
-            for (size_t part = 0; part < cut.parts; part++) {
-                pieces[n + part] = (piece){.job = job, .row0 = row0, .rows = rows, .by_page = cut.by_page};
+            for (size_t part = 0; part < split.parts; part++) {
+                pieces[n + part] = (piece){.job = job, .row0 = row0, .rows = rows, .by_page = split.by_page};
                 if (part > 0) {
                     pieces[n + part].partial = partials;
                     pieces[n + part].partial_size = size;
                     partials += w->shape->kv_heads * size;
                 }
             }
-            if (cut.by_page)
-                cut_pages(w, &pieces[n], cut.parts, last);
+            if (split.by_page)
+                split_pages(w, &pieces[n], split.parts, last);
             else
-                cut_blocks(&pieces[n], cut.parts, last);
+                split_blocks(&pieces[n], split.parts, last);
         }
     }
     qsort(pieces, n, sizeof *pieces, most_expensive_first);
@@ -238,7 +238,7 @@ static attention_job piece_tile(const work *w, const piece *p, size_t kv_head, s
 {
     attention_job tile = attention_tile(w->shape, p->job, kv_head, p->row0, p->rows, block0, n_blocks);
     if (p->partial) {
-        size_t queries = p->rows * w->shape->group;
+        size_t queries = p->rows * w->shape->heads_per_kv;
         tile.o = p->partial + kv_head * p->partial_size;
         tile.m = tile.o + queries * w->shape->head_dim;
         tile.l = tile.m + queries;
@@ -252,7 +252,7 @@ static void clear_piece(const work *w, const piece *p, size_t kv_head)
     if (!p->partial)
         return;
     attention_job tile = piece_tile(w, p, kv_head, 0, 0);
-    partial_clear(p->rows * w->shape->group, w->shape->head_dim, (partial_run){tile.o, tile.m, tile.l});
+    partial_clear(p->rows * w->shape->heads_per_kv, w->shape->head_dim, (partial_run){tile.o, tile.m, tile.l});
 }
 
 /* All KV heads of a piece, page by page. */
@@ -267,7 +267,7 @@ static void run_pages(const work *w, const piece *p, void *workspace)
     }
 }
 
-/* One item of a piece: one KV head, or, where it is cut by page, with the first all of them. */
+/* One item of a piece: one KV head, or, where it is split by page, with the first all of them. */
 static void run_item(const work *w, const piece *p, size_t kv_head, void *workspace)
 {
     if (p->by_page) {
@@ -296,18 +296,18 @@ static void merge_parts(const work *w, const team *t, float *partials)
     size_t turn = 0;
     for (size_t j = 0; j < w->n_jobs; j++) {
         const attention_job *job = &w->jobs[j];
-        job_cut cut = cut_job(w, job);
-        if (cut.parts == 1)
+        job_split split = split_job(w, job);
+        if (split.parts == 1)
             continue;
-        size_t size = partial_size(w, cut.tile_rows);
-        for (size_t tile = 0; tile < cut.tiles; tile++, partials += (cut.parts - 1) * shape->kv_heads * size)
+        size_t size = partial_size(w, split.tile_rows);
+        for (size_t tile = 0; tile < split.tiles; tile++, partials += (split.parts - 1) * shape->kv_heads * size)
             for (size_t h = 0; h < shape->kv_heads; h++) {
                 if (turn++ % (size_t)t->size != (size_t)t->tid)
                     continue;
-                size_t row0 = tile * cut.tile_rows, rows = smaller(cut.tile_rows, job->rows - row0);
-                size_t queries = rows * shape->group, dim = shape->head_dim;
+                size_t row0 = tile * split.tile_rows, rows = smaller(split.tile_rows, job->rows - row0);
+                size_t queries = rows * shape->heads_per_kv, dim = shape->head_dim;
                 attention_job own = attention_tile(shape, job, h, row0, rows, 0, 0);
-                for (size_t part = 0; part + 1 < cut.parts; part++)
+                for (size_t part = 0; part + 1 < split.parts; part++)
                     partial_merge(queries, dim, (partial_run){own.o, own.m, own.l},
                                   partial_at(partials + (part * shape->kv_heads + h) * size, queries, dim));
             }

@@ -45,11 +45,11 @@ static void plan(const team *t, exchange *x)
     exchange_plan_jobs(t, x);
 }
 
-/* Partials of [kv_heads, rows, group] of each job to runs of [row, head] for the ranks that need them. */
+/* Partials of [kv_heads, rows, heads_per_kv] of each job to runs of [row, head] for the ranks that need them. */
 static void sort_by_head(const team *t, exchange *x)
 {
     const attention_problem *p = x->problem;
-    const size_t d = p->shape->head_dim, group = p->shape->group, rows = problem_rows(p, 0);
+    const size_t d = p->shape->head_dim, per_kv = p->shape->heads_per_kv, rows = problem_rows(p, 0);
     float *run = x->buffers[BY_HEAD];
     for (int r = 0; r < comm_size(p->comm); r++) {
         const size_t heads = heads_of(p, r), pairs = rows * heads;
@@ -61,7 +61,7 @@ static void sort_by_head(const team *t, exchange *x)
             const size_t row = u / heads, head = p->head_first[r] + u % heads;
             while (row - first >= job->rows)
                 first += job++->rows;
-            const size_t at = (head / group * job->rows + row - first) * group + head % group;
+            const size_t at = (head / per_kv * job->rows + row - first) * per_kv + head % per_kv;
             memcpy(to.o + u * d, job->o + at * d, d * sizeof(float));
             to.m[u] = job->m[at];
             to.l[u] = job->l[at];

@@ -34,8 +34,8 @@ static void run(const attention_shape *shape, const attention_job *tile, void *w
             size_t rows = tile->rows - row0 < strip_rows ? tile->rows - row0 : strip_rows, next = 0;
             attention_job strip = attention_tile(shape, tile, 0, row0, rows, 0, tile->n_blocks);
             size_t n = tile_visible_blocks(shape, &strip, &next, tile->n_blocks, w.blocks);
-            float *s = w.scores + row0 * shape->group * stride;
-            void *p = (char *)w.probabilities + row0 * shape->group * stride * p_size;
+            float *s = w.scores + row0 * shape->heads_per_kv * stride;
+            void *p = (char *)w.probabilities + row0 * shape->heads_per_kv * stride * p_size;
             if (pass == SCORES)
                 tile_scores(shape, &strip, n, w.blocks, s, stride, w.panel);
             else if (pass == SOFTMAX)

@@ -7,7 +7,7 @@ attention_job attention_tile(const attention_shape *shape, const attention_job *
                              size_t rows, size_t block0, size_t n_blocks)
 {
     const gemm_kernel *g = attention_gemm(shape);
-    size_t query = (kv_head * job->rows + row0) * shape->group;
+    size_t query = (kv_head * job->rows + row0) * shape->heads_per_kv;
     attention_job tile = *job;
     tile.rows = rows;
     tile.q_positions += row0;
@@ -18,7 +18,7 @@ attention_job attention_tile(const attention_shape *shape, const attention_job *
     tile.n_blocks = n_blocks;
     tile.blocks += kv_head * job->n_blocks + block0;
     if (job->mask)
-        tile.mask += kv_head * shape->group * job->mask_stride_head + row0 * job->mask_stride_row;
+        tile.mask += kv_head * shape->heads_per_kv * job->mask_stride_head + row0 * job->mask_stride_row;
     return tile;
 }
 
@@ -107,7 +107,7 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t dim = shape->head_dim;
-    const gemm_input q = {tile->q, tile->rows * shape->group, attention_q_stride(shape)};
+    const gemm_input q = {tile->q, tile->rows * shape->heads_per_kv, attention_q_stride(shape)};
     const int32_t first = shape->causal ? smallest_position(tile) : INT32_MAX;
     for (size_t i = 0; i < n; i++, s += KV_BLOCK) {
         const kv_block *b = blocks[i].block;
@@ -125,11 +125,11 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
         if (b->count == KV_BLOCK && b->max_position <= first && !tile->mask)
             continue;
         for (size_t r = 0; r < tile->rows; r++)
-            for (size_t h = 0; h < shape->group; h++) {
+            for (size_t h = 0; h < shape->heads_per_kv; h++) {
                 const float *mask = tile->mask;
                 if (mask)
                     mask += h * tile->mask_stride_head + r * tile->mask_stride_row;
-                mask_scores(b, shape->causal, tile->q_positions[r], mask, s + (r * shape->group + h) * stride);
+                mask_scores(b, shape->causal, tile->q_positions[r], mask, s + (r * shape->heads_per_kv + h) * stride);
             }
     }
 }
@@ -155,7 +155,7 @@ void tile_softmax(const attention_shape *shape, const attention_job *tile, size_
     const qwen3_dtype p_type = attention_gemm(shape)->activation;
     const size_t size = dtype_size(p_type), columns = n * KV_BLOCK;
     char *p_row = p;
-    for (size_t i = 0; i < tile->rows * shape->group; i++, s += stride, p_row += stride * size) {
+    for (size_t i = 0; i < tile->rows * shape->heads_per_kv; i++, s += stride, p_row += stride * size) {
         float max = k->max(columns, s);
         if (max > tile->m[i]) {
             if (tile->l[i] > 0.0f) {
@@ -178,7 +178,7 @@ void tile_values(const attention_shape *shape, const attention_job *tile, size_t
                  const void *p, size_t stride, bf16 *panel)
 {
     const gemm_kernel *g = attention_gemm(shape);
-    const size_t queries = tile->rows * shape->group, dim = shape->head_dim;
+    const size_t queries = tile->rows * shape->heads_per_kv, dim = shape->head_dim;
     const gemm_output y = {.y = tile->o, .stride = dim, .accumulate = true};
     const char *p_block = p;
     for (size_t i = 0; i < n; i++, p_block += KV_BLOCK * dtype_size(g->activation)) {
@@ -202,7 +202,7 @@ size_t tile_workspace_layout(const attention_shape *shape, size_t tile_rows, siz
     const gemm_kernel *g = attention_gemm(shape);
     const size_t depth = shape->head_dim > KV_BLOCK ? shape->head_dim : KV_BLOCK;
     const size_t panel_bytes = shape->kv_type == QWEN3_DTYPE_Q8 ? gemm_packed_bytes(g, (size_t)g->nr, depth) : 0;
-    size_t elements = tile_rows * shape->group * tile_stride(n_blocks);
+    size_t elements = tile_rows * shape->heads_per_kv * tile_stride(n_blocks);
     size_t scores_at = round_up(n_blocks * sizeof(visible_block), CACHE_LINE);
     size_t probabilities_at = scores_at + elements * sizeof(float);
     size_t panel_at = probabilities_at + (g->activation == QWEN3_DTYPE_F32 ? 0 : elements * dtype_size(g->activation));

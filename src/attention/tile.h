@@ -1,8 +1,8 @@
 /* tile.h - the steps that the attention algorithms are made of. All work on a tile: a job of one KV head.
  *
- * The rows * group queries of a tile that read the same KV head are stacked to one matrix, so that each block of K
- * and V is read once for all of them. Scores and probabilities are [rows * group, n * KV_BLOCK], block i of the list
- * in columns [i * KV_BLOCK, (i + 1) * KV_BLOCK).
+ * The rows * heads_per_kv queries of a tile that read the same KV head are stacked to one matrix, so that each block of
+ * K and V is read once for all of them. Scores and probabilities are [rows * heads_per_kv, n * KV_BLOCK], block i of
+ * the list in columns [i * KV_BLOCK, (i + 1) * KV_BLOCK).
  */
 #ifndef QWEN3_ATTENTION_TILE_H
 #define QWEN3_ATTENTION_TILE_H
@@ -47,7 +47,7 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
 void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, const visible_block *blocks,
                   float *s, void *p, size_t stride);
 
-/* o += p V over the visible slots of each block, and on to the end of their last group of kr. A value there that is not
+/* o += p V over the visible slots of each block, and on to the end of their last k-group. A value there that is not
  * finite reaches all queries of the tile, also those that may not see it: their probability of it is 0, and 0 * NaN and
  * 0 * infinity are NaN. */
 void tile_values(const attention_shape *shape, const attention_job *tile, size_t n, const visible_block *blocks,
@@ -63,7 +63,7 @@ static inline size_t tile_stride(size_t n_blocks)
 /* Workspace of a tile whose score matrix has room for `n_blocks` blocks at once. */
 typedef struct tile_workspace {
     visible_block *blocks; /* [n_blocks] */
-    float *scores;         /* [tile_rows * group, tile_stride(n_blocks)] */
+    float *scores;         /* [tile_rows * heads_per_kv, tile_stride(n_blocks)] */
     void *probabilities;   /* the same in the activation type; = scores where that is F32 */
     bf16 *panel;           /* one of K or V, expanded; Q8 only */
 } tile_workspace;

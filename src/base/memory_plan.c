@@ -6,12 +6,6 @@
 
 #include "base/memory.h"
 
-void memory_plan_clear(memory_plan *p)
-{
-    p->n = 0;
-    p->failed = false;
-}
-
 void memory_plan_free(memory_plan *p)
 {
     free(p->buffers);
@@ -78,11 +72,36 @@ bool memory_plan_place(memory_plan *p, size_t *bytes)
     return true;
 }
 
-void memory_plan_bind(const memory_plan *p, void *base)
+void memory_plan_bind(memory_plan *p, void *base)
 {
     for (size_t i = 0; i < p->n; i++) {
         const planned_buffer *b = &p->buffers[i];
         void *place = b->bytes ? (char *)base + b->offset : NULL;
         memcpy(b->pointer, &place, sizeof place);
     }
+    p->n = 0;
+}
+
+qwen3_status memory_region_fit(memory_region *r, memory_plan *p, const char *what, qwen3_error *err)
+{
+    size_t bytes;
+    qwen3_status status = QWEN3_OK;
+    if (!memory_plan_place(p, &bytes)) {
+        status = fail(err, QWEN3_ERR_MEMORY, "no memory for a plan of %s", what);
+    } else if (bytes > r->bytes) {
+        memory_region_free(r);
+        status = memory_alloc(&r->data, bytes, what, err);
+        r->bytes = status ? 0 : bytes;
+    }
+    if (!status)
+        memory_plan_bind(p, r->data);
+    p->n = 0;
+    p->failed = false;
+    return status;
+}
+
+void memory_region_free(memory_region *r)
+{
+    memory_free(r->data, r->bytes);
+    *r = (memory_region){0};
 }

@@ -72,14 +72,15 @@ static void declare(declaration *d)
 
 /* ---- State ------------------------------------------------------------------------------------- */
 
-/* Tables of a step; they grow with the batch. */
+/* Tables of a step. */
 typedef struct step_tables {
     size_t *rows, *blocks; /* [sequence groups][sequences] new rows; KV blocks once the step is committed */
     size_t *head_first;    /* [sequence groups + 1] query heads that enter `o`, by group */
     int32_t *positions;    /* [rows of the batch] in the order of step.rows */
     kv_slot *slots;        /* the same */
     size_t *gather_bytes;  /* [sequence groups] */
-    size_t jobs_capacity, rows_capacity;
+    memory_plan plan;
+    memory_region memory;
 } step_tables;
 
 typedef struct attention_state {
@@ -105,7 +106,7 @@ typedef struct attention_state {
 
 static size_t heads_of(const attention_state *s)
 {
-    return s->shape.kv_heads * s->shape.group;
+    return s->shape.kv_heads * s->shape.heads_per_kv;
 }
 
 /* Columns of q, k and v: q first, then k, then v. */
@@ -126,12 +127,8 @@ static void state_close(void *state)
     attention_state *s = state;
     exchange_close(&s->exchange);
     kv_cache_close(&s->cache);
-    free(s->tables.rows);
-    free(s->tables.blocks);
-    free(s->tables.head_first);
-    free(s->tables.positions);
-    free(s->tables.slots);
-    free(s->tables.gather_bytes);
+    memory_plan_free(&s->tables.plan);
+    memory_region_free(&s->tables.memory);
     free(s->inverse_frequencies);
     free(s);
 }
@@ -155,23 +152,19 @@ static qwen3_status state_open(const decoder *d, int64_t layers, void **state, q
                                  .kv_type = d->kv_dtype,
                                  .head_dim = (size_t)c->head_dim,
                                  .kv_heads = (size_t)kv_heads,
-                                 .group = kv_heads ? (size_t)(range_size(shard.heads) / kv_heads) : 1,
+                                 .heads_per_kv = kv_heads ? (size_t)(range_size(shard.heads) / kv_heads) : 1,
                                  .causal = true,
                                  .q_block_size = o->q_block_size,
                                  .kv_block_size = (int)round_up((size_t)o->kv_block_size, KV_BLOCK)};
     qwen3_status status = kv_cache_open(&s->cache, &s->shape, layers, d->sequences, err);
     s->inverse_frequencies = calloc((size_t)c->head_dim / 2, sizeof *s->inverse_frequencies);
-    s->tables.head_first = calloc((size_t)d->place.s_groups + 1, sizeof *s->tables.head_first);
-    s->tables.gather_bytes = calloc((size_t)d->place.s_groups, sizeof *s->tables.gather_bytes);
-    if (!status && (!s->inverse_frequencies || !s->tables.head_first || !s->tables.gather_bytes))
-        status = fail(err, QWEN3_ERR_MEMORY, "no memory for the tables of attention");
+    if (!status && !s->inverse_frequencies)
+        status = fail(err, QWEN3_ERR_MEMORY, "no memory for %lld rotation frequencies", (long long)c->head_dim / 2);
     if (status) {
         state_close(s);
         return status;
     }
     s->rope_scale = rope_frequencies(c, s->inverse_frequencies);
-    for (int g = 0; g < d->place.s_groups; g++)
-        s->tables.head_first[g + 1] = (size_t)partition((int64_t)heads_of(s), 1, d->place.s_groups, g).end;
     *state = s;
     return QWEN3_OK;
 }
@@ -220,34 +213,22 @@ static void truncate_sequence(void *state, int sequence, int64_t kept)
 static qwen3_status make_tables(attention_state *s, const step *p, qwen3_error *err)
 {
     step_tables *t = &s->tables;
-    const size_t jobs = (size_t)s->d->place.s_groups * p->n_sequences, rows = p->n_rows;
-    if (jobs > t->jobs_capacity) {
-        free(t->rows);
-        free(t->blocks);
-        t->jobs_capacity = 0;
-        t->rows = malloc(jobs * sizeof *t->rows);
-        t->blocks = malloc(jobs * sizeof *t->blocks);
-        if (!t->rows || !t->blocks)
-            return fail(err, QWEN3_ERR_MEMORY, "no memory for the tables of a step of %zu sequences", p->n_sequences);
-        t->jobs_capacity = jobs;
-    }
-    if (rows > t->rows_capacity) {
-        free(t->positions);
-        free(t->slots);
-        t->rows_capacity = 0;
-        t->positions = malloc(rows * sizeof *t->positions);
-        t->slots = malloc(rows * sizeof *t->slots);
-        if (!t->positions || !t->slots)
-            return fail(err, QWEN3_ERR_MEMORY, "no memory for the tables of a step of %zu tokens", rows);
-        t->rows_capacity = rows;
-    }
-    return QWEN3_OK;
+    const size_t groups = (size_t)s->d->place.s_groups, jobs = groups * p->n_sequences;
+    memory_plan_add(&t->plan, &t->rows, jobs * sizeof *t->rows, 0, 0);
+    memory_plan_add(&t->plan, &t->blocks, jobs * sizeof *t->blocks, 0, 0);
+    memory_plan_add(&t->plan, &t->head_first, (groups + 1) * sizeof *t->head_first, 0, 0);
+    memory_plan_add(&t->plan, &t->positions, p->n_rows * sizeof *t->positions, 0, 0);
+    memory_plan_add(&t->plan, &t->slots, p->n_rows * sizeof *t->slots, 0, 0);
+    memory_plan_add(&t->plan, &t->gather_bytes, groups * sizeof *t->gather_bytes, 0, 0);
+    return memory_region_fit(&t->memory, &t->plan, "the tables of attention", err);
 }
 
 /* What all ranks of the sequence group attend in this step. */
 static void describe_problem(attention_state *s, const step *p)
 {
     const int groups = s->d->place.s_groups;
+    for (int g = 0; g <= groups; g++)
+        s->tables.head_first[g] = (size_t)partition((int64_t)heads_of(s), 1, groups, g).begin;
     for (int g = 0; g < groups; g++)
         for (size_t q = 0; q < p->n_sequences; q++) {
             const size_t j = (size_t)g * p->n_sequences + q;
@@ -350,13 +331,13 @@ static const step_job *job_of(const block_step *b, int group, size_t i)
     return &p->jobs[(size_t)group * p->n_sequences + (size_t)p->rows[b->first + i].index];
 }
 
-/* Where a query head of row i of this rank is among own queries and results: jobs of [kv_heads, rows, group]. */
+/* Where a query head of row i of this rank is among own queries and results: jobs of [kv_heads, rows, heads_per_kv]. */
 static size_t own_pair(const attention_state *s, const block_step *b, size_t i, size_t head)
 {
-    const size_t group = s->shape.group;
+    const size_t per_kv = s->shape.heads_per_kv;
     const step_job *job = job_of(b, s->split_weights ? 0 : s->d->place.s, i);
     const size_t row = b->first + i - job->first;
-    return (job->first - b->first) * heads_of(s) + (head / group * job->rows + row) * group + head % group;
+    return (job->first - b->first) * heads_of(s) + (head / per_kv * job->rows + row) * per_kv + head % per_kv;
 }
 
 /* Norm and rotation of head `unit` of q or k, of q times the softmax scale. y may be head where y_type is F32. */

@@ -6,7 +6,8 @@
  *     x += block(rms_norm(x))
  *
  * The engine does the rest: it loads what is declared, plans memory, normalises, reduces partial outputs over ranks,
- * and knows no block by name. A new block is one file and its place in a line of architectures.c.
+ * and knows no block by name. A new block is one source file with its header, and its place in a line of
+ * architectures.c.
  */
 #ifndef QWEN3_BLOCKS_BLOCK_H
 #define QWEN3_BLOCKS_BLOCK_H
@@ -71,7 +72,7 @@ typedef struct block_usage {
     size_t score_bytes; /* of explicit scores, in the last step */
 } block_usage;
 
-/* Functions that a block has no use for are NULL. `state` is what open returned. */
+/* `state` is what open returned. Of the functions, reserve, append, truncate, usage, start and prepare may be NULL. */
 typedef struct block {
     const char *name;
     /* Declares the tensors of one layer, then what the rank at d->place keeps of them. */

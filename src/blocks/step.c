@@ -1,76 +1,33 @@
 #include "blocks/step.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "model/partition.h"
 
-qwen3_status step_open(step *s, const sequence_table *table, qwen3_error *err)
-{
-    *s = (step){0};
-    s->group_first = calloc((size_t)table->groups + 1, sizeof *s->group_first);
-    s->index_of = calloc((size_t)table->max_sequences, sizeof *s->index_of);
-    if (!s->group_first || !s->index_of)
-        return fail(err, QWEN3_ERR_MEMORY, "no memory for planning steps of %d sequences", table->max_sequences);
-    return QWEN3_OK;
-}
-
-static void free_rows(step *s)
-{
-    free(s->rows);
-    s->rows = NULL;
-    s->capacity = 0;
-}
-
-static void free_sequences(step *s)
-{
-    free(s->jobs);
-    free(s->new_owned);
-    free(s->sequences);
-    s->jobs = NULL;
-    s->new_owned = NULL;
-    s->sequences = NULL;
-    s->sequence_capacity = 0;
-}
-
 void step_close(step *s)
 {
-    free_rows(s);
-    free_sequences(s);
-    free(s->group_first);
-    free(s->index_of);
+    memory_plan_free(&s->plan);
+    memory_region_free(&s->tables);
     *s = (step){0};
 }
 
-static qwen3_status make_room(step *s, const sequence_table *table, size_t rows, size_t sequences, qwen3_error *err)
+static qwen3_status make_tables(step *s, const sequence_table *table, size_t rows, qwen3_error *err)
 {
-    if (rows > s->capacity) {
-        free_rows(s);
-        s->rows = malloc(rows * sizeof *s->rows);
-        if (!s->rows) {
-            free_rows(s);
-            return fail(err, QWEN3_ERR_MEMORY, "no memory for planning %zu tokens", rows);
-        }
-        s->capacity = rows;
-    }
-    if (sequences > s->sequence_capacity) {
-        size_t groups = (size_t)table->groups;
-        free_sequences(s);
-        s->jobs = malloc(groups * sequences * sizeof *s->jobs);
-        s->new_owned = malloc(groups * sequences * sizeof *s->new_owned);
-        s->sequences = malloc(sequences * sizeof *s->sequences);
-        if (!s->jobs || !s->new_owned || !s->sequences) {
-            free_sequences(s);
-            return fail(err, QWEN3_ERR_MEMORY, "no memory for planning %zu sequences", sequences);
-        }
-        s->sequence_capacity = sequences;
-    }
-    return QWEN3_OK;
+    const size_t groups = (size_t)table->groups, most = (size_t)table->max_sequences;
+    const size_t sequences = rows < most ? rows : most; /* at most */
+    memory_plan_add(&s->plan, &s->rows, rows * sizeof *s->rows, 0, 0);
+    memory_plan_add(&s->plan, &s->unsorted, rows * sizeof *s->unsorted, 0, 0);
+    memory_plan_add(&s->plan, &s->group_first, (groups + 1) * sizeof *s->group_first, 0, 0);
+    memory_plan_add(&s->plan, &s->jobs, groups * sequences * sizeof *s->jobs, 0, 0);
+    memory_plan_add(&s->plan, &s->new_owned, groups * sequences * sizeof *s->new_owned, 0, 0);
+    memory_plan_add(&s->plan, &s->sequences, sequences * sizeof *s->sequences, 0, 0);
+    memory_plan_add(&s->plan, &s->index_of, most * sizeof *s->index_of, 0, 0);
+    return memory_region_fit(&s->tables, &s->plan, "the plan of a step", err);
 }
 
 /* Token ids and sequence ids; counts the distinct sequences. */
 static qwen3_status check_ids(step *s, const sequence_table *table, const qwen3_config *config,
-                              const qwen3_batch *batch, size_t *n_sequences, qwen3_error *err)
+                              const qwen3_batch *batch, qwen3_error *err)
 {
     if (batch->n_tokens == 0 || !batch->tokens)
         return fail(err, QWEN3_ERR_ARGUMENT, "the batch has no tokens; expected at least one");
@@ -85,7 +42,7 @@ static qwen3_status check_ids(step *s, const sequence_table *table, const qwen3_
             return fail(err, QWEN3_ERR_ARGUMENT, "token %zu of the batch: sequence %d is not in 0..%d (max_sequences)",
                         i, sequence, table->max_sequences - 1);
         if (s->index_of[sequence] < 0)
-            s->index_of[sequence] = (int32_t)(*n_sequences)++;
+            s->index_of[sequence] = (int32_t)s->n_sequences++;
     }
     return QWEN3_OK;
 }
@@ -152,18 +109,18 @@ static void assign_owners(step *s, const sequence_table *table)
 }
 
 /* Sorts rows by (group, sequence), keeping positions in order, and fills group_first and jobs. */
-static qwen3_status sort_rows(step *s, const sequence_table *table, qwen3_error *err)
+static void sort_rows(step *s, const sequence_table *table)
 {
-    size_t groups = (size_t)table->groups, n_jobs = groups * s->n_sequences;
-    bool split = s->mode == STEP_SPLIT_ROWS;
-    step_row *sorted = malloc(s->n_rows * sizeof *sorted);
-    if (!sorted)
-        return fail(err, QWEN3_ERR_MEMORY, "no memory for planning %zu tokens", s->n_rows);
+    const size_t groups = (size_t)table->groups, n_jobs = groups * s->n_sequences;
+    const bool split = s->mode == STEP_SPLIT_ROWS;
+    step_row *sorted = s->unsorted;
+    s->unsorted = s->rows;
+    s->rows = sorted;
     for (size_t j = 0; j < n_jobs; j++)
         s->jobs[j] = (step_job){.sequence = s->sequences[j % s->n_sequences]};
     for (size_t i = 0; i < s->n_rows; i++) {
-        size_t group = split ? (size_t)s->rows[i].owner : 0;
-        s->jobs[group * s->n_sequences + (size_t)s->rows[i].index].rows++;
+        const step_row *row = &s->unsorted[i];
+        s->jobs[(split ? (size_t)row->owner : 0) * s->n_sequences + (size_t)row->index].rows++;
     }
     size_t first = 0;
     for (size_t g = 0; g < groups; g++) {
@@ -177,33 +134,29 @@ static qwen3_status sort_rows(step *s, const sequence_table *table, qwen3_error 
     }
     s->group_first[groups] = first;
     for (size_t i = 0; i < s->n_rows; i++) {
-        size_t group = split ? (size_t)s->rows[i].owner : 0;
-        step_job *job = &s->jobs[group * s->n_sequences + (size_t)s->rows[i].index];
-        sorted[job->first + job->rows++] = s->rows[i];
+        const step_row *row = &s->unsorted[i];
+        step_job *job = &s->jobs[(split ? (size_t)row->owner : 0) * s->n_sequences + (size_t)row->index];
+        s->rows[job->first + job->rows++] = *row;
     }
-    memcpy(s->rows, sorted, s->n_rows * sizeof *sorted);
-    free(sorted);
-    return QWEN3_OK;
 }
 
 qwen3_status step_plan(step *s, const sequence_table *table, const qwen3_config *config, const qwen3_batch *batch,
                        int64_t split_min, qwen3_error *err)
 {
-    size_t n_sequences = 0;
-    qwen3_status status = check_ids(s, table, config, batch, &n_sequences, err);
-    if (!status)
-        status = make_room(s, table, batch->n_tokens, n_sequences, err);
-    if (status)
-        return status;
     s->n_rows = batch->n_tokens;
-    s->n_sequences = n_sequences;
-    status = read_rows(s, table, batch, err);
+    s->n_sequences = 0;
+    qwen3_status status = make_tables(s, table, batch->n_tokens, err);
+    if (!status)
+        status = check_ids(s, table, config, batch, err);
+    if (!status)
+        status = read_rows(s, table, batch, err);
     if (status)
         return status;
     number_outputs(s, table, batch);
     s->mode = table->groups == 1 || (int64_t)s->n_rows >= split_min ? STEP_SPLIT_ROWS : STEP_SPLIT_WEIGHTS;
     assign_owners(s, table);
-    return sort_rows(s, table, err);
+    sort_rows(s, table);
+    return QWEN3_OK;
 }
 
 void step_commit(step *s, sequence_table *table)

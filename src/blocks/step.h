@@ -1,10 +1,11 @@
 /* step.h - what one forward pass is about to do, decided before it does anything: which rows this rank
  * computes, which group keeps them, whose logits are wanted. Every rank computes the same plan for all
- * ranks from the same batch, so nothing has to be asked.
+ * ranks from the same batch, without any message.
  */
 #ifndef QWEN3_BLOCKS_STEP_H
 #define QWEN3_BLOCKS_STEP_H
 
+#include "base/memory_plan.h"
 #include "model/sequences.h"
 
 /* How a step with several sequence groups divides its work. */
@@ -33,17 +34,18 @@ typedef struct step {
     /* All rows of the batch, ordered by group (one group of all in STEP_SPLIT_WEIGHTS), then sequence, then
      * position. */
     step_row *rows;      /* [n_rows] */
+    step_row *unsorted;  /* [n_rows] in the order of the batch */
     size_t *group_first; /* [groups + 1] first row of each group in rows */
     /* Jobs of all groups, every group with one for each sequence of the batch (perhaps with no rows). */
     step_job *jobs;     /* [groups][n_sequences] */
     int64_t *new_owned; /* [n_sequences][groups] positions that each group will get */
     int32_t *sequences; /* [n_sequences] in order of first appearance */
-    size_t capacity;    /* rows that there is room for */
-    size_t sequence_capacity;
-    int32_t *index_of; /* [max_sequences] sequence -> index in `sequences`, or -1 */
+    int32_t *index_of;  /* [max_sequences] sequence -> index in `sequences`, or -1 */
+    memory_plan plan;   /* of all these */
+    memory_region tables;
 } step;
 
-qwen3_status step_open(step *s, const sequence_table *table, qwen3_error *err);
+/* A zeroed step is empty. */
 void step_close(step *s);
 
 /* Checks the batch against the configuration and the room in the table, and fills the plan. Changes nothing but *s.

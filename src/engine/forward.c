@@ -7,44 +7,39 @@
  * Every function here is called by all threads with the same arguments, splits its work by thread, and says
  * whether it ends in a barrier. Thread 0 alone communicates.
  */
-#include <stdlib.h>
-
-#include "base/memory.h"
 #include "blocks/architectures.h"
 #include "blocks/linear.h"
 #include "engine/session.h"
 
 /* ---- Memory ------------------------------------------------------------------------------------ */
 
-/* Wanted rows: how many bytes each group has of them, and their places in the batch's order. */
-static qwen3_status plan_head(qwen3_session *s, qwen3_error *err)
+static void plan_head(qwen3_session *s)
 {
     output_head *h = &s->head;
-    const step *p = &s->step;
-    const size_t hidden = (size_t)s->model->config.hidden_size;
-    if (p->n_out > h->capacity) {
-        free(h->order);
-        h->capacity = 0;
-        h->order = malloc(p->n_out * sizeof *h->order);
-        if (!h->order)
-            return fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu rows of logits", p->n_out);
-        h->capacity = p->n_out;
-    }
-    size_t n = 0;
-    for (int g = 0; g < s->sequences.groups; g++) {
-        const size_t first = n;
-        for (size_t i = p->group_first[g]; i < p->group_first[g + 1]; i++)
-            if (p->rows[i].out >= 0)
-                h->order[n++] = p->rows[i].out;
-        h->group_bytes[g] = (n - first) * hidden * sizeof(float);
-    }
+    const size_t n = s->step.n_out, hidden = (size_t)s->model->config.hidden_size;
     h->input = activations_of(hidden, s->decoder.gemm->activation);
     memory_plan_add(&s->plan, &h->hidden, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
     memory_plan_add(&s->plan, &h->own, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
     memory_plan_add(&s->plan, &h->input.data, activations_bytes(&h->input, n), PHASE_HEAD, PHASE_HEAD);
     memory_plan_add(&s->plan, &h->logits, n * s->model->weights.matrices[MODEL_HEAD].n * sizeof(float), PHASE_HEAD,
                     PHASE_HEAD);
-    return QWEN3_OK;
+    memory_plan_add(&s->plan, &h->order, n * sizeof *h->order, PHASE_START, PHASE_HEAD);
+    memory_plan_add(&s->plan, &h->group_bytes, (size_t)s->sequences.groups * sizeof *h->group_bytes, PHASE_START,
+                    PHASE_HEAD);
+}
+
+/* Wanted rows: how many bytes each group has of them, and their places in the batch's order. */
+static void list_outputs(qwen3_session *s)
+{
+    const step *p = &s->step;
+    size_t n = 0;
+    for (int g = 0; g < s->sequences.groups; g++) {
+        const size_t first = n;
+        for (size_t i = p->group_first[g]; i < p->group_first[g + 1]; i++)
+            if (p->rows[i].out >= 0)
+                s->head.order[n++] = p->rows[i].out;
+        s->head.group_bytes[g] = (n - first) * (size_t)s->model->config.hidden_size * sizeof(float);
+    }
 }
 
 static qwen3_status plan_buffers(qwen3_session *s, qwen3_error *err)
@@ -56,7 +51,6 @@ static qwen3_status plan_buffers(qwen3_session *s, qwen3_error *err)
     b->rows = step_rows_of(&s->step, d->place.s, &b->first);
     b->partial = d->place.h_groups > 1 || s->step.mode == STEP_SPLIT_WEIGHTS;
     const size_t row_bytes = b->rows * hidden * sizeof(float);
-    memory_plan_clear(&s->plan);
     memory_plan_add(&s->plan, &b->x, row_bytes, PHASE_START, PHASE_HEAD);
     memory_plan_add(&s->plan, &b->sums, b->partial ? row_bytes : 0, PHASE_BLOCKS, PHASE_HEAD - 1);
     memory_plan_add(&s->plan, &s->embed_scratch, (size_t)d->threads * hidden * sizeof(float), PHASE_START, PHASE_START);
@@ -69,25 +63,19 @@ static qwen3_status plan_buffers(qwen3_session *s, qwen3_error *err)
                         phase + BLOCK_INPUT);
         status = kind->block->plan(kind->state, b, &s->plan, phase, err);
     }
-    return status ? status : plan_head(s, err);
+    plan_head(s);
+    return status;
 }
 
 qwen3_status forward_plan(qwen3_session *s, qwen3_error *err)
 {
     qwen3_status status = plan_buffers(s, err);
-    size_t bytes = 0;
-    if (!status && !memory_plan_place(&s->plan, &bytes))
-        status = fail(err, QWEN3_ERR_MEMORY, "no memory for the plan of a step");
-    if (!status && bytes > s->arena_bytes) {
-        memory_free(s->arena, s->arena_bytes);
-        s->arena = NULL;
-        s->arena_bytes = 0;
-        status = memory_alloc(&s->arena, bytes, "activations of a step", err);
-        if (!status)
-            s->arena_bytes = bytes;
-    }
     if (!status)
-        memory_plan_bind(&s->plan, s->arena);
+        status = memory_region_fit(&s->arena, &s->plan, "activations of a step", err);
+    if (status)
+        memory_plan_free(&s->plan); /* what was added before the failure */
+    else
+        list_outputs(s);
     return status;
 }
 

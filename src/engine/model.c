@@ -8,6 +8,7 @@
 #include "blocks/architectures.h"
 #include "blocks/attention.h"
 #include "comm/topology.h"
+#include "model/packed.h"
 
 qwen3_model_options qwen3_model_options_default(void)
 {
@@ -82,25 +83,13 @@ static void choose_precision(qwen3_model *m, const kernels *best)
 static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
 {
     const qwen3_config *c = &m->config;
-    double mine[] = {(double)c->vocab_size,
-                     (double)c->hidden_size,
-                     (double)c->intermediate_size,
-                     (double)c->num_layers,
-                     (double)c->num_heads,
-                     (double)c->num_kv_heads,
-                     (double)c->head_dim,
-                     c->rms_norm_eps,
-                     c->rope_theta,
-                     c->yarn_factor,
-                     (double)c->tie_word_embeddings,
-                     (double)c->qk_norm,
-                     (double)c->attention_bias,
-                     (double)m->options.dtype,
-                     (double)m->options.kv_dtype};
-    double first[sizeof mine / sizeof *mine];
+    char config[PACKED_CONFIG_MAX], mine[PACKED_CONFIG_MAX + 64] = "", first[sizeof mine];
+    packed_describe_config(c, config);
+    snprintf(mine, sizeof mine, "%s, %s weights, %s keys", config, qwen3_dtype_name(m->options.dtype),
+             qwen3_dtype_name(m->options.kv_dtype));
     memcpy(first, mine, sizeof mine);
     comm_broadcast(m->world, first, sizeof first, 0, QWEN3_COMM_CONTROL);
-    if (memcmp(first, mine, sizeof mine) != 0)
+    if (strcmp(first, mine) != 0)
         fail(err, QWEN3_ERR_CONFIG, "%s: configuration differs from that of rank 0; expected the same files everywhere",
              m->spec);
     /* A job over unlike nodes runs at the level that all of them have. */

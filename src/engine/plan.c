@@ -24,7 +24,7 @@ static void set(grid *g, int s, int h, const char *reason)
     snprintf(g->reason, sizeof g->reason, "%s", reason);
 }
 
-/* The rule of AUTO, until a cost model replaces it.
+/* The rule of AUTO.
  *   one rank            HEAD_WISE (nothing is split)
  *   generation expected as many head groups as KV heads allow (two messages a layer in a decode step instead
  *                       of four); ranks beyond that become sequence groups, which split the KV cache
@@ -59,19 +59,19 @@ qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *op
     switch (options->strategy) {
     case QWEN3_STRATEGY_AUTO:
         if (s > 0)
-            set(out, s, h, "grid asked for");
+            set(out, s, h, "grid given");
         else
             choose(config, options, ranks, out);
         return QWEN3_OK;
     case QWEN3_STRATEGY_HEAD_WISE:
         if (s > 1)
             return fail(err, QWEN3_ERR_ARGUMENT, "grid %dx%d contradicts strategy headwise, which is 1 x ranks", s, h);
-        set(out, 1, ranks, "asked for");
+        set(out, 1, ranks, "given");
         break;
     case QWEN3_STRATEGY_SEQUENCE:
         if (h > 1)
             return fail(err, QWEN3_ERR_ARGUMENT, "grid %dx%d contradicts strategy sequence, which is ranks x 1", s, h);
-        set(out, ranks, 1, "asked for");
+        set(out, ranks, 1, "given");
         break;
     case QWEN3_STRATEGY_HYBRID:
         if (s == 0) {
@@ -82,7 +82,7 @@ qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *op
                     h = d;
             s = ranks / h;
         }
-        set(out, s, h, "asked for");
+        set(out, s, h, "given");
         break;
     default:
         return fail(err, QWEN3_ERR_ARGUMENT, "strategy %d is unknown", (int)options->strategy);

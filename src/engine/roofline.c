@@ -14,7 +14,7 @@
 #include "kernels/kernels.h"
 
 #define NODE_BYTES ((size_t)1 << 30) /* larger than caches */
-#define READ_GRAIN 1024              /* what read_memory asks for */
+#define READ_GRAIN 1024              /* that read_memory wants */
 #define READ_PASSES 8
 #define FLOP_PASSES 10
 #define FLOP_SECONDS 0.015 /* about, per pass */

@@ -115,16 +115,13 @@ static qwen3_status open_session(qwen3_session *s, const qwen3_session_options *
                                    .max_tokens = s->options.max_tokens};
     status = sequences_open(&s->sequences, &limits, err);
     if (!status)
-        status = step_open(&s->step, &s->sequences, err);
-    if (!status)
         status = list_blocks(s, err);
     for (size_t k = 0; k < s->n_blocks && !status; k++)
         status = s->blocks[k].block->open(&s->decoder, s->blocks[k].layers, &s->blocks[k].state, err);
     const size_t groups = (size_t)m->place.s_groups;
-    s->head.group_bytes = calloc(groups, sizeof *s->head.group_bytes);
     s->owned = calloc(groups, sizeof *s->owned);
     s->owned_bytes = calloc(groups, sizeof *s->owned_bytes);
-    if (!status && (!s->head.group_bytes || !s->owned || !s->owned_bytes))
+    if (!status && (!s->owned || !s->owned_bytes))
         status = fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %d ranks", m->place.s_groups);
     return status;
 }
@@ -159,10 +156,8 @@ void qwen3_session_close(qwen3_session *s)
     for (size_t k = 0; k < s->n_blocks; k++)
         if (s->blocks[k].state)
             s->blocks[k].block->close(s->blocks[k].state);
-    memory_free(s->arena, s->arena_bytes);
+    memory_region_free(&s->arena);
     memory_plan_free(&s->plan);
-    free(s->head.order);
-    free(s->head.group_bytes);
     free(s->owned);
     free(s->owned_bytes);
     free(s->blocks);
@@ -310,7 +305,7 @@ qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_err
 void qwen3_session_get_info(const qwen3_session *s, qwen3_session_info *info)
 {
     *info = (qwen3_session_info){
-        .algorithm = s->options.algorithm, .scratch_bytes = s->arena_bytes, .comm = *comm_stats(s->model->world)};
+        .algorithm = s->options.algorithm, .scratch_bytes = s->arena.bytes, .comm = *comm_stats(s->model->world)};
     for (size_t k = 0; k < s->n_blocks; k++) {
         block_usage usage;
         if (!s->blocks[k].block->usage)

@@ -27,7 +27,6 @@ typedef struct output_head {
     float *logits;       /* [n_out, vocabulary part] */
     int64_t *order;      /* [n_out] place in the batch's order, by group */
     size_t *group_bytes; /* [groups] of `hidden` */
-    size_t capacity;     /* of order */
 } output_head;
 
 struct qwen3_session {
@@ -46,8 +45,7 @@ struct qwen3_session {
     int64_t *owned;      /* [sequence groups] scratch: positions that each keeps of a sequence */
     size_t *owned_bytes; /* [sequence groups] sizes of these */
     memory_plan plan;
-    void *arena; /* the buffers of a step */
-    size_t arena_bytes;
+    memory_region arena; /* the buffers of a step */
     bool has_logits;
     qwen3_comm_stats stats_base; /* counters of the comm at the last reset */
 };

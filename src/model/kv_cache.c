@@ -103,7 +103,7 @@ static void free_pages_from(kv_cache *c, kv_sequence *s, size_t keep)
 /* Empties the slots of a page from `count` on. */
 static void empty_slots(const kv_cache *c, kv_page *page, size_t count)
 {
-    kv_slots_cut(&page->slots, count);
+    kv_slots_truncate(&page->slots, count);
     for (int64_t layer = 0; layer < c->layers; layer++)
         for (size_t h = 0; h < c->shape->kv_heads; h++)
             kv_block_end(c->shape, kv_page_v(c->shape, kv_cache_layer(c, page, layer), h), count);

@@ -44,11 +44,11 @@ static setup make_setup(comm *c, bool replicated, uint64_t *random)
                                 .kv_type = check_random(random) % 2 ? QWEN3_DTYPE_F32 : QWEN3_DTYPE_BF16,
                                 .head_dim = dims[check_random(random) % 3],
                                 .kv_heads = check_random(random) % 4, /* 0: more ranks than heads */
-                                .group = 1 + check_random(random) % 3,
+                                .heads_per_kv = 1 + check_random(random) % 3,
                                 .causal = true,
                                 .q_block_size = 4,
                                 .kv_block_size = KV_BLOCK};
-    const size_t heads = s.shape.kv_heads * s.shape.group, d = s.shape.head_dim, sets = replicated ? 1 : s.ranks;
+    const size_t heads = s.shape.kv_heads * s.shape.heads_per_kv, d = s.shape.head_dim, sets = replicated ? 1 : s.ranks;
     for (size_t j = 0; j < s.jobs; j++) {
         const size_t bias = check_random(random) % (s.ranks + 1); /* keys only on some ranks */
         s.keys[j] = check_random(random) % MAX_KEYS;
@@ -84,7 +84,8 @@ static void free_setup(setup *s)
 /* Row `row` of all rows, query head `head` of job j, in double: [head_dim]. */
 static void attend_in_double(const setup *s, size_t j, size_t row, size_t head, double *out)
 {
-    const size_t d = s->shape.head_dim, kv = head / s->shape.group, heads = s->shape.kv_heads * s->shape.group;
+    const size_t d = s->shape.head_dim, kv = head / s->shape.heads_per_kv,
+                 heads = s->shape.kv_heads * s->shape.heads_per_kv;
     const float *q = s->q + (row * heads + head) * d;
     double max = -INFINITY, sum = 0, scores[MAX_KEYS];
     for (size_t i = 0; i < s->keys[j]; i++) {
@@ -148,7 +149,8 @@ static void fill_queries(const setup *s, exchange *x)
     for (size_t j = 0; j < s->jobs; row += rows[j++])
         for (size_t h = 0; h < heads; h++)
             for (size_t r = 0; r < rows[j]; r++) {
-                const size_t at = (h / s->shape.group * rows[j] + r) * s->shape.group + h % s->shape.group;
+                const size_t at =
+                    (h / s->shape.heads_per_kv * rows[j] + r) * s->shape.heads_per_kv + h % s->shape.heads_per_kv;
                 char *y = q + at * stride * dtype_size(type);
                 s->shape.kernels->scale(d, 1.0f, s->q + ((row + r) * heads + h) * d, y, type);
                 memset(y + d * dtype_size(type), 0, (stride - d) * dtype_size(type));
@@ -161,7 +163,7 @@ static void fill_queries(const setup *s, exchange *x)
 static void check_result(const setup *s, const exchange *x, const char *label)
 {
     const attention_problem *p = x->problem;
-    const size_t heads = problem_heads(p), d = s->shape.head_dim, group = s->shape.group;
+    const size_t heads = problem_heads(p), d = s->shape.head_dim, group = s->shape.heads_per_kv;
     const size_t head0 = p->replicated ? s->head_first[s->rank] : 0;
     const size_t head1 = p->replicated ? s->head_first[s->rank + 1] : heads;
     const size_t *rows = p->rows + (p->replicated ? 0 : s->rank * s->jobs);
@@ -204,8 +206,8 @@ static void check_movement(comm *c, setup *s, const movement *m, bool replicated
     s->problem =
         (attention_problem){.comm = c,
                             .shape = &s->shape,
-                            .algorithm = attention_algorithm_get(s->shape.group % 2 ? QWEN3_ATTENTION_ONLINE_SOFTMAX
-                                                                                    : QWEN3_ATTENTION_STANDARD),
+                            .algorithm = attention_algorithm_get(
+                                s->shape.heads_per_kv % 2 ? QWEN3_ATTENTION_ONLINE_SOFTMAX : QWEN3_ATTENTION_STANDARD),
                             .threads = THREADS,
                             .n_jobs = s->jobs,
                             .replicated = replicated,

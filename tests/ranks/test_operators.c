@@ -257,7 +257,7 @@ static qwen3_comm_stats spent(comm *world, const qwen3_comm_stats *before)
 static void test_bytes(comm *world)
 {
     const size_t ranks = (size_t)comm_size(world), rank = (size_t)comm_rank(world);
-    attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .head_dim = 32, .kv_heads = 2, .group = 2};
+    attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .head_dim = 32, .kv_heads = 2, .heads_per_kv = 2};
     for (int pair = 2; pair < PAIRS; pair++) {
         problem many = make_problem(16, 2, 400, 400, true), one = make_problem(4, 2, 1, 200, true);
         size_t ring = 0, q0, q1, begin, end;

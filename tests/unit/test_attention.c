@@ -110,7 +110,7 @@ static double half_step(const problem *p, const float *x)
 static void solve_row(problem *p, size_t h, size_t r, double *score)
 {
     const attention_shape *s = &p->shape;
-    const size_t dim = s->head_dim, kv = h / s->group, row = h * p->rows + r;
+    const size_t dim = s->head_dim, kv = h / s->heads_per_kv, row = h * p->rows + r;
     double max = -INFINITY, error = 0, sum = 0;
     for (size_t j = 0; j < p->keys; j++) {
         const float *q = p->q + row * dim, *k = p->k + (kv * p->keys + j) * dim;
@@ -146,7 +146,7 @@ static void solve_row(problem *p, size_t h, size_t r, double *score)
 
 static void problem_solve(problem *p)
 {
-    size_t heads = p->shape.kv_heads * p->shape.group;
+    size_t heads = p->shape.kv_heads * p->shape.heads_per_kv;
     double *score = allocate(p->keys * sizeof *score);
     p->expected = allocate(heads * p->rows * p->shape.head_dim * sizeof(double));
     p->bound = allocate(heads * p->rows * p->shape.head_dim * sizeof(double));
@@ -180,7 +180,7 @@ static void random_positions(problem *p)
 static problem problem_draw(attention_shape shape, size_t rows, size_t keys, bool masked, float range, bool rounded)
 {
     problem p = {.shape = shape, .rows = rows, .keys = keys, .rounded = rounded};
-    size_t heads = shape.kv_heads * shape.group;
+    size_t heads = shape.kv_heads * shape.heads_per_kv;
     random_positions(&p);
     p.q = random_floats(heads * rows * shape.head_dim, range, attention_gemm(&shape)->activation);
     p.k = random_stored(shape.kv_heads * keys, shape.head_dim, range, shape.kv_type, rounded);
@@ -237,12 +237,12 @@ static attention_job make_job(const problem *p, const void *shard)
 {
     const attention_shape *s = &p->shape;
     const qwen3_dtype type = attention_gemm(s)->activation;
-    const size_t stride = attention_q_stride(s), n = s->kv_heads * s->group * p->rows;
+    const size_t stride = attention_q_stride(s), n = s->kv_heads * s->heads_per_kv * p->rows;
     attention_job job = {.rows = p->rows, .q_positions = p->q_positions, .mask = p->mask};
     char *q = allocate(n * stride * dtype_size(type));
-    for (size_t h = 0; h < s->kv_heads * s->group; h++)
+    for (size_t h = 0; h < s->kv_heads * s->heads_per_kv; h++)
         for (size_t r = 0; r < p->rows; r++) {
-            size_t at = ((h / s->group * p->rows + r) * s->group + h % s->group) * stride;
+            size_t at = ((h / s->heads_per_kv * p->rows + r) * s->heads_per_kv + h % s->heads_per_kv) * stride;
             s->kernels->scale(s->head_dim, 1.0f, p->q + (h * p->rows + r) * s->head_dim, q + at * dtype_size(type),
                               type);
         }
@@ -332,16 +332,17 @@ static void run_jobs(const attention_shape *shape, qwen3_attention_algorithm id,
 static double worst_error(const problem *p, const attention_job *job)
 {
     const attention_shape *s = &p->shape;
-    const size_t dim = s->head_dim, n = s->kv_heads * s->group * p->rows;
+    const size_t dim = s->head_dim, n = s->kv_heads * s->heads_per_kv * p->rows;
     float *o = allocate(n * dim * sizeof *o);
     memcpy(o, job->o, n * dim * sizeof *o);
     for (size_t i = 0; i < n; i++)
         partial_output(s->kernels, dim, (partial_run){o, job->m, job->l}, i, o + i * dim, QWEN3_DTYPE_F32);
     double worst = 0;
-    for (size_t h = 0; h < s->kv_heads * s->group; h++)
+    for (size_t h = 0; h < s->kv_heads * s->heads_per_kv; h++)
         for (size_t r = 0; r < p->rows; r++)
             for (size_t i = 0; i < dim; i++) {
-                size_t at = (h / s->group * p->rows + r) * s->group + h % s->group, e = (h * p->rows + r) * dim + i;
+                size_t at = (h / s->heads_per_kv * p->rows + r) * s->heads_per_kv + h % s->heads_per_kv,
+                       e = (h * p->rows + r) * dim + i;
                 double error = fabs(o[at * dim + i] - p->expected[e]) / p->bound[e];
                 worst = error <= worst || isnan(worst) ? worst : error;
             }
@@ -456,7 +457,7 @@ static size_t panel_rows(size_t n, size_t at, size_t nr)
 /* A block filled in runs of slots is what the packing of the whole matrices makes. */
 static void check_block(const kernels *k, qwen3_dtype type, size_t dim)
 {
-    attention_shape s = {.kernels = k, .kv_type = type, .head_dim = dim, .kv_heads = 1, .group = 1};
+    attention_shape s = {.kernels = k, .kv_type = type, .head_dim = dim, .kv_heads = 1, .heads_per_kv = 1};
     const gemm_kernel *g = &k->gemm[type];
     const size_t k_bytes = kv_block_k_bytes(&s), v_bytes = kv_block_v_bytes(&s), nr = (size_t)g->nr;
     char *bk = allocate(k_bytes), *bv = allocate(v_bytes), *expected = allocate(k_bytes + v_bytes);
@@ -481,7 +482,7 @@ static void check_block(const kernels *k, qwen3_dtype type, size_t dim)
 /* The same for Q8: the bytes are those of the packing of all q, once they are BF16. */
 static void check_q8_block(const kernels *k, size_t dim)
 {
-    attention_shape s = {.kernels = k, .kv_type = QWEN3_DTYPE_Q8, .head_dim = dim, .kv_heads = 1, .group = 1};
+    attention_shape s = {.kernels = k, .kv_type = QWEN3_DTYPE_Q8, .head_dim = dim, .kv_heads = 1, .heads_per_kv = 1};
     const gemm_kernel *g = attention_gemm(&s);
     const size_t k_values = kv_block_k_bytes(&s) - KV_BLOCK * sizeof(float), nr = (size_t)g->nr;
     const size_t v_values = kv_block_v_bytes(&s) - KV_BLOCK * sizeof(float);
@@ -559,7 +560,7 @@ static void test_q8_scales(void **state)
 static void test_shard(void **state)
 {
     (void)state;
-    attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .head_dim = 32, .kv_heads = 2, .group = 1};
+    attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .head_dim = 32, .kv_heads = 2, .heads_per_kv = 1};
     s.q_block_size = s.kv_block_size = KV_BLOCK;
     const size_t keys = 2 * KV_BLOCK + 22;
     problem p = problem_make(s, 3, keys, false, 1.0f);
@@ -600,7 +601,7 @@ static attention_shape random_shape(const kernels *k, qwen3_dtype type)
                              .kv_type = type,
                              .head_dim = dims[random_below(6)],
                              .kv_heads = 1 + random_below(3),
-                             .group = 1 + random_below(5),
+                             .heads_per_kv = 1 + random_below(5),
                              .causal = random_below(3) > 0,
                              .q_block_size = 1 + (int)random_below(40),
                              .kv_block_size = KV_BLOCK * (1 + (int)random_below(3))};
@@ -632,9 +633,9 @@ static void check_case(const kernels *k, qwen3_dtype type, int number)
             fail_msg("%s %s %s case %d: error is %g times the bound (rows %zu keys %zu dim %zu kv_heads %zu group %zu "
                      "causal %d mask %d blocks %d %d threads %d in place %d rounded %d)",
                      k->name, qwen3_dtype_name(type), attention_algorithm_get(algorithms[a])->name, number, worst, rows,
-                     keys, s.head_dim, s.kv_heads, s.group, s.causal, p.mask != NULL, s.q_block_size, s.kv_block_size,
-                     threads, in_place, rounded);
-        size_t queries = s.kv_heads * s.group * rows;
+                     keys, s.head_dim, s.kv_heads, s.heads_per_kv, s.causal, p.mask != NULL, s.q_block_size,
+                     s.kv_block_size, threads, in_place, rounded);
+        size_t queries = s.kv_heads * s.heads_per_kv * rows;
         assert_memory_equal(job.o, again.o, queries * s.head_dim * sizeof(float));
         assert_memory_equal(job.l, again.l, queries * sizeof(float));
         for (size_t i = 0; i < queries; i++) /* no key seen is the identity */
@@ -675,7 +676,7 @@ static void test_split_keys(void **state)
             step.blocks = own.blocks;
             run_jobs(&s, algorithms[random_below(2)], &own, 1, 1);
             run_jobs(&s, algorithms[random_below(2)], &step, 1, 1);
-            partial_merge(s.kv_heads * s.group * p.rows, s.head_dim, (partial_run){sum.o, sum.m, sum.l},
+            partial_merge(s.kv_heads * s.heads_per_kv * p.rows, s.head_dim, (partial_run){sum.o, sum.m, sum.l},
                           (partial_run){own.o, own.m, own.l});
             free_job(&own);
             free(shard);
@@ -694,7 +695,7 @@ static void test_many_jobs(void **state)
 {
     (void)state;
     attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .kv_type = QWEN3_DTYPE_F32, .head_dim = 64};
-    s.kv_heads = 1, s.group = 2, s.causal = true, s.q_block_size = 16, s.kv_block_size = 2 * KV_BLOCK;
+    s.kv_heads = 1, s.heads_per_kv = 2, s.causal = true, s.q_block_size = 16, s.kv_block_size = 2 * KV_BLOCK;
     enum { JOBS = 5 };
     const size_t rows[JOBS] = {1, 5, 0, 1, 40}, keys[JOBS] = {1500, 70, 64, 0, 40};
     for (size_t a = 0; a < 2; a++)
@@ -722,7 +723,7 @@ static void test_score_memory(void **state)
 {
     (void)state;
     attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .kv_type = QWEN3_DTYPE_F32, .head_dim = 64};
-    s.kv_heads = 4, s.group = 2, s.causal = true, s.q_block_size = 32, s.kv_block_size = KV_BLOCK;
+    s.kv_heads = 4, s.heads_per_kv = 2, s.causal = true, s.q_block_size = 32, s.kv_block_size = KV_BLOCK;
     size_t bytes[2][2];
     for (size_t a = 0; a < 2; a++)
         for (size_t longer = 0; longer < 2; longer++) {

@@ -641,16 +641,16 @@ static unsigned char *make_activation(const gemm_kernel *g, size_t rows, size_t 
 }
 
 /* y[m, n] = x W^T. */
-static void check_products(const kernels *k, const gemm_kernel *g, const matrix *w, size_t m, const unsigned char *x,
-                           size_t x_stride, const float *y, size_t y_stride)
+static void check_products(const kernels *k, const gemm_kernel *g, const matrix *w, const gemm_input *x,
+                           const gemm_output *y)
 {
-    for (size_t r = 0; r < m; r++) {
+    for (size_t r = 0; r < x->rows; r++) {
         for (size_t j = 0; j < w->n; j++) {
             double flushed = 0;
             dot d = dot_begin(0.0f);
             for (size_t i = 0; i < w->k; i++)
-                dot_add(&d, load_activation(g->activation, x, r * x_stride + i), matrix_at(w, g, j, i), &flushed);
-            check_close("gemm", k->name, w->k, r * w->n + j, y[r * y_stride + j], d.value,
+                dot_add(&d, load_activation(g->activation, x->x, r * x->stride + i), matrix_at(w, g, j, i), &flushed);
+            check_close("gemm", k->name, w->k, r * w->n + j, y->y[r * y->stride + j], d.value,
                         dot_bound(&d, w->k, flushed));
         }
     }
@@ -666,8 +666,9 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     fenced fy, fz;
     float *y = fence(&fy, ((m - 1) * y_stride + n) * sizeof(float), false);
     const gemm_weights whole = {w.packed.data, n, depth, 0, n, 0, depth, NULL};
-    gemm(g, &whole, &(gemm_input){x, m, stride}, &(gemm_output){y, y_stride, false});
-    check_products(k, g, &w, m, x, stride, y, y_stride);
+    const gemm_input input = {x, m, stride};
+    gemm(g, &whole, &input, &(gemm_output){y, y_stride, false});
+    check_products(k, g, &w, &input, &(gemm_output){y, y_stride, false});
     /* The same out of two parts along n and two along k, the second added to the first: where k is split at a multiple
      * of ACTIVATION_PAD, the same bits. */
     const size_t grain = random_below(2) ? ACTIVATION_PAD : kr;
@@ -692,7 +693,7 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     }
     for (size_t r = 0; r < m && k_split % ACTIVATION_PAD == 0; r++)
         assert_memory_equal(z + r * y_stride, y + r * y_stride, n * sizeof(float));
-    check_products(k, g, &w, m, x, stride, z, y_stride);
+    check_products(k, g, &w, &input, &(gemm_output){z, y_stride, false});
     /* A row does not depend on the others. */
     const size_t row = random_below(m);
     float *alone = malloc(n * sizeof(float));

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -24,7 +25,6 @@ static void test_random_plans(void **state)
         size_t bytes[MAX_BUFFERS], all = 0, total, at_once = 0;
         int first[MAX_BUFFERS], last[MAX_BUFFERS];
         const int n = 1 + (int)(mix64(seed += GOLDEN_GAMMA) % MAX_BUFFERS);
-        memory_plan_clear(&plan);
         for (int i = 0; i < n; i++) {
             bytes[i] = mix64(seed += GOLDEN_GAMMA) % 5 ? mix64(seed += GOLDEN_GAMMA) % 5000 : 0;
             first[i] = (int)(mix64(seed += GOLDEN_GAMMA) % 10);
@@ -57,6 +57,31 @@ static void test_random_plans(void **state)
     memory_plan_free(&plan);
 }
 
+/* A region grows and does not shrink; what was too little before is enough after a smaller plan. */
+static void test_region(void **state)
+{
+    (void)state;
+    memory_plan plan = {0};
+    memory_region region = {0};
+    char *a, *b;
+    for (size_t bytes = 100; bytes <= 100000; bytes *= 10) {
+        memory_plan_add(&plan, &a, bytes, 0, 1);
+        memory_plan_add(&plan, &b, bytes, 1, 2);
+        assert_int_equal(memory_region_fit(&region, &plan, "test", NULL), QWEN3_OK);
+        memset(a, 1, bytes);
+        memset(b, 2, bytes);
+        assert_int_equal(a[0] + a[bytes - 1], 2);
+        const memory_region before = region;
+        memory_plan_add(&plan, &a, 64, 0, 0);
+        assert_int_equal(memory_region_fit(&region, &plan, "test", NULL), QWEN3_OK);
+        assert_ptr_equal(region.data, before.data);
+        assert_int_equal(region.bytes, before.bytes);
+    }
+    memory_region_free(&region);
+    memory_region_free(&region);
+    memory_plan_free(&plan);
+}
+
 /* What is never alive together takes the room of the largest. */
 static void test_shared_room(void **state)
 {
@@ -77,6 +102,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_plans),
         cmocka_unit_test(test_shared_room),
+        cmocka_unit_test(test_region),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

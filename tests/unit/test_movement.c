@@ -29,7 +29,7 @@ static void make_example(example *e, int ranks, size_t kv_heads, size_t heads, s
                                  .kv_type = QWEN3_DTYPE_BF16,
                                  .head_dim = 128,
                                  .kv_heads = kv_heads,
-                                 .group = heads / kv_heads,
+                                 .heads_per_kv = heads / kv_heads,
                                  .causal = true};
     for (int r = 0; r < ranks; r++) {
         e->rows[r] = new_tokens * (size_t)(r + 1) / (size_t)ranks - new_tokens * (size_t)r / (size_t)ranks;
@@ -49,7 +49,7 @@ static double bytes_of_keys(const example *e, double tokens)
 
 static double bytes_of_queries(const example *e, double rows)
 {
-    const double ranks = e->comm.size, heads = (double)(e->shape.kv_heads * e->shape.group), q = heads * 128;
+    const double ranks = e->comm.size, heads = (double)(e->shape.kv_heads * e->shape.heads_per_kv), q = heads * 128;
     return (ranks - 1) / ranks * rows * (q * 4 + (q + 2 * heads) * 4);
 }
 

@@ -32,7 +32,7 @@ static void open_groups(fixture *f, int groups)
                                  .kv_type = QWEN3_DTYPE_F32,
                                  .head_dim = 32,
                                  .kv_heads = 2,
-                                 .group = 2,
+                                 .heads_per_kv = 2,
                                  .causal = true,
                                  .q_block_size = 64,
                                  .kv_block_size = 64};
@@ -40,7 +40,6 @@ static void open_groups(fixture *f, int groups)
         const sequence_table limits = {groups, g, SEQUENCES, MAX_TOKENS, NULL};
         assert_int_equal(sequences_open(&f->table[g], &limits, NULL), QWEN3_OK);
         assert_int_equal(kv_cache_open(&f->cache[g], &f->shape, 2, &f->table[g], NULL), QWEN3_OK);
-        assert_int_equal(step_open(&f->step[g], &f->table[g], NULL), QWEN3_OK);
     }
 }
 
