@@ -13,25 +13,25 @@ static size_t tile_rows(const attention_shape *shape, size_t rows, size_t jobs, 
     return share < most ? share : most;
 }
 
-/* Blocks that one step takes. */
-static size_t step_blocks(const attention_shape *shape, size_t n_blocks)
+/* Blocks that are attended at once. */
+static size_t blocks_at_once(const attention_shape *shape, size_t n_blocks)
 {
-    size_t step = (size_t)shape->kv_block_size / KV_BLOCK;
-    return step < n_blocks ? step : n_blocks;
+    const size_t most = (size_t)shape->kv_block_size / KV_BLOCK;
+    return most < n_blocks ? most : n_blocks;
 }
 
 static size_t workspace_bytes(const attention_shape *shape, size_t rows, size_t n_blocks)
 {
-    return tile_workspace_layout(shape, rows, step_blocks(shape, n_blocks), NULL, NULL);
+    return tile_workspace_layout(shape, rows, blocks_at_once(shape, n_blocks), NULL, NULL);
 }
 
 static void run(const attention_shape *shape, const attention_job *tile, void *workspace)
 {
-    const size_t step = step_blocks(shape, tile->n_blocks), stride = tile_stride(step);
+    const size_t most = blocks_at_once(shape, tile->n_blocks), stride = tile_stride(most);
     size_t next = 0, n;
     tile_workspace w;
-    tile_workspace_layout(shape, tile->rows, step, workspace, &w);
-    while ((n = tile_visible_blocks(shape, tile, &next, step, w.blocks)) > 0) {
+    tile_workspace_layout(shape, tile->rows, most, workspace, &w);
+    while ((n = tile_visible_blocks(shape, tile, &next, most, w.blocks)) > 0) {
         tile_scores(shape, tile, n, w.blocks, w.scores, stride, w.panel);
         tile_softmax(shape, tile, n, w.blocks, w.scores, w.probabilities, stride);
         tile_values(shape, tile, n, w.blocks, w.probabilities, stride, w.panel);

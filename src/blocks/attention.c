@@ -277,7 +277,7 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
     memory_plan_add(m, &s->sines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
     memory_plan_add(m, &s->projected, s->projects ? 0 : n * (size_t)range_size(s->qkv) * sizeof(float), input, input);
     memory_plan_add(m, &s->gathered, s->split_weights ? n * qkv_size(s) * sizeof(float) : 0, input, input);
-    memory_plan_add(m, &s->tiles, s->projects ? tiles_bytes(tile_width(s), d->threads) : 0, input, input);
+    memory_plan_add(m, &s->tiles, s->projects ? thread_tiles_bytes(tile_width(s), d->threads) : 0, input, input);
     memory_plan_add(m, &s->attended.data, activations_bytes(&s->attended, n), output, output);
     return exchange_begin(&s->exchange, &s->problem, NULL, phases, m, err);
 }
@@ -508,7 +508,7 @@ static void project_head(const team *t, const attention_layer *a, const linear_i
 {
     const attention_state *s = a->s;
     const size_t dim = s->shape.head_dim, unit = item->part, value_unit = unit + s->shape.kv_heads;
-    float *head = tiles_of(s->tiles, tile_width(s), t->tid), *value = head + TILED_ROWS * tile_width(s);
+    float *head = thread_tiles(s->tiles, tile_width(s), t->tid), *value = head + TILED_ROWS * tile_width(s);
     if (unit < heads_of(s)) {
         product_of_head(a, item, unit, head, next);
         for (size_t r = 0; r < item->m; r++)

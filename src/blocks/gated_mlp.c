@@ -65,7 +65,8 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
     s->gated = activations_of((size_t)range_size(s->part), d->gemm->activation);
     memory_plan_add(m, &s->gated.data, activations_bytes(&s->gated, b->rows), phase + BLOCK_INPUT,
                     phase + BLOCK_OUTPUT);
-    memory_plan_add(m, &s->tiles, tiles_bytes(tile_width(s), d->threads), phase + BLOCK_INPUT, phase + BLOCK_INPUT);
+    memory_plan_add(m, &s->tiles, thread_tiles_bytes(tile_width(s), d->threads), phase + BLOCK_INPUT,
+                    phase + BLOCK_INPUT);
     return QWEN3_OK;
 }
 
@@ -82,7 +83,7 @@ static void run_part(const team *t, const gated_mlp_state *s, const block_layer 
     const gemm_kernel *g = s->d->gemm;
     const matrix *wgate = &layer->weights.matrices[GATED_MLP_GATE], *wup = &layer->weights.matrices[GATED_MLP_UP];
     const size_t width = p->n1 - p->n0, column = p->n0 - (size_t)s->part.begin;
-    float *gate = tiles_of(s->tiles, tile_width(s), t->tid), *up = gate + TILED_ROWS * tile_width(s);
+    float *gate = thread_tiles(s->tiles, tile_width(s), t->tid), *up = gate + TILED_ROWS * tile_width(s);
     const gemm_input in = activations_input(layer->input, row, m);
     matrix_product(g, &(matrix_part){wgate, p->n0, p->n1, 0, wgate->k, matrix_at(g, wup, p->n0, 0)}, &in,
                    &(gemm_output){gate, width, false});

@@ -41,11 +41,11 @@ static inline matrix_part matrix_whole(const matrix *w)
 }
 
 /* Two tiles of [TILED_ROWS, width] f32 for each thread. */
-static inline size_t tiles_bytes(size_t width, int threads)
+static inline size_t thread_tiles_bytes(size_t width, int threads)
 {
     return (size_t)threads * 2 * TILED_ROWS * width * sizeof(float);
 }
-static inline float *tiles_of(float *tiles, size_t width, int tid)
+static inline float *thread_tiles(float *tiles, size_t width, int tid)
 {
     return tiles + (size_t)tid * 2 * TILED_ROWS * width;
 }
