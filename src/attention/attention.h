@@ -1,8 +1,8 @@
-/* attention.h - the seam between strategies and algorithms.
+/* attention.h - the seam between movements and algorithms.
  *
- * An algorithm attends a tile of queries to keys at hand and merges the result into running partials; it
- * does not know that other ranks exist. A strategy brings queries and keys together; it does not know how
- * a tile is computed.
+ * An algorithm attends a tile of queries to keys at hand and merges the result into running partials. It does not know
+ * that other ranks exist. A movement (movement.h) brings queries and keys together. It does not know how a tile is
+ * computed.
  *
  * A partial, per query row and head, is un-normalised: m = max score, l = sum exp(score - m),
  * o = sum exp(score - m) v. Two partials over disjoint keys merge to m = max(m1, m2), w_i = exp(m_i - m),
@@ -16,8 +16,8 @@
 #include "base/team.h"
 #include "kernels/kernels.h"
 
-/* Keys and values live in blocks of this many slots: as many as make the sums over slots about as long as those over a
- * head's dimensions, so that tiles of both are worth their loading and storing. */
+/* Slots of a block of keys and values. Sums over slots are then about as long as sums over a head's dimensions, so that
+ * loading and storing tiles pays in both products. */
 #define KV_BLOCK 128
 
 /* Tile sizes where the user names none: queries (tokens) and keys. */
@@ -45,10 +45,11 @@ static inline const gemm_kernel *attention_gemm(const attention_shape *shape)
 /* One KV_BLOCK of one KV head.
  *   k: packed W[n = KV_BLOCK slots, k = head_dim] of attention_gemm
  *   v: packed W[n = head_dim, k = KV_BLOCK slots] of attention_gemm
- * Q8: an f32 scale for each slot, then W packed alike, but signed bytes -127..127 in the place of BF16. A key is scale
- * * bytes, so its scale can multiply its score instead; that of a value its probability. Slots past `count` may hold
- * anything, but for values in the last k-group, which meet probabilities of 0: they are finite (kv_block_end). Or,
- * where row_stride is not 0 (kv_type F32 only), row-major f32 of somebody else: slot j is k, v[j * row_stride,
+ * Q8: an f32 scale for each slot, then W in the same order with signed bytes -127..127 instead of BF16 values. A key is
+ * scale * bytes, so the scale multiplies its score instead; the scale of a value multiplies its probability.
+ * Slots past `count` may hold anything. Only values in the last k-group must be finite (kv_block_end): they meet
+ * probabilities of 0.
+ * Where row_stride is not 0 (kv_type F32 only) the block is row-major f32 of the caller: slot j is k, v[j * row_stride,
  * + head_dim), and there is nothing past `count`. */
 typedef struct kv_block {
     const void *k, *v;
@@ -83,19 +84,17 @@ void kv_block_end(const attention_shape *shape, void *v, size_t count);
 /* Elements from one row of q to the next: head_dim rounded up to ACTIVATION_PAD. */
 size_t attention_q_stride(const attention_shape *shape);
 
-/* Queries of one sequence and all keys at hand for them.
- *   q    [kv_heads, rows, heads_per_kv, q_stride] activation type, already multiplied by the softmax scale
- *   o    [kv_heads, rows, heads_per_kv, head_dim] f32;  m, l [kv_heads, rows, heads_per_kv]: running partials, in and
- * out blocks [kv_heads][n_blocks]: the same slots for every head (count, positions equal across heads) mask: NULL, or
- * additive; value for (batch-free) query head h = kv_head * heads_per_kv + g, row r and key position p at mask[h *
- * mask_stride_head + r * mask_stride_row + p]. */
+/* Queries of one sequence and all keys at hand for them. */
 typedef struct attention_job {
     size_t rows;
     const int32_t *q_positions; /* [rows] */
-    const void *q;
-    float *o, *m, *l;
+    const void *q; /* [kv_heads, rows, heads_per_kv, q_stride] activation type, multiplied by the softmax scale */
+    float *o;      /* [kv_heads, rows, heads_per_kv, head_dim] running partials, in and out */
+    float *m, *l;  /* [kv_heads, rows, heads_per_kv] */
     size_t n_blocks;
-    const kv_block *blocks;
+    const kv_block *blocks; /* [kv_heads][n_blocks] slots (count, positions) are the same for every head */
+    /* NULL, or added to scores: of query head h, row r and key position p
+     * mask[h * mask_stride_head + r * mask_stride_row + p]. */
     const float *mask;
     size_t mask_stride_head, mask_stride_row;
 } attention_job;
@@ -128,9 +127,9 @@ typedef struct attention_workspace {
  * and for jobs of the same rows with fewer blocks. Score bytes in *score_bytes. */
 size_t attention_workspace_bytes(const attention_shape *shape, const attention_algorithm *algorithm,
                                  const attention_job *jobs, size_t n_jobs, int threads, size_t *score_bytes);
-/* Splits the jobs into pieces of work, in the workspace, where attention_run finds them and the arguments, which must
- * last as long. One thread of the team calls it; a barrier must lie between it and attention_run. Keys need not be in
- * their places yet, only their positions. */
+/* Splits the jobs into pieces of work and leaves them, with the arguments, in the workspace for attention_run. The
+ * arguments must last as long. One thread of the team calls it, and a barrier must follow. Only the positions of keys
+ * must be known; keys may come later. */
 void attention_plan(const team *t, const attention_shape *shape, const attention_algorithm *algorithm,
                     const attention_job *jobs, size_t n_jobs, const attention_workspace *workspace);
 /* All jobs of the plan, on all threads of the team; a barrier at the end. Where tiles are fewer than threads (one query

@@ -6,9 +6,9 @@
  * workspace, which are merged at the end in the order of the keys. How the work is split depends on the jobs and the
  * number of threads planned for, never on timing.
  *
- * Few queries are bound by reading. The heads of a page lie side by side, and memory is read at its full rate only in
- * the order of its addresses (64 KiB here and 64 KiB there reach four fifths of it, 16 KiB less than two thirds): such
- * a piece is a stretch of memory, heads of a page after heads of a page, instead of all blocks of one head.
+ * Few queries are bound by reading, and memory is read at its full rate only in the order of its addresses
+ * (docs/notebook/2026-11-24-zen5.md). The heads of a page are side by side. So a piece of few queries is a stretch of
+ * memory, heads of a page after heads of a page, instead of all blocks of one head.
  */
 #include <stdlib.h>
 
