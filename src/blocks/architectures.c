@@ -208,7 +208,7 @@ qwen3_status model_declare(const qwen3_config *config, grid_place place, const g
         return fail(err, QWEN3_ERR_CONFIG, "architecture \"%s\" is unknown", config->architecture);
     declaration d = {.config = config, .place = place, .model_prefix = a->prefix};
     d.gemm = gemm ? gemm : &kernels_get(QWEN3_ISA_C)->gemm[QWEN3_DTYPE_F32];
-    d.blocks = calloc((size_t)config->num_layers * LAYER_BLOCKS, sizeof *d.blocks);
+    d.blocks = calloc((size_t)config->num_layers * LAYER_BLOCKS + 1, sizeof *d.blocks);
     d.failed = d.blocks == NULL;
     declare_ends(&d);
     for (int64_t layer = 0; layer < config->num_layers && !d.failed; layer++)

@@ -56,7 +56,7 @@ tensor_view source_part(const source *s, const tensor_part *part, void *scratch)
 {
     tensor_part stored = *part;
     stored.tensor = s->tensors[part->tensor].same_as;
-    return s->backend->part(s, &stored, scratch);
+    return s->backend->part(s, stored, scratch);
 }
 
 const packed_format *source_format(const source *s)

@@ -6,7 +6,7 @@
 
 typedef struct source_backend {
     /* As source_part and source_stored_type; never for a tensor whose values are those of another. */
-    tensor_view (*part)(const source *s, const tensor_part *part, void *scratch);
+    tensor_view (*part)(const source *s, tensor_part part, void *scratch);
     const char *(*stored_type)(const source *s, size_t number);
     /* As source_packed; NULL where no source of the kind is a packed model. */
     const void *(*packed)(const source *s, size_t number);

@@ -145,14 +145,14 @@ static void widen_f16(const unsigned char *src, int64_t n, float *out)
     }
 }
 
-static tensor_view checkpoint_part(const source *base, const tensor_part *part, void *scratch)
+static tensor_view checkpoint_part(const source *base, tensor_part part, void *scratch)
 {
-    const stored_tensor *t = ((const checkpoint_source *)base)->stored[part->tensor];
+    const stored_tensor *t = ((const checkpoint_source *)base)->stored[part.tensor];
     const size_t size = stored_type_size(t->type), row_elements = t->rank == 2 ? (size_t)t->shape[1] : 1;
-    const size_t rows = (size_t)range_size(part->rows), cols = (size_t)range_size(part->cols);
+    const size_t rows = (size_t)range_size(part.rows), cols = (size_t)range_size(part.cols);
     const size_t row_bytes = row_elements * size;
     const unsigned char *src =
-        (const unsigned char *)t->data + (size_t)part->rows.begin * row_bytes + (size_t)part->cols.begin * size;
+        (const unsigned char *)t->data + (size_t)part.rows.begin * row_bytes + (size_t)part.cols.begin * size;
     const qwen3_dtype type = t->type == STORED_BF16 ? QWEN3_DTYPE_BF16 : QWEN3_DTYPE_F32;
     if (t->type != STORED_F16 && (uintptr_t)src % size == 0)
         return (tensor_view){src, type, row_elements};

@@ -69,19 +69,19 @@ static void generate_row(uint64_t key, int64_t col0, int64_t cols, distribution 
     }
 }
 
-static tensor_view synthetic_part(const source *base, const tensor_part *part, void *scratch)
+static tensor_view synthetic_part(const source *base, tensor_part part, void *scratch)
 {
     const synthetic_source *s = (const synthetic_source *)base;
-    const tensor *t = &base->tensors[part->tensor];
-    const int64_t cols = range_size(part->cols);
+    const tensor *t = &base->tensors[part.tensor];
+    const int64_t cols = range_size(part.cols);
     distribution d = distribution_of(t);
-    uint64_t tensor_key = mix64(mix64(s->seed + GOLDEN_GAMMA) + GOLDEN_GAMMA * (1 + part->tensor));
+    uint64_t tensor_key = mix64(mix64(s->seed + GOLDEN_GAMMA) + GOLDEN_GAMMA * (1 + part.tensor));
     bf16 *out = scratch;
     if (tensor_is_vector(t->kind)) { /* along the vector, whose columns are one each */
-        generate_row(mix64(tensor_key), part->rows.begin, range_size(part->rows), d, out);
+        generate_row(mix64(tensor_key), part.rows.begin, range_size(part.rows), d, out);
     } else {
-        for (int64_t row = part->rows.begin; row < part->rows.end; row++, out += cols)
-            generate_row(mix64(tensor_key + (uint64_t)row * GOLDEN_GAMMA), part->cols.begin, cols, d, out);
+        for (int64_t row = part.rows.begin; row < part.rows.end; row++, out += cols)
+            generate_row(mix64(tensor_key + (uint64_t)row * GOLDEN_GAMMA), part.cols.begin, cols, d, out);
     }
     return (tensor_view){scratch, QWEN3_DTYPE_BF16, (size_t)cols};
 }
