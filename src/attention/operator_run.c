@@ -137,7 +137,7 @@ static void gather_output(team *t, operator_call *op)
         for (size_t i = 0; i < n; from += part_elements(op, &parts[i++])) {
             size_t begin, end, row = parts[i].rows * a->head_dim;
             team_part(t, a->batch * parts[i].heads, 1, &begin, &end);
-            for (size_t j = begin; j < end; j++) {
+            for (size_t j = begin; j < end && row > 0; j++) { /* without rows there are no arrays */
                 size_t head = j / parts[i].heads * a->heads + parts[i].head0 + j % parts[i].heads;
                 memcpy(a->out + (head * a->q_len + parts[i].row0) * a->head_dim, from + j * row, row * sizeof *from);
             }
