@@ -89,9 +89,10 @@ static void attend_in_double(const setup *s, size_t j, size_t row, size_t head, 
     const float *q = s->q + (row * heads + head) * d;
     double max = -INFINITY, sum = 0, scores[MAX_KEYS];
     for (size_t i = 0; i < s->keys[j]; i++) {
-        scores[i] = -INFINITY;
-        for (size_t n = 0; n < d && (int32_t)i <= s->positions[row]; n++)
-            scores[i] = (n ? scores[i] : 0) + (double)q[n] * s->k[j][(kv * s->keys[j] + i) * d + n];
+        double score = 0;
+        for (size_t n = 0; n < d; n++)
+            score += (double)q[n] * s->k[j][(kv * s->keys[j] + i) * d + n];
+        scores[i] = (int32_t)i <= s->positions[row] ? score : -INFINITY;
         max = fmax(max, scores[i]);
     }
     memset(out, 0, d * sizeof *out);
@@ -178,8 +179,11 @@ static void check_result(const setup *s, const exchange *x, const char *label)
                     at = (row + r) * (head1 - head0) + h - head0;
                 partial_output(s->shape.kernels, d, x->result, at, got, QWEN3_DTYPE_F32);
                 attend_in_double(s, j, first + row + r, h, expected);
-                for (size_t n = 0; n < d; n++)
-                    worst = fmax(worst, isnan(got[n]) ? INFINITY : fabs(got[n] - expected[n]));
+                for (size_t n = 0; n < d; n++) {
+                    const double error = isnan(got[n]) ? INFINITY : fabs(got[n] - expected[n]);
+                    if (error > worst)
+                        worst = error;
+                }
             }
     /* Values are at most 1. f32: sums of 300 products. BF16: probabilities are rounded to 2^-9. */
     check(worst <= (s->shape.kv_type == QWEN3_DTYPE_F32 ? 2e-5 : 8e-3), "%s: largest error %.3g", label, worst);
