@@ -155,6 +155,12 @@ void exchange_bind_own_rows(exchange *x)
     x->result = partial_at(x->partials, problem_rows(p, rank) * problem_heads(p), p->shape->head_dim);
 }
 
+void exchange_plan_own_rows(const team *t, exchange *x)
+{
+    exchange_bind_own_rows(x);
+    exchange_plan_jobs(t, x);
+}
+
 /* ---- Keys -------------------------------------------------------------------------------------- */
 
 size_t exchange_bytes_of_shard(const attention_problem *p, int r)

@@ -12,12 +12,6 @@ static movement_cost cost(const attention_problem *p)
     return (movement_cost){0, 0, false};
 }
 
-static void plan(const team *t, exchange *x)
-{
-    exchange_bind_own_rows(x);
-    exchange_plan_jobs(t, x);
-}
-
 static void run(team *t, exchange *x)
 {
     attention_run(t, &x->workspace);
@@ -28,6 +22,6 @@ const movement movement_local = {
     .applies = applies,
     .cost = cost,
     .layout = exchange_add_own_rows,
-    .plan = plan,
+    .plan = exchange_plan_own_rows,
     .run = run,
 };

@@ -152,6 +152,8 @@ void exchange_bind_jobs(exchange *x, int first, int end, const void *q);
  */
 void exchange_add_own_rows(exchange *x, memory_plan *m);
 void exchange_bind_own_rows(exchange *x);
+/* A `plan` for those whose own keys are attended first. */
+void exchange_plan_own_rows(const team *t, exchange *x);
 /* Hands the jobs to attention_plan. */
 void exchange_plan_jobs(const team *t, exchange *x);
 /* Own keys as a shard in memory at `buffer`, unless the problem brings one: all threads, after a barrier; ends in one.

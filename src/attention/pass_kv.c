@@ -38,12 +38,6 @@ static void layout(exchange *x, memory_plan *m)
     exchange_buffer(x, m, VIEWS, p->shape->kv_heads * most * sizeof(kv_block), attend, attend);
 }
 
-static void plan(const team *t, exchange *x)
-{
-    exchange_bind_own_rows(x);
-    exchange_plan_jobs(t, x);
-}
-
 static void *shard_of_hop(const exchange *x, int hop)
 {
     if (hop % 2)
@@ -88,6 +82,6 @@ const movement movement_pass_kv = {
     .applies = applies,
     .cost = cost,
     .layout = layout,
-    .plan = plan,
+    .plan = exchange_plan_own_rows,
     .run = run,
 };
