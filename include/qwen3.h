@@ -159,6 +159,9 @@ typedef struct qwen3_comm_stats {
     uint64_t calls[QWEN3_COMM_KINDS];
     uint64_t bytes[QWEN3_COMM_KINDS]; /* payload sent by this rank to other ranks */
     double seconds[QWEN3_COMM_KINDS]; /* time this rank spent inside the calls, waiting included */
+    /* Time during which something was under way, from its start to its end. Where it is more than `seconds`, the rank
+     * computed in the meantime: that part was overlapped. */
+    double under_way[QWEN3_COMM_KINDS];
 } qwen3_comm_stats;
 
 QWEN3_API const char *qwen3_comm_kind_name(qwen3_comm_kind kind);
@@ -299,6 +302,9 @@ typedef struct qwen3_session_options {
     int kv_block_size;                   /* keys per tile; 0 = default; rounded up to whole KV pages */
     int64_t token_split_min;             /* a step with at least this many rows splits rows over the sequence
                                             groups, a smaller one splits the weights; 0 = default, 1 = always */
+    int64_t overlap_min_rows; /* over several nodes a step with at least this many rows for each rank is computed
+                                 in two parts, so that messages of one part go on while the other is
+                                 computed; 0 = default */
 } qwen3_session_options;
 
 QWEN3_API qwen3_session_options qwen3_session_options_default(void);

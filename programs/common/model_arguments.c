@@ -83,6 +83,14 @@ void model_arguments_options(model_arguments *a, option_table *table)
          .min = 1,
          .max = INT32_MAX,
          .help = "Steps with at least N rows split rows, smaller ones weights (default: chosen)"},
+        {.name = "overlap-min-rows",
+         .kind = OPTION_INT64,
+         .value = &a->session.overlap_min_rows,
+         .min = 2,
+         .max = INT32_MAX,
+         .help =
+             "Over several nodes, steps with at least N rows for each rank are computed in two parts, whose messages "
+             "and products overlap (default: chosen)"},
         {.name = "seed",
          .kind = OPTION_UINT64,
          .value = &a->model.seed,

@@ -18,6 +18,7 @@ qwen3_status exchange_begin(exchange *x, const attention_problem *p, const movem
 {
     x->problem = p;
     x->phases = phases;
+    x->turn = 0;
     x->movement = with ? with : movement_choose(p);
     qwen3_status status = make_tables(x, err);
     if (status)
@@ -163,9 +164,17 @@ void exchange_plan_own_rows(const team *t, exchange *x)
 
 /* ---- Keys -------------------------------------------------------------------------------------- */
 
+static size_t blocks_sent(const attention_problem *p, int r)
+{
+    size_t n = 0;
+    for (size_t j = 0; j < p->n_jobs; j++)
+        n += problem_blocks_sent(p, r, j);
+    return n;
+}
+
 size_t exchange_bytes_of_shard(const attention_problem *p, int r)
 {
-    return kv_shard_bytes(p->shape, problem_blocks(p, r));
+    return kv_shard_bytes(p->shape, blocks_sent(p, r));
 }
 
 double exchange_shard_traffic(const attention_problem *p)
@@ -180,18 +189,22 @@ double exchange_shard_traffic(const attention_problem *p)
 static void fill_shard(const team *t, const exchange *x, void *buffer)
 {
     const attention_problem *p = x->problem;
-    const size_t *blocks = p->blocks + (size_t)comm_rank(p->comm) * p->n_jobs, page_bytes = kv_page_bytes(p->shape);
+    const int rank = comm_rank(p->comm);
+    const size_t *blocks = p->blocks + (size_t)rank * p->n_jobs, page_bytes = kv_page_bytes(p->shape);
     const kv_block *views = x->views;
     size_t first = 0, begin, end;
     if (p->shape->kv_heads == 0) /* nobody will look at the slots */
         return;
-    for (size_t j = 0; j < p->n_jobs; first += blocks[j], views += p->shape->kv_heads * blocks[j++]) {
-        team_part(t, blocks[j], 1, &begin, &end);
+    for (size_t j = 0; j < p->n_jobs; views += p->shape->kv_heads * blocks[j++]) {
+        const size_t sent = problem_blocks_sent(p, rank, j);
+        const kv_block *from = views + blocks[j] - sent;
+        team_part(t, sent, 1, &begin, &end);
         for (size_t b = begin; b < end; b++) {
             /* Blocks of all heads are one page, which begins with K of the first. */
-            kv_slots_set(kv_shard_slots(buffer, first + b), &views[b]);
-            memcpy(kv_shard_page(p->shape, buffer, first + b), views[b].k, page_bytes);
+            kv_slots_set(kv_shard_slots(buffer, first + b), &from[b]);
+            memcpy(kv_shard_page(p->shape, buffer, first + b), from[b].k, page_bytes);
         }
+        first += sent;
     }
 }
 
@@ -200,7 +213,7 @@ void exchange_make_shard(team *t, const exchange *x, void *buffer)
     if (x->problem->brings_shard)
         return;
     if (t->tid == 0)
-        kv_shard_init(buffer, problem_blocks(x->problem, comm_rank(x->problem->comm)));
+        kv_shard_init(buffer, blocks_sent(x->problem, comm_rank(x->problem->comm)));
     team_barrier(t);
     fill_shard(t, x, buffer);
     team_barrier(t);

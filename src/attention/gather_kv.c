@@ -1,86 +1,157 @@
-/* gather_kv.c - keys travel all at once: every rank gets the keys and values of all, and attends its queries to them
- * in one go. There is one message, one plan of work and one pass over the keys instead of one for each hop of a ring,
- * but nothing overlaps with attention: for short prompts.
+/* gather_kv.c - keys travel all at once: every rank gets the keys and values of all. There is one message and at most
+ * two passes over the keys, where a ring has one for each hop.
+ *
+ * Between nodes the messages go on while the ranks compute: until the queries are there, and while they attend to own
+ * keys. Then they attend to all others in one go. Inside a node all keys are here at once, and one pass attends to all.
  */
 #include "attention/movement.h"
 
-enum { SHARDS, VIEWS }; /* buffers: the shards of all ranks, rank after rank; [job][kv_heads][blocks of all ranks] */
+/* Buffers: the shards of all ranks, rank after rank, of every other layer where the exchange is followed; blocks as
+ * [job][kv_heads][blocks of ranks]. */
+enum { EVEN_SHARDS, ODD_SHARDS, VIEWS };
+
+/* Keys of all ranks are here at once: longer prompts take the ring. */
+#define MOST_BYTES ((size_t)256 << 20)
+
+static size_t bytes_of_shards(const attention_problem *p)
+{
+    size_t bytes = 0;
+    for (int r = 0; r < comm_size(p->comm); r++)
+        bytes += exchange_bytes_of_shard(p, r);
+    return bytes;
+}
 
 static bool applies(const attention_problem *p)
 {
-    return comm_size(p->comm) > 1 && !p->replicated;
+    return comm_size(p->comm) > 1 && !p->replicated && bytes_of_shards(p) <= MOST_BYTES;
 }
 
 static movement_cost cost(const attention_problem *p)
 {
-    return (movement_cost){exchange_shard_traffic(p), 1, false};
+    return (movement_cost){exchange_shard_traffic(p), 1, comm_overlaps(p->comm)};
 }
 
 static void layout(exchange *x, memory_plan *m)
 {
     const attention_problem *p = x->problem;
     const int rank = comm_rank(p->comm), attend = x->phases.attend;
-    size_t bytes = 0, blocks = 0;
+    const int first = p->followed ? x->phases.first : x->phases.queries, last = p->followed ? x->phases.last : attend;
+    const size_t bytes = bytes_of_shards(p);
+    size_t blocks = 0;
     exchange_add_own_rows(x, m);
-    for (int r = 0; r < comm_size(p->comm); r++) {
-        for (size_t j = 0; j < p->n_jobs && r != rank; j++)
-            x->jobs[j].n_blocks += p->blocks[(size_t)r * p->n_jobs + j];
-        bytes += exchange_bytes_of_shard(p, r);
-        blocks += problem_blocks(p, r);
+    for (size_t j = 0; j < p->n_jobs; j++) {
+        size_t others = 0;
+        for (int r = 0; r < comm_size(p->comm); r++)
+            others += r == rank ? 0 : p->blocks[(size_t)r * p->n_jobs + j];
+        const size_t own = x->jobs[j].n_blocks;
+        blocks += own + others;
+        if (!comm_overlaps(p->comm))
+            x->jobs[j].n_blocks = own + others;
+        else
+            x->jobs[j].n_blocks = own > others ? own : others;
     }
-    exchange_buffer(x, m, SHARDS, bytes, attend, attend);
+    exchange_buffer(x, m, EVEN_SHARDS, bytes, first, last);
+    exchange_buffer(x, m, ODD_SHARDS, p->followed ? bytes : 0, first, last);
     exchange_buffer(x, m, VIEWS, p->shape->kv_heads * blocks * sizeof(kv_block), attend, attend);
 }
 
-/* The work is planned when the keys are here. */
 static void plan(const team *t, exchange *x)
 {
-    (void)t;
-    exchange_bind_own_rows(x);
+    if (comm_overlaps(x->problem->comm))
+        exchange_plan_own_rows(t, x);
+    else
+        exchange_bind_own_rows(x); /* the work is planned when the keys are here */
 }
 
-static char *shard_of(const exchange *x, int r)
+static char *shard_of(const exchange *x, int turn, int r)
 {
-    char *shard = x->buffers[SHARDS];
+    char *shard = x->buffers[x->problem->followed && turn ? ODD_SHARDS : EVEN_SHARDS];
     for (int i = 0; i < r; i++)
         shard += exchange_bytes_of_shard(x->problem, i);
     return shard;
 }
 
-/* Each job sees its blocks of all ranks, in rank order. */
-static void view_all(exchange *x)
+/* ---- Views ------------------------------------------------------------------------------------- */
+
+/* Blocks of a job, as they are listed: [kv_heads][n], of which `at` are there. */
+typedef struct view_list {
+    kv_block *views;
+    size_t n, at;
+} view_list;
+
+static void view_own(const exchange *x, size_t j, view_list *list)
 {
     const attention_problem *p = x->problem;
-    const int ranks = comm_size(p->comm);
+    const size_t *blocks = p->blocks + (size_t)comm_rank(p->comm) * p->n_jobs;
+    const kv_block *own = x->views;
+    for (size_t i = 0; i < j; i++)
+        own += p->shape->kv_heads * blocks[i];
+    for (size_t h = 0; h < p->shape->kv_heads; h++)
+        memcpy(list->views + h * list->n + list->at, own + h * blocks[j], blocks[j] * sizeof *own);
+    list->at += blocks[j];
+}
+
+/* The first n blocks of job j in the shard of rank r. */
+static void view_shard(const exchange *x, int turn, int r, size_t j, size_t n, view_list *list)
+{
+    const attention_problem *p = x->problem;
+    size_t first = 0;
+    for (size_t i = 0; i < j; i++)
+        first += problem_blocks_sent(p, r, i);
+    kv_shard_view(p->shape, shard_of(x, turn, r), first, n, list->views + list->at, list->n);
+    list->at += n;
+}
+
+/* Each job sees its blocks of all ranks, or of all others, in rank order. */
+static void view_all(exchange *x, bool own)
+{
+    const attention_problem *p = x->problem;
+    const int ranks = comm_size(p->comm), rank = comm_rank(p->comm);
     kv_block *views = x->buffers[VIEWS];
     for (size_t j = 0; j < p->n_jobs; j++) {
-        size_t n = 0, at = 0;
+        view_list list = {views, 0, 0};
         for (int r = 0; r < ranks; r++)
-            n += p->blocks[(size_t)r * p->n_jobs + j];
+            list.n += r != rank || own ? p->blocks[(size_t)r * p->n_jobs + j] : 0;
         for (int r = 0; r < ranks; r++) {
-            const size_t *blocks = p->blocks + (size_t)r * p->n_jobs;
-            size_t first = 0;
-            for (size_t i = 0; i < j; i++)
-                first += blocks[i];
-            kv_shard_view(p->shape, shard_of(x, r), first, blocks[j], views + at, n);
-            at += blocks[j];
+            if (r == rank && own)
+                view_own(x, j, &list);
+            if (r == rank)
+                continue;
+            const size_t sent = problem_blocks_sent(p, r, j), before = p->blocks[(size_t)r * p->n_jobs + j] - sent;
+            if (before > 0)
+                view_shard(p->brought.by, x->turn, r, (size_t)p->brought.jobs[j], before, &list);
+            view_shard(x, x->turn, r, j, sent, &list);
         }
         x->jobs[j].blocks = views;
-        x->jobs[j].n_blocks = n;
-        views += p->shape->kv_heads * n;
+        x->jobs[j].n_blocks = list.n;
+        views += p->shape->kv_heads * list.n;
     }
+}
+
+/* ---- On its way -------------------------------------------------------------------------------- */
+
+static void start(team *t, exchange *x)
+{
+    const attention_problem *p = x->problem;
+    char *own = shard_of(x, x->turn, comm_rank(p->comm));
+    exchange_make_shard(t, x, own);
+    if (t->tid != 0)
+        return;
+    for (int r = 0; r < comm_size(p->comm); r++)
+        x->send_bytes[r] = exchange_bytes_of_shard(p, r);
+    comm_allgather_start(p->comm, x->slot, p->brings_shard ? x->shard : own, shard_of(x, x->turn, 0), x->send_bytes,
+                         QWEN3_COMM_KV);
 }
 
 static void run(team *t, exchange *x)
 {
-    const attention_problem *p = x->problem;
-    char *own = shard_of(x, comm_rank(p->comm));
-    exchange_make_shard(t, x, own);
+    comm *c = x->problem->comm;
+    const bool overlaps = comm_overlaps(c);
+    if (overlaps)
+        attention_run(t, &x->workspace);
     if (t->tid == 0) {
-        for (int r = 0; r < comm_size(p->comm); r++)
-            x->send_bytes[r] = exchange_bytes_of_shard(p, r);
-        comm_allgather(p->comm, p->brings_shard ? x->shard : own, x->buffers[SHARDS], x->send_bytes, QWEN3_COMM_KV);
-        view_all(x);
+        comm_wait(c, x->slot);
+        view_all(x, !overlaps);
         exchange_plan_jobs(t, x);
     }
     team_barrier(t);
@@ -94,5 +165,6 @@ const movement movement_gather_kv = {
     .cost = cost,
     .layout = layout,
     .plan = plan,
+    .start = start,
     .run = run,
 };

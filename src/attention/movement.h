@@ -7,8 +7,9 @@
  *
  *   exchange_begin    chooses, adds buffers to a memory_plan             once per problem
  *   exchange_plan     work for the threads, from the keys' positions      per layer, one thread
+ *   exchange_start    starts what can go on while the caller computes     per layer, all threads, own keys stored
  *   exchange_clear    no keys seen yet                                    per layer, all threads
- *   exchange_run      messages and attention                              per layer, all threads
+ *   exchange_run      messages and attention                              per layer, all threads, own queries written
  *
  * A new movement is one file with a `movement` and its name in MOVEMENTS.
  */
@@ -19,6 +20,15 @@
 #include "base/memory_plan.h"
 #include "base/status.h"
 #include "comm/comm.h"
+
+typedef struct exchange exchange;
+
+/* Keys that an exchange of the same ranks brings before this one, in every layer: they need not travel again. */
+typedef struct brought_keys {
+    exchange *by;         /* NULL: none */
+    const size_t *blocks; /* [ranks][n_jobs] how many of the first KV blocks of each rank */
+    const int32_t *jobs;  /* [n_jobs] which job of `by`; -1: none, and no blocks */
+} brought_keys;
 
 /* What is attended. All ranks of `comm` describe the same problem. A job is one sequence; every rank has the same jobs,
  * perhaps without rows or keys. */
@@ -36,6 +46,8 @@ typedef struct attention_problem {
     const size_t *rows;       /* [ranks][n_jobs] queries of each rank; replicated: [1][n_jobs] */
     const int32_t *positions; /* of these rows, in this order */
     const size_t *blocks;     /* [ranks][n_jobs] KV blocks of each rank */
+    brought_keys brought;
+    bool followed;            /* another exchange has this one in brought.by */
     const size_t *head_first; /* replicated: [ranks + 1] rank r needs query heads [head_first[r], head_first[r + 1]) */
 } attention_problem;
 
@@ -46,8 +58,6 @@ typedef struct movement_cost {
     bool overlaps; /* with attention */
 } movement_cost;
 
-typedef struct exchange exchange;
-
 typedef struct movement {
     const char *name;
     bool sends_keys; /* they must be packed then */
@@ -56,12 +66,13 @@ typedef struct movement {
     /* Lists the jobs with the rows and the most blocks that they will have, and adds buffers to the plan. */
     void (*layout)(exchange *x, memory_plan *m);
     void (*plan)(const team *t, exchange *x);
+    void (*start)(team *t, exchange *x); /* NULL: nothing can go on before the queries are there */
     /* Ends in a barrier. x->result is set. */
     void (*run)(team *t, exchange *x);
 } movement;
 
 /* The table of movements: for each NAME a file NAME.c with `const movement movement_NAME`. */
-#define MOVEMENTS(X) X(local) X(split_heads) X(pass_kv) X(gather_kv) X(pass_q)
+#define MOVEMENTS(X) X(local) X(split_heads) X(gather_kv) X(pass_kv) X(pass_q)
 #define MOVEMENT_DECLARE(name) extern const movement movement_##name;
 MOVEMENTS(MOVEMENT_DECLARE)
 
@@ -72,10 +83,11 @@ double movement_price(const attention_problem *p, const movement *m);
 
 /* When the buffers of an exchange are alive, in phases of the memory plan. */
 typedef struct exchange_phases {
-    int plan;    /* exchange_plan */
-    int queries; /* the caller writes queries */
-    int attend;  /* exchange_run */
-    int collect; /* the caller reads the result */
+    int plan;        /* exchange_plan */
+    int queries;     /* exchange_start; the caller writes queries */
+    int attend;      /* exchange_run */
+    int collect;     /* the caller reads the result */
+    int first, last; /* of all layers: where problem.followed, keys are alive as long */
 } exchange_phases;
 
 #define EXCHANGE_BUFFERS 4
@@ -85,6 +97,8 @@ struct exchange {
     const movement *movement;
     const attention_problem *problem;
     exchange_phases phases;
+    int slot; /* of comm, for what is started; set by the caller */
+    int turn; /* 0 and 1 in alternate layers: which of two buffers is used where problem.followed */
     /* Written by the caller. */
     void *q;         /* own queries, job after job: [kv_heads, rows, heads_per_kv, q_stride] activation, scaled */
     kv_block *views; /* own keys, job after job: [kv_heads][blocks]; written before exchange_plan */
@@ -113,11 +127,19 @@ void exchange_close(exchange *x);
 /* To be called by one thread when x->views are written; a barrier must follow before exchange_run. */
 static inline void exchange_plan(const team *t, exchange *x)
 {
+    x->turn = 1 - x->turn;
     x->movement->plan(t, x);
 }
 /* Nothing attended yet: all threads, after exchange_plan and a barrier; a barrier must follow. */
 void exchange_clear(const team *t, const exchange *x);
-/* Collective over the problem's comm; all threads; ends in a barrier. */
+/* Collective over the problem's comm; all threads, after a barrier. Returns whether something is under way now. */
+static inline bool exchange_start(team *t, exchange *x)
+{
+    if (x->movement->start)
+        x->movement->start(t, x);
+    return x->movement->start && comm_overlaps(x->problem->comm);
+}
+/* Collective over the problem's comm; all threads, after exchange_start; ends in a barrier. */
 static inline void exchange_run(team *t, exchange *x)
 {
     x->movement->run(t, x);
@@ -156,8 +178,14 @@ void exchange_bind_own_rows(exchange *x);
 void exchange_plan_own_rows(const team *t, exchange *x);
 /* Hands the jobs to attention_plan. */
 void exchange_plan_jobs(const team *t, exchange *x);
-/* Own keys as a shard in memory at `buffer`, unless the problem brings one: all threads, after a barrier; ends in one.
- */
+/* KV blocks of job j of rank r that travel. */
+static inline size_t problem_blocks_sent(const attention_problem *p, int r, size_t j)
+{
+    const size_t at = (size_t)r * p->n_jobs + j;
+    return p->blocks[at] - (p->brought.by ? p->brought.blocks[at] : 0);
+}
+/* Own keys, but for those that were brought before, as a shard in memory at `buffer`, unless the problem brings one:
+ * all threads, after a barrier; ends in one. */
 void exchange_make_shard(team *t, const exchange *x, void *buffer);
 /* Bytes of the shard of rank r. */
 size_t exchange_bytes_of_shard(const attention_problem *p, int r);

@@ -250,7 +250,8 @@ static bool choose_in_place(const operator_call *op, const movement *m)
 
 static qwen3_status get_buffers(operator_call *op, qwen3_error *err)
 {
-    static const exchange_phases phases = {OPERATOR_PLAN, OPERATOR_PACK, OPERATOR_ATTEND, OPERATOR_COLLECT};
+    static const exchange_phases phases = {OPERATOR_PLAN,    OPERATOR_PACK, OPERATOR_ATTEND,
+                                           OPERATOR_COLLECT, OPERATOR_PLAN, OPERATOR_COLLECT};
     const movement *move = movement_choose(&op->problem);
     const size_t own = op->args->batch * ceil_div(op->keys, KV_BLOCK);
     memory_plan *m = &op->plan;

@@ -166,11 +166,12 @@ static void run_body(team *t, void *arg)
     operator_call *op = arg;
     if (t->tid == 0)
         exchange_plan(t, &op->exchange);
-    for (size_t i = 0; i < op->n_queries; i++)
-        pack_queries(t, op, i);
     if (!op->in_place)
         pack_keys(t, op);
     team_barrier(t);
+    exchange_start(t, &op->exchange);
+    for (size_t i = 0; i < op->n_queries; i++)
+        pack_queries(t, op, i);
     exchange_clear(t, &op->exchange);
     team_barrier(t);
     exchange_run(t, &op->exchange);

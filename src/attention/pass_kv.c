@@ -1,5 +1,6 @@
 /* pass_kv.c - keys travel: each rank's keys and values go once around the ring of ranks, and every rank's queries
- * attend to them as they pass. A transfer overlaps with the attention to the shard at hand.
+ * attend to them as they pass. The first transfer overlaps with what the caller does until the queries are there, and
+ * each with the attention to the shard at hand.
  * (Liu et al. 2023, ring attention)
  */
 #include "attention/movement.h"
@@ -8,7 +9,7 @@ enum { EVEN_SHARD, ODD_SHARD, VIEWS }; /* buffers: shards of even and odd hops; 
 
 static bool applies(const attention_problem *p)
 {
-    return comm_size(p->comm) > 1 && !p->replicated;
+    return comm_size(p->comm) > 1 && !p->replicated && !p->brought.by;
 }
 
 /* Every shard visits all other ranks. */
@@ -20,7 +21,7 @@ static movement_cost cost(const attention_problem *p)
 static void layout(exchange *x, memory_plan *m)
 {
     const attention_problem *p = x->problem;
-    const int attend = x->phases.attend;
+    const int queries = x->phases.queries, attend = x->phases.attend;
     const size_t shard_bytes = exchange_shard_bytes(p);
     size_t most = 0;
     exchange_add_own_rows(x, m);
@@ -33,8 +34,8 @@ static void layout(exchange *x, memory_plan *m)
         const size_t n = problem_blocks(p, r);
         most = n > most ? n : most;
     }
-    exchange_buffer(x, m, EVEN_SHARD, p->brings_shard ? 0 : shard_bytes, attend, attend);
-    exchange_buffer(x, m, ODD_SHARD, shard_bytes, attend, attend);
+    exchange_buffer(x, m, EVEN_SHARD, p->brings_shard ? 0 : shard_bytes, queries, attend);
+    exchange_buffer(x, m, ODD_SHARD, shard_bytes, queries, attend);
     exchange_buffer(x, m, VIEWS, p->shape->kv_heads * most * sizeof(kv_block), attend, attend);
 }
 
@@ -51,21 +52,25 @@ static void start_hop(const exchange *x, int hop)
     const attention_problem *p = x->problem;
     const int ranks = comm_size(p->comm), rank = comm_rank(p->comm);
     const int sent = (rank - hop + 1 + ranks) % ranks, received = (rank - hop + ranks) % ranks;
-    comm_ring_start(p->comm, shard_of_hop(x, hop - 1), exchange_bytes_of_shard(p, sent), shard_of_hop(x, hop),
+    comm_ring_start(p->comm, x->slot, shard_of_hop(x, hop - 1), exchange_bytes_of_shard(p, sent), shard_of_hop(x, hop),
                     exchange_bytes_of_shard(p, received), QWEN3_COMM_KV);
+}
+
+static void start(team *t, exchange *x)
+{
+    exchange_make_shard(t, x, x->buffers[EVEN_SHARD]);
+    if (t->tid == 0)
+        start_hop(x, 1);
 }
 
 static void run(team *t, exchange *x)
 {
     comm *c = x->problem->comm;
     const int ranks = comm_size(c), rank = comm_rank(c);
-    exchange_make_shard(t, x, x->buffers[EVEN_SHARD]);
-    if (t->tid == 0)
-        start_hop(x, 1);
     attention_run(t, &x->workspace);
     for (int hop = 1; hop < ranks; hop++) {
         if (t->tid == 0) {
-            comm_ring_wait(c);
+            comm_wait(c, x->slot);
             if (hop + 1 < ranks)
                 start_hop(x, hop + 1);
             exchange_view_shard(x, shard_of_hop(x, hop), (rank - hop + ranks) % ranks, x->buffers[VIEWS]);
@@ -83,5 +88,6 @@ const movement movement_pass_kv = {
     .cost = cost,
     .layout = layout,
     .plan = exchange_plan_own_rows,
+    .start = start,
     .run = run,
 };

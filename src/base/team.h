@@ -18,6 +18,9 @@ typedef struct team_shared {
     struct {
         _Alignas(64) atomic_size_t item;
     } next[4];
+    /* What thread 0 calls before each item of a loop, or NULL: messages go on while it computes. */
+    void (*poll)(void *arg);
+    void *poll_arg;
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_uint phase;
 } team_shared;
@@ -48,6 +51,14 @@ typedef struct team_pieces {
 team_pieces team_pieces_begin(team *t, size_t n, size_t grain);
 bool team_pieces_next(team *t, team_pieces *p, size_t *begin, size_t *end);
 
+/* From now on in this region thread 0 calls poll(arg) before it takes an item of a loop: messages go on while it
+ * computes. To be called by thread 0. */
+static inline void team_poll(team *t, void (*poll)(void *), void *arg)
+{
+    t->shared->poll = poll;
+    t->shared->poll_arg = arg;
+}
+
 /* Runs body(t, arg) on `threads` threads as one parallel region. */
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg);
 
@@ -62,6 +73,8 @@ static inline void team_loop_begin(team *t)
 }
 static inline size_t team_loop_next(team *t)
 {
+    if (t->tid == 0 && t->shared->poll)
+        t->shared->poll(t->shared->poll_arg);
     return atomic_fetch_add_explicit(&t->shared->next[t->loop % 4].item, 1, memory_order_relaxed);
 }
 

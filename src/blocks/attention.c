@@ -78,21 +78,18 @@ typedef struct step_tables {
     size_t *head_first;    /* [sequence groups + 1] query heads that enter `o`, by group */
     int32_t *positions;    /* [rows of the batch] in the order of step.rows */
     kv_slot *slots;        /* the same */
+    int64_t *kept;         /* [sequences] positions here once the step is committed */
+    size_t *brought;       /* [sequence groups][sequences] KV blocks that part 0 brings for part 1 */
+    int32_t *brought_jobs; /* [sequences] */
     size_t *gather_bytes;  /* [sequence groups] */
     memory_plan plan;
     memory_region memory;
 } step_tables;
 
-typedef struct attention_state {
-    const decoder *d;
-    attention_shape shape;
-    const attention_algorithm *algorithm;
-    kv_cache cache;
-    double *inverse_frequencies; /* [head_dim / 2] radians per position */
-    double rope_scale;           /* multiplies cos and sin (YaRN), otherwise 1 */
+/* A step, or a part of it, at hand. */
+typedef struct attention_step {
+    struct attention_state *of;
     step_tables tables;
-
-    /* The step at hand. */
     attention_problem problem;
     exchange exchange;
     bool split_weights, projects; /* step.mode; heads go from their products to their places (project_heads) */
@@ -102,6 +99,16 @@ typedef struct attention_state {
     float *gathered;              /* [groups][rows, their part of qkv], where weights are split */
     float *tiles;                 /* as of linear.h: k and v of one head */
     activations attended;         /* [rows, heads * head_dim] */
+} attention_step;
+
+typedef struct attention_state {
+    const decoder *d;
+    attention_shape shape;
+    const attention_algorithm *algorithm;
+    kv_cache cache;
+    double *inverse_frequencies; /* [head_dim / 2] radians per position */
+    double rope_scale;           /* multiplies cos and sin (YaRN), otherwise 1 */
+    attention_step parts[STEP_PARTS];
 } attention_state;
 
 static size_t heads_of(const attention_state *s)
@@ -125,10 +132,12 @@ static range qkv_part(const attention_state *s, int g)
 static void state_close(void *state)
 {
     attention_state *s = state;
-    exchange_close(&s->exchange);
+    for (int i = 0; i < STEP_PARTS; i++) {
+        exchange_close(&s->parts[i].exchange);
+        memory_plan_free(&s->parts[i].tables.plan);
+        memory_region_free(&s->parts[i].tables.memory);
+    }
     kv_cache_close(&s->cache);
-    memory_plan_free(&s->tables.plan);
-    memory_region_free(&s->tables.memory);
     free(s->inverse_frequencies);
     free(s);
 }
@@ -165,6 +174,8 @@ static qwen3_status state_open(const decoder *d, int64_t layers, void **state, q
         return status;
     }
     s->rope_scale = rope_frequencies(c, s->inverse_frequencies);
+    for (int i = 0; i < STEP_PARTS; i++)
+        s->parts[i].of = s;
     *state = s;
     return QWEN3_OK;
 }
@@ -179,7 +190,7 @@ static void state_usage(const void *state, block_usage *usage)
     const attention_state *s = state;
     *usage = (block_usage){.bytes = s->cache.total_pages * s->cache.page_bytes,
                            .used = s->cache.used_pages * s->cache.page_bytes,
-                           .score_bytes = s->exchange.workspace.score_bytes};
+                           .score_bytes = s->parts[0].exchange.workspace.score_bytes};
 }
 
 static qwen3_status reserve(void *state, const step *p, qwen3_error *err)
@@ -192,15 +203,19 @@ static qwen3_status reserve(void *state, const step *p, qwen3_error *err)
     return status;
 }
 
-static void append(void *state, const step *p)
+static void append(void *state, const block_step *b)
 {
     attention_state *s = state;
+    const step *p = b->step;
+    kv_slot *slots = s->parts[b->part].tables.slots;
     for (size_t i = 0; i < p->n_rows; i++) {
         const step_row *r = &p->rows[i];
-        s->tables.slots[i] = (kv_slot){0};
+        slots[i] = (kv_slot){0};
         if (r->owner == s->d->place.s)
-            s->tables.slots[i] = kv_cache_append(&s->cache, r->sequence, r->position, r->place);
+            slots[i] = kv_cache_append(&s->cache, r->sequence, r->position, r->place);
     }
+    for (size_t i = 0; i < p->n_rows; i++)
+        slots[i].last = slots[i].page && (int32_t)slots[i].slot + 1 == slots[i].page->slots.count;
 }
 
 static void truncate_sequence(void *state, int sequence, int64_t kept)
@@ -210,99 +225,138 @@ static void truncate_sequence(void *state, int sequence, int64_t kept)
 
 /* ---- The plan of a step ------------------------------------------------------------------------ */
 
-static qwen3_status make_tables(attention_state *s, const step *p, qwen3_error *err)
+static attention_step *part_of(void *state, const block_step *b)
+{
+    return &((attention_state *)state)->parts[b->part];
+}
+
+static qwen3_status make_tables(attention_step *s, const step *p, qwen3_error *err)
 {
     step_tables *t = &s->tables;
-    const size_t groups = (size_t)s->d->place.s_groups, jobs = groups * p->n_sequences;
+    const size_t groups = (size_t)s->of->d->place.s_groups, jobs = groups * p->n_sequences;
     memory_plan_add(&t->plan, &t->rows, jobs * sizeof *t->rows, 0, 0);
     memory_plan_add(&t->plan, &t->blocks, jobs * sizeof *t->blocks, 0, 0);
     memory_plan_add(&t->plan, &t->head_first, (groups + 1) * sizeof *t->head_first, 0, 0);
     memory_plan_add(&t->plan, &t->positions, p->n_rows * sizeof *t->positions, 0, 0);
     memory_plan_add(&t->plan, &t->slots, p->n_rows * sizeof *t->slots, 0, 0);
+    memory_plan_add(&t->plan, &t->kept, p->n_sequences * sizeof *t->kept, 0, 0);
+    memory_plan_add(&t->plan, &t->brought, jobs * sizeof *t->brought, 0, 0);
+    memory_plan_add(&t->plan, &t->brought_jobs, p->n_sequences * sizeof *t->brought_jobs, 0, 0);
     memory_plan_add(&t->plan, &t->gather_bytes, groups * sizeof *t->gather_bytes, 0, 0);
     return memory_region_fit(&t->memory, &t->plan, "the tables of attention", err);
 }
 
-/* What all ranks of the sequence group attend in this step. */
-static void describe_problem(attention_state *s, const step *p)
+/* Positions that group g keeps of the sequence with index q once the step is committed. */
+static int64_t kept_after(const attention_step *s, const step *p, size_t q, int g)
 {
-    const int groups = s->d->place.s_groups;
+    const decoder *d = s->of->d;
+    return d->sequences->items[p->sequences[q]].owned[g] + step_new_owned(p, q, d->place.s_groups, g);
+}
+
+/* What part 0 brings for part 1: whole pages, for the last one of a sequence gets positions of part 1 too. */
+static brought_keys describe_brought(attention_step *s, const block_step *b)
+{
+    const step *p = b->step;
+    attention_step *before = &s->of->parts[0];
+    if (!b->other || before->exchange.movement != &movement_gather_kv)
+        return (brought_keys){0};
+    for (size_t q = 0; q < p->n_sequences; q++)
+        s->tables.brought_jobs[q] = b->other->step->index_of[p->sequences[q]];
+    for (int g = 0; g < s->of->d->place.s_groups; g++)
+        for (size_t q = 0; q < p->n_sequences; q++)
+            s->tables.brought[(size_t)g * p->n_sequences + q] =
+                s->tables.brought_jobs[q] < 0
+                    ? 0
+                    : (size_t)(s->of->d->sequences->items[p->sequences[q]].owned[g] / KV_BLOCK);
+    return (brought_keys){&before->exchange, s->tables.brought, s->tables.brought_jobs};
+}
+
+/* What all ranks of the sequence group attend in this step. */
+static void describe_problem(attention_step *s, const block_step *b)
+{
+    const step *p = b->step;
+    const int groups = s->of->d->place.s_groups;
     for (int g = 0; g <= groups; g++)
-        s->tables.head_first[g] = (size_t)partition((int64_t)heads_of(s), 1, groups, g).begin;
+        s->tables.head_first[g] = (size_t)partition((int64_t)heads_of(s->of), 1, groups, g).begin;
     for (int g = 0; g < groups; g++)
         for (size_t q = 0; q < p->n_sequences; q++) {
             const size_t j = (size_t)g * p->n_sequences + q;
             s->tables.rows[j] = p->jobs[j].rows;
-            s->tables.blocks[j] =
-                kv_pages_for(s->d->sequences->items[p->sequences[q]].owned[g] + step_new_owned(p, q, groups, g));
+            s->tables.blocks[j] = kv_pages_for(kept_after(s, p, q, g));
         }
+    for (size_t q = 0; q < p->n_sequences; q++)
+        s->tables.kept[q] = kept_after(s, p, q, s->of->d->place.s);
     for (size_t i = 0; i < p->n_rows; i++)
         s->tables.positions[i] = p->rows[i].position;
-    s->problem = (attention_problem){.comm = s->d->sequence_comm,
-                                     .shape = &s->shape,
-                                     .algorithm = s->algorithm,
-                                     .threads = s->d->threads,
+    s->problem = (attention_problem){.comm = s->of->d->sequence_comm,
+                                     .shape = &s->of->shape,
+                                     .algorithm = s->of->algorithm,
+                                     .threads = s->of->d->threads,
                                      .n_jobs = p->n_sequences,
                                      .replicated = s->split_weights,
                                      .rows = s->tables.rows,
                                      .positions = s->tables.positions,
                                      .blocks = s->tables.blocks,
+                                     .brought = describe_brought(s, b),
+                                     .followed = b->followed,
                                      .head_first = s->tables.head_first};
 }
 
-static size_t tile_width(const attention_state *s)
+static size_t tile_width(const attention_step *s)
 {
-    return s->shape.head_dim;
+    return s->of->shape.head_dim;
 }
 
 static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int phase, qwen3_error *err)
 {
-    attention_state *s = state;
-    const decoder *d = s->d;
-    const size_t dim = s->shape.head_dim, n = b->rows;
+    attention_step *s = part_of(state, b);
+    const decoder *d = s->of->d;
+    const size_t dim = s->of->shape.head_dim, n = b->rows;
     const int input = phase + BLOCK_INPUT, output = phase + BLOCK_OUTPUT;
-    const exchange_phases phases = {phase + BLOCK_PREPARE, input, phase + BLOCK_WORK, output};
+    const exchange_phases phases = {phase + BLOCK_PREPARE, input,         phase + BLOCK_WORK, output,
+                                    PHASE_BLOCKS,          PHASE_HEAD - 1};
     s->split_weights = b->step->mode == STEP_SPLIT_WEIGHTS;
     s->projects = !s->split_weights && n > LINEAR_FEW_ROWS && dim % (size_t)d->gemm->nr == 0;
-    s->qkv = s->split_weights ? qkv_part(s, d->place.s) : (range){0, (int64_t)qkv_size(s)};
-    s->heads = (range){0, (int64_t)heads_of(s)};
+    s->qkv = s->split_weights ? qkv_part(s->of, d->place.s) : (range){0, (int64_t)qkv_size(s->of)};
+    s->heads = (range){0, (int64_t)heads_of(s->of)};
     if (s->split_weights)
-        s->heads = partition((int64_t)heads_of(s), 1, d->place.s_groups, d->place.s);
+        s->heads = partition((int64_t)heads_of(s->of), 1, d->place.s_groups, d->place.s);
     qwen3_status status = make_tables(s, b->step, err);
     if (status)
         return status;
-    describe_problem(s, b->step);
+    describe_problem(s, b);
     s->attended = activations_of((size_t)range_size(s->heads) * dim, d->gemm->activation);
     memory_plan_add(m, &s->cosines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
     memory_plan_add(m, &s->sines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
     memory_plan_add(m, &s->projected, s->projects ? 0 : n * (size_t)range_size(s->qkv) * sizeof(float), input, input);
-    memory_plan_add(m, &s->gathered, s->split_weights ? n * qkv_size(s) * sizeof(float) : 0, input, input);
+    memory_plan_add(m, &s->gathered, s->split_weights ? n * qkv_size(s->of) * sizeof(float) : 0, input, input);
     memory_plan_add(m, &s->tiles, s->projects ? thread_tiles_bytes(tile_width(s), d->threads) : 0, input, input);
     memory_plan_add(m, &s->attended.data, activations_bytes(&s->attended, n), output, output);
+    s->exchange.slot = SLOT_KEYS + b->part;
     return exchange_begin(&s->exchange, &s->problem, NULL, phases, m, err);
 }
 
 /* Rotation angles of this rank's rows. */
 static void start(team *t, void *state, const block_step *b)
 {
-    attention_state *s = state;
-    const size_t half = s->shape.head_dim / 2;
+    attention_step *s = part_of(state, b);
+    const size_t half = s->of->shape.head_dim / 2;
     size_t begin, end;
     team_part(t, b->rows, 1, &begin, &end);
     for (size_t i = begin; i < end; i++)
-        rope_angles(s->d->config, s->inverse_frequencies, s->rope_scale, b->step->rows[b->first + i].position,
-                    s->cosines + i * half, s->sines + i * half);
+        rope_angles(s->of->d->config, s->of->inverse_frequencies, s->of->rope_scale,
+                    b->step->rows[b->first + i].position, s->cosines + i * half, s->sines + i * half);
 }
 
 /* The keys that are here, in the pages of this layer, and the work on them. */
 static void prepare(const team *t, void *state, const block_step *b, const block_layer *layer)
 {
-    attention_state *s = state;
+    attention_step *s = part_of(state, b);
     kv_block *views = s->exchange.views;
     for (size_t q = 0; q < b->step->n_sequences; q++) {
         const int32_t sequence = b->step->sequences[q];
-        kv_cache_view(&s->cache, sequence, layer->index, views);
-        views += s->shape.kv_heads * kv_cache_pages(&s->cache, sequence);
+        kv_cache_view(&s->of->cache, sequence, s->tables.kept[q], layer->index, views);
+        views += s->of->shape.kv_heads * kv_pages_for(s->tables.kept[q]);
     }
     exchange_plan(t, &s->exchange);
 }
@@ -311,13 +365,13 @@ static void prepare(const team *t, void *state, const block_step *b, const block
 
 /* One layer of a step: what the functions below share. */
 typedef struct attention_layer {
-    attention_state *s;
+    attention_step *s;
     const block_step *b;
     const block_layer *layer;
     const float *q_norm, *k_norm, *bias; /* NULL where the architecture has none */
 } attention_layer;
 
-static attention_layer layer_of(attention_state *s, const block_step *b, const block_layer *layer)
+static attention_layer layer_of(attention_step *s, const block_step *b, const block_layer *layer)
 {
     const float *const *vectors = layer->weights.vectors;
     return (attention_layer){
@@ -332,29 +386,29 @@ static const step_job *job_of(const block_step *b, int group, size_t i)
 }
 
 /* Where a query head of row i of this rank is among own queries and results: jobs of [kv_heads, rows, heads_per_kv]. */
-static size_t own_pair(const attention_state *s, const block_step *b, size_t i, size_t head)
+static size_t own_pair(const attention_step *s, const block_step *b, size_t i, size_t head)
 {
-    const size_t per_kv = s->shape.heads_per_kv;
-    const step_job *job = job_of(b, s->split_weights ? 0 : s->d->place.s, i);
+    const size_t per_kv = s->of->shape.heads_per_kv;
+    const step_job *job = job_of(b, s->split_weights ? 0 : s->of->d->place.s, i);
     const size_t row = b->first + i - job->first;
-    return (job->first - b->first) * heads_of(s) + (head / per_kv * job->rows + row) * per_kv + head % per_kv;
+    return (job->first - b->first) * heads_of(s->of) + (head / per_kv * job->rows + row) * per_kv + head % per_kv;
 }
 
 /* Norm and rotation of head `unit` of q or k, of q times the softmax scale. y may be head where y_type is F32. */
 static void rotate_head(const attention_layer *a, size_t i, size_t unit, const float *head, void *y, qwen3_dtype y_type)
 {
-    const attention_state *s = a->s;
-    const size_t dim = s->shape.head_dim;
-    const bool query = unit < heads_of(s);
-    s->d->kernels->norm_rope(dim, head, query ? a->q_norm : a->k_norm, (float)s->d->config->rms_norm_eps,
-                             s->cosines + i * (dim / 2), s->sines + i * (dim / 2),
-                             query ? 1.0f / sqrtf((float)dim) : 1.0f, y, y_type);
+    const attention_step *s = a->s;
+    const size_t dim = s->of->shape.head_dim;
+    const bool query = unit < heads_of(s->of);
+    s->of->d->kernels->norm_rope(dim, head, query ? a->q_norm : a->k_norm, (float)s->of->d->config->rms_norm_eps,
+                                 s->cosines + i * (dim / 2), s->sines + i * (dim / 2),
+                                 query ? 1.0f / sqrtf((float)dim) : 1.0f, y, y_type);
 }
 
 /* Where query head `unit` of row i goes. */
-static activations query_place(const attention_state *s, const block_step *b, size_t i, size_t unit)
+static activations query_place(const attention_step *s, const block_step *b, size_t i, size_t unit)
 {
-    activations q = activations_of(s->shape.head_dim, attention_gemm(&s->shape)->activation);
+    activations q = activations_of(s->of->shape.head_dim, attention_gemm(&s->of->shape)->activation);
     q.data = s->exchange.q;
     q.data = activations_at(&q, own_pair(s, b, i, unit), 0);
     return q;
@@ -372,19 +426,18 @@ static void place_query(const attention_layer *a, size_t i, size_t unit, const f
 static void store_heads(const attention_layer *a, size_t i, size_t m, size_t kv_head, const float *key,
                         const float *value)
 {
-    const attention_shape *shape = &a->s->shape;
+    const attention_shape *shape = &a->s->of->shape;
     const kv_slot *slots = &a->s->tables.slots[a->b->first + i];
     for (size_t r = 0, n; r < m; r += n) {
         for (n = 1; r + n < m && slots[r + n].page == slots[r].page && slots[r + n].slot == slots[r].slot + n; n++) {
         }
         if (!slots[r].page)
             continue;
-        void *page = kv_cache_layer(&a->s->cache, slots[r].page, a->layer->index);
-        const size_t count = (size_t)slots[r].page->slots.count;
+        void *page = kv_cache_layer(&a->s->of->cache, slots[r].page, a->layer->index);
         kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slots[r].slot, n,
                        key + r * shape->head_dim, value + r * shape->head_dim);
-        if (slots[r].slot + n == count) /* the page may have been another sequence's */
-            kv_block_end(shape, kv_page_v(shape, page, kv_head), count);
+        if (slots[r + n - 1].last) /* the page may have been another sequence's */
+            kv_block_end(shape, kv_page_v(shape, page, kv_head), slots[r].slot + n);
     }
 }
 
@@ -392,11 +445,11 @@ static void store_heads(const attention_layer *a, size_t i, size_t m, size_t kv_
  * alone would wait for a few at a time. */
 static void prefetch_place(const attention_layer *a, size_t i, size_t kv_head)
 {
-    const attention_shape *shape = &a->s->shape;
+    const attention_shape *shape = &a->s->of->shape;
     const kv_slot slot = a->s->tables.slots[a->b->first + i];
     if (!slot.page)
         return;
-    void *page = kv_cache_layer(&a->s->cache, slot.page, a->layer->index);
+    void *page = kv_cache_layer(&a->s->of->cache, slot.page, a->layer->index);
     kv_block_prefetch(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slot.slot);
 }
 
@@ -405,11 +458,11 @@ static void prefetch_place(const attention_layer *a, size_t i, size_t kv_head)
 /* The products of this rank's part, with their bias. No barrier at the end. */
 static void project(team *t, const attention_layer *a)
 {
-    const attention_state *s = a->s;
+    const attention_step *s = a->s;
     const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
     const size_t size = (size_t)range_size(s->qkv);
     const gemm_input in = activations_input(a->layer->input, 0, a->b->rows);
-    linear(t, s->d->gemm, &(matrix_part){w, (size_t)s->qkv.begin, (size_t)s->qkv.end, 0, w->k, NULL}, &in,
+    linear(t, s->of->d->gemm, &(matrix_part){w, (size_t)s->qkv.begin, (size_t)s->qkv.end, 0, w->k, NULL}, &in,
            &(gemm_output){s->projected, size, false});
     if (!a->bias)
         return;
@@ -417,17 +470,17 @@ static void project(team *t, const attention_layer *a)
     size_t begin, end;
     team_part(t, a->b->rows, 1, &begin, &end);
     for (size_t i = begin; i < end; i++)
-        s->d->kernels->add(size, s->projected + i * size, a->bias + s->qkv.begin);
+        s->of->d->kernels->add(size, s->projected + i * size, a->bias + s->qkv.begin);
 }
 
 /* Head `unit` of row i among q, k, v heads: in this rank's part, or in what was gathered from all groups. */
-static float *qkv_head(const attention_state *s, const block_step *b, size_t i, size_t unit)
+static float *qkv_head(const attention_step *s, const block_step *b, size_t i, size_t unit)
 {
-    const size_t column = unit * s->shape.head_dim;
+    const size_t column = unit * s->of->shape.head_dim;
     if (!s->split_weights)
-        return s->projected + i * qkv_size(s) + column;
+        return s->projected + i * qkv_size(s->of) + column;
     for (int g = 0;; g++) {
-        const range part = qkv_part(s, g);
+        const range part = qkv_part(s->of, g);
         if ((int64_t)column < part.end)
             return s->gathered + b->rows * (size_t)part.begin + i * (size_t)range_size(part) + column -
                    (size_t)part.begin;
@@ -437,8 +490,8 @@ static float *qkv_head(const attention_state *s, const block_step *b, size_t i, 
 /* Rotates this rank's heads of q and k where they are and gathers q, k, v in the sequence group. Ends in a barrier. */
 static void gather_heads(team *t, const attention_layer *a)
 {
-    const attention_state *s = a->s;
-    const size_t dim = s->shape.head_dim, n = a->b->rows, units = heads_of(s) + s->shape.kv_heads;
+    const attention_step *s = a->s;
+    const size_t dim = s->of->shape.head_dim, n = a->b->rows, units = heads_of(s->of) + s->of->shape.kv_heads;
     const size_t first_unit = (size_t)s->qkv.begin / dim, mine = (size_t)range_size(s->qkv) / dim;
     size_t begin, end;
     team_part(t, n * mine, 1, &begin, &end);
@@ -448,9 +501,9 @@ static void gather_heads(team *t, const attention_layer *a)
                         QWEN3_DTYPE_F32);
     team_barrier(t);
     if (t->tid == 0) {
-        for (int g = 0; g < s->d->place.s_groups; g++)
-            s->tables.gather_bytes[g] = n * (size_t)range_size(qkv_part(s, g)) * sizeof(float);
-        comm_allgather(s->d->sequence_comm, s->projected, s->gathered, s->tables.gather_bytes, QWEN3_COMM_QUERY);
+        for (int g = 0; g < s->of->d->place.s_groups; g++)
+            s->tables.gather_bytes[g] = n * (size_t)range_size(qkv_part(s->of, g)) * sizeof(float);
+        comm_allgather(s->of->d->sequence_comm, s->projected, s->gathered, s->tables.gather_bytes, QWEN3_COMM_QUERY);
     }
     team_barrier(t);
 }
@@ -458,9 +511,9 @@ static void gather_heads(team *t, const attention_layer *a)
 /* Heads of all rows to the queries and the cache. No barrier at the end. */
 static void place_heads(team *t, const attention_layer *a)
 {
-    const attention_state *s = a->s;
+    const attention_step *s = a->s;
     const block_step *b = a->b;
-    const size_t heads = heads_of(s), kv_heads = s->shape.kv_heads, dim = s->shape.head_dim;
+    const size_t heads = heads_of(s->of), kv_heads = s->of->shape.kv_heads, dim = s->of->shape.head_dim;
     size_t begin, end, kv_begin, kv_end;
     team_part(t, b->rows * kv_heads, 1, &kv_begin, &kv_end);
     for (size_t u = kv_begin; u < kv_end && u < kv_begin + kv_heads; u++) /* a token's; more would not stay */
@@ -474,7 +527,7 @@ static void place_heads(team *t, const attention_layer *a)
             continue;
         }
         const activations q = query_place(s, b, i, unit);
-        s->d->kernels->scale(dim, 1.0f, head, q.data, q.type);
+        s->of->d->kernels->scale(dim, 1.0f, head, q.data, q.type);
         activations_pad(&q, 0);
     }
     for (size_t u = kv_begin; u < kv_end; u++) {
@@ -493,47 +546,48 @@ static void place_heads(team *t, const attention_layer *a)
 /* y[m, head_dim] = rows [row, row + m) of head `unit` of q, k and v. next: the weights of the product after it. */
 static void product_of_head(const attention_layer *a, const linear_item *item, size_t unit, float *y, const void *next)
 {
-    const attention_state *s = a->s;
+    const attention_step *s = a->s;
     const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
-    const size_t dim = s->shape.head_dim, first = unit * dim;
+    const size_t dim = s->of->shape.head_dim, first = unit * dim;
     const gemm_input in = activations_input(a->layer->input, item->row, item->m);
-    matrix_product(s->d->gemm, &(matrix_part){w, first, first + dim, 0, w->k, next}, &in,
+    matrix_product(s->of->d->gemm, &(matrix_part){w, first, first + dim, 0, w->k, next}, &in,
                    &(gemm_output){y, dim, false});
     for (size_t r = 0; a->bias && r < item->m; r++)
-        s->d->kernels->add(dim, y + r * dim, a->bias + first);
+        s->of->d->kernels->add(dim, y + r * dim, a->bias + first);
 }
 
 /* Head item->part of q, or of k and with it of v, for some rows. */
 static void project_head(const team *t, const attention_layer *a, const linear_item *item, const void *next)
 {
-    const attention_state *s = a->s;
-    const size_t dim = s->shape.head_dim, unit = item->part, value_unit = unit + s->shape.kv_heads;
+    const attention_step *s = a->s;
+    const size_t dim = s->of->shape.head_dim, unit = item->part, value_unit = unit + s->of->shape.kv_heads;
     float *head = thread_tiles(s->tiles, tile_width(s), t->tid), *value = head + TILED_ROWS * tile_width(s);
-    if (unit < heads_of(s)) {
+    if (unit < heads_of(s->of)) {
         product_of_head(a, item, unit, head, next);
         for (size_t r = 0; r < item->m; r++)
             place_query(a, item->row + r, unit, head + r * dim);
         return;
     }
     const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
-    product_of_head(a, item, unit, head, matrix_at(s->d->gemm, w, value_unit * dim, 0));
+    product_of_head(a, item, unit, head, matrix_at(s->of->d->gemm, w, value_unit * dim, 0));
     product_of_head(a, item, value_unit, value, next);
     for (size_t r = 0; r < item->m; r++)
         rotate_head(a, item->row + r, unit, head + r * dim, head + r * dim, QWEN3_DTYPE_F32);
-    store_heads(a, item->row, item->m, unit - heads_of(s), head, value);
+    store_heads(a, item->row, item->m, unit - heads_of(s->of), head, value);
 }
 
-/* Products and places of all heads, some rows of one head at a time. No barrier at the end. */
-static void project_heads(team *t, const attention_layer *a)
+/* Products and places of heads [first, end) of q and k, some rows of one head at a time. No barrier at the end. */
+static void project_heads(team *t, const attention_layer *a, size_t first, size_t end)
 {
-    const attention_state *s = a->s;
+    const attention_step *s = a->s;
     const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
-    const size_t units = heads_of(s) + s->shape.kv_heads, dim = s->shape.head_dim;
-    if (units == 0)
+    const size_t dim = s->of->shape.head_dim;
+    if (first == end)
         return;
-    linear_items items = linear_items_begin(t, s->d->gemm, a->b->rows, units, TILED_ROWS);
+    linear_items items = linear_items_begin(t, s->of->d->gemm, a->b->rows, end - first, TILED_ROWS);
     for (linear_item item; linear_items_next(t, &items, &item);) {
-        const void *next = items.more ? matrix_at(s->d->gemm, w, items.following.part * dim, 0) : NULL;
+        const void *next = items.more ? matrix_at(s->of->d->gemm, w, (first + items.following.part) * dim, 0) : NULL;
+        item.part += first;
         project_head(t, a, &item, next);
     }
 }
@@ -541,36 +595,52 @@ static void project_heads(team *t, const attention_layer *a)
 /* ---- Attention ----------------------------------------------------------------------------------- */
 
 /* attended[row, head] = o / l. No barrier at the end. */
-static void collect(const team *t, const attention_state *s, const block_step *b)
+static void collect(const team *t, const attention_step *s, const block_step *b)
 {
-    const size_t dim = s->shape.head_dim, heads = (size_t)range_size(s->heads);
+    const size_t dim = s->of->shape.head_dim, heads = (size_t)range_size(s->heads);
     size_t begin, end;
     team_part(t, b->rows * heads, 1, &begin, &end);
     for (size_t u = begin; u < end; u++) {
         const size_t i = u / heads, head = u % heads;
-        partial_output(s->d->kernels, dim, s->exchange.result, s->split_weights ? u : own_pair(s, b, i, head),
+        partial_output(s->of->d->kernels, dim, s->exchange.result, s->split_weights ? u : own_pair(s, b, i, head),
                        activations_at(&s->attended, i, head * dim), s->attended.type);
         if (head + 1 == heads)
             activations_pad(&s->attended, i);
     }
 }
 
-static bool run(team *t, void *state, block_step *b, const block_layer *layer)
+/* Keys and values first: they travel while queries are computed. */
+static bool begin(team *t, void *state, block_step *b, const block_layer *layer)
 {
-    attention_state *s = state;
+    attention_step *s = part_of(state, b);
     const attention_layer a = layer_of(s, b, layer);
-    const int64_t dim = s->d->config->head_dim;
+    const size_t heads = heads_of(s->of), kv_heads = s->of->shape.kv_heads;
+    bool under_way;
     if (s->projects) {
-        project_heads(t, &a);
+        const bool sends = s->exchange.movement->start != NULL;
+        project_heads(t, &a, sends ? heads : 0, heads + kv_heads);
+        team_barrier(t);
+        under_way = exchange_start(t, &s->exchange);
+        if (sends)
+            project_heads(t, &a, 0, heads);
     } else {
         project(t, &a);
         team_barrier(t);
         if (s->split_weights)
             gather_heads(t, &a);
         place_heads(t, &a);
+        team_barrier(t);
+        under_way = exchange_start(t, &s->exchange);
     }
     exchange_clear(t, &s->exchange);
     team_barrier(t);
+    return under_way;
+}
+
+static bool run(team *t, void *state, block_step *b, const block_layer *layer)
+{
+    attention_step *s = part_of(state, b);
+    const int64_t dim = s->of->d->config->head_dim;
     exchange_run(t, &s->exchange);
     collect(t, s, b);
     team_barrier(t);
@@ -592,5 +662,6 @@ const block block_attention = {
     .plan = plan,
     .start = start,
     .prepare = prepare,
+    .begin = begin,
     .run = run,
 };

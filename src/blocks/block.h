@@ -20,6 +20,12 @@
 #include "model/declaration.h"
 #include "model/weights.h"
 
+/* Parts of a batch that are computed side by side, so that messages of one go on while the other is computed. */
+enum { STEP_PARTS = 2 };
+
+/* Slots of comm for what is started, for each part of a batch. */
+enum { SLOT_KEYS = 0, SLOT_REDUCE = STEP_PARTS };
+
 /* The norm before a block is the first vector that it declares. */
 enum { BLOCK_NORM };
 
@@ -48,15 +54,19 @@ enum {
     BLOCK_PHASES,
 };
 
-/* A step as its blocks see it. */
+/* A step, or a part of it, as its blocks see it. */
 typedef struct block_step {
     const decoder *decoder;
     const step *step;
-    size_t first, rows; /* this rank computes rows [first, first + rows) of step->rows */
-    float *x;           /* [rows, hidden] residual stream */
-    bool partial;       /* outputs are partial and go to sums; otherwise they are added to x */
-    float *sums;        /* [rows, hidden] partial outputs of this rank, to be summed over ranks */
-    qwen3_error error;  /* set where `run` fails */
+    int part;                       /* 0 is ahead of 1 in every block */
+    const struct block_step *other; /* part 0 for part 1, otherwise NULL */
+    bool followed;                  /* part 0 of two */
+    size_t first, rows;             /* this rank computes rows [first, first + rows) of step->rows */
+    float *x;                       /* [rows, hidden] residual stream */
+    bool partial;                   /* outputs are partial and go to sums; otherwise they are added to x */
+    float *sums;                    /* [rows, hidden] partial outputs of this rank, to be summed over ranks */
+    float *sum_room;                /* of comm_allreduce_start */
+    qwen3_error error;              /* set where `run` fails */
 } block_step;
 
 /* A block in one layer. */
@@ -84,7 +94,7 @@ typedef struct block {
     /* Makes room for the positions of a planned step; nothing else changes. Local. */
     qwen3_status (*reserve)(void *state, const step *s, qwen3_error *err);
     /* The step has been committed: gives its positions their places. Cannot fail. */
-    void (*append)(void *state, const step *s);
+    void (*append)(void *state, const block_step *s);
     /* Forgets what is kept of a sequence but its first `kept` own positions. */
     void (*truncate)(void *state, int sequence, int64_t kept);
     void (*usage)(const void *state, block_usage *usage);
@@ -95,6 +105,10 @@ typedef struct block {
     void (*start)(team *t, void *state, const block_step *s);
     /* Per layer, while other threads write the input: one thread. */
     void (*prepare)(const team *t, void *state, const block_step *s, const block_layer *layer);
+    /* What of the work comes before messages that go on by themselves, which it starts; NULL: nothing. Returns whether
+     * any are under way. All threads, after a barrier; another part of the batch may be computed before `run`.
+     * Collective as run. */
+    bool (*begin)(team *t, void *state, block_step *s, const block_layer *layer);
     /* The output of all rows, added to x or, where partial, stored in sums. All threads, after a barrier; ends in
      * one. Collective over the ranks that the block sends to. False on all threads of all ranks where one rank failed
      * (block_agree); the step is then undone. */

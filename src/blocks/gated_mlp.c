@@ -29,6 +29,7 @@ static void declare(declaration *d)
 
 /* ---- A step ------------------------------------------------------------------------------------- */
 
+/* Of a step, or a part of it. The state is one for each part. */
 typedef struct gated_mlp_state {
     const decoder *d;
     range part;        /* of this rank's outputs of gate and up, which are inputs of down */
@@ -39,11 +40,12 @@ typedef struct gated_mlp_state {
 static qwen3_status state_open(const decoder *d, int64_t layers, void **state, qwen3_error *err)
 {
     (void)layers;
-    gated_mlp_state *s = calloc(1, sizeof *s);
+    gated_mlp_state *s = calloc(STEP_PARTS, sizeof *s);
     *state = s;
     if (!s)
         return fail(err, QWEN3_ERR_MEMORY, "no memory for the state of an MLP");
-    s->d = d;
+    for (int i = 0; i < STEP_PARTS; i++)
+        s[i].d = d;
     return QWEN3_OK;
 }
 
@@ -55,7 +57,7 @@ static size_t tile_width(const gated_mlp_state *s)
 
 static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int phase, qwen3_error *err)
 {
-    gated_mlp_state *s = state;
+    gated_mlp_state *s = (gated_mlp_state *)state + b->part;
     const decoder *d = s->d;
     const grid_place place = d->place;
     (void)err;
@@ -126,7 +128,7 @@ static void run_gated(team *t, const gated_mlp_state *s, const block_layer *laye
 
 static bool run(team *t, void *state, block_step *b, const block_layer *layer)
 {
-    const gated_mlp_state *s = state;
+    const gated_mlp_state *s = (const gated_mlp_state *)state + b->part;
     run_gated(t, s, layer, b->rows);
     team_barrier(t);
     block_output(t, b, &layer->weights.matrices[GATED_MLP_DOWN], s->part, &s->gated);

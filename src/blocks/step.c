@@ -22,17 +22,17 @@ static qwen3_status make_tables(step *s, const sequence_table *table, size_t row
     memory_plan_add(&s->plan, &s->new_owned, groups * sequences * sizeof *s->new_owned, 0, 0);
     memory_plan_add(&s->plan, &s->sequences, sequences * sizeof *s->sequences, 0, 0);
     memory_plan_add(&s->plan, &s->index_of, most * sizeof *s->index_of, 0, 0);
+    memory_plan_add(&s->plan, &s->counts, 2 * most * sizeof *s->counts, 0, 0);
     return memory_region_fit(&s->tables, &s->plan, "the plan of a step", err);
 }
 
-/* Token ids and sequence ids; counts the distinct sequences. */
+/* Token ids and sequence ids; counts the tokens of each sequence. */
 static qwen3_status check_ids(step *s, const sequence_table *table, const qwen3_config *config,
                               const qwen3_batch *batch, qwen3_error *err)
 {
     if (batch->n_tokens == 0 || !batch->tokens)
         return fail(err, QWEN3_ERR_ARGUMENT, "the batch has no tokens; expected at least one");
-    for (int i = 0; i < table->max_sequences; i++)
-        s->index_of[i] = -1;
+    memset(s->counts, 0, 2 * (size_t)table->max_sequences * sizeof *s->counts);
     for (size_t i = 0; i < batch->n_tokens; i++) {
         if (batch->tokens[i] < 0 || batch->tokens[i] >= config->vocab_size)
             return fail(err, QWEN3_ERR_ARGUMENT, "token %zu of the batch: id %d is not in 0..%lld, the vocabulary", i,
@@ -41,22 +41,32 @@ static qwen3_status check_ids(step *s, const sequence_table *table, const qwen3_
         if (sequence < 0 || sequence >= table->max_sequences)
             return fail(err, QWEN3_ERR_ARGUMENT, "token %zu of the batch: sequence %d is not in 0..%d (max_sequences)",
                         i, sequence, table->max_sequences - 1);
-        if (s->index_of[sequence] < 0)
-            s->index_of[sequence] = (int32_t)s->n_sequences++;
+        s->counts[sequence]++;
     }
     return QWEN3_OK;
 }
 
-/* The rows in batch order with their positions, and how many each sequence has (in jobs[].rows of group 0). */
-static qwen3_status read_rows(step *s, const sequence_table *table, const qwen3_batch *batch, qwen3_error *err)
+/* The part in which token `index` of n of a sequence is. */
+static int part_of(step_part part, size_t index, size_t n)
 {
-    for (size_t j = 0; j < s->n_sequences; j++)
-        s->jobs[j].rows = 0;
+    return part.parts == 2 && index >= n / 2 ? 1 : 0;
+}
+
+/* The rows of the part in batch order with their positions, how many each sequence has (in jobs[].rows of group 0), and
+ * the numbers of the wanted logits, in batch order. */
+static qwen3_status read_rows(step *s, const sequence_table *table, const qwen3_batch *batch, step_part part,
+                              qwen3_error *err)
+{
+    size_t *read = s->counts + table->max_sequences;
+    for (int i = 0; i < table->max_sequences; i++)
+        s->index_of[i] = -1;
     for (size_t i = 0; i < batch->n_tokens; i++) {
-        int32_t sequence = batch->sequences ? batch->sequences[i] : 0;
-        step_job *job = &s->jobs[s->index_of[sequence]];
-        s->sequences[s->index_of[sequence]] = sequence;
-        int64_t position = table->items[sequence].length + (int64_t)job->rows++;
+        const int32_t sequence = batch->sequences ? batch->sequences[i] : 0;
+        const size_t n = s->counts[sequence], index = read[sequence]++;
+        const bool wanted = batch->logits ? batch->logits[i] != 0 : index == n - 1;
+        const int64_t out = wanted ? (int64_t)s->n_out++ : -1;
+        const size_t before = part.part == 1 ? n / 2 : 0; /* tokens that have been committed */
+        const int64_t position = table->items[sequence].length + (int64_t)index - (int64_t)before;
         if (position >= table->max_tokens)
             return fail(err, QWEN3_ERR_CAPACITY,
                         "sequence %d: position %lld does not fit in the KV cache of %lld tokens (max_tokens)", sequence,
@@ -65,25 +75,21 @@ static qwen3_status read_rows(step *s, const sequence_table *table, const qwen3_
             return fail(err, QWEN3_ERR_ARGUMENT,
                         "token %zu of the batch: position %d of sequence %d; expected %lld, which continues it", i,
                         batch->positions[i], sequence, (long long)position);
-        s->rows[i] = (step_row){.token = batch->tokens[i],
-                                .sequence = sequence,
-                                .position = (int32_t)position,
-                                .index = s->index_of[sequence],
-                                .out = -1};
+        if (part_of(part, index, n) != part.part)
+            continue;
+        if (s->index_of[sequence] < 0) {
+            s->jobs[s->n_sequences].rows = 0;
+            s->sequences[s->n_sequences] = sequence;
+            s->index_of[sequence] = (int32_t)s->n_sequences++;
+        }
+        s->jobs[s->index_of[sequence]].rows++;
+        s->rows[s->n_rows++] = (step_row){.token = batch->tokens[i],
+                                          .sequence = sequence,
+                                          .position = (int32_t)position,
+                                          .index = s->index_of[sequence],
+                                          .out = out};
     }
     return QWEN3_OK;
-}
-
-/* Rows whose logits are wanted, numbered in batch order. */
-static void number_outputs(step *s, const sequence_table *table, const qwen3_batch *batch)
-{
-    s->n_out = 0;
-    for (size_t i = 0; i < s->n_rows; i++) {
-        step_row *r = &s->rows[i];
-        int64_t end = table->items[r->sequence].length + (int64_t)s->jobs[r->index].rows;
-        if (batch->logits ? batch->logits[i] != 0 : r->position == end - 1)
-            r->out = (int64_t)s->n_out++;
-    }
 }
 
 /* Who keeps each row. Long pieces are balanced for causal attention, short ones fill the emptiest groups. */
@@ -141,19 +147,17 @@ static void sort_rows(step *s, const sequence_table *table)
 }
 
 qwen3_status step_plan(step *s, const sequence_table *table, const qwen3_config *config, const qwen3_batch *batch,
-                       int64_t split_min, qwen3_error *err)
+                       step_part part, int64_t split_min, qwen3_error *err)
 {
-    s->n_rows = batch->n_tokens;
-    s->n_sequences = 0;
+    s->n_rows = s->n_out = s->n_sequences = 0;
     qwen3_status status = make_tables(s, table, batch->n_tokens, err);
     if (!status)
         status = check_ids(s, table, config, batch, err);
     if (!status)
-        status = read_rows(s, table, batch, err);
+        status = read_rows(s, table, batch, part, err);
     if (status)
         return status;
-    number_outputs(s, table, batch);
-    s->mode = table->groups == 1 || (int64_t)s->n_rows >= split_min ? STEP_SPLIT_ROWS : STEP_SPLIT_WEIGHTS;
+    s->mode = table->groups == 1 || (int64_t)batch->n_tokens >= split_min ? STEP_SPLIT_ROWS : STEP_SPLIT_WEIGHTS;
     assign_owners(s, table);
     sort_rows(s, table);
     return QWEN3_OK;

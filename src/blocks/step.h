@@ -14,11 +14,16 @@ typedef enum step_mode {
     STEP_SPLIT_WEIGHTS, /* all groups compute all rows, each with its part of the weights */
 } step_mode;
 
+/* A batch may be computed in two parts (session.h): of the new tokens of every sequence the first half is in part 0. */
+typedef struct step_part {
+    int part, parts;
+} step_part;
+
 typedef struct step_row {
     int32_t token, sequence, position;
     int32_t owner; /* sequence group that keeps its position, and in STEP_SPLIT_ROWS computes it */
     int32_t index; /* of the sequence among those of the batch */
-    int64_t out;   /* index among the wanted logits, or -1 */
+    int64_t out;   /* index among the wanted logits of the batch, or -1 */
     int64_t place; /* among the positions of its sequence that the owner keeps; set by step_commit */
 } step_row;
 
@@ -30,9 +35,10 @@ typedef struct step_job {
 
 typedef struct step {
     step_mode mode;
-    size_t n_rows, n_out, n_sequences;
-    /* All rows of the batch, ordered by group (one group of all in STEP_SPLIT_WEIGHTS), then sequence, then
-     * position. */
+    size_t n_rows, n_sequences;
+    size_t n_out; /* wanted logits of the batch */
+    /* All rows of this part of the batch, ordered by group (one group of all in STEP_SPLIT_WEIGHTS), then sequence,
+     * then position. */
     step_row *rows;      /* [n_rows] */
     step_row *unsorted;  /* [n_rows] in the order of the batch */
     size_t *group_first; /* [groups + 1] first row of each group in rows */
@@ -41,6 +47,7 @@ typedef struct step {
     int64_t *new_owned; /* [n_sequences][groups] positions that each group will get */
     int32_t *sequences; /* [n_sequences] in order of first appearance */
     int32_t *index_of;  /* [max_sequences] sequence -> index in `sequences`, or -1 */
+    size_t *counts;     /* [2][max_sequences] tokens of a sequence in the batch; those that have been read */
     memory_plan plan;   /* of all these */
     memory_region tables;
 } step;
@@ -48,10 +55,11 @@ typedef struct step {
 /* A zeroed step is empty. */
 void step_close(step *s);
 
-/* Checks the batch against the configuration and the room in the table, and fills the plan. Changes nothing but *s.
- * split_min: fewest rows that are split over the groups. */
+/* Checks the batch against the configuration and the room in the table, and fills the plan of a part of it, when the
+ * parts before have been committed. Changes nothing but *s. split_min: fewest rows of a batch that are split over the
+ * groups. */
 qwen3_status step_plan(step *s, const sequence_table *table, const qwen3_config *config, const qwen3_batch *batch,
-                       int64_t split_min, qwen3_error *err);
+                       step_part part, int64_t split_min, qwen3_error *err);
 /* Books the positions, for which there must be room; cannot fail. */
 void step_commit(step *s, sequence_table *table);
 

@@ -29,6 +29,7 @@ static void free_buffers(comm *c)
     free(c->scratch);
     free(c->counts);
     free(c->parts);
+    free(c->messages);
 }
 
 qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *parent, comm **out, qwen3_error *err)
@@ -40,11 +41,14 @@ qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *
     *c = (comm){.backend = backend, .rank = rank, .size = size, .one_node = size == 1};
     c->root_rank = parent ? parent->root_rank : rank;
     c->stats = parent ? parent->stats : &c->own_stats;
+    c->root = parent ? parent->root : c;
+    c->by_messages = parent && parent->by_messages;
     c->counts = malloc(2 * (size_t)size * sizeof *c->counts);
     c->parts = malloc((size_t)size * sizeof *c->parts);
     if (size > 1)
         c->scratch = malloc((SUM_BLOCK + (size_t)size) * sizeof *c->scratch);
-    if (!c->counts || !c->parts || (size > 1 && !c->scratch)) {
+    c->messages = malloc(2 * (size_t)size * sizeof *c->messages);
+    if (!c->counts || !c->parts || !c->messages || (size > 1 && !c->scratch)) {
         free_buffers(c);
         free(c);
         return fail(err, QWEN3_ERR_MEMORY, "communicator of %d ranks: out of memory", size);
@@ -77,6 +81,7 @@ void comm_use_messages(comm *c)
 {
     if (c->shm)
         c->backend = c->backend->messages;
+    c->by_messages = true;
     shm_detach(c);
 }
 
@@ -108,13 +113,21 @@ void qwen3_comm_get_stats(const qwen3_comm *c, qwen3_comm_stats *stats)
     *stats = *c->stats;
 }
 
-static void count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, double start)
+void comm_count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, double begin)
 {
     if (c->size == 1)
         return;
     c->stats->calls[kind] += calls;
     c->stats->bytes[kind] += bytes;
-    c->stats->seconds[kind] += seconds_now() - start;
+    c->stats->seconds[kind] += seconds_now() - begin;
+}
+
+/* Of a call that does all at once. */
+static void count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, double begin)
+{
+    const double before = c->stats->seconds[kind];
+    comm_count(c, kind, calls, bytes, begin);
+    c->stats->under_way[kind] += c->stats->seconds[kind] - before;
 }
 
 /* ---- Moving bytes ------------------------------------------------------------------------------ */
@@ -156,21 +169,6 @@ void comm_broadcast(comm *c, void *data, size_t bytes, int root, qwen3_comm_kind
     double start = seconds_now();
     c->backend->broadcast(c, data, bytes, root);
     count(c, kind, 1, c->rank == root ? bytes * (size_t)(c->size - 1) : 0, start);
-}
-
-void comm_ring_start(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes, qwen3_comm_kind kind)
-{
-    double start = seconds_now();
-    c->ring_kind = kind;
-    c->backend->ring_start(c, send, send_bytes, recv, recv_bytes);
-    count(c, kind, 1, send_bytes, start);
-}
-
-void comm_ring_wait(comm *c)
-{
-    double start = seconds_now();
-    c->backend->ring_wait(c);
-    count(c, c->ring_kind, 0, 0, start);
 }
 
 static size_t *equal_counts(comm *c, size_t bytes)

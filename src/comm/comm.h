@@ -43,10 +43,32 @@ void comm_alltoall(comm *c, const void *send, const size_t *send_bytes, void *re
 void comm_gather(comm *c, const void *send, void *recv, const size_t *bytes, qwen3_comm_kind kind);
 void comm_broadcast(comm *c, void *data, size_t bytes, int root, qwen3_comm_kind kind);
 
-/* Starts a ring hop: sends to rank + 1, receives from rank - 1. Both buffers are in use until comm_ring_wait.
- * One hop at a time. */
-void comm_ring_start(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes, qwen3_comm_kind kind);
-void comm_ring_wait(comm *c);
+/* ---- Messages that go on while the ranks compute ----
+ *
+ * What is started in a slot is ended by comm_wait on the same slot, which must be called before the slot is used again;
+ * all ranks use the same slot for the same operation. Until then the buffers belong to the operation. Operations in
+ * different slots may be under way together. They move when comm_progress, or any wait, is called. Ranks of one node
+ * that share memory may do all of it at the start. */
+enum { COMM_SLOTS = 4 };
+
+/* Whether a rank can compute while messages that it started go on. */
+bool comm_overlaps(const comm *c);
+
+/* A ring hop: sends to rank + 1, receives from rank - 1. */
+void comm_ring_start(comm *c, int slot, const void *send, size_t send_bytes, void *recv, size_t recv_bytes,
+                     qwen3_comm_kind kind);
+/* As comm_allgather. Here the parts can be waited for one by one, in the order rank - 1, rank - 2, ... */
+void comm_allgather_start(comm *c, int slot, const void *send, void *recv, const size_t *bytes, qwen3_comm_kind kind);
+/* Waits for the part of rank - hop (modulo size), hop in [1, size). */
+void comm_wait_part(comm *c, int slot, int hop);
+/* As comm_allreduce. room [comm_sum_room(c, n)] */
+void comm_allreduce_start(comm *c, int slot, float *x, size_t n, float *room, qwen3_comm_kind kind);
+size_t comm_sum_room(const comm *c, size_t n);
+/* Waits for what was started in the slot, if anything was. */
+void comm_wait(comm *c, int slot);
+/* Lets everything that is under way in c, and in all that was split from the same communicator, go on. Never waits.
+ * Not collective. */
+void comm_progress(comm *c);
 
 /* A zero-filled memory segment that the ranks of one node share (c from comm_split_node or a split of it).
  * *base may differ between ranks. If the node cannot provide it, all ranks get QWEN3_ERR_MEMORY; callers then

@@ -8,6 +8,24 @@
 
 #include "comm/comm.h"
 
+/* One message of those that are started together. */
+typedef struct comm_message {
+    unsigned char *data; /* written only where receive is set */
+    size_t bytes;
+    int peer;
+    bool receive;
+} comm_message;
+
+static inline comm_message send_to(int peer, const void *data, size_t bytes)
+{
+    return (comm_message){.data = (unsigned char *)(uintptr_t)data, .bytes = bytes, .peer = peer};
+}
+
+static inline comm_message receive_from(int peer, void *data, size_t bytes)
+{
+    return (comm_message){.data = data, .bytes = bytes, .peer = peer, .receive = true};
+}
+
 typedef struct comm_backend {
     void (*barrier)(comm *c);
     /* Arguments as in comm.h. */
@@ -17,19 +35,32 @@ typedef struct comm_backend {
     void (*broadcast)(comm *c, void *data, size_t bytes, int root);
     /* x[i] = sum over ranks in rank order; returns the bytes that this rank sent. NULL for one rank. */
     size_t (*sum)(comm *c, float *x, size_t n);
-    void (*ring_start)(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes);
-    void (*ring_wait)(comm *c);
+    /* Starts n <= 2 * size messages in a slot whose messages have all arrived. NULL for one rank, as the next. */
+    void (*start)(comm *c, int slot, const comm_message *messages, int n);
+    /* Lets the messages of a slot go on; whether the first n of them are complete. */
+    bool (*test)(comm *c, int slot, int n);
     qwen3_status (*split)(comm *c, int color, int key, comm **out, qwen3_error *err);
     qwen3_status (*split_node)(comm *c, comm **out, qwen3_error *err);
     const struct comm_backend *messages; /* of a table that goes through c->shm: the one without it; otherwise NULL */
     void (*release)(comm *c);            /* frees state; not collective for one rank */
 } comm_backend;
 
+/* What is under way in a slot. */
+typedef struct comm_started {
+    enum { SLOT_FREE, SLOT_MESSAGES, SLOT_SLICES, SLOT_SUMS } stage; /* a sum: of contributions, then of sums */
+    qwen3_comm_kind kind;
+    int messages; /* of this stage */
+    double begin;
+    float *x, *room; /* of a sum */
+    size_t n;
+} comm_started;
+
 struct qwen3_comm {
     const comm_backend *backend;
     int rank, size;
     int root_rank;              /* of this process in the root of the tree of splits, which errors name */
     bool one_node;              /* all ranks share memory */
+    bool by_messages;           /* comm_use_messages was called for it or what it was split from */
     void *state;                /* the backend's */
     qwen3_comm_stats *stats;    /* those of the communicator that all this was split from */
     qwen3_comm_stats own_stats; /* used if this one was not split from another */
@@ -37,7 +68,12 @@ struct qwen3_comm {
     size_t *counts;             /* [2][size] byte counts of the collective in progress */
     const float **parts;        /* [size] contributions to the sum in progress */
     struct shm *shm;            /* shared memory of the ranks (shm.c), or NULL */
-    qwen3_comm_kind ring_kind;  /* of the ring hop in progress */
+    comm *root;                 /* that this one was split from, perhaps itself */
+    comm *first_busy;           /* in the root: the list of communicators that have something under way */
+    comm *next_busy;
+    int busy; /* slots with something under way */
+    comm_started started[COMM_SLOTS];
+    comm_message *messages; /* [2][size] of what is being started */
 };
 
 extern const comm_backend comm_backend_self;
@@ -52,11 +88,14 @@ void error_name_rank(qwen3_error *err, int root_rank);
 /* out[i] = ((parts[0][i] + parts[1][i]) + parts[2][i]) + ... for at least two ranks; out overlaps none. */
 void sum_in_rank_order(float *restrict out, const float *const *parts, int ranks, size_t n);
 
+/* Adds what a call cost to the counters. */
+void comm_count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, double begin);
+
 /* The sum for a backend without a better one, by its allgather and alltoall. */
 size_t sum_by_messages(comm *c, float *x, size_t n);
 
-/* Turns shared memory off: the ranks exchange messages as between nodes. For tests and comparisons on one node.
- * Collective. */
+/* Turns shared memory off, also for what will be split from c: the ranks exchange messages as between nodes. For tests
+ * and comparisons on one node. Collective. */
 void comm_use_messages(comm *c);
 
 /* Checks that a process without other ranks was started alone: fails with QWEN3_ERR_COMM if the environment says

@@ -19,22 +19,21 @@
 #define CHUNK ((size_t)1 << 30)
 #define POLLS 100 /* of MPI's progress, before a wait yields the CPU */
 
-enum { TAG_TRANSFER = 1, TAG_RING = 2 };
+enum { TAG_TRANSFER, TAG_STARTED }; /* TAG_STARTED + slot */
 
-typedef struct message {
-    unsigned char *data; /* written only where receive is set */
-    size_t bytes;
-    int peer;
-    bool receive;
-} message;
+/* The messages of a slot. */
+typedef struct started_messages {
+    comm_message *messages; /* [2 * size] what is still to be posted of each */
+    MPI_Request *requests;  /* [2 * size] */
+    int n, tag;
+} started_messages;
 
 typedef struct mpi_state {
     MPI_Comm mpi;
     int *lengths, *offsets; /* [size] of the MPI_Allgatherv in progress */
-    message *messages;      /* [2 * size] of the transfer in progress */
+    comm_message *messages; /* [2 * size] of the transfer in progress */
     MPI_Request *requests;  /* [2 * size] */
-    message ring[2];        /* of the hop in progress: what is still to be posted */
-    MPI_Request ring_requests[2];
+    started_messages started[COMM_SLOTS];
 } mpi_state;
 
 static struct {
@@ -52,16 +51,25 @@ static void must(comm *c, int code)
 
 /* ---- Communicators ----------------------------------------------------------------------------- */
 
+static void state_free(mpi_state *s)
+{
+    free(s->lengths);
+    free(s->offsets);
+    free(s->messages);
+    free(s->requests);
+    for (int i = 0; i < COMM_SLOTS; i++) {
+        free(s->started[i].messages);
+        free(s->started[i].requests);
+    }
+    free(s);
+}
+
 static void mpi_release(comm *c)
 {
     mpi_state *s = c->state;
     if (s->mpi != MPI_COMM_NULL)
         MPI_Comm_free(&s->mpi);
-    free(s->lengths);
-    free(s->offsets);
-    free(s->messages);
-    free(s->requests);
-    free(s);
+    state_free(s);
 }
 
 static mpi_state *state_create(size_t size)
@@ -74,13 +82,15 @@ static mpi_state *state_create(size_t size)
     s->offsets = malloc(size * sizeof *s->offsets);
     s->messages = malloc(2 * size * sizeof *s->messages);
     s->requests = malloc(2 * size * sizeof *s->requests);
-    if (s->lengths && s->offsets && s->messages && s->requests)
+    bool complete = s->lengths && s->offsets && s->messages && s->requests;
+    for (int i = 0; i < COMM_SLOTS; i++) {
+        s->started[i].messages = malloc(2 * size * sizeof *s->messages);
+        s->started[i].requests = malloc(2 * size * sizeof *s->requests);
+        complete &= s->started[i].messages && s->started[i].requests;
+    }
+    if (complete)
         return s;
-    free(s->lengths);
-    free(s->offsets);
-    free(s->messages);
-    free(s->requests);
-    free(s);
+    state_free(s);
     return NULL;
 }
 
@@ -122,7 +132,7 @@ static qwen3_status mpi_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_err
         s->mpi = mpi;
         c->state = s;
         c->one_node = shares_memory(mpi, size);
-        if (c->one_node)
+        if (c->one_node && !c->by_messages)
             shm_attach(c);
         if (c->shm)
             c->backend = &comm_backend_node;
@@ -201,7 +211,7 @@ void qwen3_comm_free(qwen3_comm *c)
 /* ---- Messages ---------------------------------------------------------------------------------- */
 
 /* Posts the next chunk of a message; MPI_REQUEST_NULL if nothing is left. */
-static void post(comm *c, message *m, int tag, MPI_Request *request)
+static void post(comm *c, comm_message *m, int tag, MPI_Request *request)
 {
     mpi_state *s = c->state;
     int len = (int)(m->bytes < CHUNK ? m->bytes : CHUNK);
@@ -250,16 +260,6 @@ static void transfer(comm *c, int n)
             return;
         complete(c, n, s->requests);
     }
-}
-
-static message send_to(int peer, const void *data, size_t bytes)
-{
-    return (message){.data = (unsigned char *)(uintptr_t)data, .bytes = bytes, .peer = peer};
-}
-
-static message receive_from(int peer, void *data, size_t bytes)
-{
-    return (message){.data = data, .bytes = bytes, .peer = peer, .receive = true};
 }
 
 static void copy_own(void *to, const void *from, size_t bytes)
@@ -347,29 +347,38 @@ static void mpi_broadcast(comm *c, void *data, size_t bytes, int root)
     }
 }
 
-static void mpi_ring_start(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes)
+static void mpi_start(comm *c, int slot, const comm_message *messages, int n)
 {
-    mpi_state *s = c->state;
-    s->ring[0] = receive_from((c->rank + c->size - 1) % c->size, recv, recv_bytes);
-    s->ring[1] = send_to((c->rank + 1) % c->size, send, send_bytes);
-    for (int i = 0; i < 2; i++)
-        post(c, &s->ring[i], TAG_RING, &s->ring_requests[i]);
+    started_messages *started = &((mpi_state *)c->state)->started[slot];
+    started->n = n;
+    started->tag = TAG_STARTED + slot;
+    for (int i = 0; i < n; i++) {
+        started->messages[i] = messages[i];
+        post(c, &started->messages[i], started->tag, &started->requests[i]);
+    }
 }
 
-static void mpi_ring_wait(comm *c)
+static bool mpi_test(comm *c, int slot, int n)
 {
-    mpi_state *s = c->state;
-    while (s->ring_requests[0] != MPI_REQUEST_NULL || s->ring_requests[1] != MPI_REQUEST_NULL) {
-        complete(c, 2, s->ring_requests);
-        for (int i = 0; i < 2; i++)
-            post(c, &s->ring[i], TAG_RING, &s->ring_requests[i]);
+    started_messages *started = &((mpi_state *)c->state)->started[slot];
+    bool complete = true;
+    for (int i = 0; i < started->n; i++) {
+        int done = 1;
+        if (started->requests[i] == MPI_REQUEST_NULL)
+            continue;
+        must(c, MPI_Test(&started->requests[i], &done, MPI_STATUS_IGNORE));
+        if (done)
+            post(c, &started->messages[i], started->tag, &started->requests[i]);
+        if (i < n)
+            complete &= started->requests[i] == MPI_REQUEST_NULL;
     }
+    return complete;
 }
 
 /* The second table is for ranks of one node: some collectives go through shared memory. */
 #define COMMON_ENTRIES                                                                                                 \
-    .alltoall = mpi_alltoall, .gather = mpi_gather, .ring_start = mpi_ring_start, .ring_wait = mpi_ring_wait,          \
-    .split = mpi_split, .split_node = mpi_split_node, .release = mpi_release
+    .alltoall = mpi_alltoall, .gather = mpi_gather, .start = mpi_start, .test = mpi_test, .split = mpi_split,          \
+    .split_node = mpi_split_node, .release = mpi_release
 
 static const comm_backend comm_backend_mpi = {
     .barrier = mpi_barrier,

@@ -26,12 +26,6 @@ static void self_broadcast(comm *c, void *data, size_t bytes, int root)
     (void)c, (void)data, (void)bytes, (void)root;
 }
 
-static void self_ring_start(comm *c, const void *send, size_t send_bytes, void *recv, size_t recv_bytes)
-{
-    (void)recv_bytes;
-    self_allgather(c, send, recv, &send_bytes);
-}
-
 static qwen3_status self_split(comm *c, int color, int key, comm **out, qwen3_error *err)
 {
     (void)color, (void)key;
@@ -49,8 +43,6 @@ const comm_backend comm_backend_self = {
     .alltoall = self_alltoall,
     .gather = self_allgather,
     .broadcast = self_broadcast,
-    .ring_start = self_ring_start,
-    .ring_wait = self_barrier,
     .split = self_split,
     .split_node = self_split_node,
     .release = self_barrier,
@@ -60,7 +52,11 @@ const comm_backend comm_backend_self = {
 qwen3_comm *qwen3_comm_self(void)
 {
     static size_t counts[2];
-    static qwen3_comm self = {
-        .backend = &comm_backend_self, .size = 1, .one_node = true, .stats = &self.own_stats, .counts = counts};
+    static qwen3_comm self = {.backend = &comm_backend_self,
+                              .size = 1,
+                              .one_node = true,
+                              .root = &self,
+                              .stats = &self.own_stats,
+                              .counts = counts};
     return &self;
 }

@@ -13,68 +13,86 @@
 
 /* ---- Memory ------------------------------------------------------------------------------------ */
 
-static void plan_head(qwen3_session *s)
+/* Rows whose logits are wanted, of all parts: in the memory of the last one. */
+static void plan_head(qwen3_session *s, memory_plan *m)
 {
     output_head *h = &s->head;
-    const size_t n = s->step.n_out, hidden = (size_t)s->model->config.hidden_size;
+    const size_t n = s->n_out, hidden = (size_t)s->model->config.hidden_size;
     h->input = activations_of(hidden, s->decoder.gemm->activation);
-    memory_plan_add(&s->plan, &h->hidden, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
-    memory_plan_add(&s->plan, &h->own, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
-    memory_plan_add(&s->plan, &h->input.data, activations_bytes(&h->input, n), PHASE_HEAD, PHASE_HEAD);
-    memory_plan_add(&s->plan, &h->logits, n * s->model->weights.matrices[MODEL_HEAD].n * sizeof(float), PHASE_HEAD,
+    memory_plan_add(m, &h->hidden, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
+    memory_plan_add(m, &h->own, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
+    memory_plan_add(m, &h->input.data, activations_bytes(&h->input, n), PHASE_HEAD, PHASE_HEAD);
+    memory_plan_add(m, &h->logits, n * s->model->weights.matrices[MODEL_HEAD].n * sizeof(float), PHASE_HEAD,
                     PHASE_HEAD);
-    memory_plan_add(&s->plan, &h->order, n * sizeof *h->order, PHASE_START, PHASE_HEAD);
-    memory_plan_add(&s->plan, &h->group_bytes, (size_t)s->sequences.groups * sizeof *h->group_bytes, PHASE_START,
-                    PHASE_HEAD);
+    memory_plan_add(m, &h->order, n * sizeof *h->order, PHASE_START, PHASE_HEAD);
+    memory_plan_add(m, &h->group_bytes, (size_t)s->sequences.groups * sizeof *h->group_bytes, PHASE_START, PHASE_HEAD);
 }
 
 /* Wanted rows: how many bytes each group has of them, and their places in the batch's order. */
 static void list_outputs(qwen3_session *s)
 {
-    const step *p = &s->step;
     size_t n = 0;
     for (int g = 0; g < s->sequences.groups; g++) {
         const size_t first = n;
-        for (size_t i = p->group_first[g]; i < p->group_first[g + 1]; i++)
-            if (p->rows[i].out >= 0)
-                s->head.order[n++] = p->rows[i].out;
+        for (int k = 0; k < s->n_parts; k++) {
+            const step *p = &s->parts[k].step;
+            for (size_t i = p->group_first[g]; i < p->group_first[g + 1]; i++)
+                if (p->rows[i].out >= 0)
+                    s->head.order[n++] = p->rows[i].out;
+        }
         s->head.group_bytes[g] = (n - first) * (size_t)s->model->config.hidden_size * sizeof(float);
     }
 }
 
-static qwen3_status plan_buffers(qwen3_session *s, qwen3_error *err)
+/* The ranks that partial outputs of blocks are summed over. */
+static comm *reduce_comm(const decoder *d, const session_part *p)
+{
+    return p->step.mode == STEP_SPLIT_WEIGHTS ? d->world : d->head_comm;
+}
+
+static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
 {
     const decoder *d = &s->decoder;
     const size_t hidden = (size_t)d->config->hidden_size;
-    block_step *b = &s->run;
-    *b = (block_step){.decoder = d, .step = &s->step};
-    b->rows = step_rows_of(&s->step, d->place.s, &b->first);
-    b->partial = d->place.h_groups > 1 || s->step.mode == STEP_SPLIT_WEIGHTS;
+    session_part *p = &s->parts[part];
+    block_step *b = &p->run;
+    *b = (block_step){.decoder = d,
+                      .step = &p->step,
+                      .part = part,
+                      .other = part > 0 ? &s->parts[0].run : NULL,
+                      .followed = part + 1 < s->n_parts};
+    b->rows = step_rows_of(&p->step, d->place.s, &b->first);
+    b->partial = d->place.h_groups > 1 || p->step.mode == STEP_SPLIT_WEIGHTS;
     const size_t row_bytes = b->rows * hidden * sizeof(float);
-    memory_plan_add(&s->plan, &b->x, row_bytes, PHASE_START, PHASE_HEAD);
-    memory_plan_add(&s->plan, &b->sums, b->partial ? row_bytes : 0, PHASE_BLOCKS, PHASE_HEAD - 1);
-    memory_plan_add(&s->plan, &s->embed_scratch, (size_t)d->threads * hidden * sizeof(float), PHASE_START, PHASE_START);
+    const size_t room = b->partial ? comm_sum_room(reduce_comm(d, p), b->rows * hidden) : 0;
+    memory_plan_add(&p->plan, &b->x, row_bytes, PHASE_START, PHASE_HEAD);
+    memory_plan_add(&p->plan, &b->sums, b->partial ? row_bytes : 0, PHASE_BLOCKS, PHASE_HEAD - 1);
+    memory_plan_add(&p->plan, &b->sum_room, room * sizeof(float), PHASE_BLOCKS, PHASE_HEAD - 1);
+    memory_plan_add(&p->plan, &p->embed_scratch, (size_t)d->threads * hidden * sizeof(float), PHASE_START, PHASE_START);
     qwen3_status status = QWEN3_OK;
     for (size_t k = 0; k < s->n_blocks && !status; k++) {
-        session_block *kind = &s->blocks[k];
+        const session_block *kind = &s->blocks[k];
         const int phase = PHASE_BLOCKS + (int)k * BLOCK_PHASES;
-        kind->input = activations_of(hidden, d->gemm->activation);
-        memory_plan_add(&s->plan, &kind->input.data, activations_bytes(&kind->input, b->rows), phase + BLOCK_PREPARE,
+        p->inputs[k] = activations_of(hidden, d->gemm->activation);
+        memory_plan_add(&p->plan, &p->inputs[k].data, activations_bytes(&p->inputs[k], b->rows), phase + BLOCK_PREPARE,
                         phase + BLOCK_INPUT);
-        status = kind->block->plan(kind->state, b, &s->plan, phase, err);
+        status = kind->block->plan(kind->state, b, &p->plan, phase, err);
     }
-    plan_head(s);
+    s->n_out = p->step.n_out;
+    if (!b->followed)
+        plan_head(s, &p->plan);
     return status;
 }
 
-qwen3_status forward_plan(qwen3_session *s, qwen3_error *err)
+qwen3_status forward_plan(qwen3_session *s, int part, qwen3_error *err)
 {
-    qwen3_status status = plan_buffers(s, err);
+    session_part *p = &s->parts[part];
+    qwen3_status status = plan_buffers(s, part, err);
     if (!status)
-        status = memory_region_fit(&s->arena, &s->plan, "activations of a step", err);
+        status = memory_region_fit(&p->arena, &p->plan, "activations of a step", err);
     if (status)
-        memory_plan_free(&s->plan); /* what was added before the failure */
-    else
+        memory_plan_free(&p->plan); /* what was added before the failure */
+    else if (!p->run.followed)
         list_outputs(s);
     return status;
 }
@@ -82,16 +100,16 @@ qwen3_status forward_plan(qwen3_session *s, qwen3_error *err)
 /* ---- Rows -------------------------------------------------------------------------------------- */
 
 /* Embedding rows, and what blocks begin a step with. Ends in a barrier. */
-static void start_rows(team *t, qwen3_session *s)
+static void start_rows(team *t, qwen3_session *s, const session_part *p)
 {
     const qwen3_model *m = s->model;
-    const block_step *b = &s->run;
+    const block_step *b = &p->run;
     const int64_t hidden = m->config.hidden_size;
-    float *scratch = s->embed_scratch + (size_t)t->tid * (size_t)hidden;
+    float *scratch = p->embed_scratch + (size_t)t->tid * (size_t)hidden;
     size_t begin, end;
     team_part(t, b->rows, 1, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        const int32_t token = s->step.rows[b->first + i].token;
+        const int32_t token = p->step.rows[b->first + i].token;
         const tensor_part row = {MODEL_EMBEDDING, {token, token + 1}, {0, hidden}};
         const tensor_view view = source_part(m->source, &row, scratch);
         float *x = b->x + i * (size_t)hidden;
@@ -106,17 +124,16 @@ static void start_rows(team *t, qwen3_session *s)
     team_barrier(t);
 }
 
-/* Sums what the last block left in parts, over the ranks that have them, and adds it to x; then, where there is a next
- * block, its input = rms_norm(x). Ends in a barrier. sums: whether there are such parts. */
-static void finish_and_normalise(team *t, qwen3_session *s, bool sums, const float *norm, const activations *input)
+/* Waits for the sums of what the last block left in parts, where it did, and adds them to x; then, where there is a
+ * next block, its input = rms_norm(x). Ends in a barrier. */
+static void finish_and_normalise(team *t, const session_part *p, bool sums, const float *norm, const activations *input)
 {
-    const decoder *d = &s->decoder;
-    const block_step *b = &s->run;
+    const decoder *d = p->run.decoder;
+    const block_step *b = &p->run;
     const size_t hidden = (size_t)d->config->hidden_size;
     if (sums) {
         if (t->tid == 0)
-            comm_allreduce(s->step.mode == STEP_SPLIT_WEIGHTS ? d->world : d->head_comm, b->sums, b->rows * hidden,
-                           QWEN3_COMM_REDUCE);
+            comm_wait(reduce_comm(d, p), SLOT_REDUCE + b->part);
         team_barrier(t);
     }
     size_t begin, end;
@@ -139,19 +156,21 @@ static void finish_and_normalise(team *t, qwen3_session *s, bool sums, const flo
 static void gather_outputs(team *t, qwen3_session *s)
 {
     const qwen3_model *m = s->model;
-    const block_step *b = &s->run;
     const output_head *h = &s->head;
     const size_t hidden = (size_t)m->config.hidden_size;
-    const bool split = s->step.mode == STEP_SPLIT_ROWS && s->sequences.groups > 1;
+    const bool split = s->parts[0].step.mode == STEP_SPLIT_ROWS && s->sequences.groups > 1;
     float *own = split ? h->own : h->hidden;
     size_t out = 0;
-    for (size_t i = 0; i < b->rows; i++) {
-        if (s->step.rows[b->first + i].out < 0)
-            continue;
-        if (out % (size_t)t->size == (size_t)t->tid)
-            m->kernels->rms_norm(hidden, b->x + i * hidden, m->weights.vectors[MODEL_FINAL_NORM],
-                                 (float)m->config.rms_norm_eps, own + out * hidden, QWEN3_DTYPE_F32);
-        out++;
+    for (int k = 0; k < s->n_parts; k++) {
+        const block_step *b = &s->parts[k].run;
+        for (size_t i = 0; i < b->rows; i++) {
+            if (b->step->rows[b->first + i].out < 0)
+                continue;
+            if (out % (size_t)t->size == (size_t)t->tid)
+                m->kernels->rms_norm(hidden, b->x + i * hidden, m->weights.vectors[MODEL_FINAL_NORM],
+                                     (float)m->config.rms_norm_eps, own + out * hidden, QWEN3_DTYPE_F32);
+            out++;
+        }
     }
     team_barrier(t);
     if (split) {
@@ -160,7 +179,7 @@ static void gather_outputs(team *t, qwen3_session *s)
         team_barrier(t);
     }
     size_t begin, end;
-    team_part(t, s->step.n_out, 1, &begin, &end);
+    team_part(t, s->n_out, 1, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         const size_t place = (size_t)h->order[i];
         m->kernels->scale(hidden, 1.0f, h->hidden + i * hidden, activations_at(&h->input, place, 0), h->input.type);
@@ -174,36 +193,109 @@ static void run_head(team *t, qwen3_session *s)
     gather_outputs(t, s);
     const matrix *head = &s->model->weights.matrices[MODEL_HEAD];
     const matrix_part whole = matrix_whole(head);
-    const gemm_input in = activations_input(&s->head.input, 0, s->step.n_out);
+    const gemm_input in = activations_input(&s->head.input, 0, s->n_out);
     linear(t, s->decoder.gemm, &whole, &in, &(gemm_output){s->head.logits, head->n, false});
 }
 
 /* ---- The decoder ------------------------------------------------------------------------------- */
 
+/* How far a part is; every thread keeps count for itself. */
+typedef struct walk {
+    size_t at;  /* block */
+    bool begun; /* its `begin` has been called */
+    bool sums;  /* the block before left partial outputs, which are being summed */
+} walk;
+
+/* Whether a part that is as far as `w` may begin its next block: part 1 needs the keys that part 0 stores there. */
+static bool may_begin(const walk *w, const walk *before)
+{
+    return !before || before->at > w->at || (before->at == w->at && before->begun);
+}
+
+/* Takes a part on until it has started messages that go on while another part is computed, or to its end. False where a
+ * block failed. */
+static bool advance(team *t, qwen3_session *s, int part, walk walks[STEP_PARTS])
+{
+    walk *w = &walks[part];
+    session_part *p = &s->parts[part];
+    comm *reduce = reduce_comm(&s->decoder, p);
+    while (w->at < s->n_layers) {
+        const size_t k = s->layers[w->at].kind;
+        const session_block *kind = &s->blocks[k];
+        block_layer layer = s->layers[w->at].layer;
+        layer.input = &p->inputs[k];
+        if (!w->begun) {
+            if (!may_begin(w, part > 0 ? &walks[part - 1] : NULL))
+                return true;
+            if (t->tid == 0 && kind->block->prepare)
+                kind->block->prepare(t, kind->state, &p->run, &layer);
+            finish_and_normalise(t, p, w->sums, layer.weights.vectors[BLOCK_NORM], layer.input);
+            w->begun = true;
+            if (kind->block->begin && kind->block->begin(t, kind->state, &p->run, &layer) && s->n_parts > 1)
+                return true;
+        }
+        if (!kind->block->run(t, kind->state, &p->run, &layer))
+            return false;
+        w->at++;
+        w->begun = false;
+        w->sums = p->run.partial;
+        if (w->sums && t->tid == 0)
+            comm_allreduce_start(reduce, SLOT_REDUCE + part, p->run.sums,
+                                 p->run.rows * (size_t)s->model->config.hidden_size, p->run.sum_room,
+                                 QWEN3_COMM_REDUCE);
+        if (w->sums && s->n_parts > 1 && comm_overlaps(reduce))
+            return true;
+    }
+    return true;
+}
+
+/* After a failure: nothing may be under way. */
+static void end_messages(const team *t, const qwen3_session *s)
+{
+    for (int i = 0; i < s->n_parts && t->tid == 0; i++) {
+        comm_wait(s->decoder.sequence_comm, SLOT_KEYS + i);
+        comm_wait(reduce_comm(&s->decoder, &s->parts[i]), SLOT_REDUCE + i);
+    }
+}
+
+static void progress(void *world)
+{
+    comm_progress(world);
+}
+
 static void decode(team *t, void *arg)
 {
     qwen3_session *s = arg;
-    bool sums = false;
-    start_rows(t, s);
-    for (size_t i = 0; i < s->n_layers; i++) {
-        session_block *kind = &s->blocks[s->layers[i].kind];
-        const block_layer *layer = &s->layers[i].layer;
-        if (t->tid == 0 && kind->block->prepare)
-            kind->block->prepare(t, kind->state, &s->run, layer);
-        finish_and_normalise(t, s, sums, layer->weights.vectors[BLOCK_NORM], layer->input);
-        if (!kind->block->run(t, kind->state, &s->run, layer))
-            return;
-        sums = s->run.partial;
+    walk walks[STEP_PARTS] = {0};
+    if (t->tid == 0 && comm_overlaps(s->decoder.world))
+        team_poll(t, progress, s->decoder.world);
+    for (int i = 0; i < s->n_parts; i++)
+        start_rows(t, s, &s->parts[i]);
+    for (bool more = true; more;) {
+        more = false;
+        for (int i = 0; i < s->n_parts; i++) {
+            if (walks[i].at == s->n_layers)
+                continue;
+            if (!advance(t, s, i, walks)) {
+                end_messages(t, s);
+                return;
+            }
+            more |= walks[i].at < s->n_layers;
+        }
     }
-    if (sums)
-        finish_and_normalise(t, s, true, NULL, NULL);
+    for (int i = 0; i < s->n_parts; i++)
+        if (walks[i].sums)
+            finish_and_normalise(t, &s->parts[i], true, NULL, NULL);
     run_head(t, s);
 }
 
 qwen3_status forward_run(qwen3_session *s, qwen3_error *err)
 {
     team_run(s->decoder.threads, decode, s);
-    if (s->run.error.status)
-        *err = s->run.error;
-    return s->run.error.status;
+    for (int i = 0; i < s->n_parts; i++)
+        if (s->parts[i].run.error.status) {
+            *err = s->parts[i].run.error;
+            return err->status;
+        }
+    return QWEN3_OK;
 }

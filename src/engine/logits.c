@@ -24,7 +24,7 @@ range session_vocabulary(const qwen3_model *m, int rank)
 
 size_t qwen3_logits_rows(const qwen3_session *s)
 {
-    return s->has_logits ? s->step.n_out : 0;
+    return s->has_logits ? s->n_out : 0;
 }
 
 static qwen3_status fail_not_a_number(size_t row, qwen3_error *err)
@@ -36,7 +36,7 @@ static qwen3_status fail_not_a_number(size_t row, qwen3_error *err)
 static qwen3_status check_numbers(const qwen3_session *s, qwen3_error *err)
 {
     size_t mine = s->model->weights.matrices[MODEL_HEAD].n;
-    for (size_t i = 0; i < s->step.n_out * mine; i++)
+    for (size_t i = 0; i < s->n_out * mine; i++)
         if (isnan(s->head.logits[i]))
             return fail_not_a_number(i / mine, err);
     return QWEN3_OK;
@@ -69,7 +69,7 @@ qwen3_status qwen3_logits(qwen3_session *s, float *logits, qwen3_error *err)
     if (session_need_logits(s, err))
         return err->status;
     const qwen3_model *m = s->model;
-    size_t row_bytes = (size_t)m->config.vocab_size * sizeof(float), n = s->step.n_out;
+    size_t row_bytes = (size_t)m->config.vocab_size * sizeof(float), n = s->n_out;
     size_t piece = row_bytes < COLLECT_BYTES ? COLLECT_BYTES / row_bytes : 1;
     piece = piece < n ? piece : n;
     bool root = comm_rank(m->world) == 0;

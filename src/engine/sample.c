@@ -348,11 +348,11 @@ qwen3_status qwen3_sample(qwen3_session *s, qwen3_sampler *const *samplers, int3
 {
     qwen3_error local;
     err = error_begin(err, &local);
-    if (session_need_logits(s, err) || s->step.n_out == 0)
+    if (session_need_logits(s, err) || s->n_out == 0)
         return err->status;
     comm *world = s->model->world;
     sampling c = {.session = s,
-                  .n = s->step.n_out,
+                  .n = s->n_out,
                   .ranks = (size_t)comm_size(world),
                   .rank = comm_rank(world),
                   .scale = mass_scale(s->model->config.vocab_size)};

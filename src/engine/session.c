@@ -31,6 +31,9 @@ static qwen3_status check_options(const qwen3_session_options *o, const qwen3_co
     if (o->kv_block_size < 0 || o->kv_block_size > MAX_BLOCK)
         return fail(err, QWEN3_ERR_ARGUMENT, "kv_block_size %d: expected 1..%d, or 0 for the default", o->kv_block_size,
                     MAX_BLOCK);
+    if (o->overlap_min_rows < 0)
+        return fail(err, QWEN3_ERR_ARGUMENT, "overlap_min_rows %lld: expected a positive number, or 0 for the default",
+                    (long long)o->overlap_min_rows);
     if (o->token_split_min < 0)
         return fail(err, QWEN3_ERR_ARGUMENT, "token_split_min %lld: expected a positive number, or 0 for the default",
                     (long long)o->token_split_min);
@@ -48,6 +51,8 @@ static void apply_options(qwen3_session *s)
         int64_t two_each = 2 * (int64_t)m->plan.grid_sequence;
         o->token_split_min = two_each > STEP_SPLIT_MIN_ROWS ? two_each : STEP_SPLIT_MIN_ROWS;
     }
+    if (o->overlap_min_rows == 0)
+        o->overlap_min_rows = STEP_OVERLAP_MIN_ROWS;
     if (o->algorithm == QWEN3_ATTENTION_AUTO)
         o->algorithm = QWEN3_ATTENTION_ONLINE_SOFTMAX;
     if (o->q_block_size == 0)
@@ -92,10 +97,8 @@ static qwen3_status list_blocks(qwen3_session *s, qwen3_error *err)
         const block *const *blocks = architecture_blocks(&m->config, i, &n);
         for (int j = 0; j < n; j++) {
             const size_t k = kind_of(s, blocks[j]);
-            s->layers[s->n_layers++] = (session_layer){k,
-                                                       {.weights = weights_of(&m->weights, i, j),
-                                                        .index = s->blocks[k].layers++,
-                                                        .input = &s->blocks[k].input}};
+            s->layers[s->n_layers++] =
+                (session_layer){k, {.weights = weights_of(&m->weights, i, j), .index = s->blocks[k].layers++}};
         }
     }
     return QWEN3_OK;
@@ -118,6 +121,9 @@ static qwen3_status open_session(qwen3_session *s, const qwen3_session_options *
         status = list_blocks(s, err);
     for (size_t k = 0; k < s->n_blocks && !status; k++)
         status = s->blocks[k].block->open(&s->decoder, s->blocks[k].layers, &s->blocks[k].state, err);
+    for (int i = 0; i < STEP_PARTS && !status; i++)
+        if (!(s->parts[i].inputs = calloc(s->n_blocks, sizeof *s->parts[i].inputs)))
+            status = fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu blocks", s->n_blocks);
     const size_t groups = (size_t)m->place.s_groups;
     s->owned = calloc(groups, sizeof *s->owned);
     s->owned_bytes = calloc(groups, sizeof *s->owned_bytes);
@@ -156,13 +162,16 @@ void qwen3_session_close(qwen3_session *s)
     for (size_t k = 0; k < s->n_blocks; k++)
         if (s->blocks[k].state)
             s->blocks[k].block->close(s->blocks[k].state);
-    memory_region_free(&s->arena);
-    memory_plan_free(&s->plan);
+    for (int i = 0; i < STEP_PARTS; i++) {
+        memory_region_free(&s->parts[i].arena);
+        memory_plan_free(&s->parts[i].plan);
+        step_close(&s->parts[i].step);
+        free(s->parts[i].inputs);
+    }
     free(s->owned);
     free(s->owned_bytes);
     free(s->blocks);
     free(s->layers);
-    step_close(&s->step);
     sequences_close(&s->sequences);
     free(s);
 }
@@ -216,7 +225,7 @@ int64_t qwen3_session_length(const qwen3_session *s, int sequence)
 
 /* Weights are checked when they are packed. An embedding matrix of its own is not packed but read row by row, so
  * its rows are checked when they are used. */
-static qwen3_status check_embeddings(const qwen3_session *s, qwen3_error *err)
+static qwen3_status check_embeddings(const qwen3_session *s, const step *p, qwen3_error *err)
 {
     const qwen3_config *c = &s->model->config;
     if (c->tie_word_embeddings)
@@ -224,10 +233,10 @@ static qwen3_status check_embeddings(const qwen3_session *s, qwen3_error *err)
     float *scratch = malloc((size_t)c->hidden_size * sizeof *scratch);
     if (!scratch)
         return fail(err, QWEN3_ERR_MEMORY, "no memory for a row of %lld values", (long long)c->hidden_size);
-    size_t first, n = step_rows_of(&s->step, s->sequences.group, &first);
+    size_t first, n = step_rows_of(p, s->sequences.group, &first);
     bool finite = true;
     for (size_t i = first; i < first + n && finite; i++) {
-        const int32_t token = s->step.rows[i].token;
+        const int32_t token = p->rows[i].token;
         const tensor_part row = {MODEL_EMBEDDING, {token, token + 1}, {0, c->hidden_size}};
         const tensor_view view = source_part(s->model->source, &row, scratch);
         for (int64_t j = 0; j < c->hidden_size; j++)
@@ -241,9 +250,8 @@ static qwen3_status check_embeddings(const qwen3_session *s, qwen3_error *err)
 }
 
 /* Room for the positions that the planned step gives this rank's group. */
-static qwen3_status reserve(qwen3_session *s, qwen3_error *err)
+static qwen3_status reserve(qwen3_session *s, const step *p, qwen3_error *err)
 {
-    const step *p = &s->step;
     sequence_table *t = &s->sequences;
     qwen3_status status = QWEN3_OK;
     for (size_t q = 0; q < p->n_sequences && !status; q++)
@@ -254,18 +262,17 @@ static qwen3_status reserve(qwen3_session *s, qwen3_error *err)
     return status;
 }
 
-static void commit(qwen3_session *s)
+static void commit(qwen3_session *s, session_part *part)
 {
-    step_commit(&s->step, &s->sequences);
+    step_commit(&part->step, &s->sequences);
     for (size_t k = 0; k < s->n_blocks; k++)
         if (s->blocks[k].block->append)
-            s->blocks[k].block->append(s->blocks[k].state, &s->step);
+            s->blocks[k].block->append(s->blocks[k].state, &part->run);
 }
 
-/* Undoes a commit: the session is as it was before the step. */
-static void roll_back(qwen3_session *s)
+/* Undoes a commit, the last one first. */
+static void roll_back(qwen3_session *s, const step *p)
 {
-    const step *p = &s->step;
     const int groups = s->sequences.groups;
     for (size_t q = 0; q < p->n_sequences; q++) {
         const sequence_entry *e = &s->sequences.items[p->sequences[q]];
@@ -278,34 +285,54 @@ static void roll_back(qwen3_session *s)
     }
 }
 
+/* Parts of a batch: two where messages between nodes can go on while enough rows are computed. */
+static int parts_of(const qwen3_session *s, const qwen3_batch *batch)
+{
+    const size_t rows = batch->n_tokens / (size_t)s->sequences.groups;
+    return comm_overlaps(s->model->world) && rows >= (size_t)s->options.overlap_min_rows ? STEP_PARTS : 1;
+}
+
+/* Plans a part and books its positions. Local; on failure nothing of this part has changed. */
+static qwen3_status begin_part(qwen3_session *s, const qwen3_batch *batch, int part, qwen3_error *err)
+{
+    session_part *p = &s->parts[part];
+    qwen3_status status = step_plan(&p->step, &s->sequences, &s->model->config, batch, (step_part){part, s->n_parts},
+                                    s->options.token_split_min, err);
+    if (!status)
+        status = reserve(s, &p->step, err);
+    if (!status)
+        status = check_embeddings(s, &p->step, err);
+    if (!status)
+        status = forward_plan(s, part, err);
+    if (!status)
+        commit(s, p);
+    return status;
+}
+
 qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_error *err)
 {
     qwen3_error local;
     err = error_begin(err, &local);
     s->has_logits = false;
-    qwen3_status status = step_plan(&s->step, &s->sequences, &s->model->config, batch, s->options.token_split_min, err);
-    if (!status)
-        status = reserve(s, err);
-    if (!status)
-        status = check_embeddings(s, err);
-    if (!status)
-        forward_plan(s, err);
+    s->n_parts = parts_of(s, batch);
+    int begun = 0;
+    while (begun < s->n_parts && !begin_part(s, batch, begun, err))
+        begun++;
     /* One rank out of memory must not leave the others waiting in the middle of a layer. */
-    status = qwen3_comm_agree(s->model->world, err);
-    if (status)
-        return status;
-    commit(s);
-    status = forward_run(s, err);
-    if (status)
-        roll_back(s);
+    qwen3_status status = qwen3_comm_agree(s->model->world, err);
+    if (!status)
+        status = forward_run(s, err);
+    while (status && begun > 0)
+        roll_back(s, &s->parts[--begun].step);
     s->has_logits = !status;
     return status;
 }
 
 void qwen3_session_get_info(const qwen3_session *s, qwen3_session_info *info)
 {
-    *info = (qwen3_session_info){
-        .algorithm = s->options.algorithm, .scratch_bytes = s->arena.bytes, .comm = *comm_stats(s->model->world)};
+    *info = (qwen3_session_info){.algorithm = s->options.algorithm, .comm = *comm_stats(s->model->world)};
+    for (int i = 0; i < STEP_PARTS; i++)
+        info->scratch_bytes += s->parts[i].arena.bytes;
     for (size_t k = 0; k < s->n_blocks; k++) {
         block_usage usage;
         if (!s->blocks[k].block->usage)
@@ -319,6 +346,7 @@ void qwen3_session_get_info(const qwen3_session *s, qwen3_session_info *info)
         info->comm.calls[kind] -= s->stats_base.calls[kind];
         info->comm.bytes[kind] -= s->stats_base.bytes[kind];
         info->comm.seconds[kind] -= s->stats_base.seconds[kind];
+        info->comm.under_way[kind] -= s->stats_base.under_way[kind];
     }
 }
 

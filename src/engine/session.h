@@ -9,9 +9,18 @@
 typedef struct session_block {
     const block *block;
     void *state;
-    activations input; /* [rows, hidden] of this rank: what the block reads */
-    int64_t layers;    /* that have it */
+    int64_t layers; /* that have it */
 } session_block;
+
+/* A batch, or a part of it, on its way through the decoder. */
+typedef struct session_part {
+    step step;
+    block_step run;
+    activations *inputs;  /* [n_blocks] of each kind of block: [rows, hidden] of this rank, what the block reads */
+    float *embed_scratch; /* [threads][hidden] */
+    memory_plan plan;
+    memory_region arena;
+} session_part;
 
 /* One block of one layer, in the order in which they run. */
 typedef struct session_layer {
@@ -34,25 +43,25 @@ struct qwen3_session {
     qwen3_session_options options;
     decoder decoder;
     sequence_table sequences;
-    step step;
+    /* Between nodes a long batch is computed in two parts, whose blocks take turns: messages of one go on while the
+     * other is computed. */
+    session_part parts[STEP_PARTS];
+    int n_parts;           /* of the last batch */
     session_block *blocks; /* [n_blocks] kinds of blocks */
     size_t n_blocks;
     session_layer *layers; /* [n_layers] */
     size_t n_layers;
-    block_step run;
-    float *embed_scratch; /* [threads][hidden] */
     output_head head;
+    size_t n_out;        /* rows of it */
     int64_t *owned;      /* [sequence groups] scratch: positions that each keeps of a sequence */
     size_t *owned_bytes; /* [sequence groups] sizes of these */
-    memory_plan plan;
-    memory_region arena; /* the buffers of a step */
     bool has_logits;
     qwen3_comm_stats stats_base; /* counters of the comm at the last reset */
 };
 
-/* forward.c: memory for the planned step, before it is committed. Local. */
-qwen3_status forward_plan(qwen3_session *s, qwen3_error *err);
-/* Carries the planned and committed step out. Collective; where it fails, it fails on all ranks. */
+/* forward.c: memory for a planned part of the batch, before it is committed; parts in their order. Local. */
+qwen3_status forward_plan(qwen3_session *s, int part, qwen3_error *err);
+/* Carries the planned and committed parts out. Collective; where it fails, it fails on all ranks. */
 qwen3_status forward_run(qwen3_session *s, qwen3_error *err);
 
 /* logits.c: the part of the vocabulary that a rank has the logits of. */

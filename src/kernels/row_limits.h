@@ -17,6 +17,9 @@ enum {
     /* Steps with fewer rows split weights over ranks instead of rows, where the caller names no number: they read
      * weights for longer than they compute with them (session.c). */
     STEP_SPLIT_MIN_ROWS = 16,
+    /* Over several nodes, steps with at least this many rows of a rank are computed in two parts, where the caller
+     * names no number. Each part reads the weights, which must stay small beside its products (session.c). */
+    STEP_OVERLAP_MIN_ROWS = 512,
     /* Up to this many queries of a KV head are bound by reading keys and values: bytes are multiplied as they are
      * (tile.c), and threads share the pages of one head (run.c). */
     ATTENTION_FEW_QUERIES = 12,

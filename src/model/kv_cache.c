@@ -87,7 +87,7 @@ kv_slot kv_cache_append(kv_cache *c, int sequence, int32_t position, int64_t pla
 {
     kv_page *page = c->sequences[sequence].pages[place / KV_BLOCK];
     c->used_pages += place % KV_BLOCK == 0;
-    return (kv_slot){page, kv_slots_add(&page->slots, position)};
+    return (kv_slot){.page = page, .slot = kv_slots_add(&page->slots, position)};
 }
 
 /* Gives back the pages from `keep` on. */
@@ -124,10 +124,17 @@ void *kv_cache_layer(const kv_cache *c, const kv_page *page, int64_t layer)
     return page->data + (size_t)layer * kv_page_bytes(c->shape);
 }
 
-void kv_cache_view(const kv_cache *c, int sequence, int64_t layer, kv_block *out)
+void kv_cache_view(const kv_cache *c, int sequence, int64_t positions, int64_t layer, kv_block *out)
 {
     const kv_sequence *s = &c->sequences[sequence];
-    const size_t n = kv_cache_pages(c, sequence);
-    for (size_t p = 0; p < n; p++)
-        kv_page_view(c->shape, &s->pages[p]->slots, kv_cache_layer(c, s->pages[p], layer), out + p, n);
+    const size_t n = kv_pages_for(positions);
+    for (size_t p = 0; p < n; p++) {
+        const kv_slots *slots = &s->pages[p]->slots;
+        kv_page_view(c->shape, slots, kv_cache_layer(c, s->pages[p], layer), out + p, n);
+        const int32_t most = (int32_t)(positions - (int64_t)p * KV_BLOCK);
+        for (size_t h = 0; h < c->shape->kv_heads && slots->count > most; h++) {
+            out[h * n + p].count = most;
+            out[h * n + p].max_position = slots->positions[most - 1];
+        }
+    }
 }

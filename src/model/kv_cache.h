@@ -36,6 +36,7 @@ typedef struct kv_cache {
 typedef struct kv_slot {
     kv_page *page; /* NULL where another group keeps the token */
     size_t slot;
+    bool last; /* of those that have been given in its page */
 } kv_slot;
 
 /* shape and table must outlive the cache. */
@@ -63,7 +64,7 @@ static inline size_t kv_cache_pages(const kv_cache *c, int sequence)
 }
 /* The part of a page that belongs to one layer. */
 void *kv_cache_layer(const kv_cache *c, const kv_page *page, int64_t layer);
-/* Views of all pages of a sequence here for one layer: out [kv_heads][kv_cache_pages]. */
-void kv_cache_view(const kv_cache *c, int sequence, int64_t layer, kv_block *out);
+/* Views of the first `positions` positions of a sequence here, in one layer: out [kv_heads][pages of them]. */
+void kv_cache_view(const kv_cache *c, int sequence, int64_t positions, int64_t layer, kv_block *out);
 
 #endif

@@ -176,10 +176,10 @@ static void test_ring(comm *c, int shape)
     for (int hop = 1; hop < size; hop++) {
         int holding = (rank - hop + 1 + size) % size, coming = (rank - hop + size) % size;
         unsigned char *recv = buffers[hop % 2];
-        comm_ring_start(c, buffers[(hop - 1) % 2], piece(shape, holding, 0), recv, piece(shape, coming, 0),
+        comm_ring_start(c, 0, buffers[(hop - 1) % 2], piece(shape, holding, 0), recv, piece(shape, coming, 0),
                         QWEN3_COMM_KV);
         qwen3_comm_barrier(c);
-        comm_ring_wait(c);
+        comm_wait(c, 0);
         sent += piece(shape, holding, 0);
         check(holds(recv, test, coming, 0, piece(shape, coming, 0)), "ring shape %d hop %d: piece of rank %d", shape,
               hop, coming);

@@ -13,6 +13,7 @@
 
 #include "blocks/architectures.h"
 #include "check.h"
+#include "comm/comm_backend.h"
 #include "kernels/kernels.h"
 
 /* ---- Checkpoints ------------------------------------------------------------------------------- */
@@ -120,7 +121,7 @@ static void remove_checkpoint(const char *dir)
 
 /* ---- A scenario: batches that follow each other in one session ---------------------------------- */
 
-enum { SEQUENCES = 3, MAX_STEPS = 8, MAX_ROWS = 256 };
+enum { SEQUENCES = 3, MAX_STEPS = 8, MAX_ROWS = 2600 };
 
 typedef struct scenario {
     int steps;
@@ -136,7 +137,7 @@ static void add_tokens(scenario *s, int at_step, int sequence, int n, int vocab,
         size_t at = s->rows[at_step]++;
         s->tokens[at_step][at] = (int32_t)(check_random(random) % (uint64_t)vocab);
         s->sequences[at_step][at] = sequence;
-        s->wanted[at_step][at] = i == n - 1 || check_random(random) % 4 == 0;
+        s->wanted[at_step][at] = i == n - 1 || check_random(random) % (n < 200 ? 4 : 50) == 0;
         s->total_wanted += s->wanted[at_step][at];
     }
 }
@@ -157,6 +158,20 @@ static void make_scenario(scenario *s, int vocab, uint64_t *random)
     for (int i = 0; i < SEQUENCES; i++)
         add_tokens(s, 4, i, 1, vocab, random);
     add_tokens(s, 5, 1, 1, vocab, random);
+}
+
+/* Prompts whose two parts each fill pages of every rank, so that part 0 brings keys for part 1: one that goes on, one
+ * that begins, and one token, which only part 1 has; then decode steps. */
+static void make_long_scenario(scenario *s, int ranks, int vocab, uint64_t *random)
+{
+    *s = (scenario){.steps = 3};
+    add_tokens(s, 0, 0, 20 + (int)(check_random(random) % 300), vocab, random);
+    add_tokens(s, 0, 2, 5, vocab, random);
+    add_tokens(s, 1, 1, 260 * ranks + (int)(check_random(random) % 99), vocab, random);
+    add_tokens(s, 1, 2, 1, vocab, random);
+    add_tokens(s, 1, 0, 300 * ranks + (int)(check_random(random) % 99), vocab, random);
+    for (int i = 0; i < SEQUENCES; i++)
+        add_tokens(s, 2, i, 1, vocab, random);
 }
 
 /* Runs a scenario; rank 0 of `group` gets the wanted logits one after the other. */
@@ -208,7 +223,8 @@ typedef struct variant {
     qwen3_model_options model;
     qwen3_session_options session;
     int layers;
-    char name[160];
+    bool messages; /* as between nodes */
+    char name[200];
 } variant;
 
 /* Root mean square of what rounding to a type changes, relative to what is rounded. */
@@ -241,17 +257,25 @@ static double tolerance(const variant *v)
     return 4 * sqrt(inputs * pow(rounding(act), 2) + cached * pow(rounding(kv), 2));
 }
 
-static void check_variant(qwen3_comm *world, const char *spec, const scenario *s, size_t vocab, const float *expected,
-                          variant *v, float *logits)
+/* The ranks of a test. */
+typedef struct rank_sets {
+    comm *world, *messages; /* messages: as if each were a node of its own */
+} rank_sets;
+
+static void check_variant(const rank_sets *ranks, const char *spec, const scenario *s, size_t vocab,
+                          const float *expected, variant *v, float *logits)
 {
-    bool root = qwen3_comm_rank(world) == 0;
+    bool root = qwen3_comm_rank(ranks->world) == 0;
     v->session.max_sequences = SEQUENCES;
-    snprintf(v->name, sizeof v->name, "%s grid %dx%d %s %s%s %s, %d threads, split from %lld rows",
+    snprintf(v->name, sizeof v->name,
+             "%s grid %dx%d %s %s%s %s, %d threads, split from %lld rows, overlapped from %lld%s",
              qwen3_strategy_name(v->model.strategy), v->model.grid_sequence, v->model.grid_heads,
              qwen3_algorithm_name(v->session.algorithm), qwen3_dtype_name(v->model.dtype),
              v->model.kv_dtype == QWEN3_DTYPE_Q8 ? ", keys and values in q8," : "", qwen3_isa_name(v->model.isa),
-             v->model.threads, (long long)v->session.token_split_min);
-    if (!run_scenario(world, spec, &v->model, &v->session, s, vocab, logits) || !root)
+             v->model.threads, (long long)v->session.token_split_min, (long long)v->session.overlap_min_rows,
+             v->messages ? ", by messages" : "");
+    if (!run_scenario(v->messages ? ranks->messages : ranks->world, spec, &v->model, &v->session, s, vocab, logits) ||
+        !root)
         return;
     double error = worst_row(logits, expected, s->total_wanted, vocab), most = tolerance(v);
     check(error <= most, "%s: relative L2 %.3g in the worst row, expected <= %.3g", v->name, error, most);
@@ -291,9 +315,43 @@ static void make_expected(const char *dir, const scenario *s, size_t vocab, floa
     setenv("QWEN3_ISA", level, 1);
 }
 
-/* All pairs over the factorisations of the ranks into a grid. */
-static void check_shape(qwen3_comm *world, int index, uint64_t *random)
+/* Steps in two parts by messages, on all grids. */
+static void check_parts(const rank_sets *sets, const char *dir, const shape *model, uint64_t *random)
 {
+    const int ranks = qwen3_comm_size(sets->world);
+    const bool root = qwen3_comm_rank(sets->world) == 0;
+    scenario *s = malloc(sizeof *s);
+    make_long_scenario(s, ranks, model->vocab, random);
+    const size_t floats = s->total_wanted * (size_t)model->vocab;
+    float *expected = root ? malloc(2 * floats * sizeof *expected) : NULL, *logits = root ? expected + floats : NULL;
+    variant v = {.model = qwen3_model_options_default(),
+                 .session = qwen3_session_options_default(),
+                 .layers = model->layers,
+                 .messages = true};
+    v.model.dtype = QWEN3_DTYPE_F32;
+    v.model.threads = 1;
+    v.session.max_sequences = SEQUENCES;
+    if (root)
+        run_scenario(qwen3_comm_self(), dir, &v.model, &v.session, s, (size_t)model->vocab, expected);
+    v.session.overlap_min_rows = 2;
+    for (int h = 1; h <= ranks; h++) {
+        if (ranks % h)
+            continue;
+        v.model.strategy = QWEN3_STRATEGY_AUTO;
+        v.model.grid_sequence = ranks / h;
+        v.model.grid_heads = h;
+        v.model.threads = 1 + (int)(check_random(random) % 2);
+        v.session.algorithm = check_random(random) % 2 ? QWEN3_ATTENTION_STANDARD : QWEN3_ATTENTION_ONLINE_SOFTMAX;
+        check_variant(sets, dir, s, (size_t)model->vocab, expected, &v, logits);
+    }
+    free(expected);
+    free(s);
+}
+
+/* All pairs over the factorisations of the ranks into a grid. */
+static void check_shape(const rank_sets *sets, int index, uint64_t *random)
+{
+    comm *world = sets->world;
     const shape *model = &shapes[index];
     bool root = qwen3_comm_rank(world) == 0;
     int ranks = qwen3_comm_size(world);
@@ -341,15 +399,20 @@ static void check_shape(qwen3_comm *world, int index, uint64_t *random)
             v.model.share_weights = check_random(random) % 4 != 0;
             v.session.algorithm = bits & 2 ? QWEN3_ATTENTION_STANDARD : QWEN3_ATTENTION_ONLINE_SOFTMAX;
             v.session.token_split_min = (int64_t[]){0, 1, 1000}[check_random(random) % 3];
+            /* By messages, steps are computed in two parts where rows are enough. */
+            v.messages = check_random(random) % 2;
+            v.session.overlap_min_rows = (int64_t[]){0, 2, 12}[check_random(random) % 3];
             v.session.q_block_size = (int[]){0, 1, 7}[check_random(random) % 3];
             v.session.kv_block_size = (int[]){0, 64, 100}[check_random(random) % 3];
-            check_variant(world, dir, s, (size_t)model->vocab, expected[v.model.dtype], &v, logits);
+            check_variant(sets, dir, s, (size_t)model->vocab, expected[v.model.dtype], &v, logits);
             if ((bits ^ index) & 1) /* every grid and algorithm, half of the types for each shape */
                 continue;
             v.model.kv_dtype = QWEN3_DTYPE_Q8;
-            check_variant(world, dir, s, (size_t)model->vocab, expected[v.model.dtype], &v, logits);
+            check_variant(sets, dir, s, (size_t)model->vocab, expected[v.model.dtype], &v, logits);
         }
     }
+    if (ranks > 1 && ranks <= 4)
+        check_parts(sets, dir, model, random);
     if (root)
         remove_checkpoint(dir);
     free(all);
@@ -360,7 +423,11 @@ int main(int argc, char **argv)
 {
     uint64_t random;
     qwen3_comm *world = check_begin(argc, argv, 20261122, &random);
+    rank_sets sets = {.world = world};
+    check(comm_split(world, 0, qwen3_comm_rank(world), &sets.messages, NULL) == QWEN3_OK, "comm_split failed");
+    comm_use_messages(sets.messages);
     for (int i = 0; i < SHAPES; i++)
-        check_shape(world, i, &random);
+        check_shape(&sets, i, &random);
+    comm_free(sets.messages);
     return check_end(world);
 }

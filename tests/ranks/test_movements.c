@@ -199,6 +199,7 @@ static void run_body(team *t, void *arg)
     if (t->tid == 0)
         exchange_plan(t, x);
     team_barrier(t);
+    exchange_start(t, x);
     exchange_clear(t, x);
     team_barrier(t);
     exchange_run(t, x);
@@ -229,7 +230,7 @@ static void check_movement(comm *c, setup *s, const movement *m, bool replicated
     qwen3_error err = {0};
     void *memory = NULL, *shard = NULL;
     size_t bytes = 0;
-    check(!exchange_begin(&x, &s->problem, m, (exchange_phases){0, 1, 2, 3}, &plan, &err), "%s", err.message);
+    check(!exchange_begin(&x, &s->problem, m, (exchange_phases){0, 1, 2, 3, 0, 3}, &plan, &err), "%s", err.message);
     check(memory_plan_place(&plan, &bytes) && !memory_alloc(&memory, bytes, "test", &err), "%s", err.message);
     if (memory)
         memset(memory, 0xff, bytes);

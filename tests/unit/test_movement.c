@@ -25,6 +25,7 @@ static void make_example(example *e, int ranks, size_t kv_heads, size_t heads, s
 {
     memset(e, 0, sizeof *e);
     e->comm.size = ranks;
+    e->comm.shm = (struct shm *)e; /* one node: only whether there is any is looked at */
     e->shape = (attention_shape){.kernels = kernels_get(QWEN3_ISA_C),
                                  .kv_type = QWEN3_DTYPE_BF16,
                                  .head_dim = 128,
@@ -125,6 +126,22 @@ static void test_short_prompts(void **state)
         }
 }
 
+/* Between nodes the messages of an all-gather overlap with computing, too: it is taken as long as there is room for the
+ * keys of all ranks. */
+static void test_between_nodes(void **state)
+{
+    (void)state;
+    for (int ranks = 2; ranks <= 8; ranks *= 2)
+        for (size_t each = 256; each <= 65536; each *= 2) {
+            example e;
+            make_example(&e, ranks, 8, 16, each * (size_t)ranks, 0);
+            e.comm.shm = NULL;
+            e.problem.queries_stay = true;
+            const bool fits = each * (size_t)ranks * 4096 < (size_t)256 << 20; /* 4 KiB a position */
+            assert_string_equal(movement_choose(&e.problem)->name, fits ? "gather_kv" : "pass_kv");
+        }
+}
+
 static void test_what_applies(void **state)
 {
     (void)state;
@@ -144,9 +161,9 @@ static void test_what_applies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_costs),        cmocka_unit_test(test_queries_against_keys),
-        cmocka_unit_test(test_cheapest),     cmocka_unit_test(test_short_prompts),
-        cmocka_unit_test(test_what_applies),
+        cmocka_unit_test(test_costs),         cmocka_unit_test(test_queries_against_keys),
+        cmocka_unit_test(test_cheapest),      cmocka_unit_test(test_short_prompts),
+        cmocka_unit_test(test_between_nodes), cmocka_unit_test(test_what_applies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

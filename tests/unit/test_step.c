@@ -71,7 +71,7 @@ static void advance(fixture *f, size_t n, const int32_t *sequences, int64_t spli
     for (int g = 0; g < f->groups; g++) {
         step *s = &f->step[g];
         sequence_table *t = &f->table[g];
-        assert_int_equal(step_plan(s, t, &config, &batch, split_min, NULL), QWEN3_OK);
+        assert_int_equal(step_plan(s, t, &config, &batch, (step_part){0, 1}, split_min, NULL), QWEN3_OK);
         for (size_t q = 0; q < s->n_sequences; q++) {
             const int64_t owned = step_new_owned(s, q, f->groups, g);
             assert_int_equal(sequences_reserve(t, s->sequences[q], owned, NULL), QWEN3_OK);
@@ -146,7 +146,7 @@ static void test_refused(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qwen3_error err = {0};
-        assert_int_equal(step_plan(&f.step[0], &f.table[0], &config, &cases[i].batch, 16, &err), cases[i].status);
+        assert_int_equal(step_plan(&f.step[0], &f.table[0], &config, &cases[i].batch, (step_part){0, 1}, 16, &err), cases[i].status);
         assert_non_null(strstr(err.message, cases[i].says));
         assert_int_equal(f.table[0].items[0].length, 0);
     }
