@@ -1,0 +1,393 @@
+/* bench_comm.c - time of each collective by size, beside that of the MPI library's own.
+ *
+ *   mpirun -n R bench_comm [OPTION]... [COLLECTIVE]...     all collectives where none is named
+ *     --max BYTES       longest size (default 32 MiB)
+ *     --turns N         measurements of each, of which the median is taken (default 9)
+ *     --messages        without shared memory, as if each rank had a node of its own
+ *     --output json     an object a line instead of the table
+ *
+ * A size is the longest buffer of a rank: the vector of a sum or broadcast, all pieces of an allgather, gather or
+ * alltoall together, the message of a ring hop. Both are measured in turns, each turn a loop of calls that takes about
+ * 2 ms; its time is that of the slowest rank. Every size is first run once and its result checked.
+ *
+ * sendrecv is the floor: one MPI_Sendrecv between the first and the last rank, nothing else running.
+ */
+#include <getopt.h>
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "comm/comm_backend.h"
+#include "qwen3_mpi.h"
+
+#define TURN_SECONDS 2e-3
+#define MOST_CALLS 500
+#define MOST_TURNS 99
+
+typedef struct bench {
+    comm *c;
+    MPI_Comm mpi;
+    int rank, size;
+    size_t bytes; /* of this measurement */
+    size_t piece; /* bytes of each rank's piece where the buffer has one for each */
+    unsigned char *send, *recv;
+    size_t *pieces; /* [size] all of them `piece` */
+    int root;       /* of a broadcast, the next rank after each call */
+} bench;
+
+typedef struct collective {
+    const char *name;
+    void (*ours)(bench *b);
+    void (*mpi)(bench *b);
+    void (*fill)(bench *b);
+    bool (*right)(const bench *b);
+} collective;
+
+/* ---- Contents ---------------------------------------------------------------------------------- */
+
+static unsigned char content(int number, size_t i)
+{
+    return (unsigned char)((size_t)number * 37 + i * 11 + (i >> 8));
+}
+
+static void fill(unsigned char *data, int number, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        data[i] = content(number, i);
+}
+
+static bool holds(const unsigned char *data, int number, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        if (data[i] != content(number, i))
+            return false;
+    return true;
+}
+
+static void fill_own(bench *b)
+{
+    fill(b->send, b->rank, b->bytes);
+}
+
+static void fill_pieces(bench *b)
+{
+    for (int r = 0; r < b->size; r++)
+        fill(b->send + (size_t)r * b->piece, b->rank * b->size + r, b->piece);
+}
+
+static void fill_floats(bench *b)
+{
+    float *x = (float *)b->recv;
+    for (size_t i = 0; i < b->bytes / sizeof *x; i++)
+        x[i] = (float)(b->rank + (int)(i % 16));
+}
+
+static void fill_broadcast(bench *b)
+{
+    b->root = b->size - 1;
+    if (b->rank == b->root)
+        fill(b->recv, b->root, b->bytes);
+}
+
+static bool right_sums(const bench *b)
+{
+    const float *x = (const float *)b->recv;
+    for (size_t i = 0; i < b->bytes / sizeof *x; i++)
+        if (x[i] != (float)(b->size * (b->size - 1) / 2 + b->size * (int)(i % 16)))
+            return false;
+    return true;
+}
+
+static bool right_gathered(const bench *b)
+{
+    bool right = true;
+    for (int r = 0; r < b->size; r++)
+        right &= holds(b->recv + (size_t)r * b->piece, r, b->piece);
+    return right;
+}
+
+static bool right_on_first(const bench *b)
+{
+    return b->rank != 0 || right_gathered(b);
+}
+
+static bool right_pieces(const bench *b)
+{
+    bool right = true;
+    for (int r = 0; r < b->size; r++)
+        right &= holds(b->recv + (size_t)r * b->piece, r * b->size + b->rank, b->piece);
+    return right;
+}
+
+static bool right_broadcast(const bench *b)
+{
+    return holds(b->recv, b->size - 1, b->bytes);
+}
+
+static bool right_hop(const bench *b)
+{
+    return holds(b->recv, (b->rank + b->size - 1) % b->size, b->bytes);
+}
+
+/* ---- Collectives ------------------------------------------------------------------------------- */
+
+static void our_barrier(bench *b)
+{
+    qwen3_comm_barrier(b->c);
+}
+
+static void mpi_barrier(bench *b)
+{
+    MPI_Barrier(b->mpi);
+}
+
+static void our_allreduce(bench *b)
+{
+    comm_allreduce(b->c, (float *)b->recv, b->bytes / sizeof(float), QWEN3_COMM_REDUCE);
+}
+
+static void mpi_allreduce(bench *b)
+{
+    MPI_Allreduce(MPI_IN_PLACE, b->recv, (int)(b->bytes / sizeof(float)), MPI_FLOAT, MPI_SUM, b->mpi);
+}
+
+static void our_allgather(bench *b)
+{
+    comm_allgather(b->c, b->send, b->recv, b->pieces, QWEN3_COMM_QUERY);
+}
+
+static void mpi_allgather(bench *b)
+{
+    MPI_Allgather(b->send, (int)b->piece, MPI_BYTE, b->recv, (int)b->piece, MPI_BYTE, b->mpi);
+}
+
+static void our_alltoall(bench *b)
+{
+    comm_alltoall(b->c, b->send, b->pieces, b->recv, b->pieces, QWEN3_COMM_PARTIAL);
+}
+
+static void mpi_alltoall(bench *b)
+{
+    MPI_Alltoall(b->send, (int)b->piece, MPI_BYTE, b->recv, (int)b->piece, MPI_BYTE, b->mpi);
+}
+
+static void our_gather(bench *b)
+{
+    comm_gather(b->c, b->send, b->recv, b->pieces, QWEN3_COMM_LOGITS);
+}
+
+static void mpi_gather(bench *b)
+{
+    MPI_Gather(b->send, (int)b->piece, MPI_BYTE, b->recv, (int)b->piece, MPI_BYTE, 0, b->mpi);
+}
+
+static void our_broadcast(bench *b)
+{
+    comm_broadcast(b->c, b->recv, b->bytes, b->root, QWEN3_COMM_CONTROL);
+    b->root = (b->root + 1) % b->size;
+}
+
+static void mpi_broadcast(bench *b)
+{
+    MPI_Bcast(b->recv, (int)b->bytes, MPI_BYTE, b->root, b->mpi);
+    b->root = (b->root + 1) % b->size;
+}
+
+static void our_ring(bench *b)
+{
+    comm_ring_start(b->c, b->send, b->bytes, b->recv, b->bytes, QWEN3_COMM_KV);
+    comm_ring_wait(b->c);
+}
+
+static void mpi_ring(bench *b)
+{
+    MPI_Sendrecv(b->send, (int)b->bytes, MPI_BYTE, (b->rank + 1) % b->size, 0, b->recv, (int)b->bytes, MPI_BYTE,
+                 (b->rank + b->size - 1) % b->size, 0, b->mpi, MPI_STATUS_IGNORE);
+}
+
+static void mpi_sendrecv(bench *b)
+{
+    if (b->rank == 0 || b->rank == b->size - 1)
+        MPI_Sendrecv(b->send, (int)b->bytes, MPI_BYTE, b->size - 1 - b->rank, 0, b->recv, (int)b->bytes, MPI_BYTE,
+                     b->size - 1 - b->rank, 0, b->mpi, MPI_STATUS_IGNORE);
+}
+
+static bool right_exchange(const bench *b)
+{
+    return (b->rank != 0 && b->rank != b->size - 1) || holds(b->recv, b->size - 1 - b->rank, b->bytes);
+}
+
+static const collective collectives[] = {
+    {"sendrecv", NULL, mpi_sendrecv, fill_own, right_exchange},
+    {"barrier", our_barrier, mpi_barrier, NULL, NULL},
+    {"allreduce", our_allreduce, mpi_allreduce, fill_floats, right_sums},
+    {"allgather", our_allgather, mpi_allgather, fill_own, right_gathered},
+    {"alltoall", our_alltoall, mpi_alltoall, fill_pieces, right_pieces},
+    {"gather", our_gather, mpi_gather, fill_own, right_on_first},
+    {"broadcast", our_broadcast, mpi_broadcast, fill_broadcast, right_broadcast},
+    {"ring", our_ring, mpi_ring, fill_own, right_hop},
+};
+
+/* ---- Measuring --------------------------------------------------------------------------------- */
+
+/* Runs it once and checks what it gives. Returns whether that is right on all ranks. */
+static bool verify(bench *b, const collective *what, void (*run)(bench *b))
+{
+    int right = 1;
+    memset(b->recv, 0, b->bytes);
+    if (what->fill)
+        what->fill(b);
+    run(b);
+    if (what->right)
+        right = what->right(b);
+    MPI_Allreduce(MPI_IN_PLACE, &right, 1, MPI_INT, MPI_MIN, b->mpi);
+    return right;
+}
+
+/* Seconds of a call, on this rank. */
+static double time_calls(bench *b, void (*run)(bench *b), int calls)
+{
+    MPI_Barrier(b->mpi);
+    const double start = seconds_now();
+    for (int i = 0; i < calls; i++)
+        run(b);
+    return (seconds_now() - start) / calls;
+}
+
+static int calls_of_turn(bench *b, void (*run)(bench *b))
+{
+    double seconds = time_calls(b, run, 2);
+    MPI_Allreduce(MPI_IN_PLACE, &seconds, 1, MPI_DOUBLE, MPI_MAX, b->mpi);
+    const double calls = TURN_SECONDS / seconds;
+    return calls < 1 ? 1 : calls > MOST_CALLS ? MOST_CALLS : (int)calls;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_of_slowest(bench *b, double *seconds, int turns)
+{
+    MPI_Allreduce(MPI_IN_PLACE, seconds, turns, MPI_DOUBLE, MPI_MAX, b->mpi);
+    qsort(seconds, (size_t)turns, sizeof *seconds, compare);
+    return seconds[turns / 2];
+}
+
+static bool measure(bench *b, const collective *what, int turns, double *ours, double *mpi)
+{
+    double seconds[2][MOST_TURNS];
+    if ((what->ours && !verify(b, what, what->ours)) || !verify(b, what, what->mpi))
+        return false;
+    memset(b->recv, 0, b->bytes); /* sums must not grow without end */
+    const int our_calls = what->ours ? calls_of_turn(b, what->ours) : 0, mpi_calls = calls_of_turn(b, what->mpi);
+    for (int turn = 0; turn < turns; turn++) {
+        seconds[0][turn] = what->ours ? time_calls(b, what->ours, our_calls) : 0;
+        seconds[1][turn] = time_calls(b, what->mpi, mpi_calls);
+    }
+    *ours = median_of_slowest(b, seconds[0], turns);
+    *mpi = median_of_slowest(b, seconds[1], turns);
+    return true;
+}
+
+static void print_row(const collective *what, size_t bytes, double ours, double mpi, bool json)
+{
+    if (json) {
+        printf("{\"collective\": \"%s\", \"bytes\": %zu, \"seconds\": %.9f, \"mpi_seconds\": %.9f}\n", what->name,
+               bytes, ours, mpi);
+    } else {
+        printf("%-10s %10zu %12.2f %12.2f", what->name, bytes, ours * 1e6, mpi * 1e6);
+        if (what->ours)
+            printf(" %8.2f %10.3f %10.3f", mpi / ours, (double)bytes / ours * 1e-9, (double)bytes / mpi * 1e-9);
+        printf("\n");
+    }
+    fflush(stdout);
+}
+
+/* Returns whether every result was right. */
+static bool run_all(bench *b, char *const *names, int n_names, size_t longest, int turns, bool json)
+{
+    static const size_t sizes[] = {4,        64,        1 << 10, 4 << 10, 16 << 10, 32 << 10,
+                                   64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 32 << 20};
+    for (size_t i = 0; i < sizeof collectives / sizeof *collectives; i++) {
+        const collective *what = &collectives[i];
+        bool named = n_names == 0;
+        for (int n = 0; n < n_names; n++)
+            named |= strcmp(names[n], what->name) == 0;
+        for (size_t s = 0; named && s < sizeof sizes / sizeof *sizes && sizes[s] <= longest; s++) {
+            double ours, mpi;
+            b->bytes = what->fill ? sizes[s] : 0;
+            b->piece = b->bytes / (size_t)b->size > 4 ? b->bytes / (size_t)b->size : b->bytes ? 4 : 0;
+            for (int r = 0; r < b->size; r++)
+                b->pieces[r] = b->piece;
+            if (!measure(b, what, turns, &ours, &mpi)) {
+                if (b->rank == 0)
+                    fprintf(stderr, "bench_comm: %s of %zu bytes gave a wrong result\n", what->name, sizes[s]);
+                return false;
+            }
+            if (b->rank == 0)
+                print_row(what, b->bytes, ours, mpi, json);
+            if (!what->fill)
+                break;
+        }
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {{"max", required_argument, NULL, 'm'},
+                                            {"turns", required_argument, NULL, 't'},
+                                            {"messages", no_argument, NULL, 's'},
+                                            {"output", required_argument, NULL, 'o'},
+                                            {NULL, 0, NULL, 0}};
+    size_t longest = (size_t)32 << 20;
+    int turns = 9;
+    bool messages = false, json = false, usable = true;
+    qwen3_error err = {0};
+    qwen3_rank_info info = {0};
+    bench b = {0};
+    if (qwen3_init(&argc, &argv, &b.c, &err) != QWEN3_OK) {
+        fprintf(stderr, "bench_comm: %s\n", err.message);
+        return EXIT_FAILURE;
+    }
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (option == 'm')
+            longest = strtoull(optarg, NULL, 0);
+        else if (option == 't')
+            turns = atoi(optarg);
+        else if (option == 's')
+            messages = true;
+        else if (option == 'o')
+            json = strcmp(optarg, "json") == 0;
+        else
+            usable = false;
+    }
+    usable &= turns >= 1 && turns <= MOST_TURNS;
+    b.rank = comm_rank(b.c);
+    b.size = comm_size(b.c);
+    b.mpi = MPI_COMM_WORLD;
+    b.send = malloc(longest + 4 * (size_t)b.size);
+    b.recv = malloc(longest + 4 * (size_t)b.size);
+    b.pieces = malloc((size_t)b.size * sizeof *b.pieces);
+    if (!usable || !b.send || !b.recv || !b.pieces)
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    if (messages)
+        comm_use_messages(b.c);
+    bool right = qwen3_comm_topology(b.c, &info, &err) == QWEN3_OK;
+    if (b.rank == 0 && json)
+        printf("{\"ranks\": %d, \"nodes\": %d, \"messages\": %s}\n", b.size, info.nodes, messages ? "true" : "false");
+    else if (b.rank == 0)
+        printf("%d ranks on %d nodes%s; medians in microseconds\n%-10s %10s %12s %12s %8s %10s %10s\n", b.size,
+               info.nodes, messages ? ", by messages" : "", "collective", "bytes", "ours", "MPI", "MPI/ours", "GB/s",
+               "MPI GB/s");
+    right = right && run_all(&b, argv + optind, argc - optind, longest, turns, json);
+    free(b.send);
+    free(b.recv);
+    free(b.pieces);
+    qwen3_finalize();
+    return right ? EXIT_SUCCESS : EXIT_FAILURE;
+}
