@@ -43,6 +43,7 @@ typedef struct comm_backend {
     qwen3_status (*split_node)(comm *c, comm **out, qwen3_error *err);
     const struct comm_backend *messages; /* of a table that goes through c->shm: the one without it; otherwise NULL */
     void (*release)(comm *c);            /* frees state; not collective for one rank */
+    void (*abort)(comm *c);              /* ends the job: a collective failed that cannot. NULL for one rank */
 } comm_backend;
 
 /* What is under way in a slot. */

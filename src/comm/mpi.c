@@ -43,10 +43,15 @@ static struct {
 
 static const comm_backend comm_backend_mpi, comm_backend_node;
 
+static void mpi_abort(comm *c)
+{
+    MPI_Abort(((mpi_state *)c->state)->mpi, EXIT_FAILURE);
+}
+
 static void must(comm *c, int code)
 {
     if (code != MPI_SUCCESS)
-        MPI_Abort(((mpi_state *)c->state)->mpi, EXIT_FAILURE);
+        mpi_abort(c);
 }
 
 /* ---- Communicators ----------------------------------------------------------------------------- */
@@ -375,14 +380,16 @@ static bool mpi_test(comm *c, int slot, int n)
     return complete;
 }
 
-/* The second table is for ranks of one node: some collectives go through shared memory. */
+/* The second table is for ranks of one node: collectives go through shared memory. */
 #define COMMON_ENTRIES                                                                                                 \
-    .alltoall = mpi_alltoall, .gather = mpi_gather, .start = mpi_start, .test = mpi_test, .split = mpi_split,          \
-    .split_node = mpi_split_node, .release = mpi_release
+    .start = mpi_start, .test = mpi_test, .split = mpi_split, .split_node = mpi_split_node, .release = mpi_release,     \
+    .abort = mpi_abort
 
 static const comm_backend comm_backend_mpi = {
     .barrier = mpi_barrier,
     .allgather = mpi_allgather,
+    .alltoall = mpi_alltoall,
+    .gather = mpi_gather,
     .broadcast = mpi_broadcast,
     .sum = sum_by_messages,
     COMMON_ENTRIES,
@@ -391,6 +398,8 @@ static const comm_backend comm_backend_mpi = {
 static const comm_backend comm_backend_node = {
     .barrier = shm_barrier,
     .allgather = shm_allgather,
+    .alltoall = shm_alltoall,
+    .gather = shm_gather,
     .broadcast = shm_broadcast,
     .sum = shm_sum,
     .messages = &comm_backend_mpi,

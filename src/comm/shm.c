@@ -1,19 +1,17 @@
-/* shm.c - collectives through memory that all ranks of a communicator share.
+/* shm.c - the shared segment of a communicator, its synchronisations, and copies between memories of ranks.
  *
- * The ranks go through numbered synchronisations: each posts the number in its own cache line and waits until
- * all have. Every rank has two slots, one for even and one for odd numbers. One synchronisation per chunk is
- * enough: what a rank writes into its slot of number e before it posts e, the others read after e and before
- * they post e + 1. The rank writes into that slot again before e + 2, when it has seen all post e + 1, so
- * nobody reads it any more. This holds across calls of any kind.
- *
- * Longer data is split into chunks of a slot, which stays in the caches.
+ * Synchronisation. With up to BARRIER_RADIX ranks each tells all others that it has arrived. With more it is a
+ * dissemination barrier of that radix: in round k rank r tells ranks r + j RADIX^k, j = 1 ... RADIX - 1, and hears from
+ * r - j RADIX^k, and after the last round it has heard from all, through others (Hensgen, Finkel, Manber 1988; n-way:
+ * Hoefler et al. 2006). Each flag has a cache line of its own, one writer and one reader, so that a synchronisation of
+ * R ranks moves R log R lines and not R^2.
  */
 #include "comm/shm.h"
 
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -21,45 +19,205 @@
 #include "base/spin.h"
 #include "base/status.h"
 
-/* Half of a slot: contributions; the other half: sums. */
-#define CHUNK_BYTES ((size_t)128 << 10)
-#define CHUNK_FLOATS (CHUNK_BYTES / sizeof(float))
-#define SLOT_BYTES (2 * CHUNK_BYTES)
-/* Sums up to this length are read whole by everyone: one synchronisation instead of two. */
-#define WHOLE_FLOATS ((size_t)4096)
-/* Polls before the CPU is yielded: longer than ranks differ in arrival, short enough where they share CPUs. */
-#define SPINS 256
+#define BARRIER_RADIX 4
+/* Pieces from this length on are read from the other rank's memory: below, two copies by the slots cost no more.
+ * Measured in docs/notebook/2026-11-27-communication.md. */
+#define DIRECT_BYTES ((size_t)128 << 10)
+/* Polls before the CPU is yielded. Ranks with a CPU each: longer than they differ in arrival, as a yield may let
+ * somebody else have the CPU for milliseconds. Ranks that share CPUs: hardly any, another rank can use it. */
+#define SPINS 4000
+#define SPINS_SHARED 16
 /* A rank that has waited this long sleeps between polls: waiting for a person to type must not keep a CPU busy. It
  * sleeps for this part of the time that it has waited, so it notices the end not much later. */
 #define WAIT_SECONDS 5e-3
 #define SLEEP_PART 0.05
 #define LONGEST_SLEEP 1e-3
 
+typedef struct flag {
+    _Alignas(CACHE_LINE) _Atomic uint64_t number; /* last synchronisation that the writer told of */
+} flag;
+
 struct shm {
     comm_segment *segment;
-    unsigned char *base;
-    uint64_t number; /* of the last synchronisation */
+    unsigned char *base; /* [size][flags] flags, then [size][2] slots with their notes */
+    size_t flags;        /* that a rank reads */
+    size_t notes_bytes;  /* of a slot */
+    uint64_t number;     /* of the last synchronisation */
+    int spins;           /* polls before a wait yields the CPU */
+    shm_note *received;  /* [size] */
+    pid_t *processes;    /* [size]; NULL: the ranks do not read each other's memory */
 };
 
-typedef struct post {
-    _Alignas(CACHE_LINE) _Atomic uint64_t number; /* last posted */
-} post;
+/* ---- The segment ------------------------------------------------------------------------------- */
+
+static size_t flags_of_rank(int size)
+{
+    size_t flags = 0;
+    for (int distance = 1; distance < size; distance *= BARRIER_RADIX)
+        flags += BARRIER_RADIX - 1;
+    return flags;
+}
+
+static flag *flags_of(const comm *c, int rank)
+{
+    return (flag *)c->shm->base + (size_t)rank * c->shm->flags;
+}
+
+shm_note *shm_notes(const comm *c, int rank, uint64_t number)
+{
+    const struct shm *s = c->shm;
+    unsigned char *slots = s->base + (size_t)c->size * s->flags * sizeof(flag);
+    return (shm_note *)(slots + (2 * (size_t)rank + (number & 1)) * (s->notes_bytes + SLOT_BYTES));
+}
+
+unsigned char *shm_slot(const comm *c, int rank, uint64_t number)
+{
+    return (unsigned char *)shm_notes(c, rank, number) + c->shm->notes_bytes;
+}
+
+shm_note *shm_received(const comm *c)
+{
+    return c->shm->received;
+}
+
+uint64_t shm_next(const comm *c)
+{
+    return c->shm->number + 1;
+}
+
+static void shm_free(struct shm *s)
+{
+    if (!s)
+        return;
+    free(s->received);
+    free(s->processes);
+    free(s);
+}
+
+/* ---- The memory of other ranks ----------------------------------------------------------------- */
+
+static bool copy_all(ssize_t (*copy)(pid_t, const struct iovec *, unsigned long, const struct iovec *, unsigned long,
+                                     unsigned long),
+                     pid_t process, uint64_t address, void *own, size_t bytes)
+{
+    for (size_t done = 0; done < bytes;) { /* a call copies at most 2 GiB */
+        struct iovec here = {(char *)own + done, bytes - done};
+        struct iovec there = {(void *)(uintptr_t)(address + done), bytes - done};
+        ssize_t n = copy(process, &here, 1, &there, 1, 0);
+        if (n <= 0)
+            return false;
+        done += (size_t)n;
+    }
+    return true;
+}
+
+void shm_read(comm *c, int rank, uint64_t address, void *to, size_t bytes)
+{
+    if (!copy_all(process_vm_readv, c->shm->processes[rank], address, to, bytes))
+        c->backend->abort(c);
+}
+
+void shm_write(comm *c, int rank, uint64_t address, const void *from, size_t bytes)
+{
+    if (!copy_all(process_vm_writev, c->shm->processes[rank], address, (void *)(uintptr_t)from, bytes))
+        c->backend->abort(c);
+}
+
+bool shm_direct(const comm *c, size_t bytes)
+{
+    return c->shm->processes && bytes >= DIRECT_BYTES;
+}
+
+void shm_use_slots(comm *c)
+{
+    if (!c->shm)
+        return;
+    free(c->shm->processes);
+    c->shm->processes = NULL;
+}
+
+/* What ranks tell each other when they attach. */
+typedef struct identity {
+    pid_t process;
+    uint64_t address, word; /* of a word, and what it is */
+    cpu_set_t cpus;         /* that the rank may use; none if there are more than the set can hold */
+} identity;
+
+/* Whether this rank can read a word of every other. Ranks in different containers see different processes, of which
+ * one may have the number of a rank: the words say who it is. */
+static bool reads_all(const comm *c, const identity *all)
+{
+    for (int r = 0; r < c->size; r++) {
+        uint64_t word = 0;
+        if (!copy_all(process_vm_readv, all[r].process, all[r].address, &word, sizeof word) || word != all[r].word)
+            return false;
+    }
+    return true;
+}
+
+static bool shares_cpus(const comm *c, const identity *all)
+{
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    for (int r = 0; r < c->size; r++)
+        CPU_OR(&cpus, &cpus, &all[r].cpus);
+    return CPU_COUNT(&cpus) > 0 && CPU_COUNT(&cpus) < c->size;
+}
+
+/* Finds out whether ranks share CPUs, and whether all may read each other's memory (process_vm_readv: the same user,
+ * and neither Yama nor a container forbids it). Collective. */
+static void meet(comm *c)
+{
+    struct shm *s = c->shm;
+    const size_t size = (size_t)c->size;
+    const uint64_t word = (uint64_t)(1e9 * seconds_now());
+    identity own = {.process = getpid(), .address = (uintptr_t)&word, .word = word}, *all = malloc(size * sizeof *all);
+    if (sched_getaffinity(0, sizeof own.cpus, &own.cpus) != 0)
+        CPU_ZERO(&own.cpus);
+    pid_t *processes = malloc(size * sizeof *processes);
+    double failed = !all || !processes;
+    qwen3_comm_max(c, &failed, 1);
+    if (failed == 0) {
+        for (size_t r = 0; r < size; r++)
+            c->counts[r] = sizeof own;
+        shm_allgather(c, &own, all, c->counts);
+        s->spins = shares_cpus(c, all) ? SPINS_SHARED : SPINS;
+        failed = !reads_all(c, all);
+        qwen3_comm_max(c, &failed, 1); /* nobody leaves, with the word, before all have read */
+    }
+    for (size_t r = 0; r < size && failed == 0; r++)
+        processes[r] = all[r].process;
+    free(all);
+    if (failed == 0)
+        s->processes = processes;
+    else
+        free(processes);
+}
 
 void shm_attach(comm *c)
 {
     void *base;
-    size_t size = (size_t)c->size;
+    const size_t size = (size_t)c->size;
     qwen3_error err = {0};
     struct shm *s = calloc(1, sizeof *s);
-    if (!s)
+    if (s)
+        s->received = malloc(size * sizeof *s->received);
+    if (!s || !s->received)
         fail(&err, QWEN3_ERR_MEMORY, "out of memory");
-    if (qwen3_comm_agree(c, &err) == QWEN3_OK &&
-        comm_shared_alloc(c, size * (sizeof(post) + 2 * SLOT_BYTES), &s->segment, &base, &err) == QWEN3_OK) {
-        s->base = base;
-        c->shm = s;
+    else
+        *s = (struct shm){.flags = flags_of_rank(c->size),
+                          .notes_bytes = round_up(size * sizeof(shm_note), CACHE_LINE),
+                          .spins = SPINS_SHARED,
+                          .received = s->received};
+    if (qwen3_comm_agree(c, &err) != QWEN3_OK ||
+        comm_shared_alloc(c, size * (s->flags * sizeof(flag) + 2 * (s->notes_bytes + SLOT_BYTES)), &s->segment, &base,
+                          &err) != QWEN3_OK) {
+        shm_free(s);
         return;
     }
-    free(s);
+    s->base = base;
+    c->shm = s;
+    meet(c);
 }
 
 void shm_detach(comm *c)
@@ -67,15 +225,11 @@ void shm_detach(comm *c)
     if (!c->shm)
         return;
     comm_shared_free(c->shm->segment);
-    free(c->shm);
+    shm_free(c->shm);
     c->shm = NULL;
 }
 
-/* The slot of `rank` for the synchronisation of that number. */
-static unsigned char *slot(const comm *c, int rank, uint64_t number)
-{
-    return c->shm->base + (size_t)c->size * sizeof(post) + (2 * (size_t)rank + (number & 1)) * SLOT_BYTES;
-}
+/* ---- Synchronisation --------------------------------------------------------------------------- */
 
 /* *begin: when the wait first called this, 0 before. */
 static void yield_cpu(double *begin)
@@ -91,140 +245,29 @@ static void yield_cpu(double *begin)
     usleep((useconds_t)(1e6 * (sleep < LONGEST_SLEEP ? sleep : LONGEST_SLEEP)));
 }
 
+static void wait_for(const flag *f, uint64_t number, int spins, double *begin)
+{
+    for (int i = 0; atomic_load_explicit(&f->number, memory_order_acquire) < number;) {
+        if (i < spins) {
+            cpu_relax();
+            i++;
+        } else {
+            yield_cpu(begin);
+        }
+    }
+}
+
 void shm_barrier(comm *c)
 {
-    struct shm *s = c->shm;
-    post *posts = (post *)s->base;
-    uint64_t number = ++s->number;
-    atomic_store_explicit(&posts[c->rank].number, number, memory_order_release);
+    const uint64_t number = ++c->shm->number;
+    size_t round = 0; /* its first flag */
     double begin = 0;
-    for (int r = 0; r < c->size; r++) {
-        for (int i = 0; atomic_load_explicit(&posts[r].number, memory_order_acquire) < number;) {
-            if (i < SPINS) {
-                cpu_relax();
-                i++;
-            } else {
-                yield_cpu(&begin);
-            }
+    for (int distance = 1; distance < c->size; distance *= BARRIER_RADIX, round += BARRIER_RADIX - 1) {
+        for (int j = 1; j < BARRIER_RADIX && j * distance < c->size; j++) {
+            flag *f = flags_of(c, (c->rank + j * distance) % c->size) + round + j - 1;
+            atomic_store_explicit(&f->number, number, memory_order_release);
         }
+        for (int j = 1; j < BARRIER_RADIX && j * distance < c->size; j++)
+            wait_for(flags_of(c, c->rank) + round + j - 1, number, c->shm->spins, &begin);
     }
-}
-
-static size_t at_most(size_t n, size_t limit)
-{
-    return n < limit ? n : limit;
-}
-
-void shm_allgather(comm *c, const void *send, void *recv, const size_t *bytes)
-{
-    size_t longest = 0, place = 0;
-    unsigned char *to = recv;
-    for (int r = 0; r < c->size; r++) {
-        if (r == c->rank && bytes[r] && to + place != send)
-            memmove(to + place, send, bytes[r]);
-        if (r == c->rank)
-            send = to + place;
-        place += bytes[r];
-        longest = bytes[r] > longest ? bytes[r] : longest;
-    }
-    for (size_t done = 0; done < longest; done += SLOT_BYTES) {
-        uint64_t number = c->shm->number + 1;
-        if (done < bytes[c->rank])
-            memcpy(slot(c, c->rank, number), (const unsigned char *)send + done,
-                   at_most(bytes[c->rank] - done, SLOT_BYTES));
-        shm_barrier(c);
-        to = recv;
-        for (int r = 0; r < c->size; to += bytes[r], r++) {
-            if (r != c->rank && done < bytes[r])
-                memcpy(to + done, slot(c, r, number), at_most(bytes[r] - done, SLOT_BYTES));
-        }
-    }
-}
-
-void shm_broadcast(comm *c, void *data, size_t bytes, int root)
-{
-    unsigned char *at = data;
-    for (size_t done = 0; done < bytes; done += SLOT_BYTES) {
-        uint64_t number = c->shm->number + 1;
-        size_t len = at_most(bytes - done, SLOT_BYTES);
-        if (c->rank == root)
-            memcpy(slot(c, root, number), at + done, len);
-        shm_barrier(c);
-        if (c->rank != root)
-            memcpy(at + done, slot(c, root, number), len);
-    }
-}
-
-/* ---- Sums -------------------------------------------------------------------------------------- */
-
-static void sum_whole(comm *c, float *x, size_t n)
-{
-    uint64_t number = c->shm->number + 1;
-    memcpy(slot(c, c->rank, number), x, n * sizeof *x);
-    shm_barrier(c);
-    for (int r = 0; r < c->size; r++)
-        c->parts[r] = (const float *)slot(c, r, number);
-    sum_in_rank_order(x, c->parts, c->size, n);
-}
-
-/* Where slice r of a chunk of len floats begins. */
-static size_t slice_begin(const comm *c, size_t len, int r)
-{
-    return len * (size_t)r / (size_t)c->size;
-}
-
-static void copy_in_contributions(comm *c, const float *x, size_t len, uint64_t number)
-{
-    size_t begin = slice_begin(c, len, c->rank), end = slice_begin(c, len, c->rank + 1);
-    float *to = (float *)slot(c, c->rank, number);
-    memcpy(to, x, begin * sizeof *x);
-    memcpy(to + end, x + end, (len - end) * sizeof *x);
-}
-
-/* Sums this rank's slice of a chunk whose contributions are in the slots of number - 1. */
-static void sum_own_slice(comm *c, float *x, size_t len, uint64_t number)
-{
-    size_t begin = slice_begin(c, len, c->rank), n = slice_begin(c, len, c->rank + 1) - begin;
-    float *sum = (float *)(slot(c, c->rank, number) + CHUNK_BYTES);
-    for (int r = 0; r < c->size; r++)
-        c->parts[r] = r == c->rank ? x + begin : (const float *)slot(c, r, number - 1) + begin;
-    sum_in_rank_order(sum, c->parts, c->size, n);
-    memcpy(x + begin, sum, n * sizeof *x);
-}
-
-static void copy_out_sums(comm *c, float *x, size_t len, uint64_t number)
-{
-    for (int r = 0; r < c->size; r++) {
-        size_t begin = slice_begin(c, len, r), end = slice_begin(c, len, r + 1);
-        if (r != c->rank)
-            memcpy(x + begin, slot(c, r, number) + CHUNK_BYTES, (end - begin) * sizeof *x);
-    }
-}
-
-/* The contributions to a chunk are exchanged together with the sums of the chunk before: chunks + 1
- * synchronisations in all. */
-size_t shm_sum(comm *c, float *x, size_t n)
-{
-    size_t sent = 0, others = (size_t)c->size - 1, before = 0;
-    if (n == 0)
-        return 0;
-    if (n <= WHOLE_FLOATS) {
-        sum_whole(c, x, n);
-        return n * sizeof *x * others;
-    }
-    for (size_t done = 0; done < n || before > 0;) {
-        uint64_t number = c->shm->number + 1;
-        size_t len = at_most(n - done, CHUNK_FLOATS);
-        if (before > 0)
-            sum_own_slice(c, x + done - before, before, number);
-        copy_in_contributions(c, x + done, len, number);
-        shm_barrier(c);
-        if (before > 0)
-            copy_out_sums(c, x + done - before, before, number);
-        size_t own = slice_begin(c, len, c->rank + 1) - slice_begin(c, len, c->rank);
-        sent += (len - own + own * others) * sizeof *x;
-        done += len;
-        before = len;
-    }
-    return sent;
 }

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "comm/comm_backend.h"
+#include "comm/shm.h"
 #include "comm/topology.h"
 #include "ranks/check.h"
 
@@ -404,15 +405,15 @@ static void test_split(comm *c)
     comm_free(NULL);
 }
 
-/* The same again by messages, as between nodes. */
-static void test_messages(comm *c)
+/* The same again in another order of ranks, another way. */
+static void test_again(comm *c, void (*use)(comm *c))
 {
     comm *all = NULL;
     qwen3_error err = {0};
     check(comm_split(c, 0, comm_size(c) - comm_rank(c), &all, &err) == QWEN3_OK, "split: %s", err.message);
     if (!all)
         return;
-    comm_use_messages(all);
+    use(all);
     test_group(all, comm_rank(c));
     comm_free(all);
 }
@@ -421,7 +422,8 @@ int main(int argc, char **argv)
 {
     qwen3_comm *world = check_begin(argc, argv, 20250901, &seed);
     test_group(world, comm_rank(world));
-    test_messages(world);
+    test_again(world, shm_use_slots);
+    test_again(world, comm_use_messages);
     test_split(world);
     test_segment(world, 0);
     test_segment(world, 1);
