@@ -224,8 +224,8 @@ static void mpi_broadcast(bench *b)
 
 static void our_ring(bench *b)
 {
-    comm_ring_start(b->c, b->send, b->bytes, b->recv, b->bytes, QWEN3_COMM_KV);
-    comm_ring_wait(b->c);
+    comm_ring_start(b->c, 0, b->send, b->bytes, b->recv, b->bytes, QWEN3_COMM_KV);
+    comm_wait(b->c, 0);
 }
 
 static void mpi_ring(bench *b)

@@ -33,6 +33,7 @@ USES_MPI = re.compile(r"(src/comm/(mpi\w*\.c|comm_mpi\.h)|src/engine/forward_mpi
 # What the files that implement a header share: to be implemented together with it.
 INSIDE = {
     "src/comm/comm_backend.h": "src/comm/comm.h",
+    "src/comm/levels.h": "src/comm/comm.h",
     "src/comm/shm.h": "src/comm/comm.h",
     "src/model/source_backend.h": "src/model/source.h",
 }

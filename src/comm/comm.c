@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "comm/comm_backend.h"
+#include "comm/levels.h"
 #include "comm/shm.h"
 
 /* Floats that are summed per pass: bounds the scratch memory and keeps a pass within the caches. */
@@ -43,6 +44,7 @@ qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *
     c->stats = parent ? parent->stats : &c->own_stats;
     c->root = parent ? parent->root : c;
     c->by_messages = parent && parent->by_messages;
+    c->shares_cpus = parent && parent->shares_cpus;
     c->counts = malloc(2 * (size_t)size * sizeof *c->counts);
     c->parts = malloc((size_t)size * sizeof *c->parts);
     if (size > 1)
@@ -62,6 +64,7 @@ void comm_free(comm *c)
     if (!c || c == qwen3_comm_self())
         return;
     shm_detach(c);
+    levels_detach(c);
     c->backend->release(c);
     free_buffers(c);
     free(c);
@@ -79,10 +82,23 @@ qwen3_status comm_split_node(comm *c, comm **out, qwen3_error *err)
 
 void comm_use_messages(comm *c)
 {
-    if (c->shm)
+    if (c->backend->messages)
         c->backend = c->backend->messages;
     c->by_messages = true;
     shm_detach(c);
+    levels_detach(c);
+}
+
+qwen3_status comm_use_nodes(comm *c, int node, qwen3_error *err)
+{
+    comm *ranks = NULL;
+    if (c->size == 1)
+        return QWEN3_OK;
+    if (comm_split(c, node, c->rank, &ranks, err) != QWEN3_OK)
+        return err->status;
+    comm_use_messages(c);
+    levels_attach(c, ranks);
+    return QWEN3_OK;
 }
 
 int qwen3_comm_rank(const qwen3_comm *c)

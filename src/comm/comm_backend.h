@@ -1,7 +1,8 @@
 /* comm_backend.h - what a communicator is made of, and what a backend provides. Internal to comm/.
  *
  * comm.c counts, times, and builds sums and agreement; a backend only moves bytes and never sees the counters.
- * Backends: self.c (one process, no MPI) and mpi.c, which uses shm.c between ranks of one node.
+ * Backends: self.c (one process, no MPI) and mpi.c, which uses shm.c between ranks of one node, and levels.c between
+ * those of several nodes where at least one node has more than one.
  */
 #ifndef QWEN3_COMM_BACKEND_H
 #define QWEN3_COMM_BACKEND_H
@@ -41,7 +42,8 @@ typedef struct comm_backend {
     bool (*test)(comm *c, int slot, int n);
     qwen3_status (*split)(comm *c, int color, int key, comm **out, qwen3_error *err);
     qwen3_status (*split_node)(comm *c, comm **out, qwen3_error *err);
-    const struct comm_backend *messages; /* of a table that goes through c->shm: the one without it; otherwise NULL */
+    const struct comm_backend *messages; /* of a table that uses c->shm or c->levels: the one that does not */
+    const struct comm_backend *levels;   /* of one that uses neither: the one that uses c->levels */
     void (*release)(comm *c);            /* frees state; not collective for one rank */
     void (*abort)(comm *c);              /* ends the job: a collective failed that cannot. NULL for one rank */
 } comm_backend;
@@ -75,7 +77,15 @@ struct qwen3_comm {
     int busy; /* slots with something under way */
     comm_started started[COMM_SLOTS];
     comm_message *messages; /* [2][size] of what is being started */
+    struct levels *levels;  /* their nodes (levels.c), or NULL */
+    bool shares_cpus;       /* the ranks of a node have fewer CPUs than they are: a wait yields at once */
 };
+
+/* Polls of the MPI library's progress before a wait yields the CPU: see SPINS of shm.c. */
+static inline int polls_of(const comm *c)
+{
+    return c->shares_cpus ? 10 : 10000;
+}
 
 extern const comm_backend comm_backend_self;
 
@@ -95,9 +105,11 @@ void comm_count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, dou
 /* The sum for a backend without a better one, by its allgather and alltoall. */
 size_t sum_by_messages(comm *c, float *x, size_t n);
 
-/* Turns shared memory off, also for what will be split from c: the ranks exchange messages as between nodes. For tests
- * and comparisons on one node. Collective. */
+/* For tests and comparisons on one node. comm_use_messages turns shared memory off, also for what will be split
+ * from c: the ranks exchange messages as if each were alone on its node. comm_use_nodes takes ranks of the same `node`
+ * for those of a node. Collective. */
 void comm_use_messages(comm *c);
+qwen3_status comm_use_nodes(comm *c, int node, qwen3_error *err);
 
 /* Checks that a process without other ranks was started alone: fails with QWEN3_ERR_COMM if the environment says
  * that a launcher started more. Not collective. */

@@ -13,11 +13,15 @@
 #include "base/status.h"
 #include "comm/comm_backend.h"
 #include "comm/comm_mpi.h"
+#include "comm/levels.h"
 #include "comm/shm.h"
 #include "qwen3_mpi.h"
 
 #define CHUNK ((size_t)1 << 30)
-#define POLLS 100 /* of MPI's progress, before a wait yields the CPU */
+/* An allgather of at most this much takes few rounds, a longer one sends each byte as few times as the MPI library can.
+ */
+#define SMALL_BYTES ((size_t)64 << 10)
+#define SMALL_RADIX 4
 
 enum { TAG_TRANSFER, TAG_STARTED }; /* TAG_STARTED + slot */
 
@@ -34,6 +38,8 @@ typedef struct mpi_state {
     comm_message *messages; /* [2 * size] of the transfer in progress */
     MPI_Request *requests;  /* [2 * size] */
     started_messages started[COMM_SLOTS];
+    size_t *starts;       /* [size + 1] of the pieces of a small allgather in `small` */
+    unsigned char *small; /* [SMALL_BYTES] */
 } mpi_state;
 
 static struct {
@@ -41,7 +47,7 @@ static struct {
     bool started; /* qwen3_init called MPI_Init_thread */
 } world;
 
-static const comm_backend comm_backend_mpi, comm_backend_node;
+static const comm_backend comm_backend_mpi, comm_backend_node, comm_backend_levels;
 
 static void mpi_abort(comm *c)
 {
@@ -58,6 +64,8 @@ static void must(comm *c, int code)
 
 static void state_free(mpi_state *s)
 {
+    if (s->mpi != MPI_COMM_NULL)
+        MPI_Comm_free(&s->mpi);
     free(s->lengths);
     free(s->offsets);
     free(s->messages);
@@ -66,15 +74,14 @@ static void state_free(mpi_state *s)
         free(s->started[i].messages);
         free(s->started[i].requests);
     }
+    free(s->starts);
+    free(s->small);
     free(s);
 }
 
 static void mpi_release(comm *c)
 {
-    mpi_state *s = c->state;
-    if (s->mpi != MPI_COMM_NULL)
-        MPI_Comm_free(&s->mpi);
-    state_free(s);
+    state_free(c->state);
 }
 
 static mpi_state *state_create(size_t size)
@@ -87,7 +94,9 @@ static mpi_state *state_create(size_t size)
     s->offsets = malloc(size * sizeof *s->offsets);
     s->messages = malloc(2 * size * sizeof *s->messages);
     s->requests = malloc(2 * size * sizeof *s->requests);
-    bool complete = s->lengths && s->offsets && s->messages && s->requests;
+    s->starts = malloc((size + 1) * sizeof *s->starts);
+    s->small = malloc(SMALL_BYTES);
+    bool complete = s->lengths && s->offsets && s->messages && s->requests && s->starts && s->small;
     for (int i = 0; i < COMM_SLOTS; i++) {
         s->started[i].messages = malloc(2 * size * sizeof *s->messages);
         s->started[i].requests = malloc(2 * size * sizeof *s->requests);
@@ -99,15 +108,43 @@ static mpi_state *state_create(size_t size)
     return NULL;
 }
 
-static bool shares_memory(MPI_Comm mpi, int size)
+static bool shares_cpus(MPI_Comm node, int ranks)
 {
-    MPI_Comm node;
-    int ranks = 0;
-    if (MPI_Comm_split_type(mpi, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node) != MPI_SUCCESS)
-        return false;
-    MPI_Comm_size(node, &ranks);
-    MPI_Comm_free(&node);
-    return ranks == size;
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) != 0) /* there are more than the set can hold */
+        CPU_ZERO(&cpus);
+    MPI_Allreduce(MPI_IN_PLACE, &cpus, sizeof cpus, MPI_BYTE, MPI_BOR, node);
+    return CPU_COUNT(&cpus) > 0 && CPU_COUNT(&cpus) < ranks;
+}
+
+static qwen3_status mpi_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_error *err);
+
+/* Finds out which ranks are on a node, and has them share memory. Collective; without memory, messages remain. */
+static void use_nodes(comm *c, bool is_root)
+{
+    MPI_Comm mpi = ((mpi_state *)c->state)->mpi, ranks;
+    comm *node = NULL;
+    qwen3_error err = {0};
+    int n = 0, most = 0;
+    must(c, MPI_Comm_split_type(mpi, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &ranks));
+    MPI_Comm_size(ranks, &n);
+    must(c, MPI_Allreduce(&n, &most, 1, MPI_INT, MPI_MAX, mpi));
+    if (is_root)
+        c->shares_cpus = shares_cpus(ranks, n);
+    c->one_node = n == c->size;
+    if (c->one_node || most == 1 || c->by_messages) {
+        MPI_Comm_free(&ranks);
+        if (c->one_node && !c->by_messages)
+            shm_attach(c);
+        if (c->shm)
+            c->backend = &comm_backend_node;
+        return;
+    }
+    mpi_create(ranks, c, &node, &err);
+    if (qwen3_comm_agree(c, &err) == QWEN3_OK)
+        levels_attach(c, node);
+    else
+        comm_free(node);
 }
 
 /* Makes a communicator of `mpi`, which it owns from then on, also on failure. Collective over mpi; a failure of one
@@ -136,11 +173,7 @@ static qwen3_status mpi_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_err
     if (code == MPI_SUCCESS && lowest == size) {
         s->mpi = mpi;
         c->state = s;
-        c->one_node = shares_memory(mpi, size);
-        if (c->one_node && !c->by_messages)
-            shm_attach(c);
-        if (c->shm)
-            c->backend = &comm_backend_node;
+        use_nodes(c, !parent);
         *out = c;
         return QWEN3_OK;
     }
@@ -154,7 +187,7 @@ static qwen3_status mpi_create(MPI_Comm mpi, comm *parent, comm **out, qwen3_err
         c->state = s;
         comm_free(c);
     } else if (s) {
-        mpi_release(&(comm){.state = s});
+        state_free(s);
     }
     MPI_Comm_free(&mpi);
     if (err)
@@ -245,7 +278,7 @@ static void complete(comm *c, int n, MPI_Request *requests)
         }
         if (pending == 0)
             return;
-        if (polls >= POLLS)
+        if (polls >= polls_of(c))
             sched_yield();
     }
 }
@@ -278,11 +311,43 @@ static void mpi_barrier(comm *c)
     must(c, MPI_Barrier(((mpi_state *)c->state)->mpi));
 }
 
+/* An allgather by dissemination of radix SMALL_RADIX: rank r collects the pieces of ranks r, r + 1, ... in this order.
+ * In the round of `distance` it has that many of them, and gets as many from each of ranks r + j distance (Bruck et al.
+ * 1997). The pieces of all must fit `small`. */
+static void gather_small(comm *c, const void *send, unsigned char *recv, const size_t *bytes)
+{
+    mpi_state *s = c->state;
+    const int size = c->size;
+    size_t *starts = s->starts;
+    starts[0] = 0;
+    for (int i = 0; i < size; i++)
+        starts[i + 1] = starts[i] + bytes[(c->rank + i) % size];
+    copy_own(s->small, send, bytes[c->rank]);
+    for (int distance = 1; distance < size; distance *= SMALL_RADIX) {
+        int n = 0;
+        for (int d = distance; d < SMALL_RADIX * distance && d < size; d += distance) {
+            const int pieces = distance < size - d ? distance : size - d;
+            s->messages[n++] = receive_from((c->rank + d) % size, s->small + starts[d], starts[d + pieces] - starts[d]);
+            s->messages[n++] = send_to((c->rank + size - d) % size, s->small, starts[pieces]);
+        }
+        transfer(c, n);
+    }
+    for (int r = 0; r < size; recv += bytes[r], r++)
+        copy_own(recv, s->small + starts[(r + size - c->rank) % size], bytes[r]);
+}
+
 static void mpi_allgather(comm *c, const void *send, void *recv, const size_t *bytes)
 {
     mpi_state *s = c->state;
     unsigned char *to = recv;
     size_t total = 0;
+    for (int r = 0; r < c->size; r++)
+        total += bytes[r];
+    if (total <= SMALL_BYTES) {
+        gather_small(c, send, recv, bytes);
+        return;
+    }
+    total = 0;
     for (int r = 0; r < c->size; r++) {
         if (r == c->rank)
             copy_own(to + total, send, bytes[r]);
@@ -290,8 +355,6 @@ static void mpi_allgather(comm *c, const void *send, void *recv, const size_t *b
         s->offsets[r] = (int)(total <= INT_MAX ? total : INT_MAX);
         total += bytes[r];
     }
-    if (total == 0)
-        return;
     if (total <= INT_MAX) {
         must(c, MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_BYTE, recv, s->lengths, s->offsets, MPI_BYTE, s->mpi));
         return;
@@ -380,9 +443,10 @@ static bool mpi_test(comm *c, int slot, int n)
     return complete;
 }
 
-/* The second table is for ranks of one node: collectives go through shared memory. */
+/* The second table is for ranks of one node, which share memory, the third for those of several with more than one
+ * somewhere. */
 #define COMMON_ENTRIES                                                                                                 \
-    .start = mpi_start, .test = mpi_test, .split = mpi_split, .split_node = mpi_split_node, .release = mpi_release,     \
+    .start = mpi_start, .test = mpi_test, .split = mpi_split, .split_node = mpi_split_node, .release = mpi_release,    \
     .abort = mpi_abort
 
 static const comm_backend comm_backend_mpi = {
@@ -392,6 +456,7 @@ static const comm_backend comm_backend_mpi = {
     .gather = mpi_gather,
     .broadcast = mpi_broadcast,
     .sum = sum_by_messages,
+    .levels = &comm_backend_levels,
     COMMON_ENTRIES,
 };
 
@@ -402,6 +467,17 @@ static const comm_backend comm_backend_node = {
     .gather = shm_gather,
     .broadcast = shm_broadcast,
     .sum = shm_sum,
+    .messages = &comm_backend_mpi,
+    COMMON_ENTRIES,
+};
+
+static const comm_backend comm_backend_levels = {
+    .barrier = levels_barrier,
+    .allgather = levels_allgather,
+    .alltoall = mpi_alltoall,
+    .gather = mpi_gather,
+    .broadcast = levels_broadcast,
+    .sum = levels_sum,
     .messages = &comm_backend_mpi,
     COMMON_ENTRIES,
 };

@@ -43,7 +43,6 @@ struct shm {
     size_t flags;        /* that a rank reads */
     size_t notes_bytes;  /* of a slot */
     uint64_t number;     /* of the last synchronisation */
-    int spins;           /* polls before a wait yields the CPU */
     shm_note *received;  /* [size] */
     pid_t *processes;    /* [size]; NULL: the ranks do not read each other's memory */
 };
@@ -140,7 +139,6 @@ void shm_use_slots(comm *c)
 typedef struct identity {
     pid_t process;
     uint64_t address, word; /* of a word, and what it is */
-    cpu_set_t cpus;         /* that the rank may use; none if there are more than the set can hold */
 } identity;
 
 /* Whether this rank can read a word of every other. Ranks in different containers see different processes, of which
@@ -155,25 +153,13 @@ static bool reads_all(const comm *c, const identity *all)
     return true;
 }
 
-static bool shares_cpus(const comm *c, const identity *all)
-{
-    cpu_set_t cpus;
-    CPU_ZERO(&cpus);
-    for (int r = 0; r < c->size; r++)
-        CPU_OR(&cpus, &cpus, &all[r].cpus);
-    return CPU_COUNT(&cpus) > 0 && CPU_COUNT(&cpus) < c->size;
-}
-
-/* Finds out whether ranks share CPUs, and whether all may read each other's memory (process_vm_readv: the same user,
- * and neither Yama nor a container forbids it). Collective. */
+/* Finds out whether all ranks may read each other's memory (process_vm_readv: the same user, and neither Yama nor a
+ * container forbids it). Collective. */
 static void meet(comm *c)
 {
-    struct shm *s = c->shm;
     const size_t size = (size_t)c->size;
     const uint64_t word = (uint64_t)(1e9 * seconds_now());
     identity own = {.process = getpid(), .address = (uintptr_t)&word, .word = word}, *all = malloc(size * sizeof *all);
-    if (sched_getaffinity(0, sizeof own.cpus, &own.cpus) != 0)
-        CPU_ZERO(&own.cpus);
     pid_t *processes = malloc(size * sizeof *processes);
     double failed = !all || !processes;
     qwen3_comm_max(c, &failed, 1);
@@ -181,7 +167,6 @@ static void meet(comm *c)
         for (size_t r = 0; r < size; r++)
             c->counts[r] = sizeof own;
         shm_allgather(c, &own, all, c->counts);
-        s->spins = shares_cpus(c, all) ? SPINS_SHARED : SPINS;
         failed = !reads_all(c, all);
         qwen3_comm_max(c, &failed, 1); /* nobody leaves, with the word, before all have read */
     }
@@ -189,7 +174,7 @@ static void meet(comm *c)
         processes[r] = all[r].process;
     free(all);
     if (failed == 0)
-        s->processes = processes;
+        c->shm->processes = processes;
     else
         free(processes);
 }
@@ -207,7 +192,6 @@ void shm_attach(comm *c)
     else
         *s = (struct shm){.flags = flags_of_rank(c->size),
                           .notes_bytes = round_up(size * sizeof(shm_note), CACHE_LINE),
-                          .spins = SPINS_SHARED,
                           .received = s->received};
     if (qwen3_comm_agree(c, &err) != QWEN3_OK ||
         comm_shared_alloc(c, size * (s->flags * sizeof(flag) + 2 * (s->notes_bytes + SLOT_BYTES)), &s->segment, &base,
@@ -268,6 +252,6 @@ void shm_barrier(comm *c)
             atomic_store_explicit(&f->number, number, memory_order_release);
         }
         for (int j = 1; j < BARRIER_RADIX && j * distance < c->size; j++)
-            wait_for(flags_of(c, c->rank) + round + j - 1, number, c->shm->spins, &begin);
+            wait_for(flags_of(c, c->rank) + round + j - 1, number, c->shares_cpus ? SPINS_SHARED : SPINS, &begin);
     }
 }

@@ -11,8 +11,6 @@
 #include "base/clock.h"
 #include "comm/comm_backend.h"
 
-#define POLLS 100 /* before a wait yields the CPU */
-
 static void list_remove(comm *c)
 {
     comm **at = &c->root->first_busy;
@@ -140,7 +138,7 @@ void comm_wait_part(comm *c, int slot, int hop)
     const comm_started *s = &c->started[slot];
     for (int polls = 0; s->stage != SLOT_FREE && (hop > s->messages || !c->backend->test(c, slot, hop)); polls++) {
         comm_progress(c);
-        if (polls < POLLS)
+        if (polls < polls_of(c))
             continue;
         const double start = seconds_now();
         sched_yield();
@@ -189,15 +187,21 @@ void comm_allgather_start(comm *c, int slot, const void *send, void *recv, const
     comm_count(c, kind, 1, bytes[c->rank] * (size_t)(c->size - 1), start);
 }
 
+/* In two levels, sums are exchanged at once. */
+static bool sum_overlaps(const comm *c)
+{
+    return comm_overlaps(c) && !c->levels;
+}
+
 size_t comm_sum_room(const comm *c, size_t n)
 {
     const size_t size = (size_t)c->size;
-    return !comm_overlaps(c) ? 0 : (size + 1) * ((n + size - 1) / size);
+    return sum_overlaps(c) ? (size + 1) * ((n + size - 1) / size) : 0;
 }
 
 void comm_allreduce_start(comm *c, int slot, float *x, size_t n, float *room, qwen3_comm_kind kind)
 {
-    if (!comm_overlaps(c)) {
+    if (!sum_overlaps(c)) {
         comm_allreduce(c, x, n, kind);
         return;
     }

@@ -13,6 +13,8 @@
 #define GUARD 64 /* bytes after a received piece that must stay as they were */
 
 static uint64_t seed;
+/* Node of a rank where several are pretended; NULL: all on one, or each alone on its own. */
+static int (*node_of)(int rank);
 
 /* Byte `i` of what `rank` contributes to the test number `test`. */
 static unsigned char content(int test, int rank, size_t i)
@@ -201,16 +203,34 @@ static float addend(int rank, size_t i)
     return ldexpf(x, (int)(check_random(&state) % 24));
 }
 
+/* The sum of ranks first .. size - 1 on the node of `first`, in rank order, or of all if no nodes are pretended. */
+static float sum_of_node(int first, int size, size_t i)
+{
+    float sum = addend(first, i);
+    for (int r = first + 1; r < size; r++)
+        if (!node_of || node_of(r) == node_of(first))
+            sum += addend(r, i);
+    return sum;
+}
+
+static bool is_leader(int rank)
+{
+    for (int r = 0; r < rank; r++)
+        if (!node_of || node_of(r) == node_of(rank))
+            return false;
+    return true;
+}
+
 static void test_allreduce(comm *c, size_t n, qwen3_comm_kind kind)
 {
     int rank = comm_rank(c), size = comm_size(c);
     float *x = malloc((n + 1) * sizeof *x), *expected = malloc((n + 1) * sizeof *x);
     size_t wrong = 0;
-    for (size_t i = 0; i < n; i++) {
-        expected[i] = addend(0, i);
-        for (int r = 1; r < size; r++)
-            expected[i] += addend(r, i);
-    }
+    for (size_t i = 0; i < n; i++)
+        expected[i] = sum_of_node(0, size, i);
+    for (int r = 1; r < size; r++)
+        for (size_t i = 0; is_leader(r) && i < n; i++)
+            expected[i] += sum_of_node(r, size, i);
     for (int repetition = 0; repetition < 2; repetition++) {
         for (size_t i = 0; i < n; i++)
             x[i] = addend(rank, i);
@@ -218,13 +238,14 @@ static void test_allreduce(comm *c, size_t n, qwen3_comm_kind kind)
         comm_allreduce(c, x, n, kind);
         for (size_t i = 0; i < n; i++)
             wrong += memcmp(&x[i], &expected[i], sizeof *x) != 0;
-        check(wrong == 0, "allreduce of %zu: %zu values are not the sum in rank order", n, wrong);
+        check(wrong == 0, "allreduce of %zu: %zu values are not the sum in the order of nodes and ranks", n, wrong);
         check(x[n] == 42, "allreduce of %zu wrote beyond the end", n);
     }
     size_t sent = comm_stats(c)->bytes[kind] / 2, least = n * sizeof *x, slice = n / (size_t)size + 1;
-    /* Every rank sends at least the others' slices and its own sum; at most everything to everyone. */
-    check(size == 1 || sent + 4 * slice >= least, "allreduce of %zu sent only %zu bytes", n, sent);
-    check(sent <= least * (size_t)(size - 1), "allreduce of %zu sent %zu bytes", n, sent);
+    /* Every rank sends at least the others' slices and its own sum; at most everything to everyone. With nodes, leaders
+     * send more and others less. */
+    check(size == 1 || node_of || sent + 4 * slice >= least, "allreduce of %zu sent only %zu bytes", n, sent);
+    check(node_of || sent <= least * (size_t)(size - 1), "allreduce of %zu sent %zu bytes", n, sent);
     check(size == 1 || comm_stats(c)->calls[kind] == 2, "allreduce counted %" PRIu64 " calls",
           comm_stats(c)->calls[kind]);
     *comm_stats(c) = (qwen3_comm_stats){0};
@@ -232,8 +253,8 @@ static void test_allreduce(comm *c, size_t n, qwen3_comm_kind kind)
     free(expected);
 }
 
-/* All ranks together send R (R - 1) n floats where everyone gets everything, and 2 (R - 1) n where each
- * sums a slice. */
+/* All ranks together send R (R - 1) n floats where everyone gets everything, and 2 (R - 1) n where each sums a slice.
+ * With nodes, a short sum is no more: each node's whole, the leaders', and theirs to their nodes. */
 static void test_allreduce_bytes(comm *c)
 {
     const size_t lengths[] = {100, 1000003};
@@ -250,9 +271,11 @@ static void test_allreduce_bytes(comm *c)
         all[0] += all[2 * r];
         all[1] += all[2 * r + 1];
     }
-    check(sums[0] == (size - 1) * lengths[0] * 4, "small allreduce sent %" PRIu64 " bytes", sums[0]);
-    check(comm_rank(c) != 0 || all[1] == 2 * (size - 1) * lengths[1] * 4, "large allreduce sent %" PRIu64 " bytes",
-          all[1]);
+    check(node_of || sums[0] == (size - 1) * lengths[0] * 4, "small allreduce sent %" PRIu64 " bytes", sums[0]);
+    check(comm_rank(c) != 0 || node_of || all[1] == 2 * (size - 1) * lengths[1] * 4,
+          "large allreduce sent %" PRIu64 " bytes", all[1]);
+    check(comm_rank(c) != 0 || size < 3 || all[0] <= size * (size - 1) * lengths[0] * 4,
+          "small allreduce sent %" PRIu64 " bytes", all[0]);
     free(all);
     free(x);
 }
@@ -405,16 +428,40 @@ static void test_split(comm *c)
     comm_free(NULL);
 }
 
+static int node_of_pairs(int rank)
+{
+    return rank / 2;
+}
+
+static int node_in_turns(int rank)
+{
+    return rank % 3;
+}
+
+static int node_uneven(int rank)
+{
+    return rank == 0 ? 7 : rank < 4 ? 5 : 6;
+}
+
+static void use_nodes(comm *c)
+{
+    qwen3_error err = {0};
+    check(comm_use_nodes(c, node_of(comm_rank(c)), &err) == QWEN3_OK, "nodes: %s", err.message);
+    check(comm_size(c) == 1 || c->levels, "no levels");
+}
+
 /* The same again in another order of ranks, another way. */
-static void test_again(comm *c, void (*use)(comm *c))
+static void test_again(comm *c, void (*use)(comm *c), int (*nodes)(int rank))
 {
     comm *all = NULL;
     qwen3_error err = {0};
     check(comm_split(c, 0, comm_size(c) - comm_rank(c), &all, &err) == QWEN3_OK, "split: %s", err.message);
     if (!all)
         return;
+    node_of = nodes;
     use(all);
     test_group(all, comm_rank(c));
+    node_of = NULL;
     comm_free(all);
 }
 
@@ -422,8 +469,11 @@ int main(int argc, char **argv)
 {
     qwen3_comm *world = check_begin(argc, argv, 20250901, &seed);
     test_group(world, comm_rank(world));
-    test_again(world, shm_use_slots);
-    test_again(world, comm_use_messages);
+    test_again(world, shm_use_slots, NULL);
+    test_again(world, comm_use_messages, NULL);
+    test_again(world, use_nodes, node_of_pairs);
+    test_again(world, use_nodes, node_in_turns);
+    test_again(world, use_nodes, node_uneven);
     test_split(world);
     test_segment(world, 0);
     test_segment(world, 1);
