@@ -171,16 +171,23 @@ QWEN3_API void qwen3_comm_get_stats(const qwen3_comm *comm, qwen3_comm_stats *st
 /* Where this rank runs. */
 typedef struct qwen3_rank_info {
     char host[64];
-    int node;           /* index of its node among those of the communicator */
-    int nodes;          /* nodes of the communicator */
-    int cpus_allowed;   /* logical CPUs this process may run on */
-    int cpus_online;    /* logical CPUs of the node */
-    int cores_allowed;  /* physical cores among cpus_allowed */
-    int numa_nodes;     /* of the node */
-    bool threads_bound; /* OpenMP keeps each thread where it is (OMP_PROC_BIND) */
-    char numa[64];      /* NUMA nodes of the allowed CPUs as a list, "0" */
-    char binding[128];  /* allowed CPUs as a list, "0-3,8" */
-    char cpu[128];      /* model name */
+    int node;          /* index of its node among those of the communicator */
+    int nodes;         /* nodes of the communicator */
+    int ranks_on_node; /* ranks of the communicator on its node */
+    int cpus_allowed;  /* logical CPUs this process may run on */
+    int cpus_online;   /* logical CPUs of the node */
+    int cores_allowed; /* physical cores among cpus_allowed */
+    int cores_idle;    /* cores of the node that its cpuset has, and that no rank on the node may run on */
+    double cpu_share;  /* cpus_allowed, each divided by the number of ranks that may run on it */
+    double cpu_quota;  /* CPUs' worth of time that cgroups give it: quotas are divided among the ranks of the node that
+                          they hold for (cgroups v1 and v2); 0: no quota */
+    int default_threads; /* of a rank that sets none: OMP_NUM_THREADS, otherwise its share of the physical cores or its
+                            quota, whichever is less, rounded down; at least 1 */
+    int numa_nodes;      /* of the node */
+    bool threads_bound;  /* OpenMP keeps each thread where it is (OMP_PROC_BIND) */
+    char numa[64];       /* NUMA nodes of the allowed CPUs as a list, "0" */
+    char binding[128];   /* allowed CPUs as a list, "0-3,8" */
+    char cpu[128];       /* model name */
 } qwen3_rank_info;
 
 /* Collective. */
@@ -216,7 +223,7 @@ typedef struct qwen3_model_options {
     qwen3_dtype kv_dtype; /* of the KV cache: F32, BF16 or Q8; AUTO: that of the weights, BF16 where these are quantised
                              (but see QWEN3_ISA_AUTO) */
     qwen3_isa isa;
-    int threads;             /* per rank; 0 = cores this rank may use, divided among the ranks that share them */
+    int threads;             /* per rank; 0 = default_threads of qwen3_rank_info */
     uint64_t seed;           /* of synthetic weights */
     int64_t expected_tokens; /* length the AUTO strategy plans for; 0 = unknown */
     bool expect_decode;      /* AUTO plans for generation rather than for prefill alone */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/status.h"
+#include "comm/cpu_quota.h"
 
 /* The machine as this process sees it. Disallowed CPUs are included: all ranks of a node then number the cores in the
  * same way, in whatever cgroups they are. */
@@ -62,12 +63,6 @@ static int core_depth(const machine *m)
     return hwloc_get_type_or_below_depth(m->topology, HWLOC_OBJ_CORE);
 }
 
-static bool core_allowed(const machine *m, unsigned core)
-{
-    hwloc_obj_t obj = hwloc_get_obj_by_depth(m->topology, core_depth(m), core);
-    return obj && hwloc_bitmap_intersects(obj->cpuset, m->allowed);
-}
-
 static unsigned core_count(const machine *m)
 {
     return hwloc_get_nbobjs_by_depth(m->topology, core_depth(m));
@@ -94,114 +89,154 @@ static void cpu_model(const machine *m, char *text, size_t size)
         text[n - 1] = '\0';
 }
 
-/* Numbers the nodes in the order of their lowest ranks. Collective. */
-static qwen3_status number_nodes(comm *c, qwen3_rank_info *info, qwen3_error *err)
+enum { CORES_MAX = 4096, CPUS_MAX = 8192 }; /* per node */
+
+/* What a rank tells the others of its node. Bit i is core or logical CPU i of the node in hwloc's order. */
+typedef struct rank_cpus {
+    uint8_t cores[CORES_MAX / 8]; /* that it may run on */
+    uint8_t cpus[CPUS_MAX / 8];
+    uint8_t permitted[CORES_MAX / 8]; /* cores of its cpuset, whatever it is bound to */
+} rank_cpus;
+
+static void set_bit(uint8_t *bits, unsigned i)
+{
+    bits[i / 8] |= (uint8_t)(1 << i % 8);
+}
+
+static bool has_bit(const uint8_t *bits, unsigned i)
+{
+    return bits[i / 8] >> i % 8 & 1;
+}
+
+static void describe_machine(const machine *m, qwen3_rank_info *info, rank_cpus *own)
+{
+    hwloc_const_bitmap_t permitted = hwloc_topology_get_allowed_cpuset(m->topology);
+    const unsigned cpus = (unsigned)hwloc_get_nbobjs_by_type(m->topology, HWLOC_OBJ_PU);
+    info->cpus_allowed = hwloc_bitmap_weight(m->allowed);
+    info->cpus_online = (int)cpus;
+    for (unsigned core = 0; core < core_count(m) && core < CORES_MAX; core++) {
+        hwloc_obj_t obj = hwloc_get_obj_by_depth(m->topology, core_depth(m), core);
+        if (hwloc_bitmap_intersects(obj->cpuset, m->allowed))
+            set_bit(own->cores, core);
+        if (hwloc_bitmap_intersects(obj->cpuset, permitted))
+            set_bit(own->permitted, core);
+        info->cores_allowed += has_bit(own->cores, core);
+    }
+    for (unsigned i = 0; i < cpus && i < CPUS_MAX; i++)
+        if (hwloc_bitmap_isset(m->allowed, hwloc_get_obj_by_type(m->topology, HWLOC_OBJ_PU, i)->os_index))
+            set_bit(own->cpus, i);
+    info->numa_nodes = hwloc_get_nbobjs_by_type(m->topology, HWLOC_OBJ_NUMANODE);
+    hwloc_bitmap_list_snprintf(info->binding, sizeof info->binding, m->allowed);
+    info->threads_bound = omp_get_proc_bind() != omp_proc_bind_false;
+    numa_nodes(m, info->numa, sizeof info->numa);
+    cpu_model(m, info->cpu, sizeof info->cpu);
+}
+
+/* Numbers the nodes in the order of their lowest ranks. bytes, firsts: [size of c]. Collective. */
+static void number_nodes(comm *c, comm *node, size_t *bytes, int *firsts, qwen3_rank_info *info)
+{
+    int first = comm_rank(c);
+    comm_broadcast(node, &first, sizeof first, 0, QWEN3_COMM_CONTROL);
+    for (int r = 0; r < comm_size(c); r++)
+        bytes[r] = sizeof first;
+    comm_allgather(c, &first, firsts, bytes, QWEN3_COMM_CONTROL);
+    for (int r = 0; r < comm_size(c); r++) {
+        info->nodes += firsts[r] == r;
+        info->node += firsts[r] == r && r < first;
+    }
+}
+
+/* The sum over the bits of this rank of 1 / (ranks of the node with that bit). all: those of rank 0 of the node. */
+static double share_of_bits(const uint8_t *own, const uint8_t *all, unsigned bits, size_t ranks)
+{
+    double share = 0;
+    for (unsigned i = 0; i < bits; i++) {
+        int users = 0;
+        for (size_t r = 0; has_bit(own, i) && r < ranks; r++)
+            users += has_bit(all + r * sizeof(rank_cpus), i);
+        share += users ? 1.0 / users : 0;
+    }
+    return share;
+}
+
+static int whole_cpus(double share)
+{
+    return share + 1e-6 < 1 ? 1 : (int)(share + 1e-6);
+}
+
+/* Divides cores, CPUs and quotas among the ranks of the node. Collective over it. */
+static void share_node(comm *node, const rank_cpus *own, rank_cpus *all, cpu_quotas *quotas, size_t *bytes,
+                       qwen3_rank_info *info)
+{
+    const size_t ranks = (size_t)comm_size(node);
+    cpu_quotas own_quotas;
+    cpu_quotas_read("", &own_quotas);
+    for (size_t r = 0; r < ranks; r++)
+        bytes[r] = sizeof *own;
+    comm_allgather(node, own, all, bytes, QWEN3_COMM_CONTROL);
+    for (size_t r = 0; r < ranks; r++)
+        bytes[r] = sizeof own_quotas;
+    comm_allgather(node, &own_quotas, quotas, bytes, QWEN3_COMM_CONTROL);
+
+    const double cores = share_of_bits(own->cores, all->cores, CORES_MAX, ranks);
+    info->ranks_on_node = (int)ranks;
+    info->cpu_share = share_of_bits(own->cpus, all->cpus, CPUS_MAX, ranks);
+    info->cpu_quota = cpu_quota_share(quotas, ranks, (size_t)comm_rank(node));
+    info->default_threads = getenv("OMP_NUM_THREADS")                        ? omp_get_max_threads()
+                            : info->cpu_quota > 0 && info->cpu_quota < cores ? whole_cpus(info->cpu_quota)
+                                                                             : whole_cpus(cores);
+    for (unsigned core = 0; core < CORES_MAX; core++) {
+        bool permitted = false, used = false;
+        for (size_t r = 0; r < ranks; r++) {
+            permitted |= has_bit(all[r].permitted, core);
+            used |= has_bit(all[r].cores, core);
+        }
+        info->cores_idle += permitted && !used;
+    }
+}
+
+/* What is collective, after all ranks know their own machine. */
+static qwen3_status compare_ranks(comm *c, const rank_cpus *own, qwen3_rank_info *info, qwen3_error *err)
 {
     comm *node = NULL;
-    size_t size = (size_t)comm_size(c);
-    qwen3_error local = {0};
-    int first = comm_rank(c);
+    comm_split_node(c, &node, err);
+    const size_t size = (size_t)comm_size(c), ranks = node ? (size_t)comm_size(node) : 1;
     int *firsts = malloc(size * sizeof *firsts); /* lowest rank of each rank's node */
     size_t *bytes = malloc(size * sizeof *bytes);
-    if (!firsts || !bytes)
-        fail(&local, QWEN3_ERR_MEMORY, "topology of %zu ranks: out of memory", size);
-    qwen3_status status = qwen3_comm_agree(c, &local);
-    if (status == QWEN3_OK)
-        status = comm_split_node(c, &node, &local);
+    rank_cpus *all = malloc(ranks * sizeof *all);
+    cpu_quotas *quotas = malloc(ranks * sizeof *quotas);
+    if (!firsts || !bytes || !all || !quotas)
+        fail(err, QWEN3_ERR_MEMORY, "topology of %zu ranks: out of memory", size);
+    const qwen3_status status = qwen3_comm_agree(c, err);
     if (status == QWEN3_OK) {
-        comm_broadcast(node, &first, sizeof first, 0, QWEN3_COMM_CONTROL);
-        for (size_t r = 0; r < size; r++)
-            bytes[r] = sizeof first;
-        comm_allgather(c, &first, firsts, bytes, QWEN3_COMM_CONTROL);
-        info->node = info->nodes = 0;
-        for (int r = 0; r < (int)size; r++) {
-            info->nodes += firsts[r] == r;
-            info->node += firsts[r] == r && r < first;
-        }
-    } else if (err) {
-        *err = local;
+        number_nodes(c, node, bytes, firsts, info);
+        share_node(node, own, all, quotas, bytes, info);
     }
     comm_free(node);
     free(firsts);
     free(bytes);
+    free(all);
+    free(quotas);
     return status;
 }
 
 qwen3_status qwen3_comm_topology(qwen3_comm *c, qwen3_rank_info *info, qwen3_error *err)
 {
     machine m;
-    qwen3_error local = {0};
+    rank_cpus own = {0};
+    qwen3_error local;
+    err = error_begin(err, &local);
     *info = (qwen3_rank_info){0};
     if (gethostname(info->host, sizeof info->host - 1) != 0)
         snprintf(info->host, sizeof info->host, "unknown");
     if (machine_open(&m)) {
-        info->cpus_allowed = hwloc_bitmap_weight(m.allowed);
-        info->cpus_online = hwloc_get_nbobjs_by_type(m.topology, HWLOC_OBJ_PU);
-        for (unsigned core = 0; core < core_count(&m); core++)
-            info->cores_allowed += core_allowed(&m, core);
-        info->numa_nodes = hwloc_get_nbobjs_by_type(m.topology, HWLOC_OBJ_NUMANODE);
-        hwloc_bitmap_list_snprintf(info->binding, sizeof info->binding, m.allowed);
-        info->threads_bound = omp_get_proc_bind() != omp_proc_bind_false;
-        numa_nodes(&m, info->numa, sizeof info->numa);
-        cpu_model(&m, info->cpu, sizeof info->cpu);
+        describe_machine(&m, info, &own);
         machine_close(&m);
     } else {
-        fail(&local, QWEN3_ERR_UNSUPPORTED, "hwloc cannot read the topology of this machine");
+        fail(err, QWEN3_ERR_UNSUPPORTED, "hwloc cannot read the topology of this machine");
     }
-    if (qwen3_comm_agree(c, &local) != QWEN3_OK) {
-        if (err)
-            *err = local;
-        return local.status;
-    }
-    return number_nodes(c, info, err);
-}
-
-#define CORES_MAX 4096 /* per node */
-
-/* The sum over this rank's cores of 1 / (ranks that may use the core). Collective over a node's ranks. */
-static double core_share(comm *node, const uint8_t *mine, uint8_t *masks, size_t *bytes)
-{
-    size_t size = (size_t)comm_size(node);
-    double share = 0;
-    for (size_t r = 0; r < size; r++)
-        bytes[r] = CORES_MAX / 8;
-    comm_allgather(node, mine, masks, bytes, QWEN3_COMM_CONTROL);
-    for (size_t core = 0; core < CORES_MAX; core++) {
-        int users = 0;
-        for (size_t r = 0; r < size; r++)
-            users += masks[r * (CORES_MAX / 8) + core / 8] >> core % 8 & 1;
-        if (mine[core / 8] >> core % 8 & 1)
-            share += 1.0 / users;
-    }
-    return share;
-}
-
-int default_threads(comm *c)
-{
-    machine m;
-    comm *node = NULL;
-    uint8_t mine[CORES_MAX / 8] = {0};
-    double share = 1;
-    if (machine_open(&m)) {
-        for (unsigned core = 0; core < core_count(&m) && core < CORES_MAX; core++)
-            mine[core / 8] |= (uint8_t)(core_allowed(&m, core) << core % 8);
-        machine_close(&m);
-    }
-    if (comm_split_node(c, &node, NULL) == QWEN3_OK) {
-        qwen3_error local = {0};
-        uint8_t *masks = malloc((size_t)comm_size(node) * sizeof mine);
-        size_t *bytes = malloc((size_t)comm_size(node) * sizeof *bytes);
-        if (!masks || !bytes)
-            fail(&local, QWEN3_ERR_MEMORY, "core masks: out of memory");
-        if (qwen3_comm_agree(node, &local) == QWEN3_OK)
-            share = core_share(node, mine, masks, bytes);
-        free(masks);
-        free(bytes);
-        comm_free(node);
-    }
-    if (getenv("OMP_NUM_THREADS"))
-        return omp_get_max_threads();
-    return share + 1e-6 < 1 ? 1 : (int)(share + 1e-6);
+    qwen3_status status = qwen3_comm_agree(c, err);
+    return status == QWEN3_OK ? compare_ranks(c, &own, info, err) : status;
 }
 
 enum { PLACEMENT_NODES = 1024 };

@@ -126,9 +126,13 @@ static grid_place place_of(const grid *g, int rank)
     return (grid_place){g->s, g->h, rank / g->h, rank % g->h};
 }
 
-static void fill_plan(qwen3_model *m, const grid *g)
+/* Collective. */
+static qwen3_status fill_plan(qwen3_model *m, const grid *g, qwen3_error *err)
 {
-    int threads = m->options.threads > 0 ? m->options.threads : default_threads(m->world);
+    qwen3_rank_info info;
+    qwen3_status status = qwen3_comm_topology(m->world, &info, err);
+    if (status)
+        return status;
     m->place = place_of(g, comm_rank(m->world));
     const head_shard shard = attention_heads(&m->config, m->place);
     m->plan = (qwen3_plan){.strategy = g->strategy,
@@ -139,12 +143,13 @@ static void fill_plan(qwen3_model *m, const grid *g)
                            .dtype = m->options.dtype,
                            .kv_dtype = m->plan.kv_dtype,
                            .isa = m->kernels->isa,
-                           .threads = threads,
+                           .threads = m->options.threads > 0 ? m->options.threads : info.default_threads,
                            .first_head = shard.heads.begin,
                            .num_heads = range_size(shard.heads),
                            .first_kv_head = shard.kv_heads.begin,
                            .num_kv_heads = range_size(shard.kv_heads)};
     snprintf(m->plan.reason, sizeof m->plan.reason, "%s", g->reason);
+    return QWEN3_OK;
 }
 
 /* What the ranks of this node are about to allocate together must be there. */
@@ -237,9 +242,10 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
         make_groups(m, &g, err);
         status = qwen3_comm_agree(m->world, err);
     }
+    if (!status)
+        status = fill_plan(m, &g, err);
     declaration d = {0};
     if (!status) {
-        fill_plan(m, &g);
         model_declare(&m->config, m->place, &m->kernels->gemm[m->options.dtype], &d, err);
         status = qwen3_comm_agree(m->world, err);
     }

@@ -10,7 +10,6 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/team.h"
-#include "comm/topology.h"
 #include "kernels/kernels.h"
 
 #define NODE_BYTES ((size_t)1 << 30) /* larger than caches */
@@ -114,7 +113,7 @@ static qwen3_status set_up(measurement *m, int threads, qwen3_isa isa, qwen3_err
     qwen3_rank_info info;
     if (qwen3_comm_topology(m->comm, &info, err))
         return err->status;
-    m->threads = threads ? threads : default_threads(m->comm);
+    m->threads = threads ? threads : info.default_threads;
     const size_t ranks_per_node = (size_t)((ranks + info.nodes - 1) / info.nodes);
     const size_t node_bytes = memory_total() / 4 < NODE_BYTES ? memory_total() / 4 : NODE_BYTES;
     m->bytes = node_bytes / ranks_per_node / READ_GRAIN * READ_GRAIN;

@@ -1,13 +1,13 @@
 /* test_comm.c - every collective against what it must give, computed locally: each rank can generate every
  * rank's contribution from the seed. */
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/status.h"
 #include "comm/comm_backend.h"
 #include "comm/shm.h"
-#include "comm/topology.h"
 #include "ranks/check.h"
 
 #define GUARD 64 /* bytes after a received piece that must stay as they were */
@@ -371,6 +371,7 @@ static void test_topology(comm *c)
 {
     qwen3_rank_info info;
     qwen3_error err = {0};
+    unsetenv("OMP_NUM_THREADS");
     qwen3_status status = qwen3_comm_topology(c, &info, &err);
     check(status == QWEN3_OK, "topology: %s", err.message);
     check(info.nodes == 1 && info.node == 0, "node %d of %d", info.node, info.nodes);
@@ -379,11 +380,22 @@ static void test_topology(comm *c)
     check(info.cores_allowed >= 1 && info.cores_allowed <= info.cpus_allowed, "%d cores", info.cores_allowed);
     check(info.numa_nodes >= 1 && info.binding[0] && info.cpu[0] && info.host[0], "incomplete");
     check(info.numa[0] && strcmp(info.numa, "unknown") != 0, "NUMA nodes \"%s\"", info.numa);
-    unsetenv("OMP_NUM_THREADS");
-    int threads = default_threads(c);
+    check(info.ranks_on_node == comm_size(c), "%d ranks on the node", info.ranks_on_node);
+    check(info.cpu_share > 0 && info.cpu_share <= info.cpus_allowed, "share of %.3f CPUs", info.cpu_share);
+    check(info.cpu_share * comm_size(c) >= info.cpus_allowed - 1e-6 || info.cpus_allowed == info.cpus_online,
+          "share of %.3f of %d CPUs", info.cpu_share, info.cpus_allowed);
+    check(info.cores_idle >= 0 && info.cores_idle + info.cores_allowed <= info.cpus_online, "%d cores idle",
+          info.cores_idle);
+    const int threads = info.default_threads;
     check(threads >= 1 && threads <= info.cores_allowed, "%d threads", threads);
+    check(info.cpu_quota == 0 || threads == 1 || threads <= info.cpu_quota, "%d threads, quota of %.3f CPUs", threads,
+          info.cpu_quota);
     check(info.cpus_allowed < info.cpus_online || threads == 1 || threads <= info.cores_allowed / comm_size(c),
           "%d threads on each of %d ranks that share %d cores", threads, comm_size(c), info.cores_allowed);
+    setenv("OMP_NUM_THREADS", "3", 1);
+    omp_set_num_threads(3);
+    status = qwen3_comm_topology(c, &info, &err);
+    check(status == QWEN3_OK && info.default_threads == 3, "OMP_NUM_THREADS=3: %d threads", info.default_threads);
     *comm_stats(c) = (qwen3_comm_stats){0};
 }
 
