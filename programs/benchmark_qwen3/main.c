@@ -8,6 +8,7 @@
 
 #include "benchmark.h"
 #include "common/program.h"
+#include "common/thread_warning.h"
 #include "common/topology.h"
 
 /* Lines about ranks without --verbose. */
@@ -87,6 +88,8 @@ static qwen3_status run(benchmark *b, qwen3_error *err)
     qwen3_status status = topology_print(b->world, rank_lines(b), b->notes, &nodes, err);
     if (status == QWEN3_OK)
         status = qwen3_comm_topology(b->world, &b->machine, err);
+    if (status == QWEN3_OK)
+        status = thread_warning_print(b->world, b->o.arguments.model.threads, err);
     if (status == QWEN3_OK && b->o.verify) {
         announce(b, "reference", "one rank, plain C kernels, f32", NULL);
         status = references_make(b, err);

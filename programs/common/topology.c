@@ -5,8 +5,7 @@
 
 #include "common/program.h"
 
-/* Collects a record of `size` bytes of every rank on rank 0; *all is NULL elsewhere, free with free(). */
-static qwen3_status collect(qwen3_comm *world, const void *own, size_t size, void **all, qwen3_error *err)
+qwen3_status topology_collect(qwen3_comm *world, const void *own, size_t size, void **all, qwen3_error *err)
 {
     void *memory = NULL;
     if (qwen3_comm_rank(world) == 0)
@@ -24,6 +23,16 @@ static void print_more(int ranks, int max_ranks, FILE *out)
         fprintf(out, "           ... and %d more (--verbose)\n", ranks - max_ranks);
 }
 
+static void print_rank(int rank, const qwen3_rank_info *info, FILE *out)
+{
+    fprintf(out, "rank %-5d %s (node %d), CPUs %s: %d of %d, %d core%s, %d NUMA node%s", rank, info->host, info->node,
+            info->binding, info->cpus_allowed, info->cpus_online, info->cores_allowed,
+            info->cores_allowed == 1 ? "" : "s", info->numa_nodes, info->numa_nodes == 1 ? "" : "s");
+    if (info->cpu_quota > 0)
+        fprintf(out, ", CPU quota %.2f", info->cpu_quota);
+    fprintf(out, "\n");
+}
+
 qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, int *nodes, qwen3_error *err)
 {
     qwen3_rank_info own, *all;
@@ -32,16 +41,14 @@ qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, int *no
         return status;
     *nodes = own.nodes;
     void *memory = NULL;
-    status = collect(world, &own, sizeof own, &memory, err);
+    status = topology_collect(world, &own, sizeof own, &memory, err);
     all = memory;
     if (status == QWEN3_OK && all) {
         int ranks = qwen3_comm_size(world);
         fprintf(out, "ranks      %d on %d node%s\n", ranks, own.nodes, own.nodes == 1 ? "" : "s");
         fprintf(out, "processor  %s, %s\n", own.cpu, qwen3_isa_name(qwen3_isa_best()));
         for (int r = 0; r < ranks && r < max_ranks; r++)
-            fprintf(out, "rank %-5d %s (node %d), CPUs %s: %d of %d, %d core%s, %d NUMA node%s\n", r, all[r].host,
-                    all[r].node, all[r].binding, all[r].cpus_allowed, all[r].cpus_online, all[r].cores_allowed,
-                    all[r].cores_allowed == 1 ? "" : "s", all[r].numa_nodes, all[r].numa_nodes == 1 ? "" : "s");
+            print_rank(r, &all[r], out);
         print_more(ranks, max_ranks, out);
         fflush(out);
     }
@@ -53,7 +60,7 @@ qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ran
 {
     const qwen3_plan *own = qwen3_model_plan(model);
     void *memory = NULL;
-    qwen3_status status = collect(world, own, sizeof *own, &memory, err);
+    qwen3_status status = topology_collect(world, own, sizeof *own, &memory, err);
     const qwen3_plan *all = memory;
     if (status == QWEN3_OK && all) {
         int ranks = qwen3_comm_size(world);
@@ -88,7 +95,7 @@ qwen3_status placement_print(qwen3_comm *world, const qwen3_model *model, FILE *
     if (status != QWEN3_OK)
         return status;
     qwen3_model_placement(model, own.weights, sizeof own.weights);
-    status = collect(world, &own, sizeof own, &memory, err);
+    status = topology_collect(world, &own, sizeof own, &memory, err);
     const struct placement *all = memory;
     if (status == QWEN3_OK && all) {
         for (int r = 0; r < qwen3_comm_size(world); r++)

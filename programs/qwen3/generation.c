@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "common/program.h"
+#include "common/thread_warning.h"
 
 /* Without a known template plain completion is still possible, and the message says so. */
 static qwen3_status open_template(generation *g, const char *dir, qwen3_error *err)
@@ -91,7 +92,9 @@ qwen3_status generation_open_model(generation *g, qwen3_error *err)
 {
     qwen3_model_options options = g->arguments->model.model;
     qwen3_session_options session = g->arguments->model.session;
-    qwen3_status status = qwen3_model_open(g->world, g->arguments->model.spec, &options, &g->model, err);
+    qwen3_status status = thread_warning_print(g->world, options.threads, err);
+    if (status == QWEN3_OK)
+        status = qwen3_model_open(g->world, g->arguments->model.spec, &options, &g->model, err);
     if (status != QWEN3_OK)
         return status;
     session.max_sequences = 1;

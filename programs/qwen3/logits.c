@@ -11,6 +11,7 @@
 #include "command.h"
 #include "common/model_arguments.h"
 #include "common/program.h"
+#include "common/thread_warning.h"
 #include "token_list.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the output is written as it lies in memory");
@@ -181,7 +182,9 @@ static qwen3_status run_job(logits_job *job, qwen3_comm *world, qwen3_error *err
     job->arguments.model.expect_decode = job->decode_from > 0 && job->decode_from < (int64_t)job->n;
     job->arguments.session.max_sequences = 1;
     job->arguments.session.max_tokens = (int64_t)job->n;
-    status = qwen3_model_open(world, job->arguments.spec, &job->arguments.model, &model, err);
+    status = thread_warning_print(world, job->arguments.model.threads, err);
+    if (status == QWEN3_OK)
+        status = qwen3_model_open(world, job->arguments.spec, &job->arguments.model, &model, err);
     if (status != QWEN3_OK)
         return status;
     status = run_steps(job, world, model, err);

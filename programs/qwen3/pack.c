@@ -2,6 +2,7 @@
 #include "command.h"
 #include "common/model_arguments.h"
 #include "common/program.h"
+#include "common/thread_warning.h"
 
 qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {
@@ -41,6 +42,8 @@ qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, cons
             set_error(err, QWEN3_ERR_ARGUMENT, "--output is missing, expected the name of a new directory");
     }
     qwen3_status status = qwen3_comm_agree(world, err);
+    if (status == QWEN3_OK && !finished)
+        status = thread_warning_print(world, model.threads, err);
     if (status == QWEN3_OK && !finished)
         status = qwen3_model_pack(world, spec, &model, output, err);
     options_free(options, OPTIONS);

@@ -1,0 +1,120 @@
+/* thread_warning.c - see thread_warning.h. */
+#include "common/thread_warning.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/topology.h"
+
+launch launch_read(void)
+{
+    launch l = {0};
+    const char *cpus_per_task = getenv("SLURM_CPUS_PER_TASK");
+    if (getenv("SLURM_STEP_NUM_TASKS") && getenv("SLURM_MPI_TYPE")) /* mpirun in a Slurm job has no type */
+        l.kind = LAUNCHER_SRUN;
+    else if (getenv("OMPI_COMM_WORLD_SIZE"))
+        l.kind = LAUNCHER_OPEN_MPI;
+    else if (getenv("PMI_SIZE"))
+        l.kind = LAUNCHER_HYDRA;
+    /* mpirun turns its options into these. */
+    l.binding_given = getenv("OMPI_MCA_hwloc_base_binding_policy") || getenv("OMPI_MCA_rmaps_base_mapping_policy");
+    l.cpus_per_task = cpus_per_task ? atoi(cpus_per_task) : 0;
+    return l;
+}
+
+/* Threads that so many CPUs are enough for; one is always needed. */
+static int threads_for(double cpus)
+{
+    return cpus + 1e-6 < 1 ? 1 : (int)(cpus + 1e-6);
+}
+
+/* How a rank is started with `cpus` CPUs of its own. */
+static void binding_command(const launch *l, const qwen3_rank_info *info, int cpus, char *text, size_t size)
+{
+    if (l->kind == LAUNCHER_OPEN_MPI && info->ranks_on_node == 1)
+        snprintf(text, size, "mpirun --bind-to none");
+    else if (l->kind == LAUNCHER_OPEN_MPI)
+        snprintf(text, size, "mpirun --map-by ppr:%d:node:PE=%d", info->ranks_on_node, cpus);
+    else if (l->kind == LAUNCHER_HYDRA)
+        snprintf(text, size, "mpiexec -bind-to core:%d", cpus);
+    else if (l->kind == LAUNCHER_SRUN)
+        snprintf(text, size, "srun --cpus-per-task=%d", cpus);
+    else
+        snprintf(text, size, "more CPUs (taskset, cpuset)");
+}
+
+/* Cores that each rank of a node would have if none were idle. */
+static int cores_possible(const qwen3_rank_info *info)
+{
+    return info->cores_allowed + info->cores_idle / info->ranks_on_node;
+}
+
+static bool warn_of_cpus(int rank, const rank_threads *r, const launch *l, char *text, size_t size)
+{
+    const int fitting = threads_for(r->info.cpu_share);
+    char command[80] = "";
+    if (r->threads <= fitting)
+        return false;
+    if (r->threads <= cores_possible(&r->info))
+        binding_command(l, &r->info, r->threads, command, sizeof command);
+    snprintf(text, size, "rank %d on %s runs %d threads on %.3g CPU%s (of CPUs %s): use --threads %d%s%s", rank,
+             r->info.host, r->threads, r->info.cpu_share, r->info.cpu_share > 1 ? "s" : "", r->info.binding, fitting,
+             command[0] ? ", or " : "", command);
+    return true;
+}
+
+static bool warn_of_quota(int rank, const rank_threads *r, char *text, size_t size)
+{
+    if (r->info.cpu_quota <= 0 || r->threads <= threads_for(r->info.cpu_quota))
+        return false;
+    snprintf(text, size,
+             "rank %d on %s runs %d threads on a CPU quota of %.2f (cgroup): use --threads %d, or raise the quota",
+             rank, r->info.host, r->threads, r->info.cpu_quota, threads_for(r->info.cpu_quota));
+    return true;
+}
+
+/* Fewer threads than the node has cores for, because of what the launcher does if nothing is said. */
+static bool warn_of_idle_cores(int rank, const rank_threads *r, const launch *l, char *text, size_t size)
+{
+    const bool by_mpirun = l->kind == LAUNCHER_OPEN_MPI && !l->binding_given,
+               by_srun = l->kind == LAUNCHER_SRUN && l->cpus_per_task > r->info.cpus_allowed;
+    const int cores = by_srun ? l->cpus_per_task : cores_possible(&r->info);
+    char command[80];
+    if (!r->chosen || !(by_mpirun || by_srun) || cores <= r->info.cores_allowed ||
+        (r->info.cpu_quota > 0 && r->info.cpu_quota < r->info.cores_allowed + 1))
+        return false;
+    binding_command(l, &r->info, cores, command, sizeof command);
+    snprintf(text, size,
+             "rank %d on %s is bound to %d core%s by %s and runs %d thread%s, where it could have %d cores: use %s",
+             rank, r->info.host, r->info.cores_allowed, r->info.cores_allowed == 1 ? "" : "s",
+             by_srun ? "srun, which does not know --cpus-per-task of sbatch," : "mpirun, as it does by default,",
+             r->threads, r->threads == 1 ? "" : "s", cores, command);
+    return true;
+}
+
+bool thread_warning(const rank_threads *ranks, int n, const launch *l, char *text, size_t size)
+{
+    text[0] = '\0';
+    for (int r = 0; r < n; r++)
+        if (warn_of_cpus(r, &ranks[r], l, text, size) || warn_of_quota(r, &ranks[r], text, size) ||
+            warn_of_idle_cores(r, &ranks[r], l, text, size))
+            return true;
+    return false;
+}
+
+qwen3_status thread_warning_print(qwen3_comm *world, int threads, qwen3_error *err)
+{
+    rank_threads own = {.chosen = threads == 0 && !getenv("OMP_NUM_THREADS")};
+    void *all = NULL;
+    char text[400];
+    qwen3_status status = qwen3_comm_topology(world, &own.info, err);
+    if (status != QWEN3_OK)
+        return status;
+    own.threads = threads ? threads : own.info.default_threads;
+    status = topology_collect(world, &own, sizeof own, &all, err);
+    const launch l = launch_read();
+    if (status == QWEN3_OK && all && thread_warning(all, qwen3_comm_size(world), &l, text, sizeof text))
+        fprintf(stderr, "qwen3: warning: %s\n", text);
+    free(all);
+    return status;
+}
