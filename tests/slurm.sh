@@ -115,6 +115,7 @@ wait_for 30 "a node" both_idle
 
 # The transport that is always there: TCP over the loopback interface.
 export OMPI_MCA_pml=ob1 OMPI_MCA_btl=tcp,self,vader OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_mpi_yield_when_idle=1
+export OMPI_MCA_oob_tcp_if_include=lo OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export QWEN3_SRUN_MPI=$plugin OMP_NUM_THREADS=1
 two_nodes=(--nodes=2 --ntasks-per-node=1 --cpus-per-task="$cpus" --time=1)
 
@@ -153,6 +154,12 @@ check "several-nodes.sbatch: benchmark_qwen3, all pairs, verified" batch "${two_
     --prompt-len 32 --gen-len 4 --iters 1 --warmup 0 --verbose
 check "several-nodes.sbatch: two nodes" has out "2 on 2 nodes"
 check "several-nodes.sbatch: the CPUs that sbatch gives" has out "(node 1), CPUs.*: $cpus of"
+
+if [ "$plugin" = pmix ]; then
+    check "mpirun of Open MPI in a job of 2 nodes" batch "${two_nodes[@]}" --wrap \
+        "$mpiexec --map-by ppr:1:node:PE=$cpus ${run[*]@Q}"
+    check "mpirun: the text of one rank" same_text
+fi
 
 check "one-node.sbatch: qwen3 run" batch --nodes=1 --ntasks-per-node="$cpus" --cpus-per-task=1 --time=1 \
     "$source_dir/examples/slurm/one-node.sbatch" "${run[@]}"
