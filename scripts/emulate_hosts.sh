@@ -10,8 +10,9 @@
 #   -c CORES   cores of each host: host i has cores i CORES to (i + 1) CORES - 1, modulo the cores of this machine.
 #              Without it all hosts share all cores.
 #
-# A host is a network and a UTS namespace: it has an address 10.77.0.x and a host name host0, host1, ... of its own, so
-# MPI takes it for another node. A bridge joins the hosts; a token bucket limits what each sends. All of it is in
+# A host is a network, a UTS and an IPC namespace: it has an address 10.77.0.x and a host name host0, host1, ... of its
+# own, and libraries below MPI that look for shared memory by themselves do not find another host's. So MPI takes it
+# for another node. A bridge joins the hosts; a token bucket limits what each sends. All of it is in
 # namespaces of this script, processes and temporary files of MPI as well: nothing is visible outside, several runs
 # at once do not meet, and nothing is left when the script ends, however it ends. A process that the command leaves
 # behind is reported and makes the status 1.
@@ -40,7 +41,7 @@ if [ -z "${QWEN3_EMULATED_HOSTS-}" ]; then
     [ $OPTIND -le $# ] || { echo "emulate_hosts.sh: expected a command" >&2; exit 2; }
     [ "$(id -u)" = 0 ] || cannot "only root may make network namespaces."
     command -v ip tc nsenter >/dev/null || cannot "iproute2 and util-linux are needed."
-    new="unshare --mount --uts --net --ipc --pid --fork --kill-child --mount-proc"
+    new="unshare --mount --uts --net --pid --fork --kill-child --mount-proc"
     why=$($new true 2>&1) || cannot "$why."
     mkdir -p /run/netns # where the private files are mounted; `ip netns` makes it as well
     QWEN3_EMULATED_HOSTS=$hosts $new "$0" "$@" <&0 &
@@ -58,7 +59,7 @@ mount -t tmpfs tmpfs /dev/shm
 # Sets `enter`, the command line before a command on a host: host0, host1, ...
 set_enter() {
     local host=$1 first=$((${1#host} * ${cores:-0})) all list
-    enter=(nsenter "--net=$files/$host" "--uts=$files/$host.uts")
+    enter=(nsenter "--net=$files/$host" "--uts=$files/$host.uts" "--ipc=$files/$host.ipc")
     [ -n "$cores" ] || return 0
     all=$(nproc --all)
     list=$(for ((i = first; i < first + cores; i++)); do echo $((i % all)); done | paste -sd,)
@@ -79,8 +80,8 @@ ip link set switch up
 echo "127.0.0.1 localhost" >$files/names
 for ((i = 0; i < hosts; i++)); do
     ip netns add host$i
-    touch $files/host$i.uts
-    unshare --uts=$files/host$i.uts hostname host$i
+    touch $files/host$i.uts $files/host$i.ipc
+    unshare --uts=$files/host$i.uts --ipc=$files/host$i.ipc hostname host$i
     ip link add port$i master switch type veth peer name eth0 netns host$i || cannot "the kernel has no veth devices."
     ip link set port$i up
     ip -n host$i address add 10.77.0.$((i + 1))/24 dev eth0
@@ -99,8 +100,7 @@ export OMPI_MCA_orte_default_hostfile=$files/openmpi OMPI_MCA_plm_rsh_agent=$fil
 export OMPI_MCA_orte_tmpdir_base=$files OMPI_MCA_pml=ob1 OMPI_MCA_btl=tcp,self,vader
 export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-# MPICH. UCX would find that the hosts are one machine and send through shared memory.
-export UCX_TLS=tcp,self
+# MPICH.
 export HYDRA_HOST_FILE=$files/hydra HYDRA_LAUNCHER=ssh HYDRA_LAUNCHER_EXEC=$files/agent HYDRA_IFACE=eth0
 
 # Sets `left`, the processes other than this one.
