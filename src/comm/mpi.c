@@ -517,8 +517,11 @@ void qwen3_finalize(void)
     comm_free(world.all);
     world.all = NULL;
     MPI_Finalized(&finalised);
-    if (world.started && !finalised)
+    if (world.started && !finalised) {
+        /* MPICH 4.0 over UCX may wait forever for ranks that began to finalise much earlier. */
+        MPI_Barrier(MPI_COMM_WORLD);
         MPI_Finalize();
+    }
     world.started = false;
 }
 
