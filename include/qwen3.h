@@ -216,6 +216,9 @@ typedef struct qwen3_config {
     bool attention_bias;      /* of the projections to q, k and v */
 } qwen3_config;
 
+/* What a prediction needs to know of the machine ("Prediction"). */
+typedef struct qwen3_machine qwen3_machine;
+
 typedef struct qwen3_model_options {
     qwen3_parallel_strategy strategy;
     int grid_sequence, grid_heads; /* S and H of HYBRID; 0, 0 = chosen; otherwise S * H = ranks */
@@ -223,11 +226,14 @@ typedef struct qwen3_model_options {
     qwen3_dtype kv_dtype; /* of the KV cache: F32, BF16 or Q8; AUTO: that of the weights, BF16 where these are quantised
                              (but see QWEN3_ISA_AUTO) */
     qwen3_isa isa;
-    int threads;             /* per rank; 0 = default_threads of qwen3_rank_info */
-    uint64_t seed;           /* of synthetic weights */
-    int64_t expected_tokens; /* length the AUTO strategy plans for; 0 = unknown */
-    bool expect_decode;      /* AUTO plans for generation rather than for prefill alone */
-    bool share_weights;      /* ranks of one node that need the same slices keep one copy */
+    int threads;                  /* per rank; 0 = default_threads of qwen3_rank_info */
+    uint64_t seed;                /* of synthetic weights */
+    int64_t expected_tokens;      /* length the AUTO strategy plans for; 0 = unknown */
+    bool expect_decode;           /* AUTO plans for generation rather than for prefill alone */
+    bool share_weights;           /* ranks of one node that need the same slices keep one copy */
+    const qwen3_machine *machine; /* what AUTO and the choice of movements go by; the caller's, read while the model is
+                                     opened. NULL: AUTO measures where the model has more than 64 MiB of weights, and
+                                     movements have fixed prices */
 } qwen3_model_options;
 
 QWEN3_API qwen3_model_options qwen3_model_options_default(void);
@@ -263,7 +269,8 @@ typedef struct qwen3_plan {
     uint64_t weight_bytes;               /* packed weights this rank can reach */
     uint64_t owned_bytes;                /* this rank's part of them: shared copies are divided among their users */
     bool weights_shared;                 /* held in memory shared by the ranks of the node */
-    char reason[256];                    /* why AUTO chose so, or "asked for" */
+    char reason[256];                    /* why AUTO chose so, or "given" */
+    char warning[256];                   /* what speaks against any grid of these ranks, or "" */
 } qwen3_plan;
 
 QWEN3_API const qwen3_plan *qwen3_model_plan(const qwen3_model *model);
@@ -610,6 +617,83 @@ typedef struct qwen3_roofline {
  * second and 1 GiB per node. Collective. */
 QWEN3_API qwen3_status qwen3_roofline_measure(qwen3_comm *comm, int threads, qwen3_isa isa, qwen3_roofline *out,
                                               qwen3_error *err);
+
+/* ---- Prediction -------------------------------------------------------------------------------- */
+
+/* How fast ranks (inside a node) or nodes (across) reach each other. */
+typedef struct qwen3_link {
+    double latency;          /* seconds of a small collective, for each doubling of those that take part */
+    double message;          /* seconds of a small message to a neighbour */
+    double bytes_per_second; /* that each sends while all send and receive */
+} qwen3_link;
+
+enum {
+    QWEN3_MACHINE_ROWS = 7, /* numbers of rows that products are measured with */
+    QWEN3_WEIGHT_TYPES = QWEN3_DTYPE_Q4 + 1,
+    QWEN3_KV_TYPES = QWEN3_DTYPE_Q8 + 1,
+};
+
+/* A machine, measured or assumed. Rates are those of one node, all of its ranks at work together; 0 = not known. */
+struct qwen3_machine {
+    int nodes, ranks_per_node, threads;                            /* threads of each rank; what it was measured with */
+    qwen3_isa isa;                                                 /* of the kernels */
+    double product_values[QWEN3_WEIGHT_TYPES][QWEN3_MACHINE_ROWS]; /* weights per second, read from memory and
+                                                               multiplied with 1, 4, 16, 32, 64, 128 and 512 rows */
+    double attention_flops[QWEN3_KV_TYPES][2];                     /* of many queries; STANDARD, ONLINE_SOFTMAX */
+    double attention_bytes[QWEN3_KV_TYPES];                        /* keys and values that one query reads */
+    double row_values;         /* values per second that are normalised, rotated, gated */
+    double barrier;            /* seconds, of the threads of a rank */
+    qwen3_link inside, across; /* the node */
+};
+
+/* A server of about 2022 with 16 cores, and Ethernet of 10 Gbit/s. */
+QWEN3_API qwen3_machine qwen3_machine_default(void);
+/* Measures all ranks at once, in about half a second and with 512 MiB per node. threads: of each rank, 0 = as for a
+ * model. dtype: of the weights, AUTO = all types, which takes four times as long. A link that the ranks do not have
+ * keeps its default. All ranks get the same numbers. Collective. */
+QWEN3_API qwen3_status qwen3_machine_measure(qwen3_comm *comm, int threads, qwen3_isa isa, qwen3_dtype dtype,
+                                             qwen3_machine *machine, qwen3_error *err);
+/* A JSON file. Not collective. */
+QWEN3_API qwen3_status qwen3_machine_read(const char *path, qwen3_machine *machine, qwen3_error *err);
+QWEN3_API qwen3_status qwen3_machine_write(const char *path, const qwen3_machine *machine, qwen3_error *err);
+
+/* A model on some ranks of a machine, which need not be there. */
+typedef struct qwen3_scenario {
+    const qwen3_config *config;
+    const qwen3_machine *machine;
+    int nodes, ranks_per_node;     /* ranks share the rates of their node equally */
+    int grid_sequence, grid_heads; /* S * H = nodes * ranks_per_node, rank s * H + h on node rank / ranks_per_node */
+    qwen3_dtype dtype, kv_dtype;   /* AUTO as in qwen3_model_options */
+    qwen3_attention_algorithm algorithm;
+    bool priced; /* movements are chosen by the machine's links, as where options.machine is set */
+} qwen3_scenario;
+
+/* One forward pass: `tokens` new ones of each of `batch` sequences that hold `past` already, and the logits of the last
+ * of each. tokens = 1 is a step of decode. */
+typedef struct qwen3_forward_shape {
+    int64_t batch, tokens, past;
+} qwen3_forward_shape;
+
+typedef struct qwen3_prediction {
+    double seconds;                             /* of the pass; the sum of: */
+    double products, attention, rows, barriers; /* of the rank that has most to do */
+    double messages;                            /* not overlapped */
+    double overlapped;                          /* beside these: of messages, while the rank computes */
+    double sent_bytes;                          /* by each rank, in all layers */
+    double messages_per_layer;                  /* collectives and hops of a ring */
+    const char *movement;                       /* of keys and queries; a constant */
+    double weight_bytes;                        /* held by the fullest rank; copies that a node shares are divided */
+    double kv_bytes;                            /* of all positions, on the fullest rank */
+} qwen3_prediction;
+
+/* Pure arithmetic. Fails with QWEN3_ERR_ARGUMENT where the grid does not fit, or where the machine does not know a rate
+ * that is needed. Not collective. */
+QWEN3_API qwen3_status qwen3_predict(const qwen3_scenario *scenario, const qwen3_forward_shape *shape,
+                                     qwen3_prediction *prediction, qwen3_error *err);
+/* Floating-point operations of a pass in the whole job. */
+QWEN3_API double qwen3_forward_flops(const qwen3_config *config, const qwen3_forward_shape *shape);
+/* Bytes of keys and values of one token, all layers. kv_dtype is not AUTO. */
+QWEN3_API double qwen3_kv_bytes_per_token(const qwen3_config *config, qwen3_dtype kv_dtype);
 
 /* ---- Attention operators ----------------------------------------------------------------------- */
 

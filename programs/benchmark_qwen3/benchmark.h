@@ -7,6 +7,8 @@
  *   describe.c   what was run: model, plan, machine
  *   verify.c     the same test, compared with one rank of plain C
  *   roofline.c   the work of a test against the limits of the machine
+ *   predict.c    the times that the cost model predicts
+ *   plan.c       --plan: predictions for every grid, without a run
  *   result.c     what a test yields, as a table of fields; records.c writes such tables in every format
  *   main.c       opens the models, runs the tests and reports
  */
@@ -36,6 +38,11 @@ typedef struct benchmark_options {
     bool compare_kv_cache;     /* every test that generates, both ways */
     bool deprecated_attention; /* the old --attention was given */
     bool verify, roofline, verbose;
+    bool plan;                 /* only predict: */
+    int nodes, ranks_per_node; /* of the job that is predicted */
+    bool network;              /* `across` is given */
+    qwen3_link across;
+    char *machine_save; /* NULL = not given */
 } benchmark_options;
 
 /* Reads and checks the command line; *finished after --help and --version. To be followed by
@@ -133,6 +140,8 @@ typedef struct benchmark {
     int64_t parameters;
     qwen3_rank_info machine; /* of this rank */
     qwen3_model *model;      /* the open one */
+    qwen3_machine rates;     /* what predictions go by, where --machine is not given */
+    bool measured;           /* they are known */
 } benchmark;
 
 /* Parameters of the model; 0 where the error is set. */
@@ -153,12 +162,23 @@ void references_free(benchmark *b);
 /* Compares the test with its reference; fills in the result on rank 0. Collective. */
 qwen3_status verify_test(const benchmark *b, const benchmark_test *t, benchmark_result *r, qwen3_error *err);
 
+/* ---- Predictions ------------------------------------------------------------------------------- */
+
+/* Seconds of the prompt, and of one decode step in the middle of those of the test; 0 where it has none. */
+typedef struct predicted_times {
+    double prefill, step;
+} predicted_times;
+
+/* Fails as qwen3_predict does. With the details of the prompt, or else of the step, in *details. */
+qwen3_status predict_times(const qwen3_scenario *s, const benchmark_test *t, predicted_times *times,
+                           qwen3_prediction *details, qwen3_error *err);
+/* Fills in what is predicted for the open model. */
+void predict_test(const benchmark *b, const benchmark_test *t, benchmark_result *r);
+/* Prints predictions for all tests with every grid and algorithm. Collective. */
+qwen3_status plan_run(benchmark *b, qwen3_error *err);
+
 /* ---- Limits of the machine --------------------------------------------------------------------- */
 
-/* Floating-point operations of a prefill that makes one row of logits per sequence, after `depth` cached tokens. */
-double prefill_flops(const qwen3_config *c, double batch, double depth, double prompt);
-/* Bytes of keys and values of one token. */
-double kv_bytes_per_token(const qwen3_config *c, qwen3_dtype dtype);
 /* The multiply-add peak that products with weights of this type are held against. */
 double roofline_peak(const qwen3_roofline *limits, qwen3_dtype dtype);
 /* Of two measurements of the same limits. */

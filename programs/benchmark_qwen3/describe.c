@@ -53,10 +53,10 @@ static void describe_work(const benchmark *b, const benchmark_test *t, const qwe
     r->repetitions = b->o.repetitions;
     r->warmup = b->o.warmup;
     if (prompt)
-        r->prefill_flops = prefill_flops(&b->config, t->batch, t->depth, prompt);
+        r->prefill_flops = qwen3_forward_flops(&b->config, &(qwen3_forward_shape){t->batch, prompt, t->depth});
     if (t->generate && t->kv_cache) {
         const double held = (double)t->depth + t->prompt + (t->generate + 1) / 2.0; /* on average over the steps */
-        r->decode_bytes = r->model_size + t->batch * kv_bytes_per_token(&b->config, plan->kv_dtype) * held;
+        r->decode_bytes = r->model_size + t->batch * qwen3_kv_bytes_per_token(&b->config, plan->kv_dtype) * held;
     }
 }
 
@@ -86,4 +86,6 @@ void describe_test(const benchmark *b, const benchmark_test *t, const qwen3_sess
     r->model_size = (double)qwen3_model_bytes_per_token(b->model);
     r->model_parameters = (double)b->parameters;
     describe_work(b, t, plan, r);
+    if (b->o.arguments.model.machine || b->measured)
+        predict_test(b, t, r);
 }

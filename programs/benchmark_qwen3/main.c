@@ -45,6 +45,29 @@ static qwen3_status prepare(benchmark *b, qwen3_error *err)
     return qwen3_comm_agree(b->world, err);
 }
 
+/* A smaller model is over before the machine is measured. */
+#define PREDICTED_BYTES ((uint64_t)64 << 20)
+
+/* The rates that predictions go by. Collective. */
+static qwen3_status measure_rates(benchmark *b, qwen3_error *err)
+{
+    const qwen3_plan *plan = qwen3_model_plan(b->model);
+    if (qwen3_model_bytes_per_token(b->model) < PREDICTED_BYTES)
+        return QWEN3_OK;
+    b->measured = true;
+    return qwen3_machine_measure(b->world, plan->threads, plan->isa, plan->dtype, &b->rates, err);
+}
+
+/* Measures all types of weights for --machine. Collective. */
+static qwen3_status save_machine(benchmark *b, qwen3_error *err)
+{
+    const qwen3_model_options *o = &b->o.arguments.model;
+    qwen3_status status = qwen3_machine_measure(b->world, o->threads, o->isa, QWEN3_DTYPE_AUTO, &b->rates, err);
+    if (status == QWEN3_OK && qwen3_comm_rank(b->world) == 0)
+        qwen3_machine_write(b->o.machine_save, &b->rates, err);
+    return qwen3_comm_agree(b->world, err);
+}
+
 /* The tests of one strategy, which share a model. Collective. */
 static qwen3_status run_strategy(benchmark *b, qwen3_parallel_strategy strategy, qwen3_error *err)
 {
@@ -54,6 +77,8 @@ static qwen3_status run_strategy(benchmark *b, qwen3_parallel_strategy strategy,
     qwen3_status status = qwen3_model_open(b->world, b->o.spec, &options, &b->model, err);
     if (status == QWEN3_OK)
         status = plan_print(b->world, b->model, rank_lines(b), b->notes, err);
+    if (status == QWEN3_OK && !options.machine && !b->measured)
+        status = measure_rates(b, err);
     if (status == QWEN3_OK && b->o.verbose)
         status = placement_print(b->world, b->model, b->notes, err);
     for (size_t i = 0; i < b->list.n && status == QWEN3_OK; i++) {
@@ -158,10 +183,12 @@ static qwen3_status body(qwen3_comm *world, int argc, const char **argv, int *ex
         if (b.o.deprecated_attention && rank == 0)
             fprintf(stderr, "qwen3: warning: --attention is deprecated; use --parallel-strategy headwise "
                             "--attention-algo standard|online_softmax\n");
-        status = prepare(&b, err);
-        if (status == QWEN3_OK)
+        status = b.o.machine_save ? save_machine(&b, err) : prepare(&b, err);
+        if (status == QWEN3_OK && b.o.plan)
+            status = plan_run(&b, err);
+        else if (status == QWEN3_OK && !b.o.machine_save)
             status = run(&b, err);
-        if (status == QWEN3_OK)
+        if (status == QWEN3_OK && b.results && !b.o.plan)
             status = report(&b, exit_status, err);
     }
     free_all(&b);

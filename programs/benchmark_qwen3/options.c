@@ -1,10 +1,13 @@
 /* options.c - the command line of benchmark_qwen3. */
+#include <stdlib.h>
+
 #include "benchmark.h"
 #include "common/program.h"
 
 #define DEFAULT_MODEL "synthetic:0.6B"
 #define MAX_TOKENS (1 << 24)
 #define MAX_REPETITIONS 1000000
+#define MAX_PLANNED 4096 /* nodes, ranks of a node */
 
 typedef enum benchmark_method {
     METHOD_AUTO,
@@ -22,6 +25,7 @@ typedef struct extra_options {
     int method;    /* benchmark_method */
     int iterations;
     bool use_kv_cache, no_kv_cache;
+    char *network; /* --net, as given */
 } extra_options;
 
 /* Those that say which tests there are. */
@@ -107,6 +111,35 @@ static void describe_options(benchmark_options *o, extra_options *extra, option_
          .value = &extra->attention,
          .choices = "standard|streaming",
          .help = "Deprecated: headwise with standard or online_softmax"},
+        {.name = "plan",
+         .kind = OPTION_FLAG,
+         .value = &o->plan,
+         .help = "Predict every test with every grid and algorithm from measured rates or those of --machine, and run "
+                 "none (default tests: -p 64,512,2048,8192 -n 1 -d 0,2048)"},
+        {.name = "nodes",
+         .kind = OPTION_INT,
+         .value = &o->nodes,
+         .min = 1,
+         .max = MAX_PLANNED,
+         .help = "With --plan: of the job that is predicted (default: those at hand)"},
+        {.name = "ranks-per-node",
+         .kind = OPTION_INT,
+         .value = &o->ranks_per_node,
+         .min = 1,
+         .max = MAX_PLANNED,
+         .help = "With --plan: ranks that share the rates of a node equally (default: as at hand)"},
+        {.name = "net",
+         .kind = OPTION_TEXT,
+         .value = &extra->network,
+         .argument = "RATE,LATENCY",
+         .help = "With --plan: the network, such as 10gbit,30us (default: that of --machine, or as measured)"},
+        {.name = "machine-save",
+         .kind = OPTION_TEXT,
+         .value = &o->machine_save,
+         .argument = "FILE",
+         .help =
+             "Measure the rates of the ranks at hand for all types of weights, write them for --machine, and run no "
+             "test"},
     };
     model_arguments_options(&o->arguments, table);
     table->options[0].help = MODEL_SPEC_HELP " (default " DEFAULT_MODEL ")";
@@ -130,6 +163,13 @@ static qwen3_status check_contradictions(const command_line *line, qwen3_error *
         {"pairs", "grid"},
         {"generate", "gen-len"},
         {"iters", "repetitions"},
+        {"plan", "pairs"},
+        {"plan", "verify"},
+        {"plan", "roofline"},
+        {"plan", "parallel-strategy"},
+        {"plan", "grid"},
+        {"machine-save", "machine"},
+        {"machine-save", "plan"},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
         if (option_given(line, pairs[i][0]) && option_given(line, pairs[i][1]))
@@ -165,6 +205,40 @@ static void choose_tests(benchmark_options *o, const extra_options *extra, const
         o->repetitions = o->lists ? 5 : 3;
     if (!option_given(line, "output"))
         o->output = o->lists ? OUTPUT_MD : OUTPUT_TABLE;
+}
+
+/* "10gbit,30us": bits per second of each node in each direction, and the time of a small message. */
+static qwen3_status read_network(benchmark_options *o, const char *text, qwen3_error *err)
+{
+    double gbit, us;
+    int used = 0;
+    if (!text)
+        return QWEN3_OK;
+    if (sscanf(text, "%lfgbit,%lfus%n", &gbit, &us, &used) != 2 || text[used] || !(gbit > 0) || !(us > 0))
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--net: got \"%s\", expected RATE,LATENCY such as 10gbit,30us", text);
+    o->network = true;
+    o->across = (qwen3_link){1e-6 * us, 1e-6 * us, 1e9 / 8 * gbit};
+    return QWEN3_OK;
+}
+
+/* Options of --plan, and its tests. */
+static qwen3_status check_plan(benchmark_options *o, const extra_options *extra, const command_line *line,
+                               qwen3_error *err)
+{
+    static const char *const only[] = {"nodes", "ranks-per-node", "net"};
+    static const char *const of_tests[] = {"n-prompt", "n-gen", "pg", "phase", "prompt-len", "gen-len", "n-depth"};
+    for (size_t i = 0; i < sizeof only / sizeof *only && !o->plan; i++)
+        if (option_given(line, only[i]))
+            return set_error(err, QWEN3_ERR_ARGUMENT, "--%s: only means something with --plan", only[i]);
+    if (o->plan && !any_given(line, sizeof of_tests / sizeof *of_tests, of_tests)) {
+        o->lists = true;
+        o->phases = false;
+        o->prompts = (int_list){4, {64, 512, 2048, 8192}};
+        o->generates = (int_list){1, {1}};
+        o->depths = (int_list){2, {0, 2048}};
+        o->output = option_given(line, "output") ? o->output : OUTPUT_MD;
+    }
+    return read_network(o, extra->network, err);
 }
 
 /* Options that only mean something while decoding. */
@@ -207,6 +281,8 @@ static qwen3_status check_options(benchmark_options *o, const extra_options *ext
     if (status != QWEN3_OK)
         return status;
     choose_tests(o, extra, line);
+    if (check_plan(o, extra, line, err) != QWEN3_OK)
+        return err->status;
     o->deprecated_attention = option_given(line, "attention");
     if (o->deprecated_attention) {
         o->arguments.model.strategy = QWEN3_STRATEGY_HEAD_WISE;
@@ -242,11 +318,14 @@ qwen3_status benchmark_options_read(benchmark_options *o, int argc, const char *
     qwen3_status status = options_parse(&line, rank == 0 ? stdout : NULL, finished, err);
     if (status == QWEN3_OK && !*finished)
         status = check_options(o, &extra, &line, ranks, err);
+    free(extra.network);
     return status;
 }
 
 void benchmark_options_free(benchmark_options *o)
 {
-    option spec = model_spec_option(&o->arguments.spec);
-    options_free(&spec, 1);
+    option texts[] = {model_spec_option(&o->arguments.spec),
+                      {.kind = OPTION_TEXT, .value = &o->arguments.machine_file},
+                      {.kind = OPTION_TEXT, .value = &o->machine_save}};
+    options_free(texts, sizeof texts / sizeof *texts);
 }

@@ -109,6 +109,13 @@ static const field fields[] = {
     {"total_ms", "total", AT(total_ms), NUMBER, "%.2f ms", 1, "total ms", PAIRS},
     {"kv_cache_speedup", "speed-up of decode by the KV cache", AT(kv_cache_speedup), NUMBER, "%.2f x", 1,
      "KV cache speed-up", LIST | PAIRS},
+    {"predicted_prefill_ms", "prefill, predicted", AT(predicted_prefill_ms), NUMBER, "%.2f ms", 1,
+     "predicted prefill ms", PAIRS},
+    {"predicted_step_ms", "decode per step, predicted", AT(predicted_step_ms), NUMBER, "%.3f ms", 1,
+     "predicted step ms", PAIRS},
+    {"predicted_ts", "tokens/s, predicted", AT(predicted_ts), NUMBER, "%.2f", 1, "predicted t/s", LIST},
+    {"over_predicted", "tokens/s over predicted", AT(over_predicted), NUMBER, "%.2f x", 1, "over predicted",
+     LIST | PAIRS},
     PHASE_COMM_FIELDS(prefill),
     PHASE_COMM_FIELDS(decode),
 
@@ -215,6 +222,7 @@ void result_complete(benchmark_result *r, bool prompt_computed)
     const double gib = 1073741824.0;
     summarise(&r->ns, &r->avg_ns, &r->stddev_ns);
     summarise(&r->ts, &r->avg_ts, &r->stddev_ts);
+    r->over_predicted = r->avg_ts / r->predicted_ts;
     r->total_ms = 0;
     if (r->prompt > 0)
         complete_phase(&r->prefill, r->batch * r->prompt);

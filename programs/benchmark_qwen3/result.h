@@ -39,6 +39,9 @@ typedef struct benchmark_result {
     double total_ms;         /* first token and decode */
     double kv_cache_speedup; /* time of decode without the KV cache over that with it */
 
+    double predicted_prefill_ms, predicted_step_ms, predicted_ts; /* by the cost model */
+    double over_predicted;                                        /* avg_ts / predicted_ts */
+
     double weight_bytes, kv_bytes, scratch_bytes, score_bytes; /* fullest rank */
 
     double relative_l2, max_difference, top1_agreement, verified_rows, tolerance;

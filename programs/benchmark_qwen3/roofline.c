@@ -8,24 +8,6 @@
 
 #include "benchmark.h"
 
-double prefill_flops(const qwen3_config *c, double batch, double depth, double prompt)
-{
-    double hidden = (double)c->hidden_size, inter = (double)c->intermediate_size, layers = (double)c->num_layers;
-    double q = (double)(c->num_heads * c->head_dim), kv = (double)(c->num_kv_heads * c->head_dim);
-    double linear = 2 * (hidden * (q + 2 * kv) + q * hidden + 3 * hidden * inter);
-    double attention = 4 * q * (depth + (prompt + 1) / 2); /* scores and sums over the mean number of visible keys */
-    double head = 2 * hidden * (double)c->vocab_size;
-    return batch * (prompt * layers * (linear + attention) + head);
-}
-
-double kv_bytes_per_token(const qwen3_config *c, qwen3_dtype dtype)
-{
-    const double dim = (double)c->head_dim;
-    /* Q8: bytes and an f32 scale. */
-    const double vector = dtype == QWEN3_DTYPE_F32 ? 4 * dim : dtype == QWEN3_DTYPE_BF16 ? 2 * dim : dim + 4;
-    return 2 * (double)(c->num_layers * c->num_kv_heads) * vector;
-}
-
 double roofline_peak(const qwen3_roofline *limits, qwen3_dtype dtype)
 {
     return dtype == QWEN3_DTYPE_F32 ? limits->f32_flops : limits->bf16_flops;
@@ -42,17 +24,19 @@ double test_limit(const qwen3_model *model, const benchmark_test *t, const qwen3
     const qwen3_config *c = qwen3_model_config(model);
     const qwen3_plan *plan = qwen3_model_plan(model);
     const double weights = (double)qwen3_model_bytes_per_token(model);
-    const double kv = t->batch * kv_bytes_per_token(c, plan->kv_dtype); /* of one position */
+    const double kv = t->batch * qwen3_kv_bytes_per_token(c, plan->kv_dtype); /* of one position */
     const int prompt = test_prompt(t);
     double seconds = 0;
     if (prompt)
-        seconds +=
-            least_seconds(limits, plan->dtype, prefill_flops(c, t->batch, t->depth, prompt), weights + kv * t->depth);
+        seconds += least_seconds(limits, plan->dtype,
+                                 qwen3_forward_flops(c, &(qwen3_forward_shape){t->batch, prompt, t->depth}),
+                                 weights + kv * t->depth);
     for (int step = 0; step < t->generate; step++) {
-        const double held = (double)t->depth + t->prompt + step;
-        seconds += t->kv_cache ? least_seconds(limits, plan->dtype, prefill_flops(c, t->batch, held, 1),
-                                               weights + kv * (held + 1))
-                               : least_seconds(limits, plan->dtype, prefill_flops(c, t->batch, 0, held + 1), weights);
+        const int64_t held = (int64_t)t->depth + t->prompt + step;
+        const qwen3_forward_shape next = {t->batch, 1, held}, again = {t->batch, held + 1, 0};
+        seconds += t->kv_cache ? least_seconds(limits, plan->dtype, qwen3_forward_flops(c, &next),
+                                               weights + kv * (double)(held + 1))
+                               : least_seconds(limits, plan->dtype, qwen3_forward_flops(c, &again), weights);
     }
     return t->batch * ((double)prompt + t->generate) / seconds;
 }

@@ -38,6 +38,13 @@ void model_arguments_options(model_arguments *a, option_table *table)
          .kind = OPTION_GRID,
          .value = a->grid,
          .help = "S sequence groups x H head groups, for hybrid; S * H = ranks (default: chosen)"},
+        {.name = "machine",
+         .kind = OPTION_TEXT,
+         .value = &a->machine_file,
+         .argument = "FILE",
+         .help =
+             "What auto goes by, and with it the choice of what ranks send: rates of this machine as benchmark_qwen3 "
+             "--machine-save wrote them (default: auto measures)"},
         {.name = "attention-algo",
          .kind = OPTION_ALGORITHM,
          .value = &a->session.algorithm,
@@ -157,7 +164,8 @@ static void list_grids(int ranks, char *text, size_t size)
             used += (size_t)snprintf(text + used, size - used, "%s%dx%d", used ? ", " : "", s, ranks / s);
 }
 
-qwen3_status model_arguments_check(model_arguments *a, const command_line *line, int ranks, qwen3_error *err)
+/* What --grid means. */
+static qwen3_status check_grid(model_arguments *a, const command_line *line, int ranks, qwen3_error *err)
 {
     if (!option_given(line, "grid"))
         return QWEN3_OK;
@@ -176,4 +184,12 @@ qwen3_status model_arguments_check(model_arguments *a, const command_line *line,
     a->model.grid_sequence = a->grid[0];
     a->model.grid_heads = a->grid[1];
     return QWEN3_OK;
+}
+
+qwen3_status model_arguments_check(model_arguments *a, const command_line *line, int ranks, qwen3_error *err)
+{
+    if (check_grid(a, line, ranks, err) != QWEN3_OK || !a->machine_file)
+        return err->status;
+    a->model.machine = &a->machine;
+    return qwen3_machine_read(a->machine_file, &a->machine, err);
 }

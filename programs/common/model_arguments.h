@@ -8,7 +8,9 @@ typedef struct model_arguments {
     char *spec; /* --model; NULL = not given */
     qwen3_model_options model;
     qwen3_session_options session;
-    int grid[2]; /* S, H; 0, 0 = not given */
+    int grid[2];           /* S, H; 0, 0 = not given */
+    char *machine_file;    /* --machine; NULL = not given */
+    qwen3_machine machine; /* what it holds; model.machine points to it then */
 } model_arguments;
 
 #define MODEL_SPEC_HELP                                                                                                \
@@ -23,7 +25,8 @@ void model_arguments_options(model_arguments *a, option_table *table);
 /* Checks that --model was given and, if it names a directory or file, that it exists; the error says how to get the
  * model. expected: what --model may be. */
 qwen3_status model_spec_check(const char *spec, const char *expected, qwen3_error *err);
-/* Checks the grid against the strategy and the number of ranks, and completes a->model. */
+/* Checks the grid against the strategy and the number of ranks, reads --machine, and completes a->model, which then is
+ * valid as long as *a is where it is. */
 qwen3_status model_arguments_check(model_arguments *a, const command_line *line, int ranks, qwen3_error *err);
 
 #endif

@@ -66,7 +66,7 @@ typedef struct command_line {
     const char **argv; /* argv[0] is skipped */
 } command_line;
 
-enum { MAX_OPTIONS = 48 };
+enum { MAX_OPTIONS = 56 };
 
 /* A table that is put together from several. */
 typedef struct option_table {

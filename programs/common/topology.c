@@ -68,6 +68,8 @@ qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ran
                 qwen3_strategy_name(own->strategy), own->grid_sequence, own->grid_heads, qwen3_dtype_name(own->dtype),
                 qwen3_isa_name(own->isa), own->threads, own->threads == 1 ? "" : "s",
                 own->weights_shared ? "shared by the node" : "private", own->reason);
+        if (own->warning[0])
+            fprintf(stderr, "qwen3: warning: %s\n", own->warning);
         for (int r = 0; r < ranks && r < max_ranks; r++)
             fprintf(
                 out,

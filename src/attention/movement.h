@@ -17,6 +17,7 @@
 #define QWEN3_ATTENTION_MOVEMENT_H
 
 #include "attention/kv_shard.h"
+#include "attention/movement_prices.h"
 #include "base/memory_plan.h"
 #include "base/status.h"
 #include "comm/comm.h"
@@ -49,6 +50,7 @@ typedef struct attention_problem {
     brought_keys brought;
     bool followed;            /* another exchange has this one in brought.by */
     const size_t *head_first; /* replicated: [ranks + 1] rank r needs query heads [head_first[r], head_first[r + 1]) */
+    const movement_prices *prices; /* the same on all ranks; NULL = those of movements.c */
 } attention_problem;
 
 /* What a movement sends for one layer. */

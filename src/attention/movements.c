@@ -4,19 +4,18 @@
 #define ENTRY(name) &movement_##name,
 static const movement *const movements[] = {MOVEMENTS(ENTRY)};
 
-/* What a collective costs beside its bytes, as bytes: latency times bandwidth. Shared memory (1 to 2 us at 10 GB/s) and
- * 10 Gbit/s (15 to 35 us at 1 GB/s) give about the same. */
-#define MESSAGE_BYTES 16384.0
-/* What a hop of a ring costs beside its bytes: waiting for both neighbours, another plan of work, more barriers, and
- * tiles of fewer keys (docs/notebook/2026-11-27-movements.md). */
-#define HOP_BYTES 1048576.0
+/* Where nothing was measured. A collective: latency times bandwidth; shared memory (1 to 2 us at 10 GB/s) and 10 Gbit/s
+ * (15 to 35 us at 1 GB/s) give about the same. A hop: waiting for both neighbours, another plan of work, more barriers,
+ * and tiles of fewer keys (docs/notebook/2026-11-27-movements.md). */
+static const movement_prices default_prices = {.message = 16384, .hop = 1048576};
 
 double movement_price(const attention_problem *p, const movement *m)
 {
     const movement_cost cost = m->cost(p);
-    const double bytes = cost.bytes / comm_size(p->comm), hops = cost.messages * HOP_BYTES;
+    const movement_prices *prices = p->prices ? p->prices : &default_prices;
+    const double bytes = cost.bytes / comm_size(p->comm), hops = cost.messages * prices->hop;
     if (!cost.overlaps)
-        return bytes + cost.messages * MESSAGE_BYTES;
+        return bytes + cost.messages * prices->message;
     return bytes > hops ? bytes : hops;
 }
 

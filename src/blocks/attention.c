@@ -299,7 +299,8 @@ static void describe_problem(attention_step *s, const block_step *b)
                                      .blocks = s->tables.blocks,
                                      .brought = describe_brought(s, b),
                                      .followed = b->followed,
-                                     .head_first = s->tables.head_first};
+                                     .head_first = s->tables.head_first,
+                                     .prices = s->of->d->prices};
 }
 
 static size_t tile_width(const attention_step *s)

@@ -12,6 +12,7 @@
 #ifndef QWEN3_BLOCKS_BLOCK_H
 #define QWEN3_BLOCKS_BLOCK_H
 
+#include "attention/movement_prices.h"
 #include "base/memory_plan.h"
 #include "base/team.h"
 #include "blocks/activations.h"
@@ -38,9 +39,10 @@ typedef struct decoder {
     qwen3_dtype kv_dtype;
     grid_place place;
     int threads;
-    comm *world;         /* all ranks */
-    comm *sequence_comm; /* ranks with the same heads; rank = place.s */
-    comm *head_comm;     /* ranks with the same positions; rank = place.h */
+    comm *world;                   /* all ranks */
+    comm *sequence_comm;           /* ranks with the same heads; rank = place.s */
+    comm *head_comm;               /* ranks with the same positions; rank = place.h */
+    const movement_prices *prices; /* of movements in sequence_comm; NULL = the default ones */
     const sequence_table *sequences;
 } decoder;
 

@@ -8,6 +8,7 @@
 #include "blocks/architectures.h"
 #include "blocks/attention.h"
 #include "comm/topology.h"
+#include "engine/cost.h"
 #include "model/packed.h"
 
 qwen3_model_options qwen3_model_options_default(void)
@@ -149,6 +150,41 @@ static qwen3_status fill_plan(qwen3_model *m, const grid *g, qwen3_error *err)
                            .first_kv_head = shard.kv_heads.begin,
                            .num_kv_heads = range_size(shard.kv_heads)};
     snprintf(m->plan.reason, sizeof m->plan.reason, "%s", g->reason);
+    snprintf(m->plan.warning, sizeof m->plan.warning, "%s", g->warning);
+    return QWEN3_OK;
+}
+
+/* What AUTO goes by: the caller's machine, or a measurement where the model is worth one. In every other case nothing
+ * is known. Collective; *err is agreed on. */
+static qwen3_status choose_grid(qwen3_model *m, grid *g, qwen3_error *err)
+{
+    const qwen3_model_options *o = &m->options;
+    qwen3_rank_info info;
+    qwen3_machine measured;
+    qwen3_status status = qwen3_comm_topology(m->world, &info, err);
+    plan_ranks ranks = {comm_size(m->world), info.nodes, o->machine};
+    const bool automatic = o->strategy == QWEN3_STRATEGY_AUTO && o->grid_sequence == 0 && ranks.ranks > 1;
+    if (!status && automatic && !o->machine && qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES) {
+        status = qwen3_machine_measure(m->world, o->threads, m->kernels->isa, o->dtype, &measured, err);
+        ranks.machine = &measured;
+    }
+    if (status)
+        return status;
+    plan_grid(&m->config, o, &ranks, g, err);
+    if (qwen3_comm_agree(m->world, err))
+        return err->status;
+    comm_broadcast(m->world, g, sizeof *g, 0, QWEN3_COMM_CONTROL); /* rank 0's machine decides */
+    if (o->machine) {
+        const qwen3_scenario s = {.machine = o->machine,
+                                  .nodes = info.nodes,
+                                  .ranks_per_node = (ranks.ranks + info.nodes - 1) / info.nodes,
+                                  .grid_sequence = g->s,
+                                  .grid_heads = g->h};
+        m->prices = cost_movement_prices(&s);
+        comm_broadcast(m->world, &m->prices, sizeof m->prices, 0, QWEN3_COMM_CONTROL);
+        m->options.machine = NULL; /* the caller's */
+        m->priced = true;
+    }
     return QWEN3_OK;
 }
 
@@ -234,10 +270,8 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
     if (!status)
         status = agree_on_model(m, err);
     grid g;
-    if (!status) {
-        plan_grid(&m->config, &m->options, comm_size(m->world), &g, err);
-        status = qwen3_comm_agree(m->world, err);
-    }
+    if (!status)
+        status = choose_grid(m, &g, err);
     if (!status) {
         make_groups(m, &g, err);
         status = qwen3_comm_agree(m->world, err);
@@ -297,7 +331,7 @@ uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strate
     options.strategy = strategy;
     grid g;
     const kernels *k = kernels_get(QWEN3_ISA_AUTO);
-    if (!k || plan_grid(config, &options, ranks, &g, NULL))
+    if (!k || plan_grid(config, &options, &(plan_ranks){ranks, 1, NULL}, &g, NULL))
         return 0;
     uint64_t most = 0;
     for (int rank = 0; rank < ranks; rank++) {

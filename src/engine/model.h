@@ -2,7 +2,7 @@
 #ifndef QWEN3_ENGINE_MODEL_H
 #define QWEN3_ENGINE_MODEL_H
 
-#include "comm/comm.h"
+#include "attention/movement_prices.h"
 #include "engine/plan.h"
 #include "model/weights.h"
 
@@ -13,6 +13,8 @@ struct qwen3_model {
     qwen3_plan plan;
     const kernels *kernels;
     source *source;
+    movement_prices prices; /* of sequence_comm */
+    bool priced;            /* by the caller's machine; otherwise prices are the default ones */
     grid_place place;
     weights weights;
     comm *world;         /* the caller's */

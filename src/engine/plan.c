@@ -1,54 +1,115 @@
 #include "engine/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 
-/* Below this many prompt tokens per rank, splitting positions leaves ranks idle or with too few rows to
- * fill the matrix kernels. */
-#define AUTO_TOKENS_PER_RANK 32
+#include "engine/cost.h"
 
-/* Largest divisor of ranks that is at most the number of KV heads: no KV head is repeated. */
-static int widest_head_group(int ranks, int64_t kv_heads)
+/* Where the caller expects no number of tokens. */
+#define DEFAULT_TOKENS 512
+/* A grid replaces one that was looked at before, with fewer sequence groups, where it is that much faster: predictions
+ * that differ by less are equal, and the choice should not depend on the noise of a measurement. */
+#define FASTER 0.97
+
+static qwen3_parallel_strategy strategy_of(int s, int h)
 {
-    int h = 1;
-    for (int d = 1; d <= ranks && d <= kv_heads; d++)
-        if (ranks % d == 0)
-            h = d;
-    return h;
+    return h == 1 && s > 1 ? QWEN3_STRATEGY_SEQUENCE : s == 1 ? QWEN3_STRATEGY_HEAD_WISE : QWEN3_STRATEGY_HYBRID;
 }
 
-static void set(grid *g, int s, int h, const char *reason)
+static void set(grid *g, qwen3_parallel_strategy strategy, int s, int h, const char *reason)
 {
+    g->strategy = strategy;
     g->s = s;
     g->h = h;
-    g->strategy = h == 1 && s > 1 ? QWEN3_STRATEGY_SEQUENCE : s == 1 ? QWEN3_STRATEGY_HEAD_WISE : QWEN3_STRATEGY_HYBRID;
     snprintf(g->reason, sizeof g->reason, "%s", reason);
 }
 
-/* The rule of AUTO.
- *   one rank            HEAD_WISE (nothing is split)
- *   generation expected as many head groups as KV heads allow (two messages a layer in a decode step instead
- *                       of four); ranks beyond that become sequence groups, which split the KV cache
- *   prefill, long       SEQUENCE: no communication in linear layers; K and V of all heads are fewer bytes
- *                       than two reductions of the hidden state in every published size
- *   prefill, short      as for generation: too few positions per rank to split */
-static void choose(const qwen3_config *config, const qwen3_model_options *options, int ranks, grid *g)
+/* Half of the tokens that are expected are a prompt where generation is expected. */
+static cost_phases phases_of(const qwen3_model_options *o)
 {
-    int h = widest_head_group(ranks, config->num_kv_heads);
-    if (ranks == 1)
-        set(g, 1, 1, "auto: one rank, nothing to split");
-    else if (!options->expect_decode && options->expected_tokens >= (int64_t)AUTO_TOKENS_PER_RANK * ranks)
-        set(g, ranks, 1, "auto: prefill long enough to split positions; only keys and values travel");
-    else if (h == ranks)
-        set(g, 1, ranks, "auto: two reductions a layer are the fewest messages for short steps");
-    else
-        set(g, ranks / h, h, "auto: more ranks than KV heads divide among; the rest split the positions");
+    const int64_t tokens = o->expected_tokens > 0 ? o->expected_tokens : DEFAULT_TOKENS;
+    const int64_t generate = o->expect_decode ? (tokens + 1) / 2 : 0;
+    return (cost_phases){tokens - generate, generate};
 }
 
-qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *options, int ranks, grid *out,
-                       qwen3_error *err)
+typedef struct candidate {
+    int s, h;
+    double seconds;
+} candidate;
+
+/* The fastest grid; the runner-up in *next. hybrid: only those with both sides above 1. seconds are infinite where
+ * there is none. */
+static candidate fastest(const qwen3_scenario *ranks, cost_phases phases, bool hybrid, candidate *next)
 {
-    *out = (grid){0};
-    int s = options->grid_sequence, h = options->grid_heads;
+    const int n = ranks->nodes * ranks->ranks_per_node;
+    candidate best = {1, n, INFINITY};
+    *next = best;
+    for (int s = 1; s <= n; s++) {
+        if (n % s != 0 || (hybrid && (s == 1 || s == n)))
+            continue;
+        qwen3_scenario scenario = *ranks;
+        scenario.grid_sequence = s;
+        scenario.grid_heads = n / s;
+        const candidate c = {s, n / s, cost_seconds(&scenario, phases)};
+        const bool better = isinf(best.seconds) || c.seconds < FASTER * best.seconds;
+        if (better || c.seconds < next->seconds)
+            *next = better ? best : c;
+        if (better)
+            best = c;
+    }
+    return best;
+}
+
+static void explain(grid *g, const candidate *best, const candidate *next, cost_phases phases)
+{
+    char work[64] = "", other[64] = "";
+    if (phases.prompt)
+        snprintf(work, sizeof work, "%lld tokens%s", (long long)phases.prompt, phases.generate ? " and " : "");
+    if (phases.generate) {
+        const size_t used = strlen(work);
+        snprintf(work + used, sizeof work - used, "%lld steps", (long long)phases.generate);
+    }
+    if (isfinite(next->seconds))
+        snprintf(other, sizeof other, ", %dx%d %.3g s", next->s, next->h, next->seconds);
+    snprintf(g->reason, sizeof g->reason, "auto: predicted for %s: %dx%d %.3g s%s", work, best->s, best->h,
+             best->seconds, other);
+}
+
+/* The rule of AUTO. */
+static void choose(const qwen3_scenario *ranks, const qwen3_model_options *options, bool known, grid *g)
+{
+    const cost_phases phases = phases_of(options);
+    candidate next, other;
+    const candidate best = fastest(ranks, phases, false, &next);
+    set(g, strategy_of(best.s, best.h), best.s, best.h, "auto: one rank, nothing to split");
+    if (best.s * best.h == 1)
+        return;
+    explain(g, &best, &next, phases);
+    if (!known || ranks->nodes == 1)
+        return;
+    qwen3_scenario alone = *ranks;
+    alone.nodes = 1;
+    const double seconds = fastest(&alone, phases, false, &other).seconds;
+    if (seconds < FASTER * best.seconds)
+        snprintf(g->warning, sizeof g->warning,
+                 "one node alone, with %d rank%s, is predicted to take %.3g s, and the %d nodes %.3g s: start the job "
+                 "on one node",
+                 alone.ranks_per_node, alone.ranks_per_node == 1 ? "" : "s", seconds, ranks->nodes, best.seconds);
+}
+
+/* HYBRID without a grid; where no grid has two sides, SEQUENCE in all but name. */
+static void choose_hybrid(const qwen3_scenario *ranks, const qwen3_model_options *options, grid *g)
+{
+    candidate next;
+    const candidate best = fastest(ranks, phases_of(options), true, &next);
+    const int n = ranks->nodes * ranks->ranks_per_node;
+    set(g, QWEN3_STRATEGY_HYBRID, isfinite(best.seconds) ? best.s : n, isfinite(best.seconds) ? best.h : 1, "given");
+}
+
+/* A given grid. */
+static qwen3_status check_grid(const qwen3_model_options *o, int ranks, qwen3_error *err)
+{
+    const int s = o->grid_sequence, h = o->grid_heads;
     if (s < 0 || h < 0 || (s == 0) != (h == 0))
         return fail(err, QWEN3_ERR_ARGUMENT, "grid %dx%d: expected two positive numbers S x H, or 0 x 0 to choose", s,
                     h);
@@ -56,37 +117,52 @@ qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *op
         return fail(err, QWEN3_ERR_ARGUMENT,
                     "grid %dx%d has %lld places, but the job has %d ranks; expected S x H = ranks", s, h,
                     (long long)s * h, ranks);
+    if (o->strategy == QWEN3_STRATEGY_HEAD_WISE && s > 1)
+        return fail(err, QWEN3_ERR_ARGUMENT, "grid %dx%d contradicts strategy headwise, which is 1 x ranks", s, h);
+    if (o->strategy == QWEN3_STRATEGY_SEQUENCE && h > 1)
+        return fail(err, QWEN3_ERR_ARGUMENT, "grid %dx%d contradicts strategy sequence, which is ranks x 1", s, h);
+    return QWEN3_OK;
+}
+
+qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *options, const plan_ranks *ranks,
+                       grid *out, qwen3_error *err)
+{
+    *out = (grid){0};
+    const qwen3_machine assumed = qwen3_machine_default();
+    const int n = ranks->ranks, s = options->grid_sequence, h = options->grid_heads;
+    /* Nodes with unlike numbers of ranks are not predicted: it is as if all ranks were on one. */
+    const int nodes = n % ranks->nodes ? 1 : ranks->nodes;
+    const qwen3_scenario scenario = {.config = config,
+                                     .machine = ranks->machine ? ranks->machine : &assumed,
+                                     .nodes = nodes,
+                                     .ranks_per_node = n / nodes,
+                                     .dtype = options->dtype,
+                                     .kv_dtype = options->kv_dtype,
+                                     .priced = options->machine != NULL};
+    qwen3_status status = check_grid(options, n, err);
+    if (status)
+        return status;
     switch (options->strategy) {
     case QWEN3_STRATEGY_AUTO:
         if (s > 0)
-            set(out, s, h, "grid given");
+            set(out, strategy_of(s, h), s, h, "grid given");
         else
-            choose(config, options, ranks, out);
-        return QWEN3_OK;
+            choose(&scenario, options, ranks->machine != NULL, out);
+        break;
     case QWEN3_STRATEGY_HEAD_WISE:
-        if (s > 1)
-            return fail(err, QWEN3_ERR_ARGUMENT, "grid %dx%d contradicts strategy headwise, which is 1 x ranks", s, h);
-        set(out, 1, ranks, "given");
+        set(out, options->strategy, 1, n, "given");
         break;
     case QWEN3_STRATEGY_SEQUENCE:
-        if (h > 1)
-            return fail(err, QWEN3_ERR_ARGUMENT, "grid %dx%d contradicts strategy sequence, which is ranks x 1", s, h);
-        set(out, ranks, 1, "given");
+        set(out, options->strategy, n, 1, "given");
         break;
     case QWEN3_STRATEGY_HYBRID:
-        if (s == 0) {
-            /* As square as it goes: both axes really split where the number of ranks allows. */
-            h = 1;
-            for (int d = 1; d * d <= ranks; d++)
-                if (ranks % d == 0 && d <= config->num_kv_heads)
-                    h = d;
-            s = ranks / h;
-        }
-        set(out, s, h, "given");
+        if (s > 0)
+            set(out, options->strategy, s, h, "given");
+        else
+            choose_hybrid(&scenario, options, out);
         break;
     default:
         return fail(err, QWEN3_ERR_ARGUMENT, "strategy %d is unknown", (int)options->strategy);
     }
-    out->strategy = options->strategy;
     return QWEN3_OK;
 }

@@ -7,12 +7,18 @@
 typedef struct grid {
     qwen3_parallel_strategy strategy; /* never AUTO */
     int s, h;                         /* sequence groups, head groups; s * h = ranks */
-    char reason[256];
+    char reason[256], warning[256];   /* of qwen3_plan */
 } grid;
 
-/* Turns the options into a grid, or says what does not fit. The rule of AUTO is in the source and in
- * docs/PARALLEL_STRATEGIES.md. */
-qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *options, int ranks, grid *out,
-                       qwen3_error *err);
+/* The ranks of a job. */
+typedef struct plan_ranks {
+    int ranks, nodes;
+    const qwen3_machine *machine; /* NULL = nothing is known: the default one, and no warning */
+} plan_ranks;
+
+/* Turns the options into a grid, or says what does not fit. AUTO, and HYBRID without a grid, take the grid with the
+ * least predicted time (cost.h; docs/PARALLEL_STRATEGIES.md). */
+qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *options, const plan_ranks *ranks,
+                       grid *out, qwen3_error *err);
 
 #endif

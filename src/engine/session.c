@@ -69,6 +69,7 @@ static void apply_options(qwen3_session *s)
                            .world = m->world,
                            .sequence_comm = m->sequence_comm,
                            .head_comm = m->head_comm,
+                           .prices = m->priced ? &m->prices : NULL,
                            .sequences = &s->sequences};
 }
 

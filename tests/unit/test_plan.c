@@ -9,15 +9,29 @@
 
 #include <cmocka.h>
 
-static const qwen3_config config = {.num_heads = 16, .num_kv_heads = 8};
+/* The shape of 0.6B. */
+static const qwen3_config config = {.vocab_size = 151936,
+                                    .hidden_size = 1024,
+                                    .intermediate_size = 3072,
+                                    .num_layers = 28,
+                                    .num_heads = 16,
+                                    .num_kv_heads = 8,
+                                    .head_dim = 128};
+
+static grid choose_on(qwen3_model_options options, plan_ranks ranks)
+{
+    grid g;
+    options.kv_dtype = QWEN3_DTYPE_AUTO;
+    options.dtype = QWEN3_DTYPE_BF16;
+    assert_int_equal(plan_grid(&config, &options, &ranks, &g, NULL), QWEN3_OK);
+    assert_int_equal(g.s * g.h, ranks.ranks);
+    assert_true(g.strategy != QWEN3_STRATEGY_AUTO);
+    return g;
+}
 
 static grid choose(qwen3_model_options options, int ranks)
 {
-    grid g;
-    assert_int_equal(plan_grid(&config, &options, ranks, &g, NULL), QWEN3_OK);
-    assert_int_equal(g.s * g.h, ranks);
-    assert_true(g.strategy != QWEN3_STRATEGY_AUTO);
-    return g;
+    return choose_on(options, (plan_ranks){ranks, 1, NULL});
 }
 
 static void test_asked_for(void **state)
@@ -30,22 +44,40 @@ static void test_asked_for(void **state)
     }
     grid g = choose((qwen3_model_options){.strategy = QWEN3_STRATEGY_HYBRID, .grid_sequence = 3, .grid_heads = 2}, 6);
     assert_int_equal(g.s, 3);
-    assert_int_equal(choose((qwen3_model_options){.strategy = QWEN3_STRATEGY_HYBRID}, 6).h, 2);
+    for (int ranks = 4; ranks < 20; ranks += 2) {
+        g = choose((qwen3_model_options){.strategy = QWEN3_STRATEGY_HYBRID}, ranks);
+        assert_true(g.s > 1 && g.h > 1);
+    }
 }
 
 static void test_auto(void **state)
 {
     (void)state;
-    qwen3_model_options prefill = {.expected_tokens = 2048},
-                        generate = {.expected_tokens = 2048, .expect_decode = true};
+    const qwen3_model_options prefill = {.expected_tokens = 2048},
+                              generate = {.expected_tokens = 2048, .expect_decode = true};
     assert_int_equal(choose(prefill, 1).strategy, QWEN3_STRATEGY_HEAD_WISE);
-    assert_int_equal(choose(prefill, 4).strategy, QWEN3_STRATEGY_SEQUENCE);
-    assert_int_equal(choose((qwen3_model_options){.expected_tokens = 20}, 4).strategy, QWEN3_STRATEGY_HEAD_WISE);
+    assert_int_equal(choose((qwen3_model_options){.expected_tokens = 8}, 4).strategy, QWEN3_STRATEGY_HEAD_WISE);
     assert_int_equal(choose(generate, 4).strategy, QWEN3_STRATEGY_HEAD_WISE);
-    grid g = choose(generate, 16);
-    assert_int_equal(g.strategy, QWEN3_STRATEGY_HYBRID);
-    assert_int_equal(g.h, 8);
-    assert_int_equal(choose(generate, 11).strategy, QWEN3_STRATEGY_SEQUENCE);
+    assert_non_null(strstr(choose(generate, 4).reason, "1024 tokens and 1024 steps: 1x4"));
+    /* Over Ethernet only keys and values are few enough. */
+    assert_int_equal(choose_on(prefill, (plan_ranks){4, 4, NULL}).strategy, QWEN3_STRATEGY_SEQUENCE);
+    /* Each KV head is on some rank of its own where the number of ranks allows it. */
+    assert_true(choose(generate, 16).h <= 8);
+    grid first = choose_on(generate, (plan_ranks){12, 3, NULL}), again = choose_on(generate, (plan_ranks){12, 3, NULL});
+    assert_memory_equal(&first, &again, sizeof first);
+}
+
+/* Many nodes with a network that is far too slow: AUTO says so, but only of a machine that it knows. */
+static void test_slower_than_one_node(void **state)
+{
+    (void)state;
+    const qwen3_model_options generate = {.expected_tokens = 512, .expect_decode = true};
+    qwen3_machine slow = qwen3_machine_default(), fast = slow;
+    slow.across = (qwen3_link){1e-2, 1e-2, 1e7};
+    fast.across = (qwen3_link){2e-6, 2e-6, 5e10};
+    assert_non_null(strstr(choose_on(generate, (plan_ranks){4, 4, &slow}).warning, "one node alone, with 1 rank,"));
+    assert_string_equal(choose_on(generate, (plan_ranks){4, 4, &fast}).warning, "");
+    assert_string_equal(choose_on(generate, (plan_ranks){4, 4, NULL}).warning, "");
 }
 
 static void test_refused(void **state)
@@ -64,7 +96,8 @@ static void test_refused(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qwen3_error err = {0};
         grid g;
-        assert_int_equal(plan_grid(&config, &cases[i].options, 6, &g, &err), QWEN3_ERR_ARGUMENT);
+        assert_int_equal(plan_grid(&config, &cases[i].options, &(plan_ranks){6, 1, NULL}, &g, &err),
+                         QWEN3_ERR_ARGUMENT);
         assert_non_null(strstr(err.message, cases[i].says));
     }
 }
@@ -74,6 +107,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_asked_for),
         cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_slower_than_one_node),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,55 @@
+/* predict.c - what the cost model says of a test: its prompt as one pass, and a decode step in the middle of its
+ * generation. */
+#include "benchmark.h"
+
+static bool predicts_steps(const benchmark_test *t)
+{
+    return t->generate && t->kv_cache;
+}
+
+qwen3_status predict_times(const qwen3_scenario *s, const benchmark_test *t, predicted_times *times,
+                           qwen3_prediction *details, qwen3_error *err)
+{
+    const qwen3_forward_shape prompt = {t->batch, t->prompt, t->depth};
+    const qwen3_forward_shape next = {t->batch, 1, (int64_t)t->depth + t->prompt + t->generate / 2};
+    *times = (predicted_times){0};
+    if (predicts_steps(t)) {
+        if (qwen3_predict(s, &next, details, err) != QWEN3_OK)
+            return err->status;
+        times->step = details->seconds;
+    }
+    if (test_prompt(t)) {
+        if (qwen3_predict(s, &prompt, details, err) != QWEN3_OK)
+            return err->status;
+        times->prefill = details->seconds;
+    }
+    return QWEN3_OK;
+}
+
+void predict_test(const benchmark *b, const benchmark_test *t, benchmark_result *r)
+{
+    const qwen3_plan *plan = qwen3_model_plan(b->model);
+    const qwen3_machine *machine = b->o.arguments.model.machine;
+    const int ranks = qwen3_comm_size(b->world), nodes = ranks % b->machine.nodes ? 1 : b->machine.nodes;
+    const qwen3_scenario s = {.config = &b->config,
+                              .machine = machine ? machine : &b->rates,
+                              .nodes = nodes,
+                              .ranks_per_node = ranks / nodes,
+                              .grid_sequence = plan->grid_sequence,
+                              .grid_heads = plan->grid_heads,
+                              .dtype = plan->dtype,
+                              .kv_dtype = plan->kv_dtype,
+                              .algorithm = t->algorithm,
+                              .priced = machine != NULL};
+    predicted_times times;
+    qwen3_prediction details;
+    qwen3_error err = {0};
+    /* Without the rates of its types, a test has no prediction; neither has one without the KV cache. */
+    if ((t->generate && !t->kv_cache) || predict_times(&s, t, &times, &details, &err) != QWEN3_OK)
+        return;
+    if (test_prompt(t))
+        r->predicted_prefill_ms = 1e3 * times.prefill;
+    if (t->generate)
+        r->predicted_step_ms = 1e3 * times.step;
+    r->predicted_ts = t->batch * ((double)test_prompt(t) + t->generate) / (times.prefill + t->generate * times.step);
+}

@@ -1,0 +1,200 @@
+/* test_cost.c - the cost model: identities, limits and the direction of every change, for published shapes. */
+#include "engine/cost.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *const sizes[] = {"synthetic:0.6B", "synthetic:8B", "synthetic:32B"};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+static qwen3_config config_of(const char *spec)
+{
+    qwen3_config config;
+    assert_int_equal(qwen3_config_read(spec, &config, NULL), QWEN3_OK);
+    return config;
+}
+
+static qwen3_scenario on(const qwen3_config *config, const qwen3_machine *machine, int nodes, int ranks_per_node)
+{
+    return (qwen3_scenario){.config = config,
+                            .machine = machine,
+                            .nodes = nodes,
+                            .ranks_per_node = ranks_per_node,
+                            .grid_sequence = 1,
+                            .grid_heads = nodes * ranks_per_node,
+                            .dtype = QWEN3_DTYPE_BF16,
+                            .kv_dtype = QWEN3_DTYPE_AUTO,
+                            .algorithm = QWEN3_ATTENTION_ONLINE_SOFTMAX};
+}
+
+static qwen3_prediction predict(qwen3_scenario s, int groups, int64_t batch, int64_t tokens, int64_t past)
+{
+    qwen3_prediction p;
+    s.grid_heads = s.nodes * s.ranks_per_node / groups;
+    s.grid_sequence = groups;
+    assert_int_equal(qwen3_predict(&s, &(qwen3_forward_shape){batch, tokens, past}, &p, NULL), QWEN3_OK);
+    assert_true(p.seconds > 0 && isfinite(p.seconds));
+    assert_true(fabs(p.seconds - p.products - p.attention - p.rows - p.barriers - p.messages) < 1e-12 * p.seconds);
+    return p;
+}
+
+static void assert_close(double a, double b, double tolerance)
+{
+    if (!(fabs(a - b) <= tolerance * fabs(b)))
+        fail_msg("%g is not %g within %g", a, b, tolerance);
+}
+
+/* A prompt is as much work as its tokens one by one, but for the output head of all but the last. */
+static void test_flops(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SIZES; i++) {
+        const qwen3_config c = config_of(sizes[i]);
+        const double head = 2 * (double)(c.hidden_size * c.vocab_size);
+        double sum = 0;
+        for (int64_t past = 100; past < 110; past++)
+            sum += qwen3_forward_flops(&c, &(qwen3_forward_shape){3, 1, past});
+        assert_close(qwen3_forward_flops(&c, &(qwen3_forward_shape){3, 10, 100}) + 3 * 9 * head, sum, 1e-12);
+        assert_close(qwen3_kv_bytes_per_token(&c, QWEN3_DTYPE_F32), 2 * qwen3_kv_bytes_per_token(&c, QWEN3_DTYPE_BF16),
+                     1e-12);
+    }
+}
+
+/* More of anything takes longer, and so does a slower machine. */
+static void test_monotone(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SIZES; i++)
+        for (int groups = 1; groups <= 8; groups *= 2) {
+            const qwen3_config c = config_of(sizes[i]);
+            qwen3_machine m = qwen3_machine_default();
+            const qwen3_scenario s = on(&c, &m, 4, 2);
+            double before = 0;
+            for (int64_t tokens = 64; tokens <= 16384; tokens *= 2) {
+                const double seconds = predict(s, groups, 1, tokens, 0).seconds;
+                assert_true(seconds > before);
+                before = seconds;
+            }
+            const double step = predict(s, groups, 1, 1, 1000).seconds;
+            assert_true(predict(s, groups, 1, 1, 8000).seconds > step);
+            assert_true(predict(s, groups, 8, 1, 1000).seconds > step);
+            m.across.latency *= 2;
+            m.across.message *= 2;
+            assert_true(predict(s, groups, 1, 1, 1000).seconds > step);
+            m.across.bytes_per_second /= 100;
+            assert_true(predict(s, groups, 1, 1, 1000).seconds > step);
+        }
+}
+
+/* Nothing is sent by one rank, and where messages cost nothing, R ranks on R nodes are R times as fast as one, as far
+ * as heads and panels can be divided. */
+static void test_limits(void **state)
+{
+    (void)state;
+    const qwen3_config c = config_of("synthetic:8B");
+    qwen3_machine m = qwen3_machine_default();
+    m.across = m.inside = (qwen3_link){1e-15, 1e-15, 1e20};
+    const qwen3_scenario one = on(&c, &m, 1, 1);
+    for (int ranks = 1; ranks <= 8; ranks *= 2)
+        for (int groups = 1; groups <= ranks; groups *= ranks > 1 ? ranks : 2) {
+            const qwen3_scenario s = on(&c, &m, ranks, 1);
+            const qwen3_prediction alone = predict(one, 1, 1, 4096 * 8, 0), shared = predict(s, groups, 1, 4096 * 8, 0);
+            assert_true(alone.messages == 0 && alone.sent_bytes == 0 && alone.messages_per_layer == 0);
+            assert_string_equal(alone.movement, "local");
+            assert_close(shared.products, alone.products / ranks, 0.01);
+            assert_close(shared.attention, alone.attention / ranks, 0.01);
+            const qwen3_prediction step = predict(one, 1, 1, 1, 8192), part = predict(s, groups, 1, 1, 8192);
+            assert_close(part.products, step.products / ranks, 0.02);
+            assert_close(part.attention, step.attention / ranks, 0.01);
+        }
+}
+
+/* Four nodes of one rank, and one node of four ranks with four times the rates and the same links, are the same. */
+static void test_symmetric(void **state)
+{
+    (void)state;
+    const qwen3_config c = config_of("synthetic:0.6B");
+    qwen3_machine small = qwen3_machine_default(), large = small;
+    large.inside = large.across = small.inside = small.across;
+    large.row_values *= 4;
+    for (int type = 0; type < QWEN3_WEIGHT_TYPES; type++)
+        for (int i = 0; i < QWEN3_MACHINE_ROWS; i++)
+            large.product_values[type][i] *= 4;
+    for (int type = 0; type < QWEN3_KV_TYPES; type++) {
+        large.attention_bytes[type] *= 4;
+        large.attention_flops[type][0] *= 4;
+        large.attention_flops[type][1] *= 4;
+    }
+    const qwen3_scenario nodes = on(&c, &small, 4, 1), node = on(&c, &large, 1, 4);
+    for (int groups = 1; groups <= 4; groups *= 2)
+        for (int64_t tokens = 1; tokens <= 4096; tokens *= 8)
+            assert_close(predict(nodes, groups, 1, tokens, 100).messages,
+                         predict(node, groups, 1, tokens, 100).messages,
+                         groups == 2 ? 0.5 : 1e-9); /* the two groups of a grid share a node's link in one case */
+}
+
+/* Bytes of docs/PARALLEL_STRATEGIES.md for the shape of 0.6B on two ranks. */
+static void test_bytes(void **state)
+{
+    (void)state;
+    const qwen3_config c = config_of("synthetic:0.6B");
+    const qwen3_machine m = qwen3_machine_default();
+    const qwen3_scenario s = on(&c, &m, 1, 2);
+    const qwen3_prediction heads = predict(s, 1, 1, 2048, 0), sequence = predict(s, 2, 1, 2048, 0);
+    const double tokens = 2048.0 * (double)c.num_layers;
+    assert_close(heads.sent_bytes / tokens, 8192, 1e-9);
+    assert_close(sequence.sent_bytes / tokens, 2048, 0.01); /* and the positions of each page */
+    assert_string_equal(sequence.movement, "pass_kv");
+    assert_true(sequence.overlapped > 0);
+    assert_string_equal(predict(s, 2, 1, 1, 100).movement, "split_heads");
+}
+
+/* 8 KV heads on 16 ranks: each holds one, which another one has too; on 32 some products are not divided at all. */
+static void test_imbalance(void **state)
+{
+    (void)state;
+    const qwen3_config c = config_of("synthetic:0.6B");
+    const qwen3_machine m = qwen3_machine_default();
+    const double on8 = predict(on(&c, &m, 8, 1), 1, 1, 1, 8192).attention,
+                 on16 = predict(on(&c, &m, 16, 1), 1, 1, 1, 8192).attention;
+    assert_close(on16, on8, 1e-9);
+    assert_close(predict(on(&c, &m, 16, 1), 2, 1, 1, 8192).attention, on8 / 2, 1e-9);
+    assert_true(predict(on(&c, &m, 64, 1), 1, 1, 512, 0).products >
+                predict(on(&c, &m, 16, 1), 1, 1, 512, 0).products / 4);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    const qwen3_config c = config_of("synthetic:0.6B");
+    qwen3_machine m = qwen3_machine_default();
+    const qwen3_forward_shape shape = {1, 1, 0};
+    qwen3_scenario s = on(&c, &m, 2, 2);
+    qwen3_prediction p;
+    qwen3_error err;
+    s.grid_heads = 3;
+    assert_int_equal(qwen3_predict(&s, &shape, &p, &err), QWEN3_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "grid 1x3 on 2 nodes of 2 ranks"));
+    s.grid_heads = 4;
+    assert_int_equal(qwen3_predict(&s, &(qwen3_forward_shape){1, 0, 0}, &p, &err), QWEN3_ERR_ARGUMENT);
+    m.product_values[QWEN3_DTYPE_BF16][0] = 0;
+    assert_int_equal(qwen3_predict(&s, &shape, &p, &err), QWEN3_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "no rates for bf16 weights"));
+    assert_true(isinf(cost_seconds(&s, (cost_phases){1, 1})));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_flops),     cmocka_unit_test(test_monotone), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_symmetric), cmocka_unit_test(test_bytes),    cmocka_unit_test(test_imbalance),
+        cmocka_unit_test(test_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
