@@ -159,9 +159,11 @@ static qwen3_status fill_plan(qwen3_model *m, const grid *g, qwen3_error *err)
 static qwen3_status choose_grid(qwen3_model *m, grid *g, qwen3_error *err)
 {
     const qwen3_model_options *o = &m->options;
-    qwen3_rank_info info;
+    qwen3_rank_info info = {.nodes = 1};
     qwen3_machine measured;
-    qwen3_status status = qwen3_comm_topology(m->world, &info, err);
+    if (comm_size(m->world) > 1)
+        qwen3_comm_topology(m->world, &info, err);
+    qwen3_status status = qwen3_comm_agree(m->world, err);
     plan_ranks ranks = {comm_size(m->world), info.nodes, o->machine};
     const bool automatic = o->strategy == QWEN3_STRATEGY_AUTO && o->grid_sequence == 0 && ranks.ranks > 1;
     if (!status && automatic && !o->machine && qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES) {
