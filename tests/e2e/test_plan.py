@@ -76,8 +76,8 @@ def check_measured(c, ranks, path):
 
 
 def check_auto(c, ranks, path):
-    outcome = run(ranks, "benchmark_qwen3", *MODEL, "-t", 1, "--phase", "prefill", "--prompt-len", 32, "--machine", path,
-                  "--iters", 1, timeout=300)
+    outcome = run(ranks, "benchmark_qwen3", *MODEL, "-t", 1, "--phase", "prefill", "--prompt-len", 32, "--iters", 1,
+                  "--machine", path, timeout=300)
     c.true("AUTO says why", "auto: predicted for 32 tokens" in outcome.out, outcome)
     c.true("one node needs no warning", outcome.ok and "warning" not in outcome.err, outcome)
 

@@ -170,6 +170,22 @@ static void test_imbalance(void **state)
                 predict(on(&c, &m, 16, 1), 1, 1, 512, 0).products / 4);
 }
 
+/* Movements are priced by the links where the machine was given: hops that cost as much as seconds are not taken. */
+static void test_priced(void **state)
+{
+    (void)state;
+    const qwen3_config c = config_of("synthetic:0.6B");
+    qwen3_machine m = qwen3_machine_default();
+    qwen3_scenario s = on(&c, &m, 4, 1);
+    assert_string_equal(predict(s, 4, 1, 8192, 0).movement, "pass_kv");
+    m.across.message = 1;
+    assert_string_equal(predict(s, 4, 1, 8192, 0).movement, "pass_kv");
+    s.priced = true;
+    assert_string_equal(predict(s, 4, 1, 8192, 0).movement, "gather_kv");
+    m.across.message = 1e-7;
+    assert_string_equal(predict(s, 4, 1, 8192, 0).movement, "pass_kv");
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -195,7 +211,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flops),     cmocka_unit_test(test_monotone), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_symmetric), cmocka_unit_test(test_bytes),    cmocka_unit_test(test_imbalance),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_priced),    cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
