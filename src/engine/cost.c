@@ -5,7 +5,7 @@
  *   rows        norms, rotations, activations
  *   barriers    of the threads
  *   messages    latency and bytes of each collective, by level: inside a node, then one rank of each node across;
- *               what a movement or a sum overlaps with computation is left out
+ *               what overlaps with computing is left out
  *
  * The ranks of a node share its rates. What is sent is listed in one place, layer_messages.
  */
@@ -38,15 +38,17 @@ typedef struct rank_share {
     const kernels *k;
     qwen3_forward_shape shape;
     qwen3_dtype dtype, kv_dtype;
-    double ranks;                      /* that share the rates of a node */
-    int groups;                        /* S */
-    bool split_weights;                /* a step of few rows: each rank has all of them and 1/S of the weights */
-    double rows;                       /* that it computes */
-    double heads, kv_heads, gated;     /* of its head group: query heads, KV heads, intermediate outputs */
-    double layer_values;               /* weights of its head group */
-    double values;                     /* of these, those that it multiplies in this pass */
-    size_t *group_rows, *group_blocks; /* [S] rows and KV blocks of the sequence groups */
-    size_t *head_first;                /* [S + 1] heads whose results each needs where weights are split */
+    double ranks;                         /* that share the rates of a node */
+    int groups;                           /* S */
+    bool split_weights;                   /* a step of few rows: each rank has all of them and 1/S of the weights */
+    double rows;                          /* that it computes */
+    double heads, kv_heads, gated;        /* of its head group: query heads, KV heads, intermediate outputs */
+    double layer_values;                  /* weights of its head group */
+    double values;                        /* of these, those that it multiplies in this pass */
+    int parts;                            /* that a step over several nodes is computed in, one after the other */
+    double products, attention, row_work; /* seconds of a layer */
+    size_t *group_rows, *group_blocks;    /* [S] rows and KV blocks of the sequence groups */
+    size_t *head_first;                   /* [S + 1] heads whose results each needs where weights are split */
 } rank_share;
 
 static double larger(double a, double b)
@@ -118,6 +120,7 @@ static void share_rows(rank_share *r, const gemm_kernel *gemm)
     const int64_t split_min = 2 * groups > STEP_SPLIT_MIN_ROWS ? 2 * groups : STEP_SPLIT_MIN_ROWS;
     const double dim = (double)r->c->head_dim;
     r->split_weights = groups > 1 && rows < split_min;
+    r->parts = r->s->nodes > 1 && rows / groups >= STEP_OVERLAP_MIN_ROWS ? STEP_PARTS : 1;
     for (int64_t g = 0; g < groups; g++) {
         const int64_t first = partition(tokens, 1, 2 * groups, g).end - partition(tokens, 1, 2 * groups, g).begin;
         const int64_t mirror = 2 * groups - 1 - g;
@@ -217,16 +220,17 @@ static span world_span(const qwen3_scenario *s)
 
 typedef enum collective_kind {
     COLLECTIVE_SUM,      /* bytes: of the vector */
-    COLLECTIVE_GATHER,   /* bytes: that a rank sends to all others together; of the others too */
-    COLLECTIVE_EXCHANGE, /* different ones to each */
-    COLLECTIVE_RING,     /* in hops, overlapping with attention */
+    COLLECTIVE_GATHER,   /* bytes: that a rank sends to all others together, the same to each */
+    COLLECTIVE_EXCHANGE, /* the same, but from each rank to each */
+    COLLECTIVE_RING,     /* the same in hops */
 } collective_kind;
 
 typedef struct collective {
     collective_kind kind;
     span among;
     double bytes, count;
-    int rounds; /* of one: hops, or collectives that follow each other */
+    int rounds;    /* of one: hops, or collectives that follow each other */
+    bool overlaps; /* with the queries' projection and the attention to keys at hand */
 } collective;
 
 static double sum_seconds(const qwen3_link *link, int ranks, double bytes, double share)
@@ -260,7 +264,7 @@ static double collective_seconds(const qwen3_machine *m, const collective *c)
     if (a->per_node > 1)
         inside = level_seconds(c, &m->inside, a->per_node, c->bytes * (ring ? 1 : (others - outside) / others), 1);
     if (a->nodes > 1) {
-        /* A ring and a gather bring a node what it does not have once, an exchange brings each rank its own. */
+        /* A ring and a gather bring a node once what it does not have, an exchange brings it to each rank. */
         const double copies = c->kind == COLLECTIVE_EXCHANGE ? a->per_node : 1;
         across = level_seconds(c, &m->across, a->nodes, c->bytes * (ring ? 1 : outside / others) * copies, a->sharing);
     }
@@ -279,7 +283,9 @@ movement_prices cost_movement_prices(const qwen3_scenario *s)
 /* The movement that the engine chooses, and what it sends. */
 static const movement *choose_movement(const rank_share *r, movement_cost *cost)
 {
-    const struct qwen3_comm ranks = {.size = r->groups}; /* prices only depend on how many they are */
+    /* Prices only depend on how many ranks there are, and on whether they share memory. */
+    struct qwen3_comm ranks = {.size = r->groups};
+    ranks.shm = sequence_span(r->s).nodes == 1 ? (struct shm *)&ranks : NULL;
     const attention_shape shape = {.kernels = r->k,
                                    .kv_type = r->kv_dtype,
                                    .head_dim = (size_t)r->c->head_dim,
@@ -287,7 +293,7 @@ static const movement *choose_movement(const rank_share *r, movement_cost *cost)
                                    .heads_per_kv = (size_t)(r->heads / larger(r->kv_heads, 1)),
                                    .causal = true};
     const movement_prices prices = cost_movement_prices(r->s);
-    const attention_problem problem = {.comm = (comm *)(uintptr_t)&ranks,
+    const attention_problem problem = {.comm = &ranks,
                                        .shape = &shape,
                                        .n_jobs = 1,
                                        .replicated = r->split_weights,
@@ -311,16 +317,16 @@ static int layer_messages(const rank_share *r, const movement **chosen, collecti
     int n = 0;
     *chosen = choose_movement(r, &cost);
     if (r->split_weights || r->s->grid_heads > 1)
-        list[n++] = (collective){COLLECTIVE_SUM, r->split_weights ? world_span(r->s) : head_span(r->s), vector, 2, 1};
+        list[n++] =
+            (collective){COLLECTIVE_SUM, r->split_weights ? world_span(r->s) : head_span(r->s), vector, 2, 1, false};
     if (r->split_weights) {
         const double qkv = (r->heads + 2 * r->kv_heads) * (double)r->c->head_dim / r->groups;
-        list[n++] = (collective){COLLECTIVE_GATHER, among, (r->groups - 1) * r->rows * qkv * sizeof(float), 1, 1};
+        list[n++] =
+            (collective){COLLECTIVE_GATHER, among, (r->groups - 1) * r->rows * qkv * sizeof(float), 1, 1, false};
     }
     if (cost.messages) {
-        const collective_kind kind = cost.overlaps           ? COLLECTIVE_RING
-                                     : (*chosen)->sends_keys ? COLLECTIVE_GATHER
-                                                             : COLLECTIVE_EXCHANGE;
-        list[n++] = (collective){kind, among, cost.bytes / r->groups, 1, cost.messages};
+        const collective_kind kind = *chosen == &movement_pass_kv ? COLLECTIVE_RING : COLLECTIVE_EXCHANGE;
+        list[n++] = (collective){kind, among, cost.bytes / r->groups, 1, cost.messages, cost.overlaps};
     }
     return n;
 }
@@ -332,28 +338,44 @@ static double sent_bytes(const collective *c)
     return c->count * (c->kind == COLLECTIVE_SUM ? 2 * (ranks - 1) / ranks * c->bytes : c->bytes);
 }
 
-/* Adds a layer's messages. A ring overlaps each hop with the attention to one shard. */
-static void add_messages(const rank_share *r, double attention, qwen3_prediction *p)
+/* Seconds of a collective that overlap where a step is computed in one part: at most the time until the queries are
+ * there and, of keys that are at hand or came before, that of the attention to them. */
+static double overlapped_alone(const rank_share *r, const collective *c, double seconds)
 {
-    const double layers = (double)r->c->num_layers;
+    if (!c->overlaps)
+        return 0;
+    const double shards = c->kind == COLLECTIVE_RING ? c->rounds : 1;
+    const double queries = (double)r->c->hidden_size * r->heads * (double)r->c->head_dim / r->values * r->products;
+    const double window = (c->among.nodes > 1 ? queries : 0) + r->attention * shards / r->groups;
+    return seconds < window ? seconds : window;
+}
+
+/* Adds what all layers send. Where a step is computed in two parts, messages of one between nodes go on while the other
+ * is computed, but for those of the last part at the end. */
+static void add_messages(const rank_share *r, qwen3_prediction *p)
+{
+    const double layers = (double)r->c->num_layers, computing = r->products + r->attention + r->row_work;
     const movement *chosen;
     collective list[MOST_MESSAGES];
     const int n = layer_messages(r, &chosen, list);
+    double seconds = 0, overlapped = 0, across = 0; /* of a layer */
     p->movement = chosen->name;
     for (int i = 0; i < n; i++) {
-        const double seconds = collective_seconds(r->s->machine, &list[i]);
-        double hidden = 0;
-        if (list[i].kind == COLLECTIVE_RING) {
-            const double shards = attention * list[i].rounds / r->groups;
-            hidden = seconds < shards ? seconds : shards;
+        const double each = collective_seconds(r->s->machine, &list[i]);
+        seconds += each;
+        if (r->parts > 1 && list[i].among.nodes > 1)
+            across += each;
+        else
+            overlapped += overlapped_alone(r, &list[i], each);
+        if (list[i].kind == COLLECTIVE_RING)
             p->messages += layers * list[i].rounds * HOP_SECONDS;
-        }
-        p->messages += layers * (seconds - hidden);
-        p->overlapped += layers * hidden;
         p->sent_bytes += layers * sent_bytes(&list[i]);
         p->messages_per_layer += list[i].count * list[i].rounds;
     }
-    const collective small = {COLLECTIVE_SUM, world_span(r->s), 16, STEP_COLLECTIVES, 1};
+    overlapped += across < computing ? across : computing;
+    p->overlapped = layers * overlapped;
+    p->messages += layers * (seconds - overlapped) + (r->parts > 1 ? across / r->parts : 0);
+    const collective small = {COLLECTIVE_SUM, world_span(r->s), 16, STEP_COLLECTIVES, 1, false};
     p->messages += collective_seconds(r->s->machine, &small);
 }
 
@@ -397,15 +419,16 @@ static void predict(rank_share *r, qwen3_prediction *p)
     const gemm_kernel *gemm = &r->k->gemm[r->dtype];
     share_heads(r, gemm);
     share_rows(r, gemm);
-    const double attention = attention_seconds(r);
-    p->attention = layers * attention;
-    p->products =
-        layers * product_seconds(r, r->rows, r->values) +
-        product_seconds(r, (double)r->shape.batch, (double)r->c->vocab_size * (double)r->c->hidden_size / ranks);
-    p->rows = layers * row_seconds(r);
+    r->products = r->parts * product_seconds(r, r->rows / r->parts, r->values);
+    r->attention = attention_seconds(r);
+    r->row_work = row_seconds(r);
+    p->products = layers * r->products + product_seconds(r, (double)r->shape.batch,
+                                                         (double)r->c->vocab_size * (double)r->c->hidden_size / ranks);
+    p->attention = layers * r->attention;
+    p->rows = layers * r->row_work;
     p->barriers = layers * LAYER_BARRIERS * r->s->machine->barrier;
     if (ranks > 1)
-        add_messages(r, attention, p);
+        add_messages(r, p);
     else
         p->movement = movement_local.name;
     p->seconds = p->products + p->attention + p->rows + p->barriers + p->messages;

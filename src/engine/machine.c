@@ -290,8 +290,8 @@ static double time_hops(probe *p, comm *c, int repeats)
     const size_t bytes = SMALL_FLOATS * sizeof(float);
     const double start = seconds_now();
     for (int i = 0; i < repeats; i++) {
-        comm_ring_start(c, p->x, bytes, p->y, bytes, QWEN3_COMM_CONTROL);
-        comm_ring_wait(c);
+        comm_ring_start(c, 0, p->x, bytes, p->y, bytes, QWEN3_COMM_CONTROL);
+        comm_wait(c, 0);
     }
     return (seconds_now() - start) / repeats;
 }

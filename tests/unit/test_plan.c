@@ -59,8 +59,10 @@ static void test_auto(void **state)
     assert_int_equal(choose((qwen3_model_options){.expected_tokens = 8}, 4).strategy, QWEN3_STRATEGY_HEAD_WISE);
     assert_int_equal(choose(generate, 4).strategy, QWEN3_STRATEGY_HEAD_WISE);
     assert_non_null(strstr(choose(generate, 4).reason, "1024 tokens and 1024 steps: 1x4"));
-    /* Over Ethernet only keys and values are few enough. */
-    assert_int_equal(choose_on(prefill, (plan_ranks){4, 4, NULL}).strategy, QWEN3_STRATEGY_SEQUENCE);
+    /* Over a slow network only keys and values are few enough. */
+    qwen3_machine slow = qwen3_machine_default();
+    slow.across = (qwen3_link){5e-5, 5e-5, 1.2e8};
+    assert_int_equal(choose_on(prefill, (plan_ranks){4, 4, &slow}).strategy, QWEN3_STRATEGY_SEQUENCE);
     /* Each KV head is on some rank of its own where the number of ranks allows it. */
     assert_true(choose(generate, 16).h <= 8);
     grid first = choose_on(generate, (plan_ranks){12, 3, NULL}), again = choose_on(generate, (plan_ranks){12, 3, NULL});
