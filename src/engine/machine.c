@@ -370,7 +370,7 @@ static qwen3_status open_probe(probe *p, int threads, qwen3_isa isa, qwen3_error
         return err->status;
     m->nodes = info.nodes;
     m->ranks_per_node = (comm_size(p->world) + info.nodes - 1) / info.nodes;
-    m->threads = threads ? threads : default_threads(p->world);
+    m->threads = threads ? threads : info.default_threads;
     m->isa = p->k->isa;
     p->bytes = memory_total() / 4 < NODE_BYTES ? memory_total() / 4 : NODE_BYTES;
     p->bytes = round_up(p->bytes / (size_t)m->ranks_per_node, CACHE_LINE);
