@@ -25,9 +25,17 @@
      1 / 1024.0,                                                                                                       \
      NULL,                                                                                                             \
      0},                                                                                                               \
+        {#phase "_" kind "_seconds",                                                                                   \
+         #phase ", " kind " seconds",                                                                                  \
+         AT(phase.comm_seconds[index]),                                                                                \
+         COUNTER,                                                                                                      \
+         "%.3f ms",                                                                                                    \
+         1e3,                                                                                                          \
+         NULL,                                                                                                         \
+         0},                                                                                                           \
     {                                                                                                                  \
-#phase "_" kind "_seconds", #phase ", " kind " seconds", AT(phase.comm_seconds[index]), COUNTER, "%.3f ms",    \
-            1e3, NULL, 0                                                                                               \
+#phase "_" kind "_overlapped", #phase ", " kind " overlapped", AT(phase.comm_overlapped[index]), NUMBER,       \
+            "%.0f %%", 100, NULL, 0                                                                                    \
     }
 #define PHASE_COMM_FIELDS(phase)                                                                                       \
     {#phase "_comm_bytes",                                                                                             \

@@ -16,8 +16,9 @@ typedef struct phase_result {
     sample_list samples; /* ms of each repetition */
     double ms, ms_deviation;
     double tokens_per_second, ms_per_token;
-    double comm_bytes[QWEN3_COMM_KINDS];   /* per repetition, sum over the ranks */
-    double comm_seconds[QWEN3_COMM_KINDS]; /* per repetition, maximum over the ranks */
+    double comm_bytes[QWEN3_COMM_KINDS];      /* per repetition, sum over the ranks */
+    double comm_seconds[QWEN3_COMM_KINDS];    /* per repetition, maximum over the ranks */
+    double comm_overlapped[QWEN3_COMM_KINDS]; /* share of the time under way in which the ranks computed, 0 to 1 */
     double comm_bytes_total, comm_seconds_total;
 } phase_result;
 

@@ -61,6 +61,7 @@ static void add_counters(test_run *run, qwen3_comm_stats *sum)
         sum->calls[kind] += info.comm.calls[kind];
         sum->bytes[kind] += info.comm.bytes[kind];
         sum->seconds[kind] += info.comm.seconds[kind];
+        sum->under_way[kind] += info.comm.under_way[kind];
     }
 }
 
@@ -179,6 +180,7 @@ static qwen3_status repeat_all(test_run *run, qwen3_error *err)
 /* What all ranks communicated in one phase, per repetition. */
 static void reduce_counters(phase_result *p, const rank_totals *all, bool prefill, int ranks, int repetitions)
 {
+    double inside[QWEN3_COMM_KINDS] = {0}, under_way[QWEN3_COMM_KINDS] = {0};
     p->comm_bytes_total = p->comm_seconds_total = 0;
     for (int kind = 0; kind < QWEN3_COMM_KINDS; kind++)
         p->comm_bytes[kind] = p->comm_seconds[kind] = 0;
@@ -190,9 +192,13 @@ static void reduce_counters(phase_result *p, const rank_totals *all, bool prefil
             p->comm_bytes_total += (double)s->bytes[kind] / repetitions;
             p->comm_seconds[kind] = fmax(p->comm_seconds[kind], s->seconds[kind] / repetitions);
             seconds += s->seconds[kind] / repetitions;
+            inside[kind] += s->seconds[kind];
+            under_way[kind] += s->under_way[kind];
         }
         p->comm_seconds_total = fmax(p->comm_seconds_total, seconds);
     }
+    for (int kind = 0; kind < QWEN3_COMM_KINDS; kind++)
+        p->comm_overlapped[kind] = under_way[kind] > 0 ? fmax(0, 1 - inside[kind] / under_way[kind]) : NAN;
 }
 
 static void reduce_memory(benchmark_result *r, const rank_totals *all, int ranks, FILE *progress)
