@@ -1,6 +1,7 @@
 #include "blocks/attention.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "attention/movement.h"
 #include "base/memory.h"
@@ -81,7 +82,9 @@ typedef struct step_tables {
     int64_t *kept;         /* [sequences] positions here once the step is committed */
     size_t *brought;       /* [sequence groups][sequences] KV blocks that part 0 brings for part 1 */
     int32_t *brought_jobs; /* [sequences] */
-    size_t *gather_bytes;  /* [sequence groups] */
+    size_t *own_index;     /* [rows of the batch] of a row among those that its owner keeps */
+    size_t *own_rows;      /* [sequence groups] rows that each keeps */
+    size_t *send_bytes, *receive_bytes; /* [sequence groups] */
     memory_plan plan;
     memory_region memory;
 } step_tables;
@@ -96,7 +99,7 @@ typedef struct attention_step {
     range qkv, heads;             /* of this rank: outputs of the q-k-v matrix, query heads that enter `o` */
     float *cosines, *sines;       /* [rows, head_dim / 2] */
     float *projected;             /* [rows, size of qkv], unless `projects` */
-    float *gathered;              /* [groups][rows, their part of qkv], where weights are split */
+    char *sent, *gathered;        /* heads to and from each group (head_bytes), where weights are split */
     float *tiles;                 /* as of linear.h: k and v of one head */
     activations attended;         /* [rows, heads * head_dim] */
 } attention_step;
@@ -242,7 +245,10 @@ static qwen3_status make_tables(attention_step *s, const step *p, qwen3_error *e
     memory_plan_add(&t->plan, &t->kept, p->n_sequences * sizeof *t->kept, 0, 0);
     memory_plan_add(&t->plan, &t->brought, jobs * sizeof *t->brought, 0, 0);
     memory_plan_add(&t->plan, &t->brought_jobs, p->n_sequences * sizeof *t->brought_jobs, 0, 0);
-    memory_plan_add(&t->plan, &t->gather_bytes, groups * sizeof *t->gather_bytes, 0, 0);
+    memory_plan_add(&t->plan, &t->own_index, p->n_rows * sizeof *t->own_index, 0, 0);
+    memory_plan_add(&t->plan, &t->own_rows, groups * sizeof *t->own_rows, 0, 0);
+    memory_plan_add(&t->plan, &t->send_bytes, groups * sizeof *t->send_bytes, 0, 0);
+    memory_plan_add(&t->plan, &t->receive_bytes, groups * sizeof *t->receive_bytes, 0, 0);
     return memory_region_fit(&t->memory, &t->plan, "the tables of attention", err);
 }
 
@@ -286,8 +292,11 @@ static void describe_problem(attention_step *s, const block_step *b)
         }
     for (size_t q = 0; q < p->n_sequences; q++)
         s->tables.kept[q] = kept_after(s, p, q, s->of->d->place.s);
-    for (size_t i = 0; i < p->n_rows; i++)
+    memset(s->tables.own_rows, 0, (size_t)groups * sizeof *s->tables.own_rows);
+    for (size_t i = 0; i < p->n_rows; i++) {
         s->tables.positions[i] = p->rows[i].position;
+        s->tables.own_index[i] = s->tables.own_rows[p->rows[i].owner]++;
+    }
     s->problem = (attention_problem){.comm = s->of->d->sequence_comm,
                                      .shape = &s->of->shape,
                                      .algorithm = s->of->algorithm,
@@ -301,6 +310,45 @@ static void describe_problem(attention_step *s, const block_step *b)
                                      .followed = b->followed,
                                      .head_first = s->tables.head_first,
                                      .prices = s->of->d->prices};
+}
+
+/* Heads of the q-k-v matrix that group g computes where weights are split: [first, first + queries) of q, the rest of k
+ * and v. */
+typedef struct head_part {
+    size_t first, queries, others;
+} head_part;
+
+static head_part heads_part(const attention_step *s, int g)
+{
+    const range part = qkv_part(s->of, g);
+    const size_t dim = s->of->shape.head_dim, heads = heads_of(s->of);
+    const size_t first = (size_t)part.begin / dim, end = (size_t)part.end / dim;
+    const size_t queries = first < heads ? (end < heads ? end : heads) - first : 0;
+    return (head_part){first, queries, end - first - queries};
+}
+
+/* A query head as it travels: of the type that it is attended in. */
+static size_t query_head_bytes(const attention_step *s)
+{
+    return s->of->shape.head_dim * dtype_size(attention_gemm(&s->of->shape)->activation);
+}
+
+/* What group `from` sends to group `to` of a step that splits weights: its query heads of all rows, then in f32 its
+ * heads of k and v of the rows that `to` keeps. */
+static size_t head_bytes(const attention_step *s, const block_step *b, int from, int to)
+{
+    const head_part part = heads_part(s, from);
+    return b->rows * part.queries * query_head_bytes(s) +
+           s->tables.own_rows[to] * part.others * s->of->shape.head_dim * sizeof(float);
+}
+
+static size_t all_head_bytes(const attention_step *s, const block_step *b, bool sent)
+{
+    const int groups = s->of->d->place.s_groups, me = s->of->d->place.s;
+    size_t bytes = 0;
+    for (int g = 0; g < groups && s->split_weights; g++)
+        bytes += sent ? head_bytes(s, b, me, g) : head_bytes(s, b, g, me);
+    return bytes;
 }
 
 static size_t tile_width(const attention_step *s)
@@ -330,7 +378,8 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
     memory_plan_add(m, &s->cosines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
     memory_plan_add(m, &s->sines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
     memory_plan_add(m, &s->projected, s->projects ? 0 : n * (size_t)range_size(s->qkv) * sizeof(float), input, input);
-    memory_plan_add(m, &s->gathered, s->split_weights ? n * qkv_size(s->of) * sizeof(float) : 0, input, input);
+    memory_plan_add(m, &s->sent, all_head_bytes(s, b, true), input, input);
+    memory_plan_add(m, &s->gathered, all_head_bytes(s, b, false), input, input);
     memory_plan_add(m, &s->tiles, s->projects ? thread_tiles_bytes(tile_width(s), d->threads) : 0, input, input);
     memory_plan_add(m, &s->attended.data, activations_bytes(&s->attended, n), output, output);
     s->exchange.slot = SLOT_KEYS + b->part;
@@ -474,39 +523,71 @@ static void project(team *t, const attention_layer *a)
         s->of->d->kernels->add(size, s->projected + i * size, a->bias + s->qkv.begin);
 }
 
-/* Head `unit` of row i among q, k, v heads: in this rank's part, or in what was gathered from all groups. */
-static float *qkv_head(const attention_step *s, const block_step *b, size_t i, size_t unit)
+/* Where head `unit` of row i is in what group `from` sends to `to`, which begins at `data`; k and v only of rows that
+ * `to` keeps. */
+static char *travelling_head(const attention_step *s, const block_step *b, char *data, int from, size_t i, size_t unit)
 {
-    const size_t column = unit * s->of->shape.head_dim;
-    if (!s->split_weights)
-        return s->projected + i * qkv_size(s->of) + column;
-    for (int g = 0;; g++) {
-        const range part = qkv_part(s->of, g);
-        if ((int64_t)column < part.end)
-            return s->gathered + b->rows * (size_t)part.begin + i * (size_t)range_size(part) + column -
-                   (size_t)part.begin;
-    }
+    const head_part part = heads_part(s, from);
+    const size_t dim = s->of->shape.head_dim, at = unit - part.first;
+    if (at < part.queries)
+        return data + (i * part.queries + at) * query_head_bytes(s);
+    return data + b->rows * part.queries * query_head_bytes(s) +
+           (s->tables.own_index[i] * part.others + at - part.queries) * dim * sizeof(float);
 }
 
-/* Rotates this rank's heads of q and k where they are and gathers q, k, v in the sequence group. Ends in a barrier. */
-static void gather_heads(team *t, const attention_layer *a)
+/* Rotates this group's heads of q and k and sends them, q to all groups, k and v to those that keep them. Ends in a
+ * barrier. */
+static void exchange_heads(team *t, const attention_layer *a)
 {
     const attention_step *s = a->s;
-    const size_t dim = s->of->shape.head_dim, n = a->b->rows, units = heads_of(s->of) + s->of->shape.kv_heads;
-    const size_t first_unit = (size_t)s->qkv.begin / dim, mine = (size_t)range_size(s->qkv) / dim;
+    const block_step *b = a->b;
+    const int groups = s->of->d->place.s_groups, me = s->of->d->place.s;
+    const size_t dim = s->of->shape.head_dim, rotated = heads_of(s->of) + s->of->shape.kv_heads;
+    const qwen3_dtype type = attention_gemm(&s->of->shape)->activation;
+    const head_part part = heads_part(s, me);
+    const size_t mine = part.queries + part.others;
     size_t begin, end;
-    team_part(t, n * mine, 1, &begin, &end);
-    for (size_t u = begin; u < end; u++)
-        if (first_unit + u % mine < units)
-            rotate_head(a, u / mine, first_unit + u % mine, s->projected + u * dim, s->projected + u * dim,
-                        QWEN3_DTYPE_F32);
-    team_barrier(t);
-    if (t->tid == 0) {
-        for (int g = 0; g < s->of->d->place.s_groups; g++)
-            s->tables.gather_bytes[g] = n * (size_t)range_size(qkv_part(s->of, g)) * sizeof(float);
-        comm_allgather(s->of->d->sequence_comm, s->projected, s->gathered, s->tables.gather_bytes, QWEN3_COMM_QUERY);
+    team_part(t, b->rows * mine, 1, &begin, &end);
+    for (size_t u = begin; u < end; u++) {
+        const size_t i = u / mine, unit = part.first + u % mine;
+        float *head = s->projected + u * dim;
+        char *to = s->sent, *query = NULL;
+        if (unit >= heads_of(s->of) && unit < rotated)
+            rotate_head(a, i, unit, head, head, QWEN3_DTYPE_F32);
+        for (int g = 0; g < groups; to += head_bytes(s, b, me, g++)) {
+            char *place = travelling_head(s, b, to, me, i, unit);
+            if (query)
+                memcpy(place, query, query_head_bytes(s));
+            else if (unit < heads_of(s->of))
+                rotate_head(a, i, unit, head, query = place, type);
+            else if (b->step->rows[b->first + i].owner == g)
+                memcpy(place, head, dim * sizeof(float));
+        }
     }
     team_barrier(t);
+    if (t->tid == 0) {
+        for (int g = 0; g < groups; g++) {
+            s->tables.send_bytes[g] = head_bytes(s, b, me, g);
+            s->tables.receive_bytes[g] = head_bytes(s, b, g, me);
+        }
+        comm_alltoall(s->of->d->sequence_comm, s->sent, s->tables.send_bytes, s->gathered, s->tables.receive_bytes,
+                      QWEN3_COMM_QUERY);
+    }
+    team_barrier(t);
+}
+
+/* Head `unit` of row i among q, k, v heads, k and v of rows that are kept here: this rank's product, or what came from
+ * the group that computed it. */
+static void *qkv_head(const attention_step *s, const block_step *b, size_t i, size_t unit)
+{
+    if (!s->split_weights)
+        return s->projected + i * qkv_size(s->of) + unit * s->of->shape.head_dim;
+    char *data = s->gathered;
+    for (int g = 0;; data += head_bytes(s, b, g++, s->of->d->place.s)) {
+        const head_part part = heads_part(s, g);
+        if (unit < part.first + part.queries + part.others)
+            return travelling_head(s, b, data, g, i, unit);
+    }
 }
 
 /* Heads of all rows to the queries and the cache. No barrier at the end. */
@@ -514,7 +595,7 @@ static void place_heads(team *t, const attention_layer *a)
 {
     const attention_step *s = a->s;
     const block_step *b = a->b;
-    const size_t heads = heads_of(s->of), kv_heads = s->of->shape.kv_heads, dim = s->of->shape.head_dim;
+    const size_t heads = heads_of(s->of), kv_heads = s->of->shape.kv_heads;
     size_t begin, end, kv_begin, kv_end;
     team_part(t, b->rows * kv_heads, 1, &kv_begin, &kv_end);
     for (size_t u = kv_begin; u < kv_end && u < kv_begin + kv_heads; u++) /* a token's; more would not stay */
@@ -522,20 +603,22 @@ static void place_heads(team *t, const attention_layer *a)
     team_part(t, b->rows * heads, 1, &begin, &end);
     for (size_t u = begin; u < end; u++) {
         const size_t i = u / heads, unit = u % heads;
-        const float *head = qkv_head(s, b, i, unit);
+        const void *head = qkv_head(s, b, i, unit);
         if (!s->split_weights) {
             place_query(a, i, unit, head);
             continue;
         }
         const activations q = query_place(s, b, i, unit);
-        s->of->d->kernels->scale(dim, 1.0f, head, q.data, q.type);
+        memcpy(q.data, head, query_head_bytes(s));
         activations_pad(&q, 0);
     }
     for (size_t u = kv_begin; u < kv_end; u++) {
         const size_t i = u / kv_heads, kv_head = u % kv_heads, unit = heads + kv_head;
-        float *head = qkv_head(s, b, i, unit);
         if (u + kv_heads < kv_end)
             prefetch_place(a, i + 1, kv_head);
+        if (!s->tables.slots[b->first + i].page)
+            continue;
+        float *head = qkv_head(s, b, i, unit);
         if (!s->split_weights)
             rotate_head(a, i, unit, head, head, QWEN3_DTYPE_F32);
         store_heads(a, i, 1, kv_head, head, qkv_head(s, b, i, unit + kv_heads));
@@ -628,7 +711,7 @@ static bool begin(team *t, void *state, block_step *b, const block_layer *layer)
         project(t, &a);
         team_barrier(t);
         if (s->split_weights)
-            gather_heads(t, &a);
+            exchange_heads(t, &a);
         place_heads(t, &a);
         team_barrier(t);
         under_way = exchange_start(t, &s->exchange);
