@@ -108,7 +108,7 @@ set_left() {
     local process
     left=()
     for process in /proc/[0-9]*; do
-        [ "${process#/proc/}" = $$ ] || left+=("$(tr '\0' ' ' 2>/dev/null <"$process/cmdline")")
+        [ "${process#/proc/}" = $$ ] || left+=("$(tr '\0' ' ' 2>/dev/null <"$process/cmdline" || true)") # it may have just ended
     done
 }
 
