@@ -44,7 +44,7 @@ if [ -z "${QWEN3_EMULATED_HOSTS-}" ]; then
     new="unshare --mount --uts --net --pid --fork --kill-child --mount-proc"
     why=$($new true 2>&1) || cannot "$why."
     mkdir -p /run/netns # where the private files are mounted; `ip netns` makes it as well
-    QWEN3_EMULATED_HOSTS=$hosts $new "$0" "$@" <&0 &
+    QWEN3_EMULATED_HOSTS=$hosts setpriv --pdeathsig KILL $new "$0" "$@" <&0 &
     trap 'kill -KILL $!; exit 143' HUP INT TERM
     wait $!
     exit
@@ -103,12 +103,12 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 # MPICH.
 export HYDRA_HOST_FILE=$files/hydra HYDRA_LAUNCHER=ssh HYDRA_LAUNCHER_EXEC=$files/agent HYDRA_IFACE=eth0
 
-# Sets `left`, the processes other than this one.
+# Sets `left`, the processes other than this one. One may end before its command line is read.
 set_left() {
     local process
     left=()
     for process in /proc/[0-9]*; do
-        [ "${process#/proc/}" = $$ ] || left+=("$(tr '\0' ' ' 2>/dev/null <"$process/cmdline" || true)") # it may have just ended
+        [ "${process#/proc/}" = $$ ] || left+=("$(tr '\0' ' ' 2>/dev/null <"$process/cmdline" || true)")
     done
 }
 
