@@ -41,10 +41,10 @@ if [ -z "${QWEN3_EMULATED_HOSTS-}" ]; then
     [ $OPTIND -le $# ] || { echo "emulate_hosts.sh: expected a command" >&2; exit 2; }
     [ "$(id -u)" = 0 ] || cannot "only root may make network namespaces."
     command -v ip tc nsenter >/dev/null || cannot "iproute2 and util-linux are needed."
-    new="unshare --mount --uts --net --pid --fork --kill-child --mount-proc"
-    why=$($new true 2>&1) || cannot "$why."
+    new=(unshare --mount --uts --net --pid --fork --kill-child --mount-proc)
+    why=$("${new[@]}" true 2>&1) || cannot "$why."
     mkdir -p /run/netns # where the private files are mounted; `ip netns` makes it as well
-    QWEN3_EMULATED_HOSTS=$hosts setpriv --pdeathsig KILL $new "$0" "$@" <&0 &
+    QWEN3_EMULATED_HOSTS=$hosts setpriv --pdeathsig KILL "${new[@]}" "$0" "$@" <&0 &
     trap 'kill -KILL $!; exit 143' HUP INT TERM
     wait $!
     exit
