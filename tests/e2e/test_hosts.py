@@ -21,7 +21,7 @@ def main():
         return 77
     checks = Checks()
     version = subprocess.run([MPIEXEC, "--version"], capture_output=True, text=True, check=False).stdout
-    # MPICH 4.0 may hang in MPI_Finalize with more than two ranks on several hosts (docs/ARCHITECTURE.md).
+    # MPICH 4.0 may hang in MPI_Finalize on several hosts, least with two ranks (docs/ARCHITECTURE.md).
     places = [(2, 1)] if "HYDRA" in version else [(2, 1), (3, 1), (2, 2)]
     for hosts, ranks_per_host in places:
         outcome = run_on_hosts(hosts, ranks_per_host, "benchmark_qwen3", "--model", "synthetic:tiny", "--pairs",
