@@ -220,8 +220,7 @@ static span world_span(const qwen3_scenario *s)
 
 typedef enum collective_kind {
     COLLECTIVE_SUM,      /* bytes: of the vector */
-    COLLECTIVE_GATHER,   /* bytes: that a rank sends to all others together, the same to each */
-    COLLECTIVE_EXCHANGE, /* the same, but from each rank to each */
+    COLLECTIVE_EXCHANGE, /* bytes: that a rank sends to all others together */
     COLLECTIVE_RING,     /* the same in hops */
 } collective_kind;
 
@@ -264,7 +263,7 @@ static double collective_seconds(const qwen3_machine *m, const collective *c)
     if (a->per_node > 1)
         inside = level_seconds(c, &m->inside, a->per_node, c->bytes * (ring ? 1 : (others - outside) / others), 1);
     if (a->nodes > 1) {
-        /* A ring and a gather bring a node once what it does not have, an exchange brings it to each rank. */
+        /* A ring brings a node once what it does not have, an exchange brings it to each rank. */
         const double copies = c->kind == COLLECTIVE_EXCHANGE ? a->per_node : 1;
         across = level_seconds(c, &m->across, a->nodes, c->bytes * (ring ? 1 : outside / others) * copies, a->sharing);
     }
@@ -320,9 +319,12 @@ static int layer_messages(const rank_share *r, const movement **chosen, collecti
         list[n++] =
             (collective){COLLECTIVE_SUM, r->split_weights ? world_span(r->s) : head_span(r->s), vector, 2, 1, false};
     if (r->split_weights) {
-        const double qkv = (r->heads + 2 * r->kv_heads) * (double)r->c->head_dim / r->groups;
-        list[n++] =
-            (collective){COLLECTIVE_GATHER, among, (r->groups - 1) * r->rows * qkv * sizeof(float), 1, 1, false};
+        /* Queries of all rows to all groups, keys and values of a row to the group that keeps it. */
+        const attention_shape shape = {.kernels = r->k, .kv_type = r->kv_dtype};
+        const double query = r->heads * (double)dtype_size(attention_gemm(&shape)->activation);
+        const double kept = 2 * r->kv_heads / r->groups * sizeof(float);
+        const double bytes = (r->groups - 1) * r->rows * (query + kept) * (double)r->c->head_dim / r->groups;
+        list[n++] = (collective){COLLECTIVE_EXCHANGE, among, bytes, 1, 1, false};
     }
     if (cost.messages) {
         const collective_kind kind = *chosen == &movement_pass_kv ? COLLECTIVE_RING : COLLECTIVE_EXCHANGE;
