@@ -8,9 +8,12 @@
  */
 #include "comm/shm.h"
 
+#include <limits.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -23,10 +26,9 @@
 /* Pieces from this length on are read from the other rank's memory: below, two copies by the slots cost no more.
  * Measured in docs/notebook/2026-11-27-communication.md. */
 #define DIRECT_BYTES ((size_t)128 << 10)
-/* Polls before the CPU is yielded. Ranks with a CPU each: longer than they differ in arrival, as a yield may let
- * somebody else have the CPU for milliseconds. Ranks that share CPUs: hardly any, another rank can use it. */
+/* Polls before the CPU is yielded: longer than ranks differ in arrival, as a yield may let somebody else have the CPU
+ * for milliseconds. */
 #define SPINS 4000
-#define SPINS_SHARED 16
 /* A rank that has waited this long sleeps between polls: waiting for a person to type must not keep a CPU busy. It
  * sleeps for this part of the time that it has waited, so it notices the end not much later. */
 #define WAIT_SECONDS 5e-3
@@ -37,9 +39,15 @@ typedef struct flag {
     _Alignas(CACHE_LINE) _Atomic uint64_t number; /* last synchronisation that the writer told of */
 } flag;
 
+/* Of ranks that share CPUs. */
+typedef struct counter {
+    _Alignas(CACHE_LINE) _Atomic int arrived;     /* at the synchronisation in progress */
+    _Alignas(CACHE_LINE) _Atomic uint32_t number; /* of the last one that all have arrived at, modulo 2^32 */
+} counter;
+
 struct shm {
     comm_segment *segment;
-    unsigned char *base; /* [size][flags] flags, then [size][2] slots with their notes */
+    unsigned char *base; /* a counter, [size][flags] flags, then [size][2] slots with their notes */
     size_t flags;        /* that a rank reads */
     size_t notes_bytes;  /* of a slot */
     uint64_t number;     /* of the last synchronisation */
@@ -59,13 +67,13 @@ static size_t flags_of_rank(int size)
 
 static flag *flags_of(const comm *c, int rank)
 {
-    return (flag *)c->shm->base + (size_t)rank * c->shm->flags;
+    return (flag *)(c->shm->base + sizeof(counter)) + (size_t)rank * c->shm->flags;
 }
 
 shm_note *shm_notes(const comm *c, int rank, uint64_t number)
 {
     const struct shm *s = c->shm;
-    unsigned char *slots = s->base + (size_t)c->size * s->flags * sizeof(flag);
+    unsigned char *slots = s->base + sizeof(counter) + (size_t)c->size * s->flags * sizeof(flag);
     return (shm_note *)(slots + (2 * (size_t)rank + (number & 1)) * (s->notes_bytes + SLOT_BYTES));
 }
 
@@ -194,8 +202,8 @@ void shm_attach(comm *c)
                           .notes_bytes = round_up(size * sizeof(shm_note), CACHE_LINE),
                           .received = s->received};
     if (qwen3_comm_agree(c, &err) != QWEN3_OK ||
-        comm_shared_alloc(c, size * (s->flags * sizeof(flag) + 2 * (s->notes_bytes + SLOT_BYTES)), &s->segment, &base,
-                          &err) != QWEN3_OK) {
+        comm_shared_alloc(c, sizeof(counter) + size * (s->flags * sizeof(flag) + 2 * (s->notes_bytes + SLOT_BYTES)),
+                          &s->segment, &base, &err) != QWEN3_OK) {
         shm_free(s);
         return;
     }
@@ -229,10 +237,10 @@ static void yield_cpu(double *begin)
     usleep((useconds_t)(1e6 * (sleep < LONGEST_SLEEP ? sleep : LONGEST_SLEEP)));
 }
 
-static void wait_for(const flag *f, uint64_t number, int spins, double *begin)
+static void wait_for(const flag *f, uint64_t number, double *begin)
 {
     for (int i = 0; atomic_load_explicit(&f->number, memory_order_acquire) < number;) {
-        if (i < spins) {
+        if (i < SPINS) {
             cpu_relax();
             i++;
         } else {
@@ -241,9 +249,8 @@ static void wait_for(const flag *f, uint64_t number, int spins, double *begin)
     }
 }
 
-void shm_barrier(comm *c)
+static void disseminate(comm *c, uint64_t number)
 {
-    const uint64_t number = ++c->shm->number;
     size_t round = 0; /* its first flag */
     double begin = 0;
     for (int distance = 1; distance < c->size; distance *= BARRIER_RADIX, round += BARRIER_RADIX - 1) {
@@ -252,6 +259,28 @@ void shm_barrier(comm *c)
             atomic_store_explicit(&f->number, number, memory_order_release);
         }
         for (int j = 1; j < BARRIER_RADIX && j * distance < c->size; j++)
-            wait_for(flags_of(c, c->rank) + round + j - 1, number, c->shares_cpus ? SPINS_SHARED : SPINS, &begin);
+            wait_for(flags_of(c, c->rank) + round + j - 1, number, &begin);
     }
+}
+
+static void sleep_until_all(comm *c, uint32_t number)
+{
+    counter *m = (counter *)c->shm->base;
+    if (atomic_fetch_add_explicit(&m->arrived, 1, memory_order_acq_rel) == c->size - 1) {
+        atomic_store_explicit(&m->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&m->number, number, memory_order_release);
+        syscall(SYS_futex, &m->number, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+        return;
+    }
+    while (atomic_load_explicit(&m->number, memory_order_acquire) != number)
+        syscall(SYS_futex, &m->number, FUTEX_WAIT, number - 1, NULL, NULL, 0);
+}
+
+void shm_barrier(comm *c)
+{
+    const uint64_t number = ++c->shm->number;
+    if (c->shares_cpus)
+        sleep_until_all(c, (uint32_t)number);
+    else
+        disseminate(c, number);
 }
