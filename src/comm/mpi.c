@@ -327,15 +327,11 @@ static void copy_own(void *to, const void *from, size_t bytes)
         memmove(to, from, bytes);
 }
 
-static void mpi_barrier(comm *c)
-{
-    must(c, MPI_Barrier(((mpi_state *)c->state)->mpi));
-}
-
-/* An allgather by dissemination of radix SMALL_RADIX: rank r collects the pieces of ranks r, r + 1, ... in this order.
- * In the round of `distance` it has that many of them, and gets as many from each of ranks r + j distance (Bruck et al.
- * 1997). The pieces of all must fit `small`. */
-static void gather_small(comm *c, const void *send, unsigned char *recv, const size_t *bytes)
+/* Dissemination of radix SMALL_RADIX: rank r collects the pieces of ranks r, r + 1, ... in `small`, in this order. In
+ * the round of `distance` it has that many of them, and gets as many from each of ranks r + j distance (Bruck et al.
+ * 1997).
+ */
+static void collect_small(comm *c, const void *send, const size_t *bytes)
 {
     mpi_state *s = c->state;
     const int size = c->size;
@@ -353,8 +349,25 @@ static void gather_small(comm *c, const void *send, unsigned char *recv, const s
         }
         transfer(c, n);
     }
-    for (int r = 0; r < size; recv += bytes[r], r++)
-        copy_own(recv, s->small + starts[(r + size - c->rank) % size], bytes[r]);
+}
+
+static void mpi_barrier(comm *c)
+{
+    if (c->size > (int)SMALL_BYTES) {
+        must(c, MPI_Barrier(((mpi_state *)c->state)->mpi));
+        return;
+    }
+    for (int r = 0; r < c->size; r++)
+        c->counts[r] = 1;
+    collect_small(c, "", c->counts);
+}
+
+static void gather_small(comm *c, const void *send, unsigned char *recv, const size_t *bytes)
+{
+    const mpi_state *s = c->state;
+    collect_small(c, send, bytes);
+    for (int r = 0; r < c->size; recv += bytes[r], r++)
+        copy_own(recv, s->small + s->starts[(r + c->size - c->rank) % c->size], bytes[r]);
 }
 
 static void mpi_allgather(comm *c, const void *send, void *recv, const size_t *bytes)
@@ -426,10 +439,33 @@ static void mpi_gather(comm *c, const void *send, void *recv, const size_t *byte
     transfer(c, n);
 }
 
+/* A binomial tree: with ranks counted from the root, v receives from v without its lowest bit, and sends to v plus each
+ * lower one, the farthest first. */
+static void broadcast_small(comm *c, void *data, size_t bytes, int root)
+{
+    mpi_state *s = c->state;
+    const int size = c->size, v = (c->rank - root + size) % size;
+    int bit = 1, n = 0;
+    while (bit < size && !(v & bit))
+        bit *= 2;
+    if (v != 0) {
+        s->messages[0] = receive_from((v - bit + root) % size, data, bytes);
+        transfer(c, 1);
+    }
+    for (bit /= 2; bit > 0; bit /= 2)
+        if (v + bit < size)
+            s->messages[n++] = send_to((v + bit + root) % size, data, bytes);
+    transfer(c, n);
+}
+
 static void mpi_broadcast(comm *c, void *data, size_t bytes, int root)
 {
     mpi_state *s = c->state;
     unsigned char *at = data;
+    if (bytes <= SMALL_BYTES) {
+        broadcast_small(c, data, bytes, root);
+        return;
+    }
     for (size_t len; bytes > 0; at += len, bytes -= len) {
         len = bytes < CHUNK ? bytes : CHUNK;
         must(c, MPI_Bcast(at, (int)len, MPI_BYTE, root, s->mpi));
