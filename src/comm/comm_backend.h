@@ -93,6 +93,17 @@ extern const comm_backend comm_backend_self;
  * own. Not collective. Fails with QWEN3_ERR_MEMORY. */
 qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *parent, comm **out, qwen3_error *err);
 
+/* A wait for other ranks that has polled in vain for long. Zero at its beginning. */
+typedef struct long_wait {
+    double begin; /* when it first left the CPU */
+    bool shared;  /* somebody else wants the CPU */
+} long_wait;
+
+/* Leaves the CPU to others: yields it, and if they then keep it for long sleeps instead. The scheduler gives the CPU at
+ * once to who has slept, but to who has yielded only after the others have had their milliseconds. Where `idles` is
+ * set, a wait of milliseconds sleeps ever longer, as one for a person to type. */
+void leave_cpu(long_wait *w, bool idles);
+
 /* Says that a fault is of this rank of the root, and of this host. */
 void error_name_rank(qwen3_error *err, int root_rank);
 

@@ -9,9 +9,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "comm/comm_backend.h"
 #include "comm/comm_mpi.h"
@@ -20,14 +18,9 @@
 #include "qwen3_mpi.h"
 
 #define CHUNK ((size_t)1 << 30)
-/* Polls of MPI's progress before a wait yields the CPU: about 0.1 ms, longer than a message takes. If somebody else
- * then has the CPU for more than YIELD_SECONDS, this rank sleeps between polls: the scheduler gives the CPU at once to
- * who has slept, but to who has yielded only after others have had their milliseconds. */
-#define POLLS 300
-#define YIELD_SECONDS 50e-6
-#define SLEEP_MICROSECONDS 20
-/* An allgather of at most this much takes few rounds, a longer one sends each byte as few times as the MPI library can.
- */
+#define POLLS 300 /* of MPI's progress before a wait leaves the CPU: about 0.1 ms, longer than a message takes */
+/* Up to this much, exchanges are written here, in few rounds. Longer ones are the MPI library's own collectives, which
+ * divide the work better but may poll without ever yielding the CPU. */
 #define SMALL_BYTES ((size_t)64 << 10)
 #define SMALL_RADIX 4
 
@@ -272,23 +265,11 @@ static void post(comm *c, comm_message *m, int tag, MPI_Request *request)
     m->bytes -= (size_t)len;
 }
 
-/* *shared: whether somebody else wants the CPU. */
-static void leave_cpu(bool *shared)
-{
-    if (*shared) {
-        usleep(SLEEP_MICROSECONDS);
-        return;
-    }
-    const double start = seconds_now();
-    sched_yield();
-    *shared = seconds_now() - start > YIELD_SECONDS;
-}
-
 /* Waits for all requests that are not MPI_REQUEST_NULL. The MPI libraries' own waits may poll without ever yielding
  * the CPU, which costs milliseconds a message where ranks share CPUs. */
 static void complete(comm *c, int n, MPI_Request *requests)
 {
-    bool shared = c->shares_cpus;
+    long_wait wait = {.shared = c->shares_cpus};
     for (int polls = 0;; polls++) {
         int pending = 0;
         for (int i = 0; i < n; i++) {
@@ -300,7 +281,7 @@ static void complete(comm *c, int n, MPI_Request *requests)
         if (pending == 0)
             return;
         if (polls >= POLLS || c->shares_cpus)
-            leave_cpu(&shared);
+            leave_cpu(&wait, false);
     }
 }
 

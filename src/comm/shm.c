@@ -26,14 +26,9 @@
 /* Pieces from this length on are read from the other rank's memory: below, two copies by the slots cost no more.
  * Measured in docs/notebook/2026-11-27-communication.md. */
 #define DIRECT_BYTES ((size_t)128 << 10)
-/* Polls before the CPU is yielded: longer than ranks differ in arrival, as a yield may let somebody else have the CPU
- * for milliseconds. */
-#define SPINS 4000
-/* A rank that has waited this long sleeps between polls: waiting for a person to type must not keep a CPU busy. It
- * sleeps for this part of the time that it has waited, so it notices the end not much later. */
-#define WAIT_SECONDS 5e-3
-#define SLEEP_PART 0.05
-#define LONGEST_SLEEP 1e-3
+/* Polls before a wait leaves the CPU, about 0.1 ms: longer than ranks differ in arrival, as others may then have the
+ * CPU for milliseconds. */
+#define SPINS 2000
 
 typedef struct flag {
     _Alignas(CACHE_LINE) _Atomic uint64_t number; /* last synchronisation that the writer told of */
@@ -223,28 +218,14 @@ void shm_detach(comm *c)
 
 /* ---- Synchronisation --------------------------------------------------------------------------- */
 
-/* *begin: when the wait first called this, 0 before. */
-static void yield_cpu(double *begin)
-{
-    double now = seconds_now(), sleep;
-    if (*begin == 0)
-        *begin = now;
-    if (now - *begin < WAIT_SECONDS) {
-        sched_yield();
-        return;
-    }
-    sleep = SLEEP_PART * (now - *begin);
-    usleep((useconds_t)(1e6 * (sleep < LONGEST_SLEEP ? sleep : LONGEST_SLEEP)));
-}
-
-static void wait_for(const flag *f, uint64_t number, double *begin)
+static void wait_for(const flag *f, uint64_t number, long_wait *wait)
 {
     for (int i = 0; atomic_load_explicit(&f->number, memory_order_acquire) < number;) {
         if (i < SPINS) {
             cpu_relax();
             i++;
         } else {
-            yield_cpu(begin);
+            leave_cpu(wait, true);
         }
     }
 }
@@ -252,14 +233,14 @@ static void wait_for(const flag *f, uint64_t number, double *begin)
 static void disseminate(comm *c, uint64_t number)
 {
     size_t round = 0; /* its first flag */
-    double begin = 0;
+    long_wait wait = {0};
     for (int distance = 1; distance < c->size; distance *= BARRIER_RADIX, round += BARRIER_RADIX - 1) {
         for (int j = 1; j < BARRIER_RADIX && j * distance < c->size; j++) {
             flag *f = flags_of(c, (c->rank + j * distance) % c->size) + round + j - 1;
             atomic_store_explicit(&f->number, number, memory_order_release);
         }
         for (int j = 1; j < BARRIER_RADIX && j * distance < c->size; j++)
-            wait_for(flags_of(c, c->rank) + round + j - 1, number, &begin);
+            wait_for(flags_of(c, c->rank) + round + j - 1, number, &wait);
     }
 }
 
