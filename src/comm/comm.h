@@ -1,8 +1,9 @@
 /* comm.h - communicators and what their ranks exchange. Backends: mpi.c and self.c (one process, no MPI).
  *
  * All functions but rank, size and stats are collective over the communicator and are called by thread 0 of
- * each rank. Sums are taken in rank order, whatever arrives first: all ranks get the same bits, and the same
- * number of ranks always gives the same bits. Byte counts are the payload that this rank sends to other
+ * each rank. Sums are taken in rank order, whatever arrives first; on several nodes in rank order inside each node,
+ * then in the order of nodes, which is that of their lowest ranks. All ranks get the same bits, and the same ranks on
+ * the same nodes always give the same bits. Byte counts are the payload that this rank sends to other
  * ranks, whichever way the MPI library takes it; a communicator of one rank counts nothing. Sizes are bytes
  * and may exceed 2^31. Functions that return void fail only if the machine does; they then end the job
  * through MPI, as a forward pass cannot continue on some ranks only. If a rank dies or makes another
@@ -30,7 +31,7 @@ qwen3_status comm_split(comm *c, int color, int key, comm **out, qwen3_error *er
 qwen3_status comm_split_node(comm *c, comm **out, qwen3_error *err);
 void comm_free(comm *c);
 
-/* x[i] = sum over ranks in rank order, in place, on all ranks. */
+/* x[i] = sum over ranks in the order above, in place, on all ranks. */
 void comm_allreduce(comm *c, float *x, size_t n, qwen3_comm_kind kind);
 /* recv = the contributions of all ranks in rank order; bytes [size], the same on all ranks. send may be this
  * rank's place in recv. */
