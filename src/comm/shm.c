@@ -23,9 +23,6 @@
 #include "base/status.h"
 
 #define BARRIER_RADIX 4
-/* Pieces from this length on are read from the other rank's memory: below, two copies by the slots cost no more.
- * Measured in docs/notebook/2026-11-27-communication.md. */
-#define DIRECT_BYTES ((size_t)128 << 10)
 /* Polls before a wait leaves the CPU, about 0.1 ms: longer than ranks differ in arrival, as others may then have the
  * CPU for milliseconds. */
 #define SPINS 2000
@@ -125,9 +122,9 @@ void shm_write(comm *c, int rank, uint64_t address, const void *from, size_t byt
         c->backend->abort(c);
 }
 
-bool shm_direct(const comm *c, size_t bytes)
+bool shm_reads(const comm *c)
 {
-    return c->shm->processes && bytes >= DIRECT_BYTES;
+    return c->shm->processes;
 }
 
 void shm_use_slots(comm *c)

@@ -49,8 +49,8 @@ unsigned char *shm_slot(const comm *c, int rank, uint64_t number);
 shm_note *shm_notes(const comm *c, int rank, uint64_t number);
 /* [size] Room for notes that are needed after the next synchronisation, when their owners may write others. */
 shm_note *shm_received(const comm *c);
-/* Whether pieces of this length are read from, or written to, the memory of the other rank. The same on all ranks. */
-bool shm_direct(const comm *c, size_t bytes);
+/* Whether ranks can read and write each other's memory. The same on all ranks. */
+bool shm_reads(const comm *c);
 /* Copies from and to the memory of another rank. A failure ends the job. */
 void shm_read(comm *c, int rank, uint64_t address, void *to, size_t bytes);
 void shm_write(comm *c, int rank, uint64_t address, const void *from, size_t bytes);

@@ -8,7 +8,17 @@
 #include "base/memory.h"
 #include "comm/shm.h"
 
+/* Pieces from this length on are read from the memory of their owner, or written to that of their receiver: below, two
+ * copies through slots, which stay in the caches, take less time. A broadcast has nothing that overlaps with the root's
+ * copy but the copies of chunks before. Measured in docs/notebook/2026-11-27-communication.md. */
+#define DIRECT_BYTES ((size_t)1 << 20)
+#define DIRECT_BROADCAST ((size_t)128 << 10)
 #define BROADCAST_CHUNK ((size_t)8 << 10)
+
+static bool direct(const comm *c, size_t bytes)
+{
+    return bytes >= DIRECT_BYTES && shm_reads(c);
+}
 
 static size_t at_most(size_t n, size_t limit)
 {
@@ -26,7 +36,7 @@ static size_t syncs_of(const comm *c, const size_t *bytes, int pieces)
 {
     size_t syncs = 0;
     for (int r = 0; r < pieces; r++) {
-        const size_t n = shm_direct(c, bytes[r]) ? 2 : (bytes[r] + SLOT_BYTES - 1) / SLOT_BYTES;
+        const size_t n = direct(c, bytes[r]) ? 2 : (bytes[r] + SLOT_BYTES - 1) / SLOT_BYTES;
         syncs = n > syncs ? n : syncs;
     }
     return syncs;
@@ -43,7 +53,7 @@ static void copy_in(comm *c, const void *piece, size_t bytes, size_t done)
 /* Copies them out of the slot of `rank` for the synchronisation of that number, or the whole piece from its memory. */
 static void copy_out(comm *c, int rank, uint64_t number, void *piece, size_t bytes, size_t done)
 {
-    if (done < bytes && !shm_direct(c, bytes))
+    if (done < bytes && !direct(c, bytes))
         memcpy((unsigned char *)piece + done, shm_slot(c, rank, number), at_most(bytes - done, SLOT_BYTES));
     else if (done == 0 && bytes)
         shm_read(c, rank, shm_notes(c, rank, number)->place, piece, bytes);
@@ -57,7 +67,7 @@ void shm_allgather(comm *c, const void *send, void *recv, const size_t *bytes)
         place += bytes[r];
     for (size_t i = 0; i < syncs; i++) {
         const uint64_t number = shm_next(c);
-        if (shm_direct(c, own))
+        if (direct(c, own))
             shm_notes(c, c->rank, number)->place = (uintptr_t)send;
         else
             copy_in(c, send, own, i * SLOT_BYTES);
@@ -86,15 +96,15 @@ void shm_gather(comm *c, const void *send, void *recv, const size_t *bytes)
         const uint64_t number = shm_next(c);
         if (c->rank == 0)
             shm_notes(c, 0, number)->place = (uintptr_t)recv;
-        else if (!shm_direct(c, own))
+        else if (!direct(c, own))
             copy_in(c, send, own, i * SLOT_BYTES);
         shm_barrier(c);
-        if (i == 0 && c->rank != 0 && shm_direct(c, own))
+        if (i == 0 && c->rank != 0 && direct(c, own))
             shm_write(c, 0, shm_notes(c, 0, number)->place + place, send, own);
         unsigned char *to = recv;
         for (int r = 1; c->rank == 0 && r < c->size; r++) {
             to += bytes[r - 1];
-            if (!shm_direct(c, bytes[r]))
+            if (!direct(c, bytes[r]))
                 copy_out(c, r, number, to, bytes[r], i * SLOT_BYTES);
         }
     }
@@ -106,7 +116,7 @@ void shm_gather(comm *c, const void *send, void *recv, const size_t *bytes)
 void shm_broadcast(comm *c, void *data, size_t bytes, int root)
 {
     unsigned char *at = data;
-    if (shm_direct(c, bytes)) {
+    if (bytes >= DIRECT_BROADCAST && shm_reads(c)) {
         const uint64_t number = shm_next(c);
         if (c->rank == root)
             shm_notes(c, root, number)->place = (uintptr_t)data;
@@ -137,13 +147,13 @@ static void write_notes(comm *c, const unsigned char *send, const size_t *bytes)
     shm_note *notes = shm_notes(c, c->rank, shm_next(c));
     size_t total = 0, offset = 0, syncs = 1;
     for (int r = 0; r < c->size; r++)
-        total += r == c->rank || shm_direct(c, bytes[r]) ? 0 : bytes[r];
+        total += r == c->rank || direct(c, bytes[r]) ? 0 : bytes[r];
     for (int r = 0; r < c->size; send += bytes[r], r++) {
         const size_t n = bytes[r];
         notes[r] = (shm_note){0};
         if (r == c->rank || n == 0)
             continue;
-        if (shm_direct(c, n)) {
+        if (direct(c, n)) {
             notes[r].place = (uintptr_t)send;
             syncs = syncs > 2 ? syncs : 2;
             continue;
@@ -185,7 +195,7 @@ static void copy_out_piece(comm *c, int rank, unsigned char *to, size_t bytes, s
 {
     const shm_note *note = &shm_received(c)[rank];
     const size_t done = i * note->window;
-    if (shm_direct(c, bytes)) {
+    if (direct(c, bytes)) {
         if (i == 0)
             shm_read(c, rank, note->place, to, bytes);
     } else if (done < bytes) {

@@ -57,7 +57,7 @@ static bool holds(const unsigned char *data, int test, int rank, size_t skip, si
     return true;
 }
 
-/* Sizes of pieces: equal, uneven, empty for some ranks, large for one rank. */
+/* Sizes of pieces: equal, uneven, empty for some ranks, large for two ranks. */
 static size_t piece(int shape, int from, int to)
 {
     uint64_t state = seed + (uint64_t)(shape * 100 + from * 10 + to);
@@ -73,7 +73,7 @@ static size_t piece(int shape, int from, int to)
     case 4:
         return from % 2 ? (size_t)(check_random(&state) % 1000) : 0;
     default:
-        return from == 0 ? 3000017 : 13;
+        return from < 2 ? 3000017 : 13;
     }
 }
 #define SHAPES 6
