@@ -81,12 +81,6 @@ struct qwen3_comm {
     bool shares_cpus;       /* the ranks of a node have fewer CPUs than they are: a wait yields at once */
 };
 
-/* Polls of the MPI library's progress before a wait yields the CPU: see SPINS of shm.c. */
-static inline int polls_of(const comm *c)
-{
-    return c->shares_cpus ? 10 : 10000;
-}
-
 extern const comm_backend comm_backend_self;
 
 /* A communicator with everything but backend state. It shares the counters of parent; parent NULL: it owns its
@@ -98,6 +92,9 @@ typedef struct long_wait {
     double begin; /* when it first left the CPU */
     bool shared;  /* somebody else wants the CPU */
 } long_wait;
+
+/* Polls of MPI's progress before a wait leaves the CPU: about 0.1 ms, longer than a message takes. */
+enum { MESSAGE_POLLS = 300 };
 
 /* Leaves the CPU to others: yields it, and if they then keep it for long sleeps instead. The scheduler gives the CPU at
  * once to who has slept, but to who has yielded only after the others have had their milliseconds. Where `idles` is

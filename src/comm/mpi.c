@@ -18,7 +18,6 @@
 #include "qwen3_mpi.h"
 
 #define CHUNK ((size_t)1 << 30)
-#define POLLS 300 /* of MPI's progress before a wait leaves the CPU: about 0.1 ms, longer than a message takes */
 /* Up to this much, exchanges are written here, in few rounds. Longer ones are the MPI library's own collectives, which
  * divide the work better but may poll without ever yielding the CPU. */
 #define SMALL_BYTES ((size_t)64 << 10)
@@ -280,7 +279,7 @@ static void complete(comm *c, int n, MPI_Request *requests)
         }
         if (pending == 0)
             return;
-        if (polls >= POLLS || c->shares_cpus)
+        if (polls >= MESSAGE_POLLS || c->shares_cpus)
             leave_cpu(&wait, false);
     }
 }

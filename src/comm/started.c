@@ -5,7 +5,6 @@
  * second exchange.
  */
 #include <limits.h>
-#include <sched.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -136,12 +135,13 @@ void comm_wait(comm *c, int slot)
 void comm_wait_part(comm *c, int slot, int hop)
 {
     const comm_started *s = &c->started[slot];
+    long_wait wait = {.shared = c->shares_cpus};
     for (int polls = 0; s->stage != SLOT_FREE && (hop > s->messages || !c->backend->test(c, slot, hop)); polls++) {
         comm_progress(c);
-        if (polls < polls_of(c))
+        if (polls < MESSAGE_POLLS && !c->shares_cpus)
             continue;
         const double start = seconds_now();
-        sched_yield();
+        leave_cpu(&wait, false);
         comm_count(c, s->kind, 0, 0, start);
     }
 }
