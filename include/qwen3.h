@@ -319,6 +319,8 @@ typedef struct qwen3_session_options {
     int64_t overlap_min_rows; /* over several nodes a step with at least this many rows for each rank is computed
                                  in two parts, so that messages of one part go on while the other is
                                  computed; 0 = default */
+    qwen3_dtype wire;         /* how long sums over several nodes travel: F32, or rounded to BF16 or Q8, which is
+                                 fewer bytes and an error; AUTO: F32 */
 } qwen3_session_options;
 
 QWEN3_API qwen3_session_options qwen3_session_options_default(void);

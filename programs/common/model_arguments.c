@@ -98,6 +98,11 @@ void model_arguments_options(model_arguments *a, option_table *table)
          .help =
              "Over several nodes, steps with at least N rows for each rank are computed in two parts, whose messages "
              "and products overlap (default: chosen)"},
+        {.name = "wire",
+         .kind = OPTION_KV_DTYPE,
+         .value = &a->session.wire,
+         .argument = "f32|bf16|q8",
+         .help = "How long sums over several nodes travel: bf16 and q8 are fewer bytes, and an error (default f32)"},
         {.name = "seed",
          .kind = OPTION_UINT64,
          .value = &a->model.seed,

@@ -19,9 +19,6 @@
 
 /* Floats that are summed per pass: bounds the scratch memory and keeps a pass within the caches. */
 #define SUM_BLOCK ((size_t)1 << 20)
-/* A sum is gathered whole if the contributions of all ranks together have at most this size. Below it the latency of
- * a second exchange costs more than the bytes that it saves. */
-#define GATHER_SUM_BYTES ((size_t)64 << 10)
 
 /* ---- Communicators ----------------------------------------------------------------------------- */
 

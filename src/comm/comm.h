@@ -62,9 +62,26 @@ void comm_ring_start(comm *c, int slot, const void *send, size_t send_bytes, voi
 void comm_allgather_start(comm *c, int slot, const void *send, void *recv, const size_t *bytes, qwen3_comm_kind kind);
 /* Waits for the part of rank - hop (modulo size), hop in [1, size). */
 void comm_wait_part(comm *c, int slot, int hop);
-/* As comm_allreduce. room [comm_sum_room(c, n)] */
-void comm_allreduce_start(comm *c, int slot, float *x, size_t n, float *room, qwen3_comm_kind kind);
-size_t comm_sum_room(const comm *c, size_t n);
+
+/* How the values of a sum travel: rounded to fewer bits, some together. */
+typedef struct comm_codec {
+    size_t values, bytes; /* of a block of values that are coded together */
+    void (*encode)(const struct comm_codec *codec, size_t n, const float *x, void *coded);
+    void (*decode)(const struct comm_codec *codec, size_t n, const void *coded, float *x);
+    const void *arg; /* the owner's */
+} comm_codec;
+
+/* x[i] = sum over ranks. `room` has comm_sum_room bytes, aligned to a cache line. codec NULL: as floats, with the
+ * result of comm_allreduce. Otherwise contributions are rounded by the codec, and so are the sums, on all ranks alike.
+ * The codec is not used for sums that are short or stay in a node. */
+typedef struct comm_sum {
+    float *x;
+    size_t n;
+    void *room;
+    const comm_codec *codec;
+} comm_sum;
+void comm_allreduce_start(comm *c, int slot, const comm_sum *sum, qwen3_comm_kind kind);
+size_t comm_sum_room(const comm *c, size_t n, const comm_codec *codec);
 /* Waits for what was started in the slot, if anything was. */
 void comm_wait(comm *c, int slot);
 /* Lets everything that is under way in c, and in all that was split from the same communicator, go on. Never waits.

@@ -54,8 +54,7 @@ typedef struct comm_started {
     qwen3_comm_kind kind;
     int messages; /* of this stage */
     double begin;
-    float *x, *room; /* of a sum */
-    size_t n;
+    comm_sum sum;
 } comm_started;
 
 struct qwen3_comm {
@@ -109,6 +108,10 @@ void sum_in_rank_order(float *restrict out, const float *const *parts, int ranks
 
 /* Adds what a call cost to the counters. */
 void comm_count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, double begin);
+
+/* A sum is gathered whole if the contributions of all ranks together have at most this size. Below it the latency of
+ * a second exchange costs more than the bytes that it saves. */
+#define GATHER_SUM_BYTES ((size_t)64 << 10)
 
 /* The sum for a backend without a better one, by its allgather and alltoall. */
 size_t sum_by_messages(comm *c, float *x, size_t n);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "comm/comm_backend.h"
 
 static void list_remove(comm *c)
@@ -39,58 +40,141 @@ static void end(comm *c, int slot)
         list_remove(c);
 }
 
-/* Bounds of rank r's slice of a sum. */
-static size_t slice(const comm *c, size_t n, int r)
+/* ---- Sums --------------------------------------------------------------------------------------
+ *
+ * Every rank sums one slice, whose contributions it gets from all others, and sends the sums to them. The room of a
+ * coded sum: all values as they travel, first contributions to others, then sums | contributions to the own slice | two
+ * slices of floats. Of another: contributions to the own slice, and its sums. */
+
+/* Where rank r's slice begins: blocks of a codec stay together. */
+static size_t slice(const comm *c, const comm_sum *s, int r)
 {
-    return n * (size_t)r / (size_t)c->size;
+    const size_t block = s->codec ? s->codec->values : 1, blocks = (s->n + block - 1) / block;
+    const size_t begin = blocks * (size_t)r / (size_t)c->size * block;
+    return begin < s->n ? begin : s->n;
 }
 
-/* Where the contribution of rank r to this rank's slice arrives. */
-static float *contribution(const comm *c, const comm_started *s, int r)
+static size_t slice_size(const comm *c, const comm_sum *s, int r)
 {
-    const size_t own = slice(c, s->n, c->rank + 1) - slice(c, s->n, c->rank);
-    return s->room + own * (size_t)r;
+    return slice(c, s, r + 1) - slice(c, s, r);
+}
+
+/* n values as they travel. */
+static size_t travel_bytes(const comm_codec *codec, size_t n)
+{
+    return codec ? (n + codec->values - 1) / codec->values * codec->bytes : n * sizeof(float);
+}
+
+static size_t whole_lines(size_t bytes)
+{
+    return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+}
+
+/* What rank r's slice travels from or arrives at: x, or its place among all coded values. */
+static unsigned char *travelling(const comm *c, const comm_sum *s, int r)
+{
+    const size_t first = slice(c, s, r);
+    return s->codec ? (unsigned char *)s->room + travel_bytes(s->codec, first) : (unsigned char *)(s->x + first);
+}
+
+/* Where the contribution of rank r to this rank's slice arrives; after the last one, floats. */
+static unsigned char *contribution(const comm *c, const comm_sum *s, int r)
+{
+    const size_t all = s->codec ? whole_lines(travel_bytes(s->codec, s->n)) : 0;
+    return (unsigned char *)s->room + all + whole_lines(travel_bytes(s->codec, slice_size(c, s, c->rank))) * (size_t)r;
+}
+
+static size_t longest_slice(const comm *c, size_t n, const comm_codec *codec)
+{
+    const size_t block = codec ? codec->values : 1, blocks = (n + block - 1) / block;
+    return (blocks + (size_t)c->size - 1) / (size_t)c->size * block;
+}
+
+/* In two levels sums are exchanged at once, and short ones, which are bound by latency. */
+static bool sum_overlaps(const comm *c, size_t n)
+{
+    return comm_overlaps(c) && !c->levels && n * sizeof(float) * (size_t)c->size > GATHER_SUM_BYTES;
+}
+
+size_t comm_sum_room(const comm *c, size_t n, const comm_codec *codec)
+{
+    const size_t longest = longest_slice(c, n, codec), floats = whole_lines(longest * sizeof(float));
+    if (!sum_overlaps(c, n))
+        return 0;
+    const size_t contributions = (size_t)c->size * whole_lines(travel_bytes(codec, longest));
+    return codec ? whole_lines(travel_bytes(codec, n)) + contributions + 2 * floats : contributions + floats;
 }
 
 static void start_slices(comm *c, int slot)
 {
     comm_started *s = &c->started[slot];
-    const size_t own = (slice(c, s->n, c->rank + 1) - slice(c, s->n, c->rank)) * sizeof(float);
+    const comm_sum *sum = &s->sum;
     int n = 0;
     for (int hop = 1; hop < c->size; hop++) {
         const int r = (c->rank - hop + c->size) % c->size;
-        c->messages[n++] = receive_from(r, contribution(c, s, r), own);
+        c->messages[n++] =
+            receive_from(r, contribution(c, sum, r), travel_bytes(sum->codec, slice_size(c, sum, c->rank)));
     }
     for (int hop = 1; hop < c->size; hop++) {
         const int r = (c->rank + hop) % c->size;
-        const size_t first = slice(c, s->n, r);
-        c->messages[n++] = send_to(r, s->x + first, (slice(c, s->n, r + 1) - first) * sizeof(float));
+        if (sum->codec)
+            sum->codec->encode(sum->codec, slice_size(c, sum, r), sum->x + slice(c, sum, r), travelling(c, sum, r));
+        c->messages[n++] = send_to(r, travelling(c, sum, r), travel_bytes(sum->codec, slice_size(c, sum, r)));
     }
     s->messages = n;
     c->backend->start(c, slot, c->messages, n);
+}
+
+/* own[i] = sum of the contributions, in rank order. */
+static void sum_plain(comm *c, const comm_sum *s, float *own, size_t n)
+{
+    float *sums = (float *)(void *)contribution(c, s, c->size);
+    for (int r = 0; r < c->size; r++)
+        c->parts[r] = r == c->rank ? own : (const float *)(const void *)contribution(c, s, r);
+    sum_in_rank_order(sums, c->parts, c->size, n);
+    memcpy(own, sums, n * sizeof *own);
+}
+
+static void sum_coded(comm *c, const comm_sum *s, float *own, size_t n)
+{
+    float *sums = (float *)(void *)contribution(c, s, c->size), *part = sums + n;
+    memset(sums, 0, n * sizeof *sums);
+    for (int r = 0; r < c->size; r++) {
+        if (r != c->rank)
+            s->codec->decode(s->codec, n, contribution(c, s, r), part);
+        const float *from = r == c->rank ? own : part;
+        for (size_t i = 0; i < n; i++)
+            sums[i] += from[i];
+    }
+    s->codec->encode(s->codec, n, sums, travelling(c, s, c->rank));
+    s->codec->decode(s->codec, n, travelling(c, s, c->rank), own); /* what the others get */
 }
 
 /* Sums this rank's slice, and starts the exchange of sums. */
 static void start_sums(comm *c, int slot)
 {
     comm_started *s = &c->started[slot];
-    const size_t first = slice(c, s->n, c->rank), own = slice(c, s->n, c->rank + 1) - first;
-    float *sum = contribution(c, s, c->size);
+    const comm_sum *sum = &s->sum;
+    const size_t own = slice_size(c, sum, c->rank);
     int n = 0;
-    for (int r = 0; r < c->size; r++)
-        c->parts[r] = r == c->rank ? s->x + first : contribution(c, s, r);
-    sum_in_rank_order(sum, c->parts, c->size, own);
-    memcpy(s->x + first, sum, own * sizeof(float));
+    (sum->codec ? sum_coded : sum_plain)(c, sum, sum->x + slice(c, sum, c->rank), own);
     for (int hop = 1; hop < c->size; hop++) {
         const int r = (c->rank - hop + c->size) % c->size;
-        const size_t from = slice(c, s->n, r);
-        c->messages[n++] = receive_from(r, s->x + from, (slice(c, s->n, r + 1) - from) * sizeof(float));
+        c->messages[n++] = receive_from(r, travelling(c, sum, r), travel_bytes(sum->codec, slice_size(c, sum, r)));
     }
     for (int hop = 1; hop < c->size; hop++)
-        c->messages[n++] = send_to((c->rank + hop) % c->size, s->x + first, own * sizeof(float));
+        c->messages[n++] =
+            send_to((c->rank + hop) % c->size, travelling(c, sum, c->rank), travel_bytes(sum->codec, own));
     s->stage = SLOT_SUMS;
     s->messages = n;
     c->backend->start(c, slot, c->messages, n);
+}
+
+static void end_sum(const comm *c, const comm_sum *s)
+{
+    for (int r = 0; r < c->size && s->codec; r++)
+        if (r != c->rank)
+            s->codec->decode(s->codec, slice_size(c, s, r), travelling(c, s, r), s->x + slice(c, s, r));
 }
 
 /* Lets what is in a slot go on. */
@@ -99,10 +183,13 @@ static void advance(comm *c, int slot)
     comm_started *s = &c->started[slot];
     if (s->stage == SLOT_FREE || !c->backend->test(c, slot, s->messages))
         return;
-    if (s->stage == SLOT_SLICES)
+    if (s->stage == SLOT_SLICES) {
         start_sums(c, slot);
-    else
-        end(c, slot);
+        return;
+    }
+    if (s->stage == SLOT_SUMS)
+        end_sum(c, &s->sum);
+    end(c, slot);
 }
 
 /* ---- What others call -------------------------------------------------------------------------- */
@@ -187,27 +274,18 @@ void comm_allgather_start(comm *c, int slot, const void *send, void *recv, const
     comm_count(c, kind, 1, bytes[c->rank] * (size_t)(c->size - 1), start);
 }
 
-/* In two levels, sums are exchanged at once. */
-static bool sum_overlaps(const comm *c)
+void comm_allreduce_start(comm *c, int slot, const comm_sum *sum, qwen3_comm_kind kind)
 {
-    return comm_overlaps(c) && !c->levels;
-}
-
-size_t comm_sum_room(const comm *c, size_t n)
-{
-    const size_t size = (size_t)c->size;
-    return sum_overlaps(c) ? (size + 1) * ((n + size - 1) / size) : 0;
-}
-
-void comm_allreduce_start(comm *c, int slot, float *x, size_t n, float *room, qwen3_comm_kind kind)
-{
-    if (!sum_overlaps(c)) {
-        comm_allreduce(c, x, n, kind);
+    if (!sum_overlaps(c, sum->n)) {
+        comm_allreduce(c, sum->x, sum->n, kind);
         return;
     }
     const double start = seconds_now();
-    const size_t own = slice(c, n, c->rank + 1) - slice(c, n, c->rank);
-    begin(c, slot, (comm_started){.stage = SLOT_SLICES, .kind = kind, .x = x, .room = room, .n = n});
+    size_t sent = 0;
+    begin(c, slot, (comm_started){.stage = SLOT_SLICES, .kind = kind, .sum = *sum});
     start_slices(c, slot);
-    comm_count(c, kind, 1, (n - own + own * (size_t)(c->size - 1)) * sizeof *x, start);
+    for (int r = 0; r < c->size; r++)
+        sent += r == c->rank ? (size_t)(c->size - 1) * travel_bytes(sum->codec, slice_size(c, sum, r))
+                             : travel_bytes(sum->codec, slice_size(c, sum, r));
+    comm_count(c, kind, 1, sent, start);
 }

@@ -50,6 +50,11 @@ static comm *reduce_comm(const decoder *d, const session_part *p)
     return p->step.mode == STEP_SPLIT_WEIGHTS ? d->world : d->head_comm;
 }
 
+static const comm_codec *wire_of(const qwen3_session *s)
+{
+    return s->wire.encode ? &s->wire : NULL;
+}
+
 static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
 {
     const decoder *d = &s->decoder;
@@ -64,10 +69,10 @@ static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
     b->rows = step_rows_of(&p->step, d->place.s, &b->first);
     b->partial = d->place.h_groups > 1 || p->step.mode == STEP_SPLIT_WEIGHTS;
     const size_t row_bytes = b->rows * hidden * sizeof(float);
-    const size_t room = b->partial ? comm_sum_room(reduce_comm(d, p), b->rows * hidden) : 0;
+    const size_t room = b->partial ? comm_sum_room(reduce_comm(d, p), b->rows * hidden, wire_of(s)) : 0;
     memory_plan_add(&p->plan, &b->x, row_bytes, PHASE_START, PHASE_HEAD);
     memory_plan_add(&p->plan, &b->sums, b->partial ? row_bytes : 0, PHASE_BLOCKS, PHASE_HEAD - 1);
-    memory_plan_add(&p->plan, &b->sum_room, room * sizeof(float), PHASE_BLOCKS, PHASE_HEAD - 1);
+    memory_plan_add(&p->plan, &b->sum_room, room, PHASE_BLOCKS, PHASE_HEAD - 1);
     memory_plan_add(&p->plan, &p->embed_scratch, (size_t)d->threads * hidden * sizeof(float), PHASE_START, PHASE_START);
     qwen3_status status = QWEN3_OK;
     for (size_t k = 0; k < s->n_blocks && !status; k++) {
@@ -239,10 +244,11 @@ static bool advance(team *t, qwen3_session *s, int part, walk walks[STEP_PARTS])
         w->at++;
         w->begun = false;
         w->sums = p->run.partial;
-        if (w->sums && t->tid == 0)
-            comm_allreduce_start(reduce, SLOT_REDUCE + part, p->run.sums,
-                                 p->run.rows * (size_t)s->model->config.hidden_size, p->run.sum_room,
+        if (w->sums && t->tid == 0) {
+            const size_t n = p->run.rows * (size_t)s->model->config.hidden_size;
+            comm_allreduce_start(reduce, SLOT_REDUCE + part, &(comm_sum){p->run.sums, n, p->run.sum_room, wire_of(s)},
                                  QWEN3_COMM_REDUCE);
+        }
         if (w->sums && s->n_parts > 1 && comm_overlaps(reduce))
             return true;
     }

@@ -6,6 +6,7 @@
 #include "attention/attention.h"
 #include "base/memory.h"
 #include "blocks/architectures.h"
+#include "engine/wire.h"
 #include "kernels/row_limits.h"
 
 enum {
@@ -15,7 +16,7 @@ enum {
 
 qwen3_session_options qwen3_session_options_default(void)
 {
-    return (qwen3_session_options){.max_sequences = 1};
+    return (qwen3_session_options){.max_sequences = 1, .wire = QWEN3_DTYPE_AUTO};
 }
 
 static qwen3_status check_options(const qwen3_session_options *o, const qwen3_config *config, qwen3_error *err)
@@ -110,6 +111,8 @@ static qwen3_status open_session(qwen3_session *s, const qwen3_session_options *
     const qwen3_model *m = s->model;
     s->options = options ? *options : qwen3_session_options_default();
     qwen3_status status = check_options(&s->options, &m->config, err);
+    if (!status)
+        status = wire_codec(s->options.wire, m->kernels, &s->wire, err);
     if (status)
         return status;
     apply_options(s);

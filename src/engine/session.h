@@ -42,6 +42,7 @@ struct qwen3_session {
     qwen3_model *model;
     qwen3_session_options options;
     decoder decoder;
+    comm_codec wire; /* of sums between nodes */
     sequence_table sequences;
     /* Between nodes a long batch is computed in two parts, whose blocks take turns: messages of one go on while the
      * other is computed. */

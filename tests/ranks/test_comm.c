@@ -412,6 +412,89 @@ static void test_topology(comm *c)
     *comm_stats(c) = (qwen3_comm_stats){0};
 }
 
+/* A codec that keeps the upper half of a float. */
+static void halve(const comm_codec *codec, size_t n, const float *x, void *coded)
+{
+    (void)codec;
+    for (size_t i = 0; i < n; i++)
+        memcpy((char *)coded + 2 * i, (const char *)(x + i) + 2, 2);
+}
+
+static void restore(const comm_codec *codec, size_t n, const void *coded, float *x)
+{
+    (void)codec;
+    for (size_t i = 0; i < n; i++) {
+        memset(x + i, 0, 2);
+        memcpy((char *)(x + i) + 2, (const char *)coded + 2 * i, 2);
+    }
+}
+
+/* Two sums and a gather under way at once, started in one order and waited for in another. */
+static void test_started(comm *c, size_t n, bool coded)
+{
+    static const comm_codec upper_half = {1, 2, halve, restore, NULL};
+    const comm_codec *codec = coded ? &upper_half : NULL;
+    const int rank = comm_rank(c), size = comm_size(c), test = 70;
+    float *x[2], *expected[2];
+    void *rooms[2];
+    size_t bytes[64], own = 0, total = 0;
+    for (int v = 0; v < 2; v++) {
+        x[v] = malloc(n * sizeof(float));
+        expected[v] = malloc(n * sizeof(float));
+        rooms[v] = aligned_alloc(64, comm_sum_room(c, n, codec) + 64);
+        for (size_t i = 0; i < n; i++)
+            x[v][i] = expected[v][i] = addend(rank, i + (size_t)v);
+        comm_allreduce(c, expected[v], n, QWEN3_COMM_REDUCE);
+    }
+    for (int r = 0; r < size; total += bytes[r], r++) {
+        bytes[r] = piece(3, r, 0);
+        own = r == rank ? total : own;
+    }
+    unsigned char *send = filled(test, rank, bytes[rank]), *recv = guarded(total);
+    comm_allreduce_start(c, 2, &(comm_sum){x[0], n, rooms[0], codec}, QWEN3_COMM_REDUCE);
+    comm_allgather_start(c, 0, send, recv, bytes, QWEN3_COMM_KV);
+    comm_allreduce_start(c, 3, &(comm_sum){x[1], n, rooms[1], codec}, QWEN3_COMM_REDUCE);
+    comm_progress(c);
+    for (int hop = size - 1; hop >= 1; hop--) {
+        const int from = (rank - hop + size) % size;
+        size_t at = 0;
+        comm_wait_part(c, 0, hop);
+        for (int r = 0; r < from; r++)
+            at += bytes[r];
+        check(holds(recv + at, test, from, 0, bytes[from]), "started gather: piece of rank %d", from);
+    }
+    comm_wait(c, 3);
+    comm_wait(c, 0);
+    comm_wait(c, 2);
+    comm_wait(c, 1); /* nothing is there */
+    check(holds(recv + own, test, rank, 0, bytes[rank]) && guard_intact(recv, total), "started gather: own piece");
+    for (int v = 0; v < 2; v++) {
+        float *first = malloc(n * sizeof(float));
+        size_t differ = 0, wrong = 0;
+        memcpy(first, x[v], n * sizeof(float));
+        comm_broadcast(c, first, n * sizeof(float), 0, QWEN3_COMM_CONTROL);
+        for (size_t i = 0; i < n; i++) {
+            double magnitude = 0;
+            for (int r = 0; r < size; r++)
+                magnitude += fabs((double)addend(r, i + (size_t)v));
+            /* Each contribution and the sum lose less than 2^-7 of themselves. */
+            const double most = coded ? 2 * 0x1p-7 * magnitude : 0;
+            wrong += !(fabs((double)x[v][i] - expected[v][i]) <= most);
+            differ += memcmp(&first[i], &x[v][i], sizeof(float)) != 0;
+        }
+        check(!wrong, "started sum of %zu: %zu values are not those of the sum%s", n, wrong, coded ? ", coded" : "");
+        check(!differ, "started sum of %zu: %zu values differ between ranks", n, differ);
+        free(first);
+        free(x[v]);
+        free(expected[v]);
+        free(rooms[v]);
+    }
+    check(comm_stats(c)->under_way[QWEN3_COMM_KV] >= 0, "under way for a negative time");
+    *comm_stats(c) = (qwen3_comm_stats){0};
+    free(send);
+    free(recv);
+}
+
 static void test_group(comm *c, int root)
 {
     const size_t lengths[] = {0, 1, 2, 3, 7, 64, 1023, 8191, 40001, 1048577, 2500000};
@@ -426,6 +509,10 @@ static void test_group(comm *c, int root)
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
         test_allreduce(c, lengths[i], i % 2 ? QWEN3_COMM_REDUCE : QWEN3_COMM_PARTIAL);
     test_allreduce_bytes(c);
+    for (int coded = 0; coded < 2; coded++) {
+        test_started(c, 5, coded);
+        test_started(c, 70001, coded);
+    }
     test_public(c);
     test_agree(c, root);
 }

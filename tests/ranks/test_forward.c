@@ -224,7 +224,7 @@ typedef struct variant {
     qwen3_session_options session;
     int layers;
     bool messages; /* as between nodes */
-    char name[200];
+    char name[240];
 } variant;
 
 /* Root mean square of what rounding to a type changes, relative to what is rounded. */
@@ -254,7 +254,10 @@ static double tolerance(const variant *v)
     const qwen3_dtype own = small || v->model.dtype == QWEN3_DTYPE_F32 ? QWEN3_DTYPE_F32 : QWEN3_DTYPE_BF16;
     const qwen3_dtype kv = v->model.kv_dtype == QWEN3_DTYPE_AUTO ? own : v->model.kv_dtype;
     const int inputs = (act == QWEN3_DTYPE_BF16 ? 6 : 4) * v->layers + 1, cached = 2 * v->layers;
-    return 4 * sqrt(inputs * pow(rounding(act), 2) + cached * pow(rounding(kv), 2));
+    /* Contributions of ranks to the two sums of a layer, and the sums; contributions may be larger than their sum. */
+    const int sums = v->messages && v->model.grid_heads > 1 ? 4 * 2 * v->layers : 0;
+    const qwen3_dtype wire = v->session.wire == QWEN3_DTYPE_AUTO ? QWEN3_DTYPE_F32 : v->session.wire;
+    return 4 * sqrt(inputs * pow(rounding(act), 2) + cached * pow(rounding(kv), 2) + sums * pow(rounding(wire), 2));
 }
 
 /* The ranks of a test. */
@@ -268,12 +271,15 @@ static void check_variant(const rank_sets *ranks, const char *spec, const scenar
     bool root = qwen3_comm_rank(ranks->world) == 0;
     v->session.max_sequences = SEQUENCES;
     snprintf(v->name, sizeof v->name,
-             "%s grid %dx%d %s %s%s %s, %d threads, split from %lld rows, overlapped from %lld%s",
+             "%s grid %dx%d %s %s%s %s, %d threads, split from %lld rows, overlapped from %lld%s%s",
              qwen3_strategy_name(v->model.strategy), v->model.grid_sequence, v->model.grid_heads,
              qwen3_algorithm_name(v->session.algorithm), qwen3_dtype_name(v->model.dtype),
              v->model.kv_dtype == QWEN3_DTYPE_Q8 ? ", keys and values in q8," : "", qwen3_isa_name(v->model.isa),
              v->model.threads, (long long)v->session.token_split_min, (long long)v->session.overlap_min_rows,
-             v->messages ? ", by messages" : "");
+             v->messages ? ", by messages" : "",
+             v->session.wire == QWEN3_DTYPE_AUTO   ? ""
+             : v->session.wire == QWEN3_DTYPE_BF16 ? ", bf16 on the wire"
+                                                   : ", q8 on the wire");
     if (!run_scenario(v->messages ? ranks->messages : ranks->world, spec, &v->model, &v->session, s, vocab, logits) ||
         !root)
         return;
@@ -342,7 +348,15 @@ static void check_parts(const rank_sets *sets, const char *dir, const shape *mod
         v.model.grid_heads = h;
         v.model.threads = 1 + (int)(check_random(random) % 2);
         v.session.algorithm = check_random(random) % 2 ? QWEN3_ATTENTION_STANDARD : QWEN3_ATTENTION_ONLINE_SOFTMAX;
-        check_variant(sets, dir, s, (size_t)model->vocab, expected, &v, logits);
+        for (int wire = 0; wire < 3; wire++) {
+            v.session.wire = (qwen3_dtype[]){QWEN3_DTYPE_AUTO, QWEN3_DTYPE_BF16, QWEN3_DTYPE_Q8}[wire];
+            if (wire && h == 1) /* no sums */
+                continue;
+            check_variant(sets, dir, s, (size_t)model->vocab, expected, &v, logits);
+            const double error = root ? worst_row(logits, expected, s->total_wanted, (size_t)model->vocab) : 1;
+            check(!wire || error >= rounding(v.session.wire), "%s: relative L2 %.3g, expected what rounding costs",
+                  v.name, error);
+        }
     }
     free(expected);
     free(s);
