@@ -26,6 +26,45 @@ option model_spec_option(char **spec)
                     .help = MODEL_SPEC_HELP};
 }
 
+/* How a step is split and computed. */
+static void add_step_options(model_arguments *a, option_table *table)
+{
+    const option options[] = {
+        {.name = "q-block-size",
+         .kind = OPTION_INT,
+         .value = &a->session.q_block_size,
+         .min = 1,
+         .max = MAX_BLOCK,
+         .help = "Queries per attention tile (default: chosen)"},
+        {.name = "kv-block-size",
+         .kind = OPTION_INT,
+         .value = &a->session.kv_block_size,
+         .min = 1,
+         .max = MAX_BLOCK,
+         .help = "Keys per attention tile, rounded up to whole KV pages (default: chosen)"},
+        {.name = "token-split-min",
+         .kind = OPTION_INT64,
+         .value = &a->session.token_split_min,
+         .min = 1,
+         .max = INT32_MAX,
+         .help = "Steps with at least N rows split rows, smaller ones weights (default: chosen)"},
+        {.name = "overlap-min-rows",
+         .kind = OPTION_INT64,
+         .value = &a->session.overlap_min_rows,
+         .min = 2,
+         .max = INT32_MAX,
+         .help =
+             "Over several nodes, steps with at least N rows for each rank are computed in two parts, whose messages "
+             "and products overlap (default: chosen)"},
+        {.name = "wire",
+         .kind = OPTION_KV_DTYPE,
+         .value = &a->session.wire,
+         .argument = "f32|bf16|q8",
+         .help = "How long sums over several nodes travel: bf16 and q8 are fewer bytes, and an error (default f32)"},
+    };
+    option_table_add(table, sizeof options / sizeof *options, options);
+}
+
 void model_arguments_options(model_arguments *a, option_table *table)
 {
     const option options[] = {
@@ -72,43 +111,13 @@ void model_arguments_options(model_arguments *a, option_table *table)
          .min = 1,
          .max = MAX_THREADS,
          .help = "Threads of each rank (default: its share of the cores)"},
-        {.name = "q-block-size",
-         .kind = OPTION_INT,
-         .value = &a->session.q_block_size,
-         .min = 1,
-         .max = MAX_BLOCK,
-         .help = "Queries per attention tile (default: chosen)"},
-        {.name = "kv-block-size",
-         .kind = OPTION_INT,
-         .value = &a->session.kv_block_size,
-         .min = 1,
-         .max = MAX_BLOCK,
-         .help = "Keys per attention tile, rounded up to whole KV pages (default: chosen)"},
-        {.name = "token-split-min",
-         .kind = OPTION_INT64,
-         .value = &a->session.token_split_min,
-         .min = 1,
-         .max = INT32_MAX,
-         .help = "Steps with at least N rows split rows, smaller ones weights (default: chosen)"},
-        {.name = "overlap-min-rows",
-         .kind = OPTION_INT64,
-         .value = &a->session.overlap_min_rows,
-         .min = 2,
-         .max = INT32_MAX,
-         .help =
-             "Over several nodes, steps with at least N rows for each rank are computed in two parts, whose messages "
-             "and products overlap (default: chosen)"},
-        {.name = "wire",
-         .kind = OPTION_KV_DTYPE,
-         .value = &a->session.wire,
-         .argument = "f32|bf16|q8",
-         .help = "How long sums over several nodes travel: bf16 and q8 are fewer bytes, and an error (default f32)"},
         {.name = "seed",
          .kind = OPTION_UINT64,
          .value = &a->model.seed,
          .help = "Seed of synthetic weights and tokens (default 1)"},
     };
     option_table_add(table, sizeof options / sizeof *options, options);
+    add_step_options(a, table);
 }
 
 /* The name of a model that scripts/get-model.sh fetches, if the last part of a path is one; otherwise NULL. */

@@ -45,7 +45,7 @@ typedef struct comm_backend {
     const struct comm_backend *messages; /* of a table that uses c->shm or c->levels: the one that does not */
     const struct comm_backend *levels;   /* of one that uses neither: the one that uses c->levels */
     void (*release)(comm *c);            /* frees state; not collective for one rank */
-    void (*abort)(comm *c);              /* ends the job: a collective failed that cannot. NULL for one rank */
+    void (*end_job)(comm *c);            /* ends the job: a collective failed that cannot. NULL for one rank */
 } comm_backend;
 
 /* What is under way in a slot. */

@@ -49,7 +49,7 @@ static struct {
 
 static const comm_backend comm_backend_mpi, comm_backend_node, comm_backend_levels;
 
-static void mpi_abort(comm *c)
+static void mpi_end_job(comm *c)
 {
     MPI_Abort(((mpi_state *)c->state)->mpi, EXIT_FAILURE);
 }
@@ -57,7 +57,7 @@ static void mpi_abort(comm *c)
 static void must(comm *c, int code)
 {
     if (code != MPI_SUCCESS)
-        mpi_abort(c);
+        mpi_end_job(c);
 }
 
 /* ---- Communicators ----------------------------------------------------------------------------- */
@@ -484,7 +484,7 @@ static bool mpi_test(comm *c, int slot, int n)
  * somewhere. */
 #define COMMON_ENTRIES                                                                                                 \
     .start = mpi_start, .test = mpi_test, .split = mpi_split, .split_node = mpi_split_node, .release = mpi_release,    \
-    .abort = mpi_abort
+    .end_job = mpi_end_job
 
 static const comm_backend comm_backend_mpi = {
     .barrier = mpi_barrier,

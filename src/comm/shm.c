@@ -113,13 +113,13 @@ static bool copy_all(ssize_t (*copy)(pid_t, const struct iovec *, unsigned long,
 void shm_read(comm *c, int rank, uint64_t address, void *to, size_t bytes)
 {
     if (!copy_all(process_vm_readv, c->shm->processes[rank], address, to, bytes))
-        c->backend->abort(c);
+        c->backend->end_job(c);
 }
 
 void shm_write(comm *c, int rank, uint64_t address, const void *from, size_t bytes)
 {
     if (!copy_all(process_vm_writev, c->shm->processes[rank], address, (void *)(uintptr_t)from, bytes))
-        c->backend->abort(c);
+        c->backend->end_job(c);
 }
 
 bool shm_reads(const comm *c)
@@ -159,7 +159,7 @@ static void meet(comm *c)
 {
     const size_t size = (size_t)c->size;
     const uint64_t word = (uint64_t)(1e9 * seconds_now());
-    identity own = {.process = getpid(), .address = (uintptr_t)&word, .word = word}, *all = malloc(size * sizeof *all);
+    identity own = {.process = getpid(), .address = (uintptr_t)&word, .word = word}, *all = calloc(size, sizeof *all);
     pid_t *processes = malloc(size * sizeof *processes);
     double failed = !all || !processes;
     qwen3_comm_max(c, &failed, 1);

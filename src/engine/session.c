@@ -92,7 +92,10 @@ static qwen3_status list_blocks(qwen3_session *s, qwen3_error *err)
     const size_t most = (size_t)m->config.num_layers * LAYER_BLOCKS;
     s->layers = calloc(most, sizeof *s->layers);
     s->blocks = calloc(most, sizeof *s->blocks);
-    if (!s->layers || !s->blocks)
+    bool complete = s->layers && s->blocks;
+    for (int i = 0; i < STEP_PARTS; i++)
+        complete &= (s->parts[i].inputs = calloc(most, sizeof *s->parts[i].inputs)) != NULL;
+    if (!complete)
         return fail(err, QWEN3_ERR_MEMORY, "no memory for the table of %lld layers", (long long)m->config.num_layers);
     for (int64_t i = 0; i < m->config.num_layers; i++) {
         int n;
@@ -125,9 +128,6 @@ static qwen3_status open_session(qwen3_session *s, const qwen3_session_options *
         status = list_blocks(s, err);
     for (size_t k = 0; k < s->n_blocks && !status; k++)
         status = s->blocks[k].block->open(&s->decoder, s->blocks[k].layers, &s->blocks[k].state, err);
-    for (int i = 0; i < STEP_PARTS && !status; i++)
-        if (!(s->parts[i].inputs = calloc(s->n_blocks, sizeof *s->parts[i].inputs)))
-            status = fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %zu blocks", s->n_blocks);
     const size_t groups = (size_t)m->place.s_groups;
     s->owned = calloc(groups, sizeof *s->owned);
     s->owned_bytes = calloc(groups, sizeof *s->owned_bytes);

@@ -146,7 +146,8 @@ static void test_refused(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qwen3_error err = {0};
-        assert_int_equal(step_plan(&f.step[0], &f.table[0], &config, &cases[i].batch, (step_part){0, 1}, 16, &err), cases[i].status);
+        assert_int_equal(step_plan(&f.step[0], &f.table[0], &config, &cases[i].batch, (step_part){0, 1}, 16, &err),
+                         cases[i].status);
         assert_non_null(strstr(err.message, cases[i].says));
         assert_int_equal(f.table[0].items[0].length, 0);
     }
