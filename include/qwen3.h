@@ -650,7 +650,7 @@ struct qwen3_machine {
 
 /* A server of about 2022 with 16 cores, and Ethernet of 10 Gbit/s. */
 QWEN3_API qwen3_machine qwen3_machine_default(void);
-/* Measures all ranks at once, in about half a second and with 512 MiB per node. threads: of each rank, 0 = as for a
+/* Measures all ranks at once, in under a second and with 512 MiB per node. threads: of each rank, 0 = as for a
  * model. dtype: of the weights, AUTO = all types, which takes four times as long. A link that the ranks do not have
  * keeps its default. All ranks get the same numbers. Collective. */
 QWEN3_API qwen3_status qwen3_machine_measure(qwen3_comm *comm, int threads, qwen3_isa isa, qwen3_dtype dtype,
