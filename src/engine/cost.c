@@ -26,6 +26,9 @@
 #define STEP_COLLECTIVES 2
 /* What a hop of a ring costs beside its message: another plan of work and tiles of fewer keys. */
 #define HOP_SECONDS 1e-4
+/* What a core loses to messages between nodes that go on beside its work, for each byte sent and as many received: the
+ * kernel's TCP copies and checks them (two emulated hosts of one core). */
+#define BYTE_SECONDS 1.3e-9
 /* Where collectives of vectors become two of slices. */
 #define SMALL_SUM_BYTES 65536.0
 
@@ -360,15 +363,21 @@ static void add_messages(const rank_share *r, qwen3_prediction *p)
     const movement *chosen;
     collective list[MOST_MESSAGES];
     const int n = layer_messages(r, &chosen, list);
+    const qwen3_machine *m = r->s->machine;
+    const double cores = (double)m->threads * m->ranks_per_node / r->ranks;
     double seconds = 0, overlapped = 0, across = 0; /* of a layer */
     p->movement = chosen->name;
     for (int i = 0; i < n; i++) {
         const double each = collective_seconds(r->s->machine, &list[i]);
+        const bool in_parts = r->parts > 1 && list[i].among.nodes > 1;
+        const double beside = in_parts ? each : overlapped_alone(r, &list[i], each);
         seconds += each;
-        if (r->parts > 1 && list[i].among.nodes > 1)
+        if (in_parts)
             across += each;
         else
-            overlapped += overlapped_alone(r, &list[i], each);
+            overlapped += beside;
+        if (list[i].among.nodes > 1)
+            p->messages += layers * beside / each * sent_bytes(&list[i]) * BYTE_SECONDS / cores;
         if (list[i].kind == COLLECTIVE_RING)
             p->messages += layers * list[i].rounds * HOP_SECONDS;
         p->sent_bytes += layers * sent_bytes(&list[i]);

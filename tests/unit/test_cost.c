@@ -138,7 +138,8 @@ static void test_symmetric(void **state)
             const qwen3_prediction a = predict(nodes, groups, 1, tokens, 100),
                                    b = predict(node, groups, 1, tokens, 100);
             if (strcmp(a.movement, b.movement) == 0) /* the two groups of a grid share the link of a node in one case */
-                assert_close(a.messages + a.overlapped, b.messages + b.overlapped, groups == 2 ? 0.6 : 1e-9);
+                assert_close(a.messages + a.overlapped, b.messages + b.overlapped,
+                             groups == 2 ? 0.6 : 0.02); /* TCP takes time of its own */
         }
 }
 
