@@ -318,7 +318,8 @@ typedef struct qwen3_session_options {
                                             groups, a smaller one splits the weights; 0 = default, 1 = always */
     int64_t overlap_min_rows; /* over several nodes a step with at least this many rows for each rank is computed
                                  in two parts, so that messages of one part go on while the other is
-                                 computed; 0 = default */
+                                 computed; 0 = by the machine where it is known (AUTO, options.machine);
+                                 otherwise 512 where sums cross nodes, and 4096 where only keys and values do */
     qwen3_dtype wire;         /* how long sums over several nodes travel: F32, or rounded to BF16 or Q8, which is
                                  fewer bytes and an error; AUTO: F32 */
 } qwen3_session_options;
@@ -667,7 +668,8 @@ typedef struct qwen3_scenario {
     int grid_sequence, grid_heads; /* S * H = nodes * ranks_per_node, rank s * H + h on node rank / ranks_per_node */
     qwen3_dtype dtype, kv_dtype;   /* AUTO as in qwen3_model_options */
     qwen3_attention_algorithm algorithm;
-    bool priced; /* movements are chosen by the machine's links, as where options.machine is set */
+    bool priced;              /* movements are chosen by the machine's links, as where options.machine is set */
+    int64_t overlap_min_rows; /* of qwen3_session_options; 0 = default where no machine is known */
 } qwen3_scenario;
 
 /* One forward pass: `tokens` new ones of each of `batch` sequences that hold `past` already, and the logits of the last

@@ -116,6 +116,15 @@ static double largest_part(double n, int64_t grain, int parts)
     return most;
 }
 
+static bool sums_cross_nodes(const qwen3_scenario *s);
+
+static int64_t overlap_min_rows(const qwen3_scenario *s)
+{
+    if (s->overlap_min_rows)
+        return s->overlap_min_rows;
+    return sums_cross_nodes(s) ? STEP_OVERLAP_MIN_ROWS_OF_SUMS : STEP_OVERLAP_MIN_ROWS_OF_KEYS;
+}
+
 /* Rows in the zigzag of step.c, positions as full as decode keeps them. */
 static void share_rows(rank_share *r, const gemm_kernel *gemm)
 {
@@ -123,7 +132,7 @@ static void share_rows(rank_share *r, const gemm_kernel *gemm)
     const int64_t split_min = 2 * groups > STEP_SPLIT_MIN_ROWS ? 2 * groups : STEP_SPLIT_MIN_ROWS;
     const double dim = (double)r->c->head_dim;
     r->split_weights = groups > 1 && rows < split_min;
-    r->parts = r->s->nodes > 1 && rows / groups >= STEP_OVERLAP_MIN_ROWS ? STEP_PARTS : 1;
+    r->parts = r->s->nodes > 1 && rows / groups >= overlap_min_rows(r->s) ? STEP_PARTS : 1;
     for (int64_t g = 0; g < groups; g++) {
         const int64_t first = partition(tokens, 1, 2 * groups, g).end - partition(tokens, 1, 2 * groups, g).begin;
         const int64_t mirror = 2 * groups - 1 - g;
@@ -214,6 +223,11 @@ static span sequence_span(const qwen3_scenario *s)
     const int groups = s->grid_sequence, h = s->grid_heads, on_node = s->ranks_per_node;
     const int nodes = groups < s->nodes ? groups : s->nodes, per_node = ceil_of(groups, nodes);
     return (span){groups, nodes, per_node, h < on_node ? h : on_node};
+}
+
+static bool sums_cross_nodes(const qwen3_scenario *s)
+{
+    return head_span(s).nodes > 1;
 }
 
 static span world_span(const qwen3_scenario *s)
@@ -482,4 +496,17 @@ double cost_seconds(const qwen3_scenario *s, cost_phases phases)
         (phases.generate && qwen3_predict(s, &next, &decode, NULL)))
         return INFINITY;
     return prefill.seconds + (double)phases.generate * decode.seconds;
+}
+
+int64_t cost_overlap_min_rows(const qwen3_scenario *s)
+{
+    qwen3_scenario whole = *s, parts = *s;
+    whole.overlap_min_rows = INT32_MAX;
+    parts.overlap_min_rows = 2;
+    for (int64_t rows = 128; rows <= 32768; rows *= 2) {
+        const cost_phases prompt = {rows * s->grid_sequence, 0};
+        if (cost_seconds(&parts, prompt) < cost_seconds(&whole, prompt))
+            return rows;
+    }
+    return INT32_MAX;
 }

@@ -19,4 +19,7 @@ typedef struct cost_phases {
 /* Seconds of both phases, or infinity where the scenario is not possible. */
 double cost_seconds(const qwen3_scenario *s, cost_phases phases);
 
+/* The fewest rows of a rank from which on a prefill is predicted to be faster in two parts; INT32_MAX: never. */
+int64_t cost_overlap_min_rows(const qwen3_scenario *s);
+
 #endif

@@ -176,6 +176,7 @@ static qwen3_status choose_grid(qwen3_model *m, grid *g, qwen3_error *err)
     if (qwen3_comm_agree(m->world, err))
         return err->status;
     comm_broadcast(m->world, g, sizeof *g, 0, QWEN3_COMM_CONTROL); /* rank 0's machine decides */
+    m->overlap_min_rows = g->overlap_min_rows;
     if (o->machine) {
         const qwen3_scenario s = {.machine = o->machine,
                                   .nodes = info.nodes,

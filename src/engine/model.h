@@ -13,8 +13,9 @@ struct qwen3_model {
     qwen3_plan plan;
     const kernels *kernels;
     source *source;
-    movement_prices prices; /* of sequence_comm */
-    bool priced;            /* by the caller's machine; otherwise prices are the default ones */
+    movement_prices prices;   /* of sequence_comm */
+    bool priced;              /* by the caller's machine; otherwise prices are the default ones */
+    int64_t overlap_min_rows; /* of grid */
     grid_place place;
     weights weights;
     comm *world;         /* the caller's */

@@ -164,5 +164,11 @@ qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *op
     default:
         return fail(err, QWEN3_ERR_ARGUMENT, "strategy %d is unknown", (int)options->strategy);
     }
+    if (ranks->machine && nodes > 1) {
+        qwen3_scenario chosen = scenario;
+        chosen.grid_sequence = out->s;
+        chosen.grid_heads = out->h;
+        out->overlap_min_rows = cost_overlap_min_rows(&chosen);
+    }
     return QWEN3_OK;
 }

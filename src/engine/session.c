@@ -53,7 +53,10 @@ static void apply_options(qwen3_session *s)
         o->token_split_min = two_each > STEP_SPLIT_MIN_ROWS ? two_each : STEP_SPLIT_MIN_ROWS;
     }
     if (o->overlap_min_rows == 0)
-        o->overlap_min_rows = STEP_OVERLAP_MIN_ROWS;
+        o->overlap_min_rows = m->overlap_min_rows;
+    if (o->overlap_min_rows == 0)
+        o->overlap_min_rows =
+            comm_overlaps(m->head_comm) ? STEP_OVERLAP_MIN_ROWS_OF_SUMS : STEP_OVERLAP_MIN_ROWS_OF_KEYS;
     if (o->algorithm == QWEN3_ATTENTION_AUTO)
         o->algorithm = QWEN3_ATTENTION_ONLINE_SOFTMAX;
     if (o->q_block_size == 0)

@@ -17,9 +17,11 @@ enum {
     /* Steps with fewer rows split weights over ranks instead of rows, where the caller names no number: they read
      * weights for longer than they compute with them (session.c). */
     STEP_SPLIT_MIN_ROWS = 16,
-    /* Over several nodes, steps with at least this many rows of a rank are computed in two parts, where the caller
-     * names no number. Each part reads the weights, which must stay small beside its products (session.c). */
-    STEP_OVERLAP_MIN_ROWS = 512,
+    /* Over several nodes, steps with at least this many rows of a rank are computed in two parts, where nothing is
+     * known of the machine and the caller names no number. Each part reads the weights, which must stay small beside
+     * what is overlapped: sums, or only keys and values, most of which overlap within one part, too (session.c). */
+    STEP_OVERLAP_MIN_ROWS_OF_SUMS = 512,
+    STEP_OVERLAP_MIN_ROWS_OF_KEYS = 4096,
     /* Up to this many queries of a KV head are bound by reading keys and values: bytes are multiplied as they are
      * (tile.c), and threads share the pages of one head (run.c). */
     ATTENTION_FEW_QUERIES = 12,
