@@ -221,12 +221,37 @@ static void test_refused(void **state)
     assert_true(isinf(cost_seconds(&s, (cost_phases){1, 1})));
 }
 
+/* Two parts pay where links are slow, from fewer rows on the slower they are (until messages are all), and never where
+ * messages cost nothing. */
+static void test_parts(void **state)
+{
+    (void)state;
+    const qwen3_config c = config_of("synthetic:0.6B");
+    qwen3_machine m = qwen3_machine_default();
+    for (int groups = 1; groups <= 2; groups++) {
+        qwen3_scenario s = on(&c, &m, 2, 1);
+        s.grid_sequence = groups;
+        s.grid_heads = 2 / groups;
+        m.across = (qwen3_link){1e-15, 1e-15, 1e20};
+        assert_int_equal(cost_overlap_min_rows(&s), INT32_MAX);
+        int64_t before = INT32_MAX;
+        for (double rate = 1e11; rate >= 1e8; rate /= 10) {
+            m.across = (qwen3_link){20e-6, 20e-6, rate};
+            const int64_t rows = cost_overlap_min_rows(&s);
+            assert_true(rows <= before);
+            before = rows;
+        }
+        assert_true(before < INT32_MAX);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flops),     cmocka_unit_test(test_monotone), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_symmetric), cmocka_unit_test(test_bytes),    cmocka_unit_test(test_imbalance),
         cmocka_unit_test(test_priced),    cmocka_unit_test(test_overlap),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
