@@ -111,13 +111,15 @@ void model_arguments_options(model_arguments *a, option_table *table)
          .min = 1,
          .max = MAX_THREADS,
          .help = "Threads of each rank (default: its share of the cores)"},
-        {.name = "seed",
-         .kind = OPTION_UINT64,
-         .value = &a->model.seed,
-         .help = "Seed of synthetic weights and tokens (default 1)"},
     };
     option_table_add(table, sizeof options / sizeof *options, options);
     add_step_options(a, table);
+    /* The last one: programs that draw tokens put their own in its place. */
+    const option seed = {.name = "seed",
+                         .kind = OPTION_UINT64,
+                         .value = &a->model.seed,
+                         .help = "Seed of synthetic weights and tokens (default 1)"};
+    option_table_add(table, 1, &seed);
 }
 
 /* The name of a model that scripts/get-model.sh fetches, if the last part of a path is one; otherwise NULL. */
