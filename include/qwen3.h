@@ -669,7 +669,7 @@ typedef struct qwen3_scenario {
     qwen3_dtype dtype, kv_dtype;   /* AUTO as in qwen3_model_options */
     qwen3_attention_algorithm algorithm;
     bool priced;              /* movements are chosen by the machine's links, as where options.machine is set */
-    int64_t overlap_min_rows; /* of qwen3_session_options; 0 = default where no machine is known */
+    int64_t overlap_min_rows; /* of qwen3_session_options; 0: default where no machine is known; -1: where one is */
 } qwen3_scenario;
 
 /* One forward pass: `tokens` new ones of each of `batch` sequences that hold `past` already, and the logits of the last

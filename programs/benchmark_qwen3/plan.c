@@ -193,7 +193,10 @@ static qwen3_status print_plan(benchmark *b, const qwen3_machine *machine, qwen3
                                   .ranks_per_node = b->o.ranks_per_node ? b->o.ranks_per_node : machine->ranks_per_node,
                                   .dtype = b->o.arguments.model.dtype,
                                   .kv_dtype = b->o.arguments.model.kv_dtype,
-                                  .priced = true};
+                                  .priced = true,
+                                  .overlap_min_rows = b->o.arguments.session.overlap_min_rows};
+    if (p.scenario.overlap_min_rows == 0)
+        p.scenario.overlap_min_rows = -1;
     if (p.scenario.dtype == QWEN3_DTYPE_AUTO)
         p.scenario.dtype = QWEN3_DTYPE_BF16;
     const int ranks = p.scenario.nodes * p.scenario.ranks_per_node;

@@ -31,6 +31,8 @@ void predict_test(const benchmark *b, const benchmark_test *t, benchmark_result 
     const qwen3_plan *plan = qwen3_model_plan(b->model);
     const qwen3_machine *machine = b->o.arguments.model.machine;
     const int ranks = qwen3_comm_size(b->world), nodes = ranks % b->machine.nodes ? 1 : b->machine.nodes;
+    const int64_t rows = b->o.arguments.session.overlap_min_rows;
+    const bool known = machine || b->o.arguments.model.strategy == QWEN3_STRATEGY_AUTO; /* to the engine */
     const qwen3_scenario s = {.config = &b->config,
                               .machine = machine ? machine : &b->rates,
                               .nodes = nodes,
@@ -40,7 +42,10 @@ void predict_test(const benchmark *b, const benchmark_test *t, benchmark_result 
                               .dtype = plan->dtype,
                               .kv_dtype = plan->kv_dtype,
                               .algorithm = t->algorithm,
-                              .priced = machine != NULL};
+                              .priced = machine != NULL,
+                              .overlap_min_rows = rows    ? rows
+                                                  : known ? -1
+                                                          : 0};
     predicted_times times;
     qwen3_prediction details;
     qwen3_error err = {0};

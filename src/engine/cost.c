@@ -460,12 +460,29 @@ static void predict(rank_share *r, qwen3_prediction *p)
     add_memory(r, gemm, p);
 }
 
+/* The better of one part and two. */
+static qwen3_status predict_best(const qwen3_scenario *s, const qwen3_forward_shape *shape,
+                                 qwen3_prediction *prediction, qwen3_error *err)
+{
+    qwen3_scenario whole = *s, parts = *s;
+    qwen3_prediction other;
+    whole.overlap_min_rows = INT32_MAX;
+    parts.overlap_min_rows = 2;
+    if (qwen3_predict(&whole, shape, prediction, err) || qwen3_predict(&parts, shape, &other, err))
+        return err->status;
+    if (other.seconds < prediction->seconds)
+        *prediction = other;
+    return QWEN3_OK;
+}
+
 qwen3_status qwen3_predict(const qwen3_scenario *s, const qwen3_forward_shape *shape, qwen3_prediction *prediction,
                            qwen3_error *err)
 {
     qwen3_error local;
     err = error_begin(err, &local);
     *prediction = (qwen3_prediction){0};
+    if (s->overlap_min_rows < 0)
+        return predict_best(s, shape, prediction, err);
     rank_share r = {.s = s, .c = s->config, .shape = *shape, .groups = s->grid_sequence, .ranks = s->ranks_per_node};
     r.dtype = s->dtype == QWEN3_DTYPE_AUTO ? QWEN3_DTYPE_BF16 : s->dtype;
     r.kv_dtype = s->kv_dtype == QWEN3_DTYPE_AUTO ? machine_kv_type(r.dtype) : s->kv_dtype;

@@ -138,7 +138,8 @@ qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *op
                                      .ranks_per_node = n / nodes,
                                      .dtype = options->dtype,
                                      .kv_dtype = options->kv_dtype,
-                                     .priced = options->machine != NULL};
+                                     .priced = options->machine != NULL,
+                                     .overlap_min_rows = ranks->machine ? -1 : 0};
     qwen3_status status = check_grid(options, n, err);
     if (status)
         return status;
