@@ -86,7 +86,7 @@ static void view_own(const exchange *x, size_t j, view_list *list)
     const kv_block *own = x->views;
     for (size_t i = 0; i < j; i++)
         own += p->shape->kv_heads * blocks[i];
-    for (size_t h = 0; h < p->shape->kv_heads; h++)
+    for (size_t h = 0; h < p->shape->kv_heads && blocks[j] > 0; h++)
         memcpy(list->views + h * list->n + list->at, own + h * blocks[j], blocks[j] * sizeof *own);
     list->at += blocks[j];
 }
