@@ -127,13 +127,8 @@ static grid_place place_of(const grid *g, int rank)
     return (grid_place){g->s, g->h, rank / g->h, rank % g->h};
 }
 
-/* Collective. */
-static qwen3_status fill_plan(qwen3_model *m, const grid *g, qwen3_error *err)
+static void fill_plan(qwen3_model *m, const grid *g, const qwen3_rank_info *info)
 {
-    qwen3_rank_info info;
-    qwen3_status status = qwen3_comm_topology(m->world, &info, err);
-    if (status)
-        return status;
     m->place = place_of(g, comm_rank(m->world));
     const head_shard shard = attention_heads(&m->config, m->place);
     m->plan = (qwen3_plan){.strategy = g->strategy,
@@ -144,29 +139,25 @@ static qwen3_status fill_plan(qwen3_model *m, const grid *g, qwen3_error *err)
                            .dtype = m->options.dtype,
                            .kv_dtype = m->plan.kv_dtype,
                            .isa = m->kernels->isa,
-                           .threads = m->options.threads > 0 ? m->options.threads : info.default_threads,
+                           .threads = m->options.threads > 0 ? m->options.threads : info->default_threads,
                            .first_head = shard.heads.begin,
                            .num_heads = range_size(shard.heads),
                            .first_kv_head = shard.kv_heads.begin,
                            .num_kv_heads = range_size(shard.kv_heads)};
     snprintf(m->plan.reason, sizeof m->plan.reason, "%s", g->reason);
     snprintf(m->plan.warning, sizeof m->plan.warning, "%s", g->warning);
-    return QWEN3_OK;
 }
 
 /* What AUTO goes by: the caller's machine, or a measurement where the model is worth one. In every other case nothing
  * is known. Collective; *err is agreed on. */
-static qwen3_status choose_grid(qwen3_model *m, grid *g, qwen3_error *err)
+static qwen3_status choose_grid(qwen3_model *m, const qwen3_rank_info *info, grid *g, qwen3_error *err)
 {
     const qwen3_model_options *o = &m->options;
-    qwen3_rank_info info = {.nodes = 1};
     qwen3_machine measured;
-    if (comm_size(m->world) > 1)
-        qwen3_comm_topology(m->world, &info, err);
-    qwen3_status status = qwen3_comm_agree(m->world, err);
-    plan_ranks ranks = {comm_size(m->world), info.nodes, o->machine};
+    qwen3_status status = QWEN3_OK;
+    plan_ranks ranks = {comm_size(m->world), info->nodes, o->machine};
     const bool automatic = o->strategy == QWEN3_STRATEGY_AUTO && o->grid_sequence == 0 && ranks.ranks > 1;
-    if (!status && automatic && !o->machine && qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES) {
+    if (automatic && !o->machine && qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES) {
         status = qwen3_machine_measure(m->world, o->threads, m->kernels->isa, o->dtype, &measured, err);
         ranks.machine = &measured;
     }
@@ -179,8 +170,8 @@ static qwen3_status choose_grid(qwen3_model *m, grid *g, qwen3_error *err)
     m->overlap_min_rows = g->overlap_min_rows;
     if (o->machine) {
         const qwen3_scenario s = {.machine = o->machine,
-                                  .nodes = info.nodes,
-                                  .ranks_per_node = (ranks.ranks + info.nodes - 1) / info.nodes,
+                                  .nodes = info->nodes,
+                                  .ranks_per_node = (ranks.ranks + info->nodes - 1) / info->nodes,
                                   .grid_sequence = g->s,
                                   .grid_heads = g->h};
         m->prices = cost_movement_prices(&s);
@@ -273,14 +264,19 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
     if (!status)
         status = agree_on_model(m, err);
     grid g;
+    qwen3_rank_info info;
+    if (!status) {
+        qwen3_comm_topology(m->world, &info, err);
+        status = qwen3_comm_agree(m->world, err);
+    }
     if (!status)
-        status = choose_grid(m, &g, err);
+        status = choose_grid(m, &info, &g, err);
     if (!status) {
         make_groups(m, &g, err);
         status = qwen3_comm_agree(m->world, err);
     }
     if (!status)
-        status = fill_plan(m, &g, err);
+        fill_plan(m, &g, &info);
     declaration d = {0};
     if (!status) {
         model_declare(&m->config, m->place, &m->kernels->gemm[m->options.dtype], &d, err);
