@@ -67,7 +67,7 @@ typedef struct block_step {
     float *x;                       /* [rows, hidden] residual stream */
     bool partial;                   /* outputs are partial and go to sums; otherwise they are added to x */
     float *sums;                    /* [rows, hidden] partial outputs of this rank, to be summed over ranks */
-    float *sum_room;                /* of comm_allreduce_start */
+    void *sum_room;                 /* of comm_allreduce_start */
     qwen3_error error;              /* set where `run` fails */
 } block_step;
 

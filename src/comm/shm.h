@@ -55,4 +55,9 @@ bool shm_reads(const comm *c);
 void shm_read(comm *c, int rank, uint64_t address, void *to, size_t bytes);
 void shm_write(comm *c, int rank, uint64_t address, const void *from, size_t bytes);
 
+static inline size_t at_most(size_t n, size_t limit)
+{
+    return n < limit ? n : limit;
+}
+
 #endif

@@ -20,11 +20,6 @@ static bool direct(const comm *c, size_t bytes)
     return bytes >= DIRECT_BYTES && shm_reads(c);
 }
 
-static size_t at_most(size_t n, size_t limit)
-{
-    return n < limit ? n : limit;
-}
-
 static void copy(void *to, const void *from, size_t bytes)
 {
     if (bytes && to != from)

@@ -14,10 +14,6 @@
 /* Everyone reads everything if that is at most this much: reading it takes as long as a second synchronisation and the
  * reading of sums. */
 #define WHOLE_BYTES ((size_t)16 << 10)
-static size_t at_most(size_t n, size_t limit)
-{
-    return n < limit ? n : limit;
-}
 
 static void sum_whole(comm *c, float *x, size_t n)
 {

@@ -65,11 +65,6 @@ static size_t travel_bytes(const comm_codec *codec, size_t n)
     return codec ? (n + codec->values - 1) / codec->values * codec->bytes : n * sizeof(float);
 }
 
-static size_t whole_lines(size_t bytes)
-{
-    return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-}
-
 /* What rank r's slice travels from or arrives at: x, or its place among all coded values. */
 static unsigned char *travelling(const comm *c, const comm_sum *s, int r)
 {
@@ -80,8 +75,9 @@ static unsigned char *travelling(const comm *c, const comm_sum *s, int r)
 /* Where the contribution of rank r to this rank's slice arrives; after the last one, floats. */
 static unsigned char *contribution(const comm *c, const comm_sum *s, int r)
 {
-    const size_t all = s->codec ? whole_lines(travel_bytes(s->codec, s->n)) : 0;
-    return (unsigned char *)s->room + all + whole_lines(travel_bytes(s->codec, slice_size(c, s, c->rank))) * (size_t)r;
+    const size_t all = s->codec ? round_up(travel_bytes(s->codec, s->n), CACHE_LINE) : 0;
+    return (unsigned char *)s->room + all +
+           round_up(travel_bytes(s->codec, slice_size(c, s, c->rank)), CACHE_LINE) * (size_t)r;
 }
 
 static size_t longest_slice(const comm *c, size_t n, const comm_codec *codec)
@@ -98,11 +94,11 @@ static bool sum_overlaps(const comm *c, size_t n)
 
 size_t comm_sum_room(const comm *c, size_t n, const comm_codec *codec)
 {
-    const size_t longest = longest_slice(c, n, codec), floats = whole_lines(longest * sizeof(float));
+    const size_t longest = longest_slice(c, n, codec), floats = round_up(longest * sizeof(float), CACHE_LINE);
     if (!sum_overlaps(c, n))
         return 0;
-    const size_t contributions = (size_t)c->size * whole_lines(travel_bytes(codec, longest));
-    return codec ? whole_lines(travel_bytes(codec, n)) + contributions + 2 * floats : contributions + floats;
+    const size_t contributions = (size_t)c->size * round_up(travel_bytes(codec, longest), CACHE_LINE);
+    return codec ? round_up(travel_bytes(codec, n), CACHE_LINE) + contributions + 2 * floats : contributions + floats;
 }
 
 static void start_slices(comm *c, int slot)

@@ -460,14 +460,20 @@ static void predict(rank_share *r, qwen3_prediction *p)
     add_memory(r, gemm, p);
 }
 
+/* The scenario with steps in one part, or in two. */
+static qwen3_scenario in_parts(const qwen3_scenario *s, int parts)
+{
+    qwen3_scenario other = *s;
+    other.overlap_min_rows = parts == 1 ? INT32_MAX : STEP_PARTS;
+    return other;
+}
+
 /* The better of one part and two. */
 static qwen3_status predict_best(const qwen3_scenario *s, const qwen3_forward_shape *shape,
                                  qwen3_prediction *prediction, qwen3_error *err)
 {
-    qwen3_scenario whole = *s, parts = *s;
+    const qwen3_scenario whole = in_parts(s, 1), parts = in_parts(s, 2);
     qwen3_prediction other;
-    whole.overlap_min_rows = INT32_MAX;
-    parts.overlap_min_rows = 2;
     if (qwen3_predict(&whole, shape, prediction, err) || qwen3_predict(&parts, shape, &other, err))
         return err->status;
     if (other.seconds < prediction->seconds)
@@ -517,9 +523,7 @@ double cost_seconds(const qwen3_scenario *s, cost_phases phases)
 
 int64_t cost_overlap_min_rows(const qwen3_scenario *s)
 {
-    qwen3_scenario whole = *s, parts = *s;
-    whole.overlap_min_rows = INT32_MAX;
-    parts.overlap_min_rows = 2;
+    const qwen3_scenario whole = in_parts(s, 1), parts = in_parts(s, 2);
     for (int64_t rows = 128; rows <= 32768; rows *= 2) {
         const cost_phases prompt = {rows * s->grid_sequence, 0};
         if (cost_seconds(&parts, prompt) < cost_seconds(&whole, prompt))
