@@ -9,7 +9,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HUGE_PAGE ((size_t)2 << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1; older C libraries do not name it, older kernels refuse it */
+#endif
 
 /* The value of "KEY NUMBER" (or "KEY: NUMBER") in a kernel table, 0 if it is not there. */
 static uint64_t table_value(const char *path, const char *key)
@@ -124,20 +126,41 @@ size_t memory_available(void)
     return available;
 }
 
-/* A mapping that starts at a huge page; the surplus on both sides is unmapped at once. */
-static void *map_huge(size_t bytes)
+void *memory_map(size_t bytes, int fd)
 {
-    size_t padded = bytes + HUGE_PAGE;
-    unsigned char *base = mmap(NULL, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const size_t whole = round_up(bytes, HUGE_PAGE), padded = whole + HUGE_PAGE;
+    unsigned char *base = mmap(NULL, padded, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return NULL;
-    size_t head = round_up((uintptr_t)base, HUGE_PAGE) - (uintptr_t)base;
+    const size_t head = round_up((uintptr_t)base, HUGE_PAGE) - (uintptr_t)base;
     if (head > 0)
         munmap(base, head);
     if (HUGE_PAGE - head > 0)
-        munmap(base + head + bytes, HUGE_PAGE - head);
-    madvise(base + head, bytes, MADV_HUGEPAGE); /* advice only: ordinary pages will do */
+        munmap(base + head + whole, HUGE_PAGE - head);
+    const int kind = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    if (mmap(base + head, whole, PROT_READ | PROT_WRITE, kind | MAP_FIXED, fd, 0) == MAP_FAILED) {
+        memory_unmap(base + head, bytes);
+        return NULL;
+    }
+    madvise(base + head, whole, MADV_HUGEPAGE); /* advice only: ordinary pages will do */
     return base + head;
+}
+
+void memory_unmap(void *p, size_t bytes)
+{
+    if (p)
+        munmap(p, round_up(bytes, HUGE_PAGE));
+}
+
+void memory_collapse(const void *p, size_t bytes)
+{
+    const volatile unsigned char *begin = (const unsigned char *)round_up((uintptr_t)p, HUGE_PAGE);
+    const unsigned char *last = (const unsigned char *)p + bytes;
+    if (begin >= last)
+        return;
+    for (const volatile unsigned char *page = begin; page < last; page += HUGE_PAGE)
+        (void)*page; /* a page must be there before it can grow */
+    madvise((void *)(uintptr_t)begin, round_up((uintptr_t)last - (uintptr_t)begin, HUGE_PAGE), MADV_COLLAPSE);
 }
 
 qwen3_status memory_alloc(void **out, size_t bytes, const char *what, qwen3_error *err)
@@ -156,7 +179,7 @@ qwen3_status memory_alloc(void **out, size_t bytes, const char *what, qwen3_erro
     if (bytes > available)
         return fail(err, QWEN3_ERR_MEMORY, "%s: needs %.1f MiB of memory, only %.1f MiB are available of %.1f MiB",
                     what, (double)bytes / 1048576, (double)available / 1048576, (double)memory_total() / 1048576);
-    *out = map_huge(round_up(bytes, HUGE_PAGE));
+    *out = memory_map(bytes, -1);
     if (!*out)
         return fail(err, QWEN3_ERR_MEMORY, "%s: the system refuses %.1f MiB of memory", what, (double)bytes / 1048576);
     return QWEN3_OK;
@@ -164,10 +187,8 @@ qwen3_status memory_alloc(void **out, size_t bytes, const char *what, qwen3_erro
 
 void memory_free(void *p, size_t bytes)
 {
-    if (!p)
-        return;
     if (bytes < HUGE_PAGE)
         free(p);
     else
-        munmap(p, round_up(bytes, HUGE_PAGE));
+        memory_unmap(p, bytes);
 }

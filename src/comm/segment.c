@@ -41,7 +41,7 @@ static qwen3_status create_file(size_t bytes, memory_file *file, qwen3_error *er
         return fail(err, QWEN3_ERR_MEMORY, "shared segment: %zu bytes wanted, %zu available", bytes,
                     memory_available());
     file->fd = memfd_create("qwen3", MFD_CLOEXEC);
-    if (file->fd >= 0 && ftruncate(file->fd, (off_t)bytes) == 0 && fstat(file->fd, &info) == 0) {
+    if (file->fd >= 0 && ftruncate(file->fd, (off_t)round_up(bytes, HUGE_PAGE)) == 0 && fstat(file->fd, &info) == 0) {
         file->pid = getpid();
         file->device = info.st_dev;
         file->inode = info.st_ino;
@@ -82,19 +82,15 @@ static qwen3_status map_file(comm_segment *segment, qwen3_error *err)
     if (file.fd >= 0)
         fd = segment->ranks->rank == 0 ? file.fd : open_file(&file, err);
     if (fd >= 0) {
-        segment->base = mmap(NULL, segment->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (segment->base == MAP_FAILED) {
-            segment->base = NULL;
+        segment->base = memory_map(segment->bytes, fd);
+        if (!segment->base)
             fail(err, QWEN3_ERR_MEMORY, "shared segment of %zu bytes: %s", segment->bytes, strerror(errno));
-        } else {
-            madvise(segment->base, segment->bytes, MADV_HUGEPAGE);
-        }
     }
     qwen3_status status = qwen3_comm_agree(segment->ranks, err); /* rank 0 keeps its entry in /proc until here */
     if (fd >= 0)
         close(fd);
     if (status != QWEN3_OK && segment->base) {
-        munmap(segment->base, segment->bytes);
+        memory_unmap(segment->base, segment->bytes);
         segment->base = NULL;
     }
     return status;
@@ -143,7 +139,7 @@ void comm_shared_free(comm_segment *segment)
         return;
     if (segment->ranks->size == 1)
         memory_free(segment->base, segment->bytes);
-    else if (segment->base)
-        munmap(segment->base, segment->bytes);
+    else
+        memory_unmap(segment->base, segment->bytes);
     free(segment);
 }

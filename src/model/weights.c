@@ -178,12 +178,16 @@ static void repack_panel(const packer *p, const pack_job *job, size_t row, size_
     }
 }
 
+static size_t panel_bytes(const packer *p, const pack_job *job)
+{
+    return gemm_packed_bytes(p->gemm, (size_t)p->gemm->nr, job->k);
+}
+
 static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float *scratch)
 {
     size_t nr = (size_t)p->gemm->nr, row = panel * nr;
     size_t rows = job->n - row < nr ? job->n - row : nr;
-    size_t panel_bytes = gemm_packed_bytes(p->gemm, nr, job->k);
-    void *dst = p->base + job->offset + panel * panel_bytes;
+    void *dst = p->base + job->offset + panel * panel_bytes(p, job);
     if (source_format(p->src)) {
         repack_panel(p, job, row, rows, dst);
         return true;
@@ -205,6 +209,9 @@ static void pack_part(packer *p, const team *t, int owner)
         const pack_job *job = &p->list->jobs[j];
         atomic_size_t *taken = &p->taken[(size_t)owner * p->list->n_jobs + j];
         range part = weights_touched((int64_t)job->n, job->from->grain, p->gemm->nr, p->part, p->parts, owner, t->size);
+        if (p->parts > 1 && owner == t->tid)
+            memory_collapse(p->base + job->offset + (size_t)part.begin * panel_bytes(p, job),
+                            (size_t)range_size(part) * panel_bytes(p, job));
         for (size_t i; (i = (size_t)part.begin + atomic_fetch_add(taken, 1)) < (size_t)part.end;) {
             if (pack_panel(p, job, i, scratch))
                 continue;

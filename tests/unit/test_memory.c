@@ -4,7 +4,9 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include "base/memory.h" /* before cmocka, whose macro fail() would change it */
 
@@ -43,6 +45,33 @@ static void test_nothing(void **state)
     memory_free(NULL, 1u << 30);
 }
 
+/* Any part of a shared mapping may be collapsed, before and after it is written. */
+static void test_collapse(void **state)
+{
+    (void)state;
+    static const size_t parts[][2] = {{0, 1}, {1, 5000}, {4096, 3u << 20}, {1000001, 4u << 20}, {0, 7000001}};
+    const size_t bytes = 7000001;
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, (off_t)round_up(bytes, HUGE_PAGE)), 0);
+    unsigned char *p = memory_map(bytes, fd), *other = memory_map(bytes, fd);
+    assert_non_null(p);
+    assert_non_null(other);
+    assert_int_equal((uintptr_t)p % HUGE_PAGE, 0);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        memory_collapse(p + parts[i][0], parts[i][1]);
+        for (size_t b = 0; b < bytes; b++)
+            if (other[b] != (i == 0 ? 0 : (unsigned char)(b + i - 1)))
+                fail_msg("part %zu: byte %zu is %d", i, b, other[b]);
+        for (size_t b = 0; b < bytes; b++)
+            p[b] = (unsigned char)(b + i);
+    }
+    memory_unmap(p, bytes);
+    memory_unmap(other, bytes);
+    memory_unmap(NULL, bytes);
+    close(fd);
+}
+
 static void test_refusal(void **state)
 {
     (void)state;
@@ -76,10 +105,8 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_nothing),
-        cmocka_unit_test(test_refusal),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_sizes),   cmocka_unit_test(test_nothing), cmocka_unit_test(test_collapse),
+        cmocka_unit_test(test_refusal), cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
