@@ -193,6 +193,13 @@ typedef struct qwen3_rank_info {
 /* Collective. */
 QWEN3_API qwen3_status qwen3_comm_topology(qwen3_comm *comm, qwen3_rank_info *info, qwen3_error *err);
 
+/* Binds each rank anew: the cores that its cpuset permits, in hwloc's order, are divided into consecutive parts among
+ * the ranks of its node. For ranks that a launcher has bound to less than they should have. Ranks stay where they are
+ * if there are fewer cores than ranks. To be called before the first parallel region; threads that OpenMP binds
+ * (threads_bound) stay inside what it found at the start. Fails with QWEN3_ERR_UNSUPPORTED where the system refuses.
+ * Collective. */
+QWEN3_API qwen3_status qwen3_comm_bind(qwen3_comm *comm, qwen3_error *err);
+
 /* ---- Model ------------------------------------------------------------------------------------- */
 
 /* The model's shape, as read from config.json and checked. */

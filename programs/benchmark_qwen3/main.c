@@ -113,8 +113,6 @@ static qwen3_status run(benchmark *b, qwen3_error *err)
     qwen3_status status = topology_print(b->world, rank_lines(b), b->notes, &nodes, err);
     if (status == QWEN3_OK)
         status = qwen3_comm_topology(b->world, &b->machine, err);
-    if (status == QWEN3_OK)
-        status = thread_warning_print(b->world, b->o.arguments.model.threads, err);
     if (status == QWEN3_OK && b->o.verify) {
         announce(b, "reference", "one rank, plain C kernels, f32", NULL);
         status = references_make(b, err);
@@ -183,7 +181,9 @@ static qwen3_status body(qwen3_comm *world, int argc, const char **argv, int *ex
         if (b.o.deprecated_attention && rank == 0)
             fprintf(stderr, "qwen3: warning: --attention is deprecated; use --parallel-strategy headwise "
                             "--attention-algo standard|online_softmax\n");
-        status = b.o.machine_save ? save_machine(&b, err) : prepare(&b, err);
+        status = threads_settle(world, b.o.arguments.model.threads, b.o.arguments.bind, err);
+        if (status == QWEN3_OK)
+            status = b.o.machine_save ? save_machine(&b, err) : prepare(&b, err);
         if (status == QWEN3_OK && b.o.plan)
             status = plan_run(&b, err);
         else if (status == QWEN3_OK && !b.o.machine_save)

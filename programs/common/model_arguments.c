@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "common/program.h"
+#include "common/thread_warning.h"
 
 #define MAX_THREADS 4096
 #define MAX_BLOCK 65536
@@ -111,6 +112,7 @@ void model_arguments_options(model_arguments *a, option_table *table)
          .min = 1,
          .max = MAX_THREADS,
          .help = "Threads of each rank (default: its share of the cores)"},
+        bind_option(&a->bind),
     };
     option_table_add(table, sizeof options / sizeof *options, options);
     add_step_options(a, table);

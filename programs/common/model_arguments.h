@@ -11,6 +11,7 @@ typedef struct model_arguments {
     int grid[2];           /* S, H; 0, 0 = not given */
     char *machine_file;    /* --machine; NULL = not given */
     qwen3_machine machine; /* what it holds; model.machine points to it then */
+    int bind;              /* --bind, a bind_choice */
 } model_arguments;
 
 #define MODEL_SPEC_HELP                                                                                                \

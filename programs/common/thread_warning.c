@@ -1,6 +1,7 @@
 /* thread_warning.c - see thread_warning.h. */
 #include "common/thread_warning.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -19,6 +20,11 @@ launch launch_read(void)
     /* mpirun turns its options into these. */
     l.binding_given = getenv("OMPI_MCA_hwloc_base_binding_policy") || getenv("OMPI_MCA_rmaps_base_mapping_policy");
     l.cpus_per_task = cpus_per_task ? atoi(cpus_per_task) : 0;
+    const char *cpus_on_node = getenv("SLURM_CPUS_ON_NODE");
+    if (getenv("SLURM_JOB_ID"))
+        l.cpus_on_node = cpus_on_node ? atoi(cpus_on_node) : 0;
+    else if (!getenv("PBS_JOBID") && !getenv("LSB_JOBID") && !getenv("NSLOTS"))
+        l.cpus_on_node = INT_MAX;
     return l;
 }
 
@@ -73,10 +79,29 @@ static bool warn_of_quota(int rank, const rank_threads *r, char *text, size_t si
     return true;
 }
 
+static bool bound_by_default(const launch *l)
+{
+    return l->kind == LAUNCHER_OPEN_MPI && !l->binding_given;
+}
+
+bool thread_rebinding(const rank_threads *ranks, int n, const launch *l)
+{
+    bool wanted = false;
+    for (int i = 0; i < n; i++) {
+        const qwen3_rank_info *info = &ranks[i].info;
+        const bool quota = info->cpu_quota > 0 && info->cpu_quota < info->cores_allowed + 1;
+        if (info->threads_bound || l->cpus_on_node < info->cpus_online)
+            return false;
+        wanted |= cores_possible(info) > info->cores_allowed && !quota &&
+                  (ranks[i].chosen || ranks[i].threads > info->cores_allowed);
+    }
+    return wanted && bound_by_default(l);
+}
+
 /* Fewer threads than the node has cores for, because of what the launcher does if nothing is said. */
 static bool warn_of_idle_cores(int rank, const rank_threads *r, const launch *l, char *text, size_t size)
 {
-    const bool by_mpirun = l->kind == LAUNCHER_OPEN_MPI && !l->binding_given,
+    const bool by_mpirun = bound_by_default(l),
                by_srun = l->kind == LAUNCHER_SRUN && l->cpus_per_task > r->info.cpus_allowed;
     const int cores = by_srun ? l->cpus_per_task : cores_possible(&r->info);
     char command[80];
@@ -102,18 +127,57 @@ bool thread_warning(const rank_threads *ranks, int n, const launch *l, char *tex
     return false;
 }
 
-qwen3_status thread_warning_print(qwen3_comm *world, int threads, qwen3_error *err)
+option bind_option(int *bind)
+{
+    return (option){.name = "bind",
+                    .kind = OPTION_CHOICE,
+                    .value = bind,
+                    .choices = "auto|inherit",
+                    .help =
+                        "Cores of a rank that mpirun bound without being asked to: its share of the node (auto), or "
+                        "those that it was given (inherit)"};
+}
+
+/* What every rank has, on rank 0. all: NULL elsewhere, freed by the caller. Collective. */
+static qwen3_status collect(qwen3_comm *world, int threads, rank_threads **all, qwen3_error *err)
 {
     rank_threads own = {.chosen = threads == 0 && !getenv("OMP_NUM_THREADS")};
-    void *all = NULL;
-    char text[400];
+    void *collected = NULL;
     qwen3_status status = qwen3_comm_topology(world, &own.info, err);
+    if (status == QWEN3_OK) {
+        own.threads = threads ? threads : own.info.default_threads;
+        status = topology_collect(world, &own, sizeof own, &collected, err);
+    }
+    *all = collected;
+    return status;
+}
+
+qwen3_status threads_settle(qwen3_comm *world, int threads, int bind, qwen3_error *err)
+{
+    const launch l = launch_read();
+    const int ranks = qwen3_comm_size(world);
+    rank_threads *all;
+    char text[400];
+    qwen3_status status = collect(world, threads, &all, err);
     if (status != QWEN3_OK)
         return status;
-    own.threads = threads ? threads : own.info.default_threads;
-    status = topology_collect(world, &own, sizeof own, &all, err);
-    const launch l = launch_read();
-    if (status == QWEN3_OK && all && thread_warning(all, qwen3_comm_size(world), &l, text, sizeof text))
+    bool rebinding = all && bind == BIND_AUTO && thread_rebinding(all, ranks, &l);
+    const int cores = all ? all->info.cores_allowed : 0;
+    qwen3_comm_broadcast(world, &rebinding, sizeof rebinding);
+    if (rebinding) {
+        free(all);
+        all = NULL;
+        status = qwen3_comm_bind(world, err);
+        if (status == QWEN3_OK)
+            status = collect(world, threads, &all, err);
+        if (all)
+            fprintf(
+                stderr,
+                "qwen3: note: mpirun bound rank 0 to %d core%s, as it does by default; each rank takes its share of "
+                "its node, rank 0 on %s %d cores (CPUs %s); --bind inherit keeps mpirun's binding\n",
+                cores, cores == 1 ? "" : "s", all->info.host, all->info.cores_allowed, all->info.binding);
+    }
+    if (all && thread_warning(all, ranks, &l, text, sizeof text))
         fprintf(stderr, "qwen3: warning: %s\n", text);
     free(all);
     return status;

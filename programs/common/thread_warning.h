@@ -2,7 +2,7 @@
 #ifndef THREAD_WARNING_H
 #define THREAD_WARNING_H
 
-#include "qwen3.h"
+#include "common/options.h"
 
 typedef struct rank_threads {
     qwen3_rank_info info;
@@ -17,6 +17,7 @@ typedef struct launch {
     launcher_kind kind;
     bool binding_given; /* to mpirun, as an option or otherwise */
     int cpus_per_task;  /* of a Slurm job; 0: unknown */
+    int cpus_on_node;   /* that a batch system gave to the job; 0: unknown, INT_MAX: there is no batch system */
 } launch;
 
 launch launch_read(void);
@@ -25,7 +26,19 @@ launch launch_read(void);
  * whose launcher left it less of its node than it could have. False and "" if there is none. */
 bool thread_warning(const rank_threads *ranks, int n, const launch *l, char *text, size_t size);
 
-/* Prints that warning on rank 0, to stderr. threads: as in qwen3_model_options. Collective. */
-qwen3_status thread_warning_print(qwen3_comm *world, int threads, qwen3_error *err);
+/* Whether the ranks should take the cores that mpirun left to nobody because nothing was said of binding: some rank
+ * has fewer than it could use, and none has threads that OpenMP has bound already or a node that it may share with
+ * other jobs. */
+bool thread_rebinding(const rank_threads *ranks, int n, const launch *l);
+
+typedef enum bind_choice { BIND_AUTO, BIND_INHERIT } bind_choice;
+
+/* --bind */
+option bind_option(int *bind);
+
+/* Gives the ranks the cores that mpirun left to nobody, unless bind is BIND_INHERIT, and says so; then prints that
+ * warning. Rank 0 prints, to stderr, a line each. threads: as in qwen3_model_options. Before the first parallel region.
+ * Collective. */
+qwen3_status threads_settle(qwen3_comm *world, int threads, int bind, qwen3_error *err);
 
 #endif

@@ -92,7 +92,7 @@ qwen3_status generation_open_model(generation *g, qwen3_error *err)
 {
     qwen3_model_options options = g->arguments->model.model;
     qwen3_session_options session = g->arguments->model.session;
-    qwen3_status status = thread_warning_print(g->world, options.threads, err);
+    qwen3_status status = threads_settle(g->world, options.threads, g->arguments->model.bind, err);
     if (status == QWEN3_OK)
         status = qwen3_model_open(g->world, g->arguments->model.spec, &options, &g->model, err);
     if (status != QWEN3_OK)

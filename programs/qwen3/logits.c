@@ -182,7 +182,7 @@ static qwen3_status run_job(logits_job *job, qwen3_comm *world, qwen3_error *err
     job->arguments.model.expect_decode = job->decode_from > 0 && job->decode_from < (int64_t)job->n;
     job->arguments.session.max_sequences = 1;
     job->arguments.session.max_tokens = (int64_t)job->n;
-    status = thread_warning_print(world, job->arguments.model.threads, err);
+    status = threads_settle(world, job->arguments.model.threads, job->arguments.bind, err);
     if (status == QWEN3_OK)
         status = qwen3_model_open(world, job->arguments.spec, &job->arguments.model, &model, err);
     if (status != QWEN3_OK)

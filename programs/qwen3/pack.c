@@ -8,6 +8,7 @@ qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, cons
 {
     qwen3_model_options model = qwen3_model_options_default();
     char *spec = NULL, *output = NULL;
+    int bind = BIND_AUTO;
     option options[] = {
         {.name = "model",
          .short_name = 'm',
@@ -27,6 +28,7 @@ qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, cons
          .min = 1,
          .max = 4096,
          .help = "Threads to pack with (default: the cores)"},
+        bind_option(&bind),
         {.name = "output",
          .kind = OPTION_TEXT,
          .value = &output,
@@ -43,7 +45,7 @@ qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, cons
     }
     qwen3_status status = qwen3_comm_agree(world, err);
     if (status == QWEN3_OK && !finished)
-        status = thread_warning_print(world, model.threads, err);
+        status = threads_settle(world, model.threads, bind, err);
     if (status == QWEN3_OK && !finished)
         status = qwen3_model_pack(world, spec, &model, output, err);
     options_free(options, OPTIONS);

@@ -239,6 +239,57 @@ qwen3_status qwen3_comm_topology(qwen3_comm *c, qwen3_rank_info *info, qwen3_err
     return status == QWEN3_OK ? compare_ranks(c, &own, info, err) : status;
 }
 
+/* The part of rank `rank` of `ranks` of the cores that this process's cpuset permits. False: too few cores. */
+static bool share_of_cores(const machine *m, unsigned rank, unsigned ranks, hwloc_bitmap_t cpus)
+{
+    hwloc_const_bitmap_t permitted = hwloc_topology_get_allowed_cpuset(m->topology);
+    unsigned cores = 0, at = 0;
+    for (unsigned core = 0; core < core_count(m); core++)
+        cores += hwloc_bitmap_intersects(hwloc_get_obj_by_depth(m->topology, core_depth(m), core)->cpuset, permitted);
+    for (unsigned core = 0; core < core_count(m); core++) {
+        hwloc_obj_t obj = hwloc_get_obj_by_depth(m->topology, core_depth(m), core);
+        if (!hwloc_bitmap_intersects(obj->cpuset, permitted))
+            continue;
+        if (at >= cores * rank / ranks && at < cores * (rank + 1) / ranks)
+            hwloc_bitmap_or(cpus, cpus, obj->cpuset);
+        at++;
+    }
+    hwloc_bitmap_and(cpus, cpus, permitted);
+    return cores >= ranks;
+}
+
+static void bind_to_share(comm *node, qwen3_error *err)
+{
+    machine m;
+    if (!machine_open(&m)) {
+        fail(err, QWEN3_ERR_UNSUPPORTED, "hwloc cannot read the topology of this machine");
+        return;
+    }
+    hwloc_bitmap_t cpus = hwloc_bitmap_alloc();
+    if (!cpus)
+        fail(err, QWEN3_ERR_MEMORY, "topology: out of memory");
+    else if (share_of_cores(&m, (unsigned)comm_rank(node), (unsigned)comm_size(node), cpus) &&
+             hwloc_set_cpubind(m.topology, cpus, HWLOC_CPUBIND_PROCESS) != 0)
+        fail(err, QWEN3_ERR_UNSUPPORTED, "this system does not let a process choose its cores");
+    hwloc_bitmap_free(cpus);
+    machine_close(&m);
+}
+
+qwen3_status qwen3_comm_bind(qwen3_comm *c, qwen3_error *err)
+{
+    comm *node = NULL;
+    qwen3_error local;
+    err = error_begin(err, &local);
+    comm_split_node(c, &node, err);
+    qwen3_status status = qwen3_comm_agree(c, err);
+    if (status == QWEN3_OK) {
+        bind_to_share(node, err);
+        status = qwen3_comm_agree(c, err);
+    }
+    comm_free(node);
+    return status;
+}
+
 enum { PLACEMENT_NODES = 1024 };
 
 void memory_placement(const void *const *addresses, size_t n, char *text, size_t size)

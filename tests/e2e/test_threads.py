@@ -33,6 +33,10 @@ def warnings(outcome):
     return [line for line in outcome.err.splitlines() if line.startswith(WARNING)]
 
 
+def notes(outcome):
+    return [line for line in outcome.err.splitlines() if line.startswith("qwen3: note: mpirun bound")]
+
+
 def check_affinity(checks):
     outcome = benchmark("taskset", "-c", str(CPUS[0]))
     checks.true("taskset: one CPU, one thread", threads(outcome) == 1 and not warnings(outcome), outcome)
@@ -51,18 +55,35 @@ def check_binding(checks):
     if len(CPUS) < os.cpu_count() or len(CPUS) < 2 or not is_open_mpi():
         print("binding: not tested, needs Open MPI and all of at least two CPUs")
         return
-    outcome = benchmark(MPIEXEC, "-n", 1)
+    everything = "each rank takes its share of its node, rank 0 on"
+    for ranks in (1, 2):
+        outcome = benchmark(MPIEXEC, "-n", ranks)
+        noted = notes(outcome)
+        share = len(CPUS) // ranks
+        checks.true(f"mpirun -n {ranks}: a rank's share of the cores", outcome.ok and not warnings(outcome) and
+                    threads(outcome) == share and len(noted) == (share > 1) and
+                    all(everything in line and f"{share} cores" in line for line in noted), outcome)
+    outcome = benchmark(MPIEXEC, "-n", 1, arguments=("-t", 2))
+    checks.true("mpirun -n 1, two threads: two cores", threads(outcome) == 2 and not warnings(outcome) and
+                len(notes(outcome)) == 1, outcome)
+    outcome = benchmark(MPIEXEC, "-n", 1, arguments=("--bind", "inherit"))
     lines = warnings(outcome)
-    if checks.true("mpirun -n 1: a warning", threads(outcome) == 1 and len(lines) == 1, outcome):
-        checks.true("mpirun -n 1: says what to do", "use mpirun --bind-to none" in lines[0], outcome)
+    if checks.true("--bind inherit: one core and a warning", threads(outcome) == 1 and len(lines) == 1 and
+                   not notes(outcome), outcome):
+        checks.true("--bind inherit: says what to do", "use mpirun --bind-to none" in lines[0], outcome)
     for program in (("run", "--max-tokens", 1, "Hi"), ("chat", "--max-tokens", 1)):
         outcome = run(1, "/usr/bin/env", "-u", "OMP_NUM_THREADS", MPIEXEC, "-n", 1, BIN / "qwen3", program[0], "-m",
                       pathlib.Path(__file__).resolve().parents[2] / "models" / "demo", *program[1:], env=ROOT_MAY)
-        checks.true(f"mpirun -n 1 qwen3 {program[0]}: the same warning", outcome.ok and warnings(outcome) == lines,
-                    outcome)
+        checks.true(f"mpirun -n 1 qwen3 {program[0]}: takes the node's cores", outcome.ok and not warnings(outcome) and
+                    len(notes(outcome)) == 1, outcome)
+    outcome = run(1, "/usr/bin/env", "-u", "OMP_NUM_THREADS", "OMP_PROC_BIND=close", MPIEXEC, "-n", 1,
+                  BIN / "benchmark_qwen3", *BENCHMARK, env=ROOT_MAY)
+    checks.true("OMP_PROC_BIND: OpenMP keeps the threads, a warning", len(warnings(outcome)) == 1 and
+                not notes(outcome), outcome)
     for asked in (("--bind-to", "none"), ("--bind-to", "core")):
         outcome = benchmark(MPIEXEC, *asked, "-n", 1)
-        checks.true(f"mpirun {' '.join(asked)}: no warning", outcome.ok and not warnings(outcome), outcome)
+        checks.true(f"mpirun {' '.join(asked)}: as asked", outcome.ok and not warnings(outcome) and
+                    not notes(outcome) and threads(outcome) == (1 if "core" in asked else len(CPUS)), outcome)
 
 
 @contextlib.contextmanager

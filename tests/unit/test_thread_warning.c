@@ -1,6 +1,7 @@
 /* test_thread_warning.c - which ranks are warned of, and the command that they are told to use. */
 #include "common/thread_warning.h"
 
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -99,6 +100,43 @@ static void test_quota(void **state)
     assert_warning(&r, (launch){.kind = LAUNCHER_NONE}, "use --threads 1");
 }
 
+static void assert_rebinding(rank_threads r, launch l, bool expected)
+{
+    const rank_threads ranks[] = {r, r};
+    assert_int_equal(thread_rebinding(ranks, r.info.ranks_on_node < 2 ? 1 : 2, &l), expected);
+}
+
+static void test_rebinding(void **state)
+{
+    (void)state;
+    const launch by_default = {.kind = LAUNCHER_OPEN_MPI, .cpus_on_node = INT_MAX};
+    launch l = by_default;
+    assert_rebinding(whole_node(), l, false);
+    assert_rebinding(bound(1, 1), l, true);
+    assert_rebinding(bound(2, 1), l, true);
+    assert_rebinding(bound(2, 8), l, false);
+    l.binding_given = true;
+    assert_rebinding(bound(2, 1), l, false);
+    l = by_default;
+    l.kind = LAUNCHER_NONE; /* whoever uses taskset means it */
+    assert_rebinding(bound(1, 1), l, false);
+    l = by_default;
+    l.cpus_on_node = 8; /* the other 8 may belong to other jobs */
+    assert_rebinding(bound(1, 1), l, false);
+    l.cpus_on_node = 16;
+    assert_rebinding(bound(1, 1), l, true);
+    rank_threads r = bound(1, 2);
+    r.chosen = false;
+    assert_rebinding(r, by_default, false); /* two threads have two cores */
+    r.threads = 3;
+    assert_rebinding(r, by_default, true);
+    r.info.threads_bound = true;
+    assert_rebinding(r, by_default, false);
+    r = bound(1, 1);
+    r.info.cpu_quota = 1.5;
+    assert_rebinding(r, by_default, false);
+}
+
 static void test_idle_cores(void **state)
 {
     (void)state;
@@ -126,10 +164,8 @@ static void test_idle_cores(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_none),
-        cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_quota),
-        cmocka_unit_test(test_idle_cores),
+        cmocka_unit_test(test_none),      cmocka_unit_test(test_too_many),   cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_rebinding), cmocka_unit_test(test_idle_cores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
