@@ -308,10 +308,10 @@ QWEN3_API qwen3_status qwen3_model_pack(qwen3_comm *comm, const char *spec, cons
  * it with free(). Not collective. */
 QWEN3_API qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, size_t *n, qwen3_error *err);
 
-/* Bytes of packed weights on the fullest rank (and, where shared, of one node's copy) for a plan with
- * `ranks` ranks on one node. Pure arithmetic; nothing is loaded. */
+/* Bytes of packed weights of the fullest rank, of `ranks` that are in equal blocks on `nodes` nodes; a copy that
+ * ranks of a node share is divided among them. Pure arithmetic; nothing is loaded. */
 QWEN3_API uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks,
-                                         qwen3_dtype dtype);
+                                         int nodes, qwen3_dtype dtype);
 
 /* ---- Session ----------------------------------------------------------------------------------- */
 

@@ -10,7 +10,10 @@
 typedef struct info_job {
     char *spec;
     bool tensors;
+    int nodes; /* 1: the table of one node */
 } info_job;
+
+enum { MAX_COUNTS = 16 };
 
 static void print_configuration(const char *spec, const qwen3_config *c)
 {
@@ -71,23 +74,37 @@ static void print_tensors(const qwen3_config *config, const qwen3_tensor_info *t
                tensors[i].stored ? tensors[i].dtype : "not stored");
 }
 
-static void print_memory(const qwen3_config *config)
+/* Nodes in powers of two up to `nodes`, and `nodes`; or ranks of one node. Returns how many. */
+static int list_counts(int nodes, int counts[MAX_COUNTS])
 {
-    static const int ranks[] = {1, 2, 4, 8, 16};
+    int n = 0;
+    for (int c = 1; c < (nodes > 1 ? nodes : 17) && n < MAX_COUNTS - 1; c *= 2)
+        counts[n++] = c;
+    if (nodes > 1)
+        counts[n++] = nodes;
+    return n;
+}
+
+static void print_memory(const qwen3_config *config, int nodes)
+{
     static const qwen3_dtype dtypes[] = {QWEN3_DTYPE_F32, QWEN3_DTYPE_BF16, QWEN3_DTYPE_Q8, QWEN3_DTYPE_Q4};
     static const qwen3_parallel_strategy strategies[] = {QWEN3_STRATEGY_HEAD_WISE, QWEN3_STRATEGY_SEQUENCE,
                                                          QWEN3_STRATEGY_HYBRID};
-    enum { RANKS = sizeof ranks / sizeof *ranks };
+    int counts[MAX_COUNTS];
+    const int n = list_counts(nodes, counts);
 
-    printf("\nMiB of weights on the fullest rank, by number of ranks (on one node)\n  %-6s %-10s", "dtype", "strategy");
-    for (int r = 0; r < RANKS; r++)
-        printf(" %9d", ranks[r]);
+    printf("\nMiB of weights on the fullest rank, by number of %s\n  %-6s %-10s",
+           nodes > 1 ? "nodes with one rank each" : "ranks (on one node)", "dtype", "strategy");
+    for (int i = 0; i < n; i++)
+        printf(" %9d", counts[i]);
     printf("\n");
     for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++) {
         for (size_t s = 0; s < sizeof strategies / sizeof *strategies; s++) {
             printf("  %-6s %-10s", qwen3_dtype_name(dtypes[d]), qwen3_strategy_name(strategies[s]));
-            for (int r = 0; r < RANKS; r++)
-                printf(" %9.1f", (double)qwen3_memory_estimate(config, strategies[s], ranks[r], dtypes[d]) / 1048576.0);
+            for (int i = 0; i < n; i++)
+                printf(" %9.1f", (double)qwen3_memory_estimate(config, strategies[s], counts[i],
+                                                               nodes > 1 ? counts[i] : 1, dtypes[d]) /
+                                     1048576.0);
             printf("\n");
         }
     }
@@ -108,7 +125,7 @@ static qwen3_status print_info(const info_job *job, qwen3_error *err)
     if (status == QWEN3_OK) {
         print_configuration(job->spec, &config);
         print_tensors(&config, tensors, n, job->tensors);
-        print_memory(&config);
+        print_memory(&config, job->nodes);
         free(tensors);
     }
     return status;
@@ -116,9 +133,15 @@ static qwen3_status print_info(const info_job *job, qwen3_error *err)
 
 qwen3_status command_info(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {
-    info_job job = {0};
+    info_job job = {.nodes = 1};
     option options[] = {
         model_spec_option(&job.spec),
+        {.name = "nodes",
+         .kind = OPTION_INT,
+         .value = &job.nodes,
+         .min = 1,
+         .max = 1024,
+         .help = "Memory by number of nodes up to this, with one rank each (default: by ranks of one node)"},
         {.name = "tensors", .kind = OPTION_FLAG, .value = &job.tensors, .help = "List every tensor"},
     };
     enum { OPTIONS = sizeof options / sizeof *options };

@@ -323,14 +323,24 @@ void qwen3_model_close(qwen3_model *m)
     free(m);
 }
 
-uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks,
+/* Ranks of the sequence group of `rank` that are on its node, which has consecutive ranks. */
+static int sharers_of(const grid *g, int rank, int nodes)
+{
+    const int ranks = g->s * g->h, node = rank * nodes / ranks;
+    int n = 0;
+    for (int r = 0; r < ranks; r++)
+        n += r * nodes / ranks == node && r % g->h == rank % g->h;
+    return n;
+}
+
+uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks, int nodes,
                                qwen3_dtype dtype)
 {
     qwen3_model_options options = qwen3_model_options_default();
     options.strategy = strategy;
     grid g;
     const kernels *k = kernels_get(QWEN3_ISA_AUTO);
-    if (!k || plan_grid(config, &options, &(plan_ranks){ranks, 1, NULL}, &g, NULL))
+    if (!k || plan_grid(config, &options, &(plan_ranks){ranks, nodes, NULL}, &g, NULL))
         return 0;
     uint64_t most = 0;
     for (int rank = 0; rank < ranks; rank++) {
@@ -340,7 +350,7 @@ uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strate
         size_t slice, own;
         weights_bytes(&d, &slice, &own);
         declaration_free(&d);
-        uint64_t bytes = own + slice / (uint64_t)g.s;
+        uint64_t bytes = own + slice / (uint64_t)sharers_of(&g, rank, nodes);
         most = bytes > most ? bytes : most;
     }
     return most;

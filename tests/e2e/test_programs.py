@@ -486,6 +486,11 @@ def check_info(p, directory):
         p.holds("qwen3 info lists every tensor once", set(listed) == {1}, outcome)
     outcome = run(1, "qwen3", "info", "--model", "synthetic:0.6B")
     p.holds("qwen3 info of a named size", outcome.ok and "151936" in outcome.out and "3072" in outcome.out, outcome)
+    for arguments, sequence in (((), (1137.0, 568.6)), (("--nodes", 2), (1137.0, 988.6))):
+        outcome = run(1, "qwen3", "info", "--model", "synthetic:0.6B", *arguments)
+        row = re.search(r"bf16 +sequence +([\d.]+) +([\d.]+)", outcome.out)
+        p.holds(f"qwen3 info {' '.join(map(str, arguments))}: memory of 1 and 2", row and
+                (float(row[1]), float(row[2])) == sequence, outcome)
 
 
 def check_logits(p, directory):

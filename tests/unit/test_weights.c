@@ -128,12 +128,12 @@ static void test_unknown_architecture(void **state)
     qwen3_error err = {0};
     declaration d;
     assert_int_equal(config_synthetic("tiny", &config, &err), QWEN3_OK);
-    const uint64_t bytes = qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, QWEN3_DTYPE_F32);
+    const uint64_t bytes = qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, 1, QWEN3_DTYPE_F32);
     assert_true(bytes > 0);
     config.architecture = NULL;
-    assert_int_equal(qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, QWEN3_DTYPE_F32), bytes);
+    assert_int_equal(qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, 1, QWEN3_DTYPE_F32), bytes);
     config.architecture = "mistral";
-    assert_int_equal(qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, QWEN3_DTYPE_F32), 0);
+    assert_int_equal(qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, 1, QWEN3_DTYPE_F32), 0);
     assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0}, NULL, &d, &err), QWEN3_ERR_CONFIG);
     assert_non_null(strstr(err.message, "mistral"));
 }
