@@ -29,8 +29,6 @@
 /* What a core loses to messages between nodes that go on beside its work, for each byte sent and as many received: the
  * kernel's TCP copies and checks them (two emulated hosts of one core). */
 #define BYTE_SECONDS 1.3e-9
-/* Where collectives of vectors become two of slices. */
-#define SMALL_SUM_BYTES 65536.0
 
 /* ---- Shapes ------------------------------------------------------------------------------------ */
 
@@ -116,7 +114,34 @@ static double largest_part(double n, int64_t grain, int parts)
     return most;
 }
 
-static bool sums_cross_nodes(const qwen3_scenario *s);
+/* Ranks that a collective is among: so many on each of so many nodes. `sharing` of such groups send from a node. */
+typedef struct span {
+    int ranks, nodes, per_node, sharing;
+} span;
+
+static int ceil_of(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+static span head_span(const qwen3_scenario *s)
+{
+    const int h = s->grid_heads, on_node = s->ranks_per_node;
+    const int nodes = h > on_node ? ceil_of(h, on_node) : s->nodes > 1 && on_node % h ? 2 : 1;
+    return (span){h, nodes, ceil_of(h, nodes), h > on_node ? 1 : on_node / h};
+}
+
+static span sequence_span(const qwen3_scenario *s)
+{
+    const int groups = s->grid_sequence, h = s->grid_heads, on_node = s->ranks_per_node;
+    const int nodes = groups < s->nodes ? groups : s->nodes, per_node = ceil_of(groups, nodes);
+    return (span){groups, nodes, per_node, h < on_node ? h : on_node};
+}
+
+static bool sums_cross_nodes(const qwen3_scenario *s)
+{
+    return head_span(s).nodes > 1;
+}
 
 static int64_t overlap_min_rows(const qwen3_scenario *s)
 {
@@ -201,35 +226,6 @@ static double row_seconds(const rank_share *r)
 
 /* ---- Messages ---------------------------------------------------------------------------------- */
 
-/* Ranks that a collective is among: so many on each of so many nodes. `sharing` of such groups send from a node. */
-typedef struct span {
-    int ranks, nodes, per_node, sharing;
-} span;
-
-static int ceil_of(int a, int b)
-{
-    return (a + b - 1) / b;
-}
-
-static span head_span(const qwen3_scenario *s)
-{
-    const int h = s->grid_heads, on_node = s->ranks_per_node;
-    const int nodes = h > on_node ? ceil_of(h, on_node) : s->nodes > 1 && on_node % h ? 2 : 1;
-    return (span){h, nodes, ceil_of(h, nodes), h > on_node ? 1 : on_node / h};
-}
-
-static span sequence_span(const qwen3_scenario *s)
-{
-    const int groups = s->grid_sequence, h = s->grid_heads, on_node = s->ranks_per_node;
-    const int nodes = groups < s->nodes ? groups : s->nodes, per_node = ceil_of(groups, nodes);
-    return (span){groups, nodes, per_node, h < on_node ? h : on_node};
-}
-
-static bool sums_cross_nodes(const qwen3_scenario *s)
-{
-    return head_span(s).nodes > 1;
-}
-
 static span world_span(const qwen3_scenario *s)
 {
     return (span){s->nodes * s->ranks_per_node, s->nodes, s->ranks_per_node, 1};
@@ -254,7 +250,7 @@ static double sum_seconds(const qwen3_link *link, int ranks, double bytes, doubl
     const double rounds = machine_doublings(ranks), rate = link->bytes_per_second / share;
     const double whole = rounds * (link->latency + bytes / rate);
     const double sliced = 2 * rounds * link->latency + 2.0 * (ranks - 1) / ranks * bytes / rate;
-    return bytes <= SMALL_SUM_BYTES || whole < sliced ? whole : sliced;
+    return bytes * ranks <= (double)GATHER_SUM_BYTES || whole < sliced ? whole : sliced;
 }
 
 /* Of one level of a collective that is no sum. */
