@@ -32,6 +32,29 @@ static void print_error(const qwen3_error *err, int ranks)
         fprintf(stderr, "qwen3: error: %s\n", err->message);
 }
 
+/* The number that the launcher gave to this process; -1 without a launcher. */
+static int launched_rank(void)
+{
+    static const char *const variables[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK",   "PMI_RANK",
+                                            "MV2_COMM_WORLD_RANK",  "PALS_RANKID", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
+        const char *text = getenv(variables[i]);
+        if (text)
+            return atoi(text);
+    }
+    return -1;
+}
+
+/* Of one process help and version need no other, and starting MPI takes longer than printing them. */
+static bool wants_only_help(int argc, char **argv)
+{
+    bool wanted = argc > 1 && strcmp(argv[1], "help") == 0;
+    for (int i = 1; i < argc && !wanted; i++)
+        wanted = strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-h") == 0 ||
+                 strcmp(argv[i], "-V") == 0;
+    return wanted && launched_rank() < 0;
+}
+
 int program_run(int argc, char **argv, program_body body)
 {
     qwen3_error err = {0};
@@ -40,9 +63,11 @@ int program_run(int argc, char **argv, program_body body)
 
     /* A closed pipe is a failed write, reported like any other. */
     signal(SIGPIPE, SIG_IGN);
-    if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
-        /* Processes that cannot reach each other: err->rank says which one this would be, and the first one prints. */
-        if (err.rank <= 0)
+    if (wants_only_help(argc, argv)) {
+        world = qwen3_comm_self();
+    } else if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
+        /* No process reaches the others: the first one prints. */
+        if (launched_rank() <= 0)
             print_error(&err, 1);
         return EXIT_ERROR;
     }
