@@ -2,9 +2,11 @@
 #include "common/model_arguments.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/program.h"
 #include "common/thread_warning.h"
@@ -154,13 +156,41 @@ static const char *published_name(const char *path)
     return NULL;
 }
 
-qwen3_status model_spec_check(const char *spec, const char *expected, qwen3_error *err)
+static bool ends_in(const char *text, const char *ending)
+{
+    size_t n = strlen(text), length = strlen(ending);
+    return n >= length && strcasecmp(text + n - length, ending) == 0;
+}
+
+/* Turns the path of a file beside a config.json into that of their directory; false if it is none. */
+static bool take_directory(char *spec)
+{
+    char *slash = strrchr(spec, '/'), *name = slash ? slash + 1 : spec, config[PATH_MAX];
+    int length = snprintf(config, sizeof config, "%.*sconfig.json", (int)(name - spec), spec);
+    if ((!ends_in(name, ".safetensors") && !ends_in(name, ".json")) || length >= (int)sizeof config ||
+        access(config, F_OK) != 0)
+        return false;
+    if (!slash) /* the directory is "." */
+        *name++ = '.';
+    else if (slash > spec) /* that of "/config.json" is "/" */
+        name = slash;
+    *name = '\0';
+    return true;
+}
+
+qwen3_status model_file_check(const char *spec, const char *expected, qwen3_error *err)
 {
     struct stat info;
     if (!spec)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected %s", expected);
-    if (strncmp(spec, "synthetic:", strlen("synthetic:")) == 0 || stat(spec, &info) == 0 || errno != ENOENT)
+    if (stat(spec, &info) == 0 || errno != ENOENT) {
+        if (ends_in(spec, ".gguf"))
+            return set_error(err, QWEN3_ERR_UNSUPPORTED,
+                             "--model: %s: GGUF is not read yet; expected %s: a published checkpoint, config.json with "
+                             "*.safetensors (scripts/get-model.sh fetches one), or what \"qwen3 pack\" made of it",
+                             spec, expected);
         return QWEN3_OK;
+    }
     const char *name = published_name(spec);
     if (name)
         return set_error(
@@ -169,6 +199,20 @@ qwen3_status model_spec_check(const char *spec, const char *expected, qwen3_erro
             name);
     return set_error(err, QWEN3_ERR_IO,
                      "--model: %s: no such file or directory, expected %s (README.md says where models come from)",
+                     spec, expected);
+}
+
+qwen3_status model_spec_check(char *spec, const char *expected, qwen3_error *err)
+{
+    struct stat info;
+    if (spec && strncmp(spec, "synthetic:", strlen("synthetic:")) == 0)
+        return QWEN3_OK;
+    if (model_file_check(spec, expected, err) != QWEN3_OK)
+        return err->status;
+    if (stat(spec, &info) != 0 || S_ISDIR(info.st_mode) || take_directory(spec))
+        return QWEN3_OK;
+    return set_error(err, QWEN3_ERR_ARGUMENT,
+                     "--model: %s: is a file, expected %s (of a checkpoint, any file beside its config.json will do)",
                      spec, expected);
 }
 

@@ -23,9 +23,11 @@ option model_spec_option(char **spec);
 /* Adds the options that fill *a. The first is --model and the last --seed; a program that needs others replaces them.
  */
 void model_arguments_options(model_arguments *a, option_table *table);
-/* Checks that --model was given and, if it names a directory or file, that it exists; the error says how to get the
- * model. expected: what --model may be. */
-qwen3_status model_spec_check(const char *spec, const char *expected, qwen3_error *err);
+/* Checks that --model was given and that what it names exists; the error says how to get the model. expected: what
+ * --model may be. A file of a checkpoint is replaced, in place, by its directory. */
+qwen3_status model_spec_check(char *spec, const char *expected, qwen3_error *err);
+/* The same where --model may be a file. */
+qwen3_status model_file_check(const char *spec, const char *expected, qwen3_error *err);
 /* Checks the grid against the strategy and the number of ranks, reads --machine, and completes a->model, which then is
  * valid as long as *a is where it is. */
 qwen3_status model_arguments_check(model_arguments *a, const command_line *line, int ranks, qwen3_error *err);

@@ -209,7 +209,7 @@ static qwen3_status check_options(const text_job *job, qwen3_error *err)
 {
     if (job->json && job->batch)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--json contradicts --batch, whose lines are JSON anyway");
-    return model_spec_check(job->model, "DIR or a tokenizer.json", err);
+    return model_file_check(job->model, "DIR or a tokenizer.json", err);
 }
 
 static qwen3_status run_command(text_job *job, command_line *line, qwen3_comm *world, qwen3_error *err)
