@@ -5,7 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/program.h"
 #include "common/topology.h"
+
+/* Threads that a rank may have for each CPU of its machine. More are a slip of the hand: every barrier waits for the
+ * last of them, and to load a small model with 4,096 on 2 CPUs takes a minute. */
+#define THREADS_PER_CPU 32
 
 launch launch_read(void)
 {
@@ -146,6 +151,11 @@ static qwen3_status collect(qwen3_comm *world, int threads, rank_threads **all, 
     qwen3_status status = qwen3_comm_topology(world, &own.info, err);
     if (status == QWEN3_OK) {
         own.threads = threads ? threads : own.info.default_threads;
+        const int most = THREADS_PER_CPU * own.info.cpus_online;
+        if (own.threads > most)
+            set_error(
+                err, QWEN3_ERR_ARGUMENT, "%s: got %d, expected at most %d: %d for each of the %d CPUs of this machine",
+                threads ? "--threads" : "OMP_NUM_THREADS", own.threads, most, THREADS_PER_CPU, own.info.cpus_online);
         status = topology_collect(world, &own, sizeof own, &collected, err);
     }
     *all = collected;

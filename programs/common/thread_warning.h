@@ -37,8 +37,8 @@ typedef enum bind_choice { BIND_AUTO, BIND_INHERIT } bind_choice;
 option bind_option(int *bind);
 
 /* Gives the ranks the cores that mpirun left to nobody, unless bind is BIND_INHERIT, and says so; then prints that
- * warning. Rank 0 prints, to stderr, a line each. threads: as in qwen3_model_options. Before the first parallel region.
- * Collective. */
+ * warning. Rank 0 prints, to stderr, a line each. Fails where a rank has so many threads that they cannot be meant.
+ * threads: as in qwen3_model_options. Before the first parallel region. Collective. */
 qwen3_status threads_settle(qwen3_comm *world, int threads, int bind, qwen3_error *err);
 
 #endif
