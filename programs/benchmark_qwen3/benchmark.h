@@ -132,7 +132,8 @@ typedef struct reference {
 typedef struct benchmark {
     qwen3_comm *world;
     benchmark_options o;
-    FILE *notes; /* topology and progress */
+    FILE *notes;    /* topology and plan */
+    bool described; /* the topology is in the notes */
     test_list list;
     benchmark_result *results; /* [list.n] */
     reference *references;     /* [list.shapes] with --verify, otherwise NULL */

@@ -19,16 +19,15 @@ static int rank_lines(const benchmark *b)
     return b->o.verbose ? INT32_MAX : MAX_RANK_LINES;
 }
 
-/* What takes a while is announced, by rank 0. */
+/* What takes a while is announced, by rank 0. Standard output stays empty until a model is open. */
 static void announce(const benchmark *b, const char *what, const char *of, const benchmark_test *pair)
 {
     if (qwen3_comm_rank(b->world) != 0)
         return;
-    fprintf(b->notes, "%-10s %s", what, of);
+    fprintf(stderr, "%-10s %s", what, of);
     if (pair)
-        fprintf(b->notes, ", %s with %s", qwen3_strategy_name(pair->strategy), qwen3_algorithm_name(pair->algorithm));
-    fprintf(b->notes, "\n");
-    fflush(b->notes);
+        fprintf(stderr, ", %s with %s", qwen3_strategy_name(pair->strategy), qwen3_algorithm_name(pair->algorithm));
+    fprintf(stderr, "\n");
 }
 
 /* The list, and whether the model can be what it needs, before anything large is read. Collective. */
@@ -75,6 +74,10 @@ static qwen3_status run_strategy(benchmark *b, qwen3_parallel_strategy strategy,
     options.strategy = strategy;
     test_list_plan(&b->list, &options);
     qwen3_status status = qwen3_model_open(b->world, b->o.spec, &options, &b->model, err);
+    if (status == QWEN3_OK && !b->described) {
+        b->described = true;
+        status = topology_print(b->world, rank_lines(b), b->notes, err);
+    }
     if (status == QWEN3_OK)
         status = plan_print(b->world, b->model, rank_lines(b), b->notes, err);
     if (status == QWEN3_OK && !options.machine && !b->measured)
@@ -109,10 +112,7 @@ static bool strategy_done(const test_list *list, size_t test)
 /* Collective. */
 static qwen3_status run(benchmark *b, qwen3_error *err)
 {
-    int nodes;
-    qwen3_status status = topology_print(b->world, rank_lines(b), b->notes, &nodes, err);
-    if (status == QWEN3_OK)
-        status = qwen3_comm_topology(b->world, &b->machine, err);
+    qwen3_status status = qwen3_comm_topology(b->world, &b->machine, err);
     if (status == QWEN3_OK && b->o.verify) {
         announce(b, "reference", "one rank, plain C kernels, f32", NULL);
         status = references_make(b, err);

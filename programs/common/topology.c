@@ -33,13 +33,12 @@ static void print_rank(int rank, const qwen3_rank_info *info, FILE *out)
     fprintf(out, "\n");
 }
 
-qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, int *nodes, qwen3_error *err)
+qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, qwen3_error *err)
 {
     qwen3_rank_info own, *all;
     qwen3_status status = qwen3_comm_topology(world, &own, err);
     if (status != QWEN3_OK)
         return status;
-    *nodes = own.nodes;
     void *memory = NULL;
     status = topology_collect(world, &own, sizeof own, &memory, err);
     all = memory;

@@ -8,9 +8,8 @@
 
 /* Collects a record of `size` bytes of every rank on rank 0; *all is NULL elsewhere, free with free(). Collective. */
 qwen3_status topology_collect(qwen3_comm *world, const void *own, size_t size, void **all, qwen3_error *err);
-/* Ranks, nodes and binding. Rank 0 prints to `out`, at most max_ranks lines for ranks. *nodes is set on all ranks.
- * Collective. */
-qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, int *nodes, qwen3_error *err);
+/* Ranks, nodes and binding. Rank 0 prints to `out`, at most max_ranks lines for ranks. Collective. */
+qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, qwen3_error *err);
 /* What was decided when the model was opened: strategy, grid, types, threads, and each rank's share. Collective. */
 qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ranks, FILE *out, qwen3_error *err);
 /* On which NUMA nodes each rank's CPUs and weights are. Collective. */
