@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/program.h"
+#include "common/utf8.h"
 
 static const void *record_at(const record_list *list, size_t r)
 {
@@ -209,7 +210,7 @@ static json_t *json_value(const void *record, const field *f)
     if (absent(record, f))
         return json_null();
     if (f->type == TEXT)
-        return json_string(text_of(record, f));
+        return json_of_path(text_of(record, f));
     if (f->type != SAMPLES)
         return json_number(number_of(record, f));
     const sample_list *s = samples_of(record, f);

@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #include "common/program.h"
+#include "common/utf8.h"
 
 /* popt's values of the options that every table has; those of the table are 1 + index. */
 enum { VALUE_HELP = 1000, VALUE_VERSION };
@@ -242,10 +243,13 @@ qwen3_status option_take(option *o, const char *text, qwen3_error *err)
     if (!o->given && (o->kind == OPTION_INTS || o->kind == OPTION_PAIRS))
         ((int_list *)o->value)->n = 0; /* the first value replaces the default */
     o->given = true;
+    const char *dashes = o->kind == OPTION_OPERAND ? "" : "--";
+    if (o->utf8 && !is_utf8(text, strlen(text)))
+        return set_error(err, QWEN3_ERR_ARGUMENT, "%s%s: is not well-formed UTF-8", dashes, o->name);
     if (read_value(o, text))
         return QWEN3_OK;
-    return set_error(err, QWEN3_ERR_ARGUMENT, "%s%s: got \"%s\", expected %s", o->kind == OPTION_OPERAND ? "" : "--",
-                     o->name, text, accepted(o, buffer, sizeof buffer));
+    return set_error(err, QWEN3_ERR_ARGUMENT, "%s%s: got \"%s\", expected %s", dashes, o->name, text,
+                     accepted(o, buffer, sizeof buffer));
 }
 
 /* The table in popt's form, with --help and --version. Free with free(). */

@@ -54,6 +54,7 @@ typedef struct option {
     const char *choices;  /* of OPTION_CHOICE: "table|md|csv" */
     int64_t min, max;     /* of integers */
     double least, most;   /* of OPTION_DOUBLE */
+    bool utf8;            /* of texts: it must be well-formed UTF-8 */
     bool given;           /* output: it was on the command line */
 } option;
 

@@ -10,6 +10,7 @@
 
 #include "command.h"
 #include "common/program.h"
+#include "common/utf8.h"
 #include "interrupt.h"
 
 static void describe_options(chat *c, option_table *table)
@@ -180,7 +181,7 @@ static qwen3_status say_start(chat *c, qwen3_error *err)
         return QWEN3_OK;
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->g.config.sampling.seed);
     return output_event(&c->out,
-                        json_pack("{ss,ss,si,sI,sb,ss}", "event", "start", "model", spec, "ranks",
+                        json_pack("{ss,so,si,sI,sb,ss}", "event", "start", "model", json_of_path(spec), "ranks",
                                   qwen3_comm_size(c->g.world), "context", (json_int_t)c->g.context, "thinking",
                                   c->conversation.thinking, "seed", seed),
                         err);

@@ -20,7 +20,12 @@ generation_arguments generation_arguments_default(void)
 static void text_options(generation_arguments *a, option_table *table)
 {
     const option options[] = {
-        {.name = "system", .kind = OPTION_TEXT, .value = &a->system, .argument = "TEXT", .help = "System message"},
+        {.name = "system",
+         .kind = OPTION_TEXT,
+         .value = &a->system,
+         .argument = "TEXT",
+         .utf8 = true,
+         .help = "System message"},
         {.name = "thinking",
          .kind = OPTION_FLAG,
          .value = &a->thinking,
@@ -46,6 +51,7 @@ static void text_options(generation_arguments *a, option_table *table)
          .kind = OPTION_TEXTS,
          .value = &a->stop,
          .argument = "STRING",
+         .utf8 = true,
          .help = "End an answer before this string, in reasoning too; can be given several times"},
         {.name = "json", .kind = OPTION_FLAG, .value = &a->json, .help = "Write events, a JSON object a line"},
         {.name = "stats",

@@ -7,6 +7,7 @@
 #include "command.h"
 #include "common/program.h"
 #include "common/text_file.h"
+#include "common/utf8.h"
 #include "prompt.h"
 
 typedef struct run_job {
@@ -25,6 +26,7 @@ static void describe_options(run_job *job, option_table *table)
         {.name = "PROMPT",
          .kind = OPTION_OPERAND,
          .value = &job->prompt,
+         .utf8 = true,
          .help = "The prompt is PROMPT, or what --file or standard input holds"},
         {.name = "file",
          .short_name = 'f',
@@ -67,20 +69,22 @@ static qwen3_status read_prompt(run_job *job, size_t *length, qwen3_error *err)
     if (!job->prompt)
         return err->status;
     *length -= *length > 0 && job->prompt[*length - 1] == '\n';
-    return *length > 0 ? QWEN3_OK : set_error(err, QWEN3_ERR_ARGUMENT, "prompt: is empty");
+    if (*length == 0)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "prompt: is empty");
+    return is_utf8(job->prompt, *length) ? QWEN3_OK
+                                         : set_error(err, QWEN3_ERR_ARGUMENT, "prompt: %s is not well-formed UTF-8",
+                                                     job->file ? job->file : "standard input");
 }
 
 static qwen3_status encode_chat(run_job *job, size_t length, qwen3_error *err)
 {
-    json_t *messages = json_array(), *question = json_stringn(job->prompt, length);
-    if (!question) {
-        json_decref(messages);
-        return set_error(err, QWEN3_ERR_ARGUMENT, "prompt: is not well-formed UTF-8");
-    }
-    if (job->arguments.system)
-        json_array_append_new(messages, json_pack("{ss,ss}", "role", "system", "content", job->arguments.system));
-    json_array_append_new(messages, json_pack("{ss,so}", "role", "user", "content", question));
-    json_t *conversation = json_pack("{so}", "messages", messages);
+    const char *system = job->arguments.system;
+    json_t *question = json_pack("{ss,ss%}", "role", "user", "content", job->prompt, length);
+    json_t *conversation = system
+                               ? json_pack("{s[{ss,ss},o]}", "messages", "role", "system", "content", system, question)
+                               : json_pack("{s[o]}", "messages", question);
+    if (!conversation)
+        return set_error(err, QWEN3_ERR_MEMORY, "prompt: out of memory");
     qwen3_status status =
         prompt_of_conversation(&job->g, conversation, !job->arguments.no_thinking, &job->encoded, err);
     json_decref(conversation);
@@ -113,9 +117,10 @@ static qwen3_status say_start(run_job *job, qwen3_error *err)
     char seed[24];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)job->g.config.sampling.seed);
     return output_event(&job->out,
-                        json_pack("{ss,ss,si,sI,sI,ss}", "event", "start", "model", job->arguments.model.spec, "ranks",
-                                  qwen3_comm_size(job->g.world), "prompt_tokens", (json_int_t)job->encoded.n, "context",
-                                  (json_int_t)job->g.context, "seed", seed),
+                        json_pack("{ss,so,si,sI,sI,ss}", "event", "start", "model",
+                                  json_of_path(job->arguments.model.spec), "ranks", qwen3_comm_size(job->g.world),
+                                  "prompt_tokens", (json_int_t)job->encoded.n, "context", (json_int_t)job->g.context,
+                                  "seed", seed),
                         err);
 }
 

@@ -3,11 +3,13 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/memory.h"
 #include "io/checkpoint.h"
 #include "io/new_dir.h"
+#include "io/utf8.h"
 #include "model/packed.h"
 #include "model/weights.h"
 
@@ -81,14 +83,25 @@ static json_t *describe_entry(const packing *p, const entry *e, size_t begin)
                      (json_int_t)begin, (json_int_t)begin + (json_int_t)e->bytes);
 }
 
-static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error *err)
+/* The name of the source is for readers only: bytes of it that are not UTF-8 become U+FFFD. */
+static json_t *describe_format(const packing *p, const kernels *k, qwen3_error *err)
 {
     char nr[16], config[PACKED_CONFIG_MAX];
+    text_buffer name = {0};
+    json_t *root = NULL;
     snprintf(nr, sizeof nr, "%d", p->format.nr);
     packed_describe_config(source_config(p->src), config);
-    json_t *root =
-        json_pack("{s:{s:s, s:s, s:s, s:s, s:s, s:s}}", "__metadata__", "format", PACKED_FORMAT, "dtype",
-                  qwen3_dtype_name(p->format.dtype), "nr", nr, "isa", k->name, "config", config, "source", p->spec);
+    if (!utf8_append_valid(&name, (const unsigned char *)p->spec, strlen(p->spec), NULL, err))
+        root = json_pack("{s:{s:s, s:s, s:s, s:s, s:s, s:s%}}", "__metadata__", "format", PACKED_FORMAT, "dtype",
+                         qwen3_dtype_name(p->format.dtype), "nr", nr, "isa", k->name, "config", config, "source",
+                         (const char *)name.data, name.n);
+    text_buffer_free(&name);
+    return root;
+}
+
+static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error *err)
+{
+    json_t *root = describe_format(p, k, err);
     size_t begin = 0;
     int failed = root == NULL;
     for (size_t i = 0; i < p->n && !failed; i++) {
@@ -107,8 +120,7 @@ static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error
         snprintf(header + sizeof length, length + 1, "%-*s", (int)length, text); /* spaces up to the data */
         status = new_dir_write(p->file, PACKED_FILE, header, whole, err);
     } else {
-        status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the header of %s, or its name is not UTF-8", p->spec,
-                      PACKED_FILE);
+        status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the header of %s", p->spec, PACKED_FILE);
     }
     free(header);
     free(text);
