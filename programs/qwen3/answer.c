@@ -25,6 +25,8 @@ typedef struct answer_writer {
     stop_strings stop;
     part_kind kind; /* of the text that comes next: PART_TEXT or PART_THINKING */
     bool at_edge;   /* newlines that come next belong to the mark */
+    bool empty;     /* nothing has followed <think>: the marks are held, and not shown if an answer follows */
+    text_buffer marks;
     double begin;
 } answer_writer;
 
@@ -39,7 +41,15 @@ static const char *end_name(answer_end end)
 static qwen3_status show(answer_writer *w, part_kind kind, const char *text, size_t n, qwen3_error *err)
 {
     qwen3_status status = QWEN3_OK;
-    if (kind != PART_MARK)
+    if (kind == PART_MARK && w->empty)
+        return text_append(&w->marks, text, n, err);
+    if (kind == PART_THINKING && w->marks.n > 0)
+        status = output_part(w->request->out, PART_MARK, w->marks.data, w->marks.n, err);
+    if (kind != PART_MARK) {
+        text_clear(&w->marks);
+        w->empty = false;
+    }
+    if (kind != PART_MARK && status == QWEN3_OK)
         status = text_append(kind == PART_TEXT ? &w->a->text : &w->a->reasoning, text, n, err);
     return status == QWEN3_OK ? output_part(w->request->out, kind, text, n, err) : status;
 }
@@ -89,6 +99,7 @@ static qwen3_status take_mark(answer_writer *w, part_kind kind, const char *text
         return status;
     w->kind = kind;
     w->at_edge = true;
+    w->empty |= kind == PART_THINKING;
     return show(w, PART_MARK, text, n, err);
 }
 
@@ -149,6 +160,7 @@ static qwen3_status open_writer(answer_writer *w, qwen3_error *err)
 {
     w->begin = seconds_now();
     w->kind = w->request->thinking ? PART_THINKING : PART_TEXT;
+    w->at_edge = w->empty = w->request->thinking;
     w->stop.strings = &w->g->arguments->stop;
     w->a->stop = -1;
     w->a->prompt = w->request->n_prompt;
@@ -172,6 +184,7 @@ static void close_writer(answer_writer *w)
 {
     qwen3_text_stream_close(w->stream);
     text_free(&w->stop.held);
+    text_free(&w->marks);
 }
 
 /* ---- Tokens, on all ranks ----------------------------------------------------------------------- */
