@@ -30,8 +30,8 @@ static qwen3_status read_role(const json_t *object, const char *where, chat_role
 {
     static const char *const names[] = {"system", "user", "assistant", "tool"};
     const json_t *value = json_object_get(object, "role");
-    for (size_t i = 0; json_is_string(value) && i < sizeof names / sizeof *names; i++) {
-        if (strcmp(json_string_value(value), names[i]) == 0) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (json_string_length(value) == strlen(names[i]) && strcmp(json_string_value(value), names[i]) == 0) {
             *role = (chat_role)i;
             return QWEN3_OK;
         }
