@@ -28,7 +28,16 @@ static qwen3_status check_features(const json_section *s)
     if (quantization)
         return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "quantization_config", quantization,
                                "no such key (only BF16, F16 and F32 weights are supported)");
+    return QWEN3_OK;
+}
+
+static qwen3_status check_layer_types(const json_section *s, int64_t layers)
+{
     const json_t *types = json_value_of(s, "layer_types");
+    if (!types)
+        return QWEN3_OK;
+    if (!json_is_array(types))
+        return json_fail_value(s, QWEN3_ERR_CONFIG, "layer_types", types, "an array with the type of each layer");
     size_t layer;
     json_t *type;
     json_array_foreach(types, layer, type)
@@ -36,6 +45,10 @@ static qwen3_status check_features(const json_section *s)
         if (!json_is_text(type, "full_attention"))
             return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "layer_types", type, "\"full_attention\" in every layer");
     }
+    if ((int64_t)json_array_size(types) != layers)
+        return fail(s->err, QWEN3_ERR_CONFIG,
+                    "%s: layer_types: has %zu entries, expected num_hidden_layers = %" PRId64 " of them", s->path,
+                    json_array_size(types), layers);
     return QWEN3_OK;
 }
 
@@ -165,7 +178,8 @@ qwen3_status config_read_json(const json_section *s, config_reader *read, qwen3_
     qwen3_status status = check_features(s);
     for (size_t i = 0; i < sizeof integers / sizeof *integers && !status; i++)
         status = json_read_integer(s, integers[i].key, integers[i].value);
-    if (status || (status = json_read_number(s, "rms_norm_eps", &c->rms_norm_eps)) || (status = read_rope(s, c)) ||
+    if (status || (status = check_layer_types(s, c->num_layers)) ||
+        (status = json_read_number(s, "rms_norm_eps", &c->rms_norm_eps)) || (status = read_rope(s, c)) ||
         (status = json_read_bool(s, "tie_word_embeddings", &c->tie_word_embeddings)) || (status = read(s, c)) ||
         (status = config_check(c, s->path, s->err)))
         return status;

@@ -162,7 +162,8 @@ static void test_accepted_forms(void **state)
          "\"original_max_position_embeddings\":32768,\"truncate\":true}}",
          1e6, 2},
         {"{\"use_sliding_window\":\"-\",\"attention_bias\":\"-\",\"sliding_window\":4096}", 1e6, 0},
-        {"{\"model_type\":\"-\",\"layer_types\":[\"full_attention\",\"full_attention\"]}", 1e6, 0},
+        {"{\"model_type\":\"-\",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\",\"full_attention\"]}", 1e6,
+         0},
         {"{\"architectures\":\"-\",\"quantization_config\":null}", 1e6, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -241,6 +242,8 @@ static void test_refused(void **state)
         {"{\"use_sliding_window\":true}", QWEN3_ERR_UNSUPPORTED, "use_sliding_window", "true"},
         {"{\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", QWEN3_ERR_UNSUPPORTED, "layer_types",
          "sliding_attention"},
+        {"{\"layer_types\":[\"full_attention\"]}", QWEN3_ERR_CONFIG, "layer_types", "28"},
+        {"{\"layer_types\":\"full_attention\"}", QWEN3_ERR_CONFIG, "layer_types", "an array"},
         {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", QWEN3_ERR_UNSUPPORTED, "quantization_config", "fp8"},
         {"{\"num_key_value_heads\":5}", QWEN3_ERR_CONFIG, "num_attention_heads", "multiple"},
         {"{\"num_key_value_heads\":0}", QWEN3_ERR_CONFIG, "num_key_value_heads", "got 0"},
