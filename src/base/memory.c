@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1; older C libraries do not name it, older kernels refuse it */
@@ -107,6 +108,11 @@ static void memory_limits(size_t *total, size_t *available)
 {
     uint64_t all = table_value("/proc/meminfo", "MemTotal") * 1024;
     uint64_t now = table_value("/proc/meminfo", "MemAvailable") * 1024;
+    struct sysinfo system;
+    if (all == 0 && sysinfo(&system) == 0) { /* without /proc; page cache, which would be freed, is not counted */
+        all = (uint64_t)system.totalram * system.mem_unit;
+        now = ((uint64_t)system.freeram + system.bufferram) * system.mem_unit;
+    }
     cgroup_limits(&all, &now);
     *total = (size_t)all;
     *available = (size_t)now;
