@@ -33,6 +33,8 @@ qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer,
     char file[PATH_LONGEST];
     struct stat info;
     err = error_begin(err, &local);
+    if (!path || !tokenizer)
+        return fail(err, QWEN3_ERR_ARGUMENT, "qwen3_tokenizer_open: path and tokenizer must not be NULL");
     *tokenizer = NULL;
     bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
     int length = snprintf(file, sizeof file, directory ? "%s/tokenizer.json" : "%s", path);
