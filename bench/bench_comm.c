@@ -388,16 +388,24 @@ static bool run_all(bench *b, char *const *names, int n_names, size_t longest, i
     return true;
 }
 
+static const char usage[] =
+    "Usage: mpirun -n R bench_comm [OPTION]... [COLLECTIVE]...\n\n"
+    "Time of each collective by size, beside that of the MPI library's own. All collectives where none is named.\n\n"
+    "  --max BYTES     longest size (default 33554432)\n"
+    "  --turns N       measurements of each, of which the median is taken (default 9)\n"
+    "  --messages      without shared memory, as if each rank had a node of its own\n"
+    "  --output json   an object a line instead of the table\n"
+    "  --help          this text\n";
+
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"max", required_argument, NULL, 'm'},
-                                            {"turns", required_argument, NULL, 't'},
-                                            {"messages", no_argument, NULL, 's'},
-                                            {"output", required_argument, NULL, 'o'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"max", required_argument, NULL, 'm'}, {"turns", required_argument, NULL, 't'},
+        {"messages", no_argument, NULL, 's'},  {"output", required_argument, NULL, 'o'},
+        {"help", no_argument, NULL, 'h'},      {NULL, 0, NULL, 0}};
     size_t longest = (size_t)32 << 20;
     int turns = 9;
-    bool messages = false, json = false, usable = true;
+    bool messages = false, json = false, usable = true, help = false;
     qwen3_error err = {0};
     qwen3_rank_info info = {0};
     bench b = {0};
@@ -405,6 +413,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_comm: %s\n", err.message);
         return EXIT_FAILURE;
     }
+    b.rank = comm_rank(b.c);
+    b.size = comm_size(b.c);
+    opterr = b.rank == 0;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'm')
             longest = strtoull(optarg, NULL, 0);
@@ -414,12 +425,18 @@ int main(int argc, char **argv)
             messages = true;
         else if (option == 'o')
             json = strcmp(optarg, "json") == 0;
+        else if (option == 'h')
+            help = true;
         else
             usable = false;
     }
     usable &= turns >= 1 && turns <= MOST_TURNS;
-    b.rank = comm_rank(b.c);
-    b.size = comm_size(b.c);
+    if (help || !usable) {
+        if (b.rank == 0)
+            fputs(usage, usable ? stdout : stderr);
+        qwen3_finalize();
+        return usable ? EXIT_SUCCESS : EXIT_FAILURE;
+    }
     b.mpi = MPI_COMM_WORLD;
     void *buffers[2] = {NULL, NULL};
     const size_t room = longest + 4 * (size_t)b.size;

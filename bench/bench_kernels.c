@@ -14,6 +14,7 @@
 
 #include "base/memory.h"
 #include "bench.h"
+#include "usage.h"
 
 #define MATRIX_BYTES ((size_t)151936 * 1024 * 2) /* the output head in BF16: larger than caches */
 #define MAX_ROWS 512
@@ -276,6 +277,15 @@ static bool bench_level(bench *b, int threads, bool attention)
     return bench_attention(b->k, threads);
 }
 
+static const char usage[] = "Usage: bench_kernels [attention] [LEVEL]...\n"
+                            "       bench_kernels reading|levels\n\n"
+                            "How near the kernels of each instruction-set level come to the limits of this machine. "
+                            "All levels of this CPU where\n"
+                            "none is named; OMP_NUM_THREADS: threads.\n\n"
+                            "  attention   only attention\n"
+                            "  reading     only how fast a core reads memory while it multiplies\n"
+                            "  levels      only what the table of processors says, with a line for this one\n";
+
 int main(int argc, char **argv)
 {
     const int threads = omp_get_max_threads();
@@ -283,7 +293,10 @@ int main(int argc, char **argv)
     const size_t y_bytes = (size_t)MAX_ROWS * MAX_OUTPUTS * sizeof(float);
     void *matrix = NULL, *other = NULL, *x = NULL, *y = NULL;
     qwen3_error err = {0};
-    int status = EXIT_FAILURE;
+    int status;
+    if (usage_ends(argc, argv, usage, &status))
+        return status;
+    status = EXIT_FAILURE;
     if (memory_alloc(&matrix, MATRIX_BYTES, "the matrix", &err) || memory_alloc(&x, x_bytes, "the input", &err) ||
         memory_alloc(&other, MATRIX_BYTES, "the source of packing", &err) ||
         memory_alloc(&y, y_bytes, "the output", &err)) {

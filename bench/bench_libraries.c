@@ -23,8 +23,9 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "engine/linear.h"
+#include "blocks/linear.h"
 #include "kernels/kernels.h"
+#include "usage.h"
 
 #define TURNS 7
 #define TURN_SECONDS 0.03              /* about, of each contender in each turn */
@@ -499,8 +500,17 @@ static bool chosen(int argc, char **argv, const char *name, const char *const *k
     return !any;
 }
 
+static const char usage[] =
+    "Usage: bench_libraries [0.6B|4B|8B]... [qkv|o|gate+up|down]... [f32|bf16]... [1|512]...\n\n"
+    "The matrix products of oneDNN and LIBXSMM beside ours: models, layers, types and rows, of each kind all where "
+    "none\n"
+    "is named. OMP_NUM_THREADS: threads.\n";
+
 int main(int argc, char **argv)
 {
+    int status;
+    if (usage_ends(argc, argv, usage, &status))
+        return status;
     static const char *const models[] = {"0.6B", "4B", "8B"}, *const rows[] = {"1", "512"};
     static const char *const names[] = {"qkv", "o", "gate+up", "down"};
     const int threads = omp_get_max_threads();

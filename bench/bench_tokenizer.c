@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "qwen3.h"
+#include "usage.h"
 
 #define TURNS 5
 #define TEXT_BYTES ((size_t)1 << 20)
@@ -60,6 +61,11 @@ static void fill(char *text, const char *alphabet)
     }
 }
 
+static const char usage[] = "Usage: bench_tokenizer MODEL [FILE]...\n\n"
+                            "How fast a tokenizer is opened, and text becomes ids and ids text, on one core.\n\n"
+                            "  MODEL   a directory with tokenizer.json, or that file\n"
+                            "  FILE    text to encode; made-up texts that are bad for tokenizers follow\n";
+
 int main(int argc, char **argv)
 {
     static const char *const made[][2] = {
@@ -70,9 +76,12 @@ int main(int argc, char **argv)
     qwen3_tokenizer *t = NULL;
     qwen3_error err = {0};
     double open = INFINITY, first = 0;
+    int status;
+    if (usage_ends(argc, argv, usage, &status))
+        return status;
     char *text = malloc(FILE_BYTES);
     if (argc < 2 || !text) {
-        fprintf(stderr, "Usage: bench_tokenizer MODEL [FILE]...\n");
+        fputs(usage, stderr);
         return EXIT_FAILURE;
     }
     for (int i = 0; i < TURNS; i++) {

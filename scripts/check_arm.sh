@@ -1,9 +1,19 @@
 #!/bin/sh
-# check_arm.sh: builds for 64-bit Arm with Debian's cross compiler (one rank, no MPI) and runs tests under qemu-user: on
-# a processor with BF16 instructions, which has all levels of kernels, all that can differ from x86-64; those of kernels
-# and products also on one without, and on one without dot products of bytes either.
+# check_arm.sh, without arguments: builds for 64-bit Arm with Debian's cross compiler (one rank, no MPI) and runs tests
+# under qemu-user: on a processor with BF16 instructions, which has all levels of kernels, all that can differ from
+# x86-64; those of kernels and products also on one without, and on one without dot products of bytes either.
 # Installs what is missing, which includes libraries of the foreign architecture arm64. Says nothing about speed.
 set -eu
+case ${1-} in
+-h | --help)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//;p}' "$0"
+    exit
+    ;;
+-*)
+    echo "check_arm.sh: unknown option $1 (see --help)" >&2
+    exit 2
+    ;;
+esac
 cd "$(dirname "$0")/.."
 build="build-aarch64"
 

@@ -21,8 +21,13 @@
 set -euo pipefail
 
 hosts=2 slots=1 rate=none cores=
-while getopts n:s:r:c: option; do
+if [ "${1-}" = --help ]; then
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//;p}' "$0"
+    exit
+fi
+while getopts hn:s:r:c: option; do
     case $option in
+    h) exec "$0" --help ;;
     n) hosts=$OPTARG ;;
     s) slots=$OPTARG ;;
     r) rate=$OPTARG ;;

@@ -4,10 +4,20 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 check=no
-if [ "${1-}" = --check ]; then
+case ${1-} in
+-h | --help)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//;p}' "$0"
+    exit
+    ;;
+--check)
     check=yes
     shift
-fi
+    ;;
+-*)
+    echo "install_deps.sh: unknown option $1 (see --help)" >&2
+    exit 2
+    ;;
+esac
 
 wanted=
 for purpose in "$@"; do

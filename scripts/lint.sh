@@ -2,6 +2,16 @@
 # lint.sh BUILD_DIRECTORY: formatting, layer rules, left-overs, shell scripts, static analysis. The directory must be
 # configured for clang (its compile_commands.json is read). Runs everything, fails if anything failed.
 set -u
+case ${1-} in
+-h | --help)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//;p}' "$0"
+    exit
+    ;;
+-*)
+    echo "lint.sh: unknown option $1 (see --help)" >&2
+    exit 2
+    ;;
+esac
 cd "$(dirname "$0")/.." || exit 2
 build=$1
 failed=

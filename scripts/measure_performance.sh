@@ -13,6 +13,16 @@
 #   LLAMA_BENCH_OPTIONS="-fa 1"                              more options for it
 # Raw results stay in BUILD_DIRECTORY/performance/; `scripts/render_performance.py DIRECTORY` prints the table again.
 set -euo pipefail
+case ${1-} in
+-h | --help)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//;p}' "$0"
+    exit
+    ;;
+-*)
+    echo "measure_performance.sh: unknown option $1 (see --help)" >&2
+    exit 2
+    ;;
+esac
 cd "$(dirname "$0")/.."
 build=${1:-build}
 results=$build/performance

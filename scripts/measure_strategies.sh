@@ -4,6 +4,16 @@
 #   RANKS="1 2 4"  SHORT="64 128"  LONG="512 2048"  LONG_RANKS="2"  MODEL=synthetic:0.6B  ITERS=3  change the matrix
 # Raw results stay in BUILD_DIRECTORY/measure/; `scripts/render_strategies.py DIRECTORY` renders them again.
 set -euo pipefail
+case ${1-} in
+-h | --help)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//;p}' "$0"
+    exit
+    ;;
+-*)
+    echo "measure_strategies.sh: unknown option $1 (see --help)" >&2
+    exit 2
+    ;;
+esac
 cd "$(dirname "$0")/.."
 build=${1:-build}
 results=$build/measure

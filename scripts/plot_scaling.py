@@ -11,11 +11,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402
-
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("0.6B", "8B", "32B")
 NETWORKS = {"1 Gbit/s": "1gbit,50us", "10 Gbit/s": "10gbit,30us", "100 Gbit/s": "100gbit,5us",
@@ -43,7 +38,7 @@ def best_of(rows, test, strategy=None):
                key=lambda row: row["predicted_ts"], default=None)
 
 
-def plot(name, test, title, predictions):
+def plot(plt, name, test, title, predictions):
     figure, axes = plt.subplots(len(MODELS), len(NETWORKS), figsize=(11, 7), sharex=True, sharey=True)
     for i, model in enumerate(MODELS):
         for j, network in enumerate(NETWORKS):
@@ -110,11 +105,15 @@ def main():
     parser.add_argument("--bin", type=Path, default=ROOT / "build" / "bin")
     parser.add_argument("--machine", type=Path, default=ROOT / "docs" / "scaling" / "node.json")
     arguments = parser.parse_args()
+    import matplotlib  # here, so that --help needs none
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "qwen3"})
     predictions = {(model, network, nodes): plan(arguments, model, option, nodes)
                    for model in MODELS for network, option in NETWORKS.items() for nodes in NODES}
     for name, test, title in PLOTS:
-        plot(name, test, title, predictions)
+        plot(plt, name, test, title, predictions)
     for network in NETWORKS:
         put(network.split()[0] + "gbit", network_table(predictions, network))
     put("ranks", ranks_table(arguments))

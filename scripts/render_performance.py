@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """render_performance.py DIRECTORY: prints the results of measure_performance.sh as a table in Markdown."""
+import argparse
 import json
 import statistics
-import sys
 from pathlib import Path
 
 
@@ -17,7 +17,9 @@ def median(values, form):
 
 
 def main():
-    directory = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    directory = parser.parse_args().directory
     machine = dict(line.split("=", 1) for line in (directory / "machine.txt").read_text().splitlines())
     table, first, peer, rounds = [], None, None, 0
     for number, line in enumerate((directory / "rows.txt").read_text().splitlines(), 1):
