@@ -3,9 +3,9 @@
 
 Each table stands between <!-- measured:NAME begin --> and <!-- measured:NAME end -->; nothing else is touched.
 """
+import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -16,6 +16,7 @@ WORDS = {
                    "{threads}. Other machines will differ: compare rows, not absolute numbers.",
         "threads": "threads per rank: {}",
         "of": "{} ({} ranks)",
+        "between": (", ", "; "),
         "times": ["prompt", "ranks", "strategy", "algorithm", "prefill ms", "± ms", "ms per token", "tokens/s",
                   "decode ms per token", "tokens/s", "total ms", "score memory", "relative L2"],
         "bytes": ["ranks", "strategy", "phase", "reduce", "kv", "query", "partial", "logits", "all"],
@@ -24,6 +25,8 @@ WORDS = {
         "phases": {"prefill": "prefill", "decode": "decode"},
         "correctness": ["ranks", "strategy", "algorithm", "input", "cases", "relative L2", "largest difference",
                         "bytes sent", "result"],
+        "values": {},
+        "counts": "{} passed, {} failed",
         "verdict": "Differences are from float64, cases are causal or not and masked or not. All shapes of the "
                    "program, with uneven and empty shards, odd heads and large scores: {}.",
     },
@@ -32,12 +35,15 @@ WORDS = {
                    "不同机器的结果会不同：请比较各行之间的关系，而不是绝对数值。",
         "threads": "每进程线程数：{}",
         "of": "{}（{} 个进程）",
+        "between": ("、", "；"),
         "times": ["提示长度", "进程数", "策略", "算法", "prefill ms", "± ms", "ms/token", "tokens/s",
                   "decode ms/token", "tokens/s", "总时间 ms", "分数内存", "相对 L2"],
         "bytes": ["进程数", "策略", "阶段", "reduce", "kv", "query", "partial", "logits", "合计"],
         "bytes_note": "同一次基准测试（提示 {prompt}，生成 {gen} 个 token）中计得的字节数，所有进程合计，单位为每 token KiB：",
         "phases": {"prefill": "prefill", "decode": "decode"},
         "correctness": ["进程数", "策略", "算法", "输入", "用例数", "相对 L2", "最大差", "发送字节数", "结果"],
+        "values": {"replicated": "复制", "sharded": "分片", "PASS": "通过", "FAIL": "失败"},
+        "counts": "{} 项通过，{} 项失败",
         "verdict": "差异相对于 float64；用例包括因果与非因果、有掩码与无掩码。程序的全部形状"
                    "（含不均匀和空的分片、特殊的头数、很大的分数）：{}。",
     },
@@ -71,7 +77,8 @@ def times(words, results, machine):
                      f"{r['prefill_tokens_per_second']:.1f}", f"{r['decode_ms_per_token']:.2f}",
                      f"{r['decode_tokens_per_second']:.2f}", f"{r['total_ms']:.1f}", size(r["score_bytes"]),
                      f"{r['relative_l2']:.1e}"])
-    threads = ", ".join(words["of"].format(t, n) for n, t in sorted({(r["n_ranks"], r["n_threads"]) for r in results}))
+    of_ranks = sorted({(r["n_ranks"], r["n_threads"]) for r in results})
+    threads = words["between"][0].join(words["of"].format(t, n) for n, t in of_ranks)
     note = words["machine"].format(threads=words["threads"].format(threads), **machine)
     return table(words["times"], rows, 4) + "\n\n" + note
 
@@ -98,11 +105,13 @@ def correctness(words, directory):
     rows, verdicts = [], []
     for path in sorted(directory.glob("correctness-*.txt"), key=lambda p: int(p.stem.split("-")[1])):
         ranks, lines = int(path.stem.split("-")[1]), path.read_text(encoding="utf-8").splitlines()
-        verdicts.append(words["of"].format(lines[-1], ranks))
+        counts = re.match(r"(\d+) passed, (\d+) failed$", lines[-1]).groups()
+        verdicts.append(words["of"].format(words["counts"].format(*counts), ranks))
         for found in filter(None, map(row.match, lines)):
-            rows.append([ranks, *found.group(1, 2, 3, 4, 5, 6, 7, 8)])
+            rows.append([ranks, *(words["values"].get(cell, cell) for cell in found.groups())])
     assert rows or not verdicts, "test_parallel_strategies: no row of the fixed shape found"
-    return table(words["correctness"], rows, 4) + "\n\n" + words["verdict"].format("; ".join(verdicts)) if rows else ""
+    verdict = words["verdict"].format(words["between"][1].join(verdicts))
+    return table(words["correctness"], rows, 4) + "\n\n" + verdict if rows else ""
 
 
 def replace(text, name, content):
@@ -112,7 +121,9 @@ def replace(text, name, content):
 
 
 def main():
-    directory = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    directory = parser.parse_args().directory
     machine = dict(line.split("=", 1) for line in (directory / "machine.txt").read_text().splitlines())
     short, long = read_lines(directory / "short.jsonl"), read_lines(directory / "long.jsonl")
     for page, words in WORDS.items():
