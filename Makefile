@@ -8,7 +8,7 @@
 #   make lint       formatting, static analysis, layer rules;  make format  reformats
 #   make clean      removes all build directories
 #
-# Switches; each combination has its own build directory:
+# Switches; each combination has its own build directory (build, build-mpich, build-none, build-clang, ...):
 #   MPI=openmpi|mpich|system|none   system: whatever MPI CMake finds first, none: one rank, no MPI   (openmpi)
 #   CC=gcc|clang                                                                                      (gcc)
 #   SANITIZE=address,undefined      any list that -fsanitize= takes                                   (off)
