@@ -728,6 +728,8 @@ typedef enum qwen3_input_layout {
  *   with i this call's query index (local where q is), h its head index, and j the GLOBAL key index; a
  *   stride of 0 broadcasts.
  *   -INFINITY hides a key. A row that sees no key gives zeros.
+ * NaN is not hidden: a row that sees a score of NaN or +INFINITY (overflow), only scores of -INFINITY, or a value of
+ *   NaN, gives NaN. So may rows near it that do not see the value.
  */
 typedef struct qwen3_attention_args {
     size_t batch, heads, kv_heads, q_len, kv_len, head_dim;

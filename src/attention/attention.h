@@ -7,8 +7,12 @@
  * A partial, per query row and head, is un-normalised: m = max score, l = sum exp(score - m),
  * o = sum exp(score - m) v. Two partials over disjoint keys merge to m = max(m1, m2), w_i = exp(m_i - m),
  * l = w1 l1 + w2 l2, o = w1 o1 + w2 o2 (Milakov & Gimelshein 2018; Dao et al. 2022). No keys seen is
- * m = -INFINITY, l = 0, o = 0, the identity of merging. At the very end the output is o / l, or 0 where
- * l = 0.
+ * m = -INFINITY, l = 0, o = 0, the identity of merging. At the very end the output is o / l, or 0 where no key was
+ * seen.
+ *
+ * Whether a key is seen depends on its position and the mask, never on its score. One score of NaN or +INFINITY makes l
+ * and with it the output NaN. A score of -INFINITY, by overflow, counts as exp = 0. Where all scores are that, the
+ * partial is m = -FLT_MAX, l = 0, and the output, 0 / 0, is NaN.
  */
 #ifndef QWEN3_ATTENTION_H
 #define QWEN3_ATTENTION_H

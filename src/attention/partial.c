@@ -35,6 +35,6 @@ void partial_merge(size_t n, size_t head_dim, partial_run into, partial_run from
 
 void partial_output(const kernels *k, size_t head_dim, partial_run p, size_t at, void *y, qwen3_dtype y_type)
 {
-    const float inverse = p.l[at] > 0 ? 1.0f / p.l[at] : 0.0f;
+    const float inverse = p.m[at] == -INFINITY ? 0.0f : 1.0f / p.l[at];
     k->scale(head_dim, inverse, p.o + at * head_dim, y, y_type);
 }

@@ -1,6 +1,8 @@
 /* tile.c - scores, softmax and values of one tile of queries. */
 #include "attention/tile.h"
 
+#include <float.h>
+
 #include "base/memory.h"
 
 attention_job attention_tile(const attention_shape *shape, const attention_job *job, size_t kv_head, size_t row0,
@@ -62,8 +64,10 @@ size_t tile_visible_blocks(const attention_shape *shape, const attention_job *ti
 static void mask_scores(const kv_block *b, bool causal, int32_t position, const float *mask, float *s)
 {
     if (mask)
-        for (int32_t j = 0; j < b->count; j++)
-            s[j] += mask[position_of(b, j)];
+        for (int32_t j = 0; j < b->count; j++) {
+            const float m = mask[position_of(b, j)];
+            s[j] = m == -INFINITY ? m : s[j] + m; /* a score that is not a number is not seen either */
+        }
     if (causal && b->max_position > position)
         for (int32_t j = 0; j < b->count; j++)
             s[j] = position_of(b, j) <= position ? s[j] : -INFINITY;
@@ -148,6 +152,26 @@ static float probabilities(const attention_shape *shape, size_t n, const visible
     return sum;
 }
 
+/* Whether a query row sees a key at all. The score of a key that it sees may be -INFINITY, too: by overflow. */
+static bool sees_key(const attention_shape *shape, const attention_job *tile, size_t row, size_t n,
+                     const visible_block *blocks)
+{
+    const size_t r = row / shape->heads_per_kv, h = row % shape->heads_per_kv;
+    const int32_t last = shape->causal ? tile->q_positions[r] : INT32_MAX;
+    for (size_t i = 0; i < n; i++) {
+        const kv_block *b = blocks[i].block;
+        if (b->min_position > last)
+            continue;
+        if (!tile->mask)
+            return true;
+        const float *mask = tile->mask + h * tile->mask_stride_head + r * tile->mask_stride_row;
+        for (int32_t j = 0; j < b->count; j++)
+            if (position_of(b, j) <= last && mask[position_of(b, j)] != -INFINITY)
+                return true;
+    }
+    return false;
+}
+
 void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, const visible_block *blocks,
                   float *s, void *p, size_t stride)
 {
@@ -157,6 +181,8 @@ void tile_softmax(const attention_shape *shape, const attention_job *tile, size_
     char *p_row = p;
     for (size_t i = 0; i < tile->rows * shape->heads_per_kv; i++, s += stride, p_row += stride * size) {
         float max = k->max(columns, s);
+        if (!(max >= -FLT_MAX))
+            max = sees_key(shape, tile, i, n, blocks) ? -FLT_MAX : -INFINITY;
         if (max > tile->m[i]) {
             if (tile->l[i] > 0.0f) {
                 float w = expf(tile->m[i] - max);
@@ -166,7 +192,7 @@ void tile_softmax(const attention_shape *shape, const attention_job *tile, size_
             }
             tile->m[i] = max;
         }
-        /* Where nothing was seen yet there is no finite m to subtract. */
+        /* Where no key is seen there may be no finite m to subtract. */
         if (max == -INFINITY)
             memset(p_row, 0, columns * size);
         else

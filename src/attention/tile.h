@@ -43,7 +43,8 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
 
 /* Moves the running m and l of the tile on to the scores s, rescales o where m grew, and stores the probabilities
  * exp(s - m) in the activation type in p (p = s where that is F32; same stride in elements); for Q8 these times the
- * scales of the values, and s is overwritten. */
+ * scales of the values, and s is overwritten. Scores that are not finite as in attention.h: the sum of their exp is
+ * NaN, except of -INFINITY. */
 void tile_softmax(const attention_shape *shape, const attention_job *tile, size_t n, const visible_block *blocks,
                   float *s, void *p, size_t stride);
 

@@ -141,7 +141,7 @@ typedef struct kernels {
      * one filled up with zeros. */
 
     /* y[i] = x[i] * w[i] / sqrt(mean(x^2) + eps), stored as y_type, Q8 too. (Zhang & Sennrich 2019) y may be x
-     * where y_type is F32. The mean is accumulated in f32 lanes or better. */
+     * where y_type is F32. The mean is accumulated in f32 lanes or better; where it overflows, y is NaN. */
     void (*rms_norm)(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type);
     /* y = scale * x, normalised as by rms_norm (not where w is NULL) and then rotated: pairs (x[i], x[i + d/2]) by the
      * angles whose cosines and sines [d/2] are given (Su et al. 2021, in the half-split form). Stored as y_type; y may
@@ -156,7 +156,7 @@ typedef struct kernels {
     void (*multiply)(size_t n, const float *x, const float *w, void *y, qwen3_dtype y_type);
     /* y[i] = a * x[i], stored as y_type, Q8 too. y may be x where y_type is F32. */
     void (*scale)(size_t n, float a, const float *x, void *y, qwen3_dtype y_type);
-    /* Largest of s[0..n); -INFINITY for n = 0. s has no NaN. */
+    /* Largest of s[0..n); -INFINITY for n = 0. Where s has NaN, NaN or any of the other values. */
     float (*max)(size_t n, const float *s);
     /* p[i] = exp(s[i] - m) stored as p_type; returns the f32 sum of the unrounded values. m is finite, s[i] <= m or
      * so (at most m + 88); s[i] = -INFINITY gives exactly 0, as does what would be less than FLT_MIN. Relative

@@ -10,6 +10,12 @@
 /* Inlined with constant arguments, so that one source serves every type and number of rows. */
 #define TEMPLATE static inline __attribute__((always_inline))
 
+/* 1 / sqrt(mean + eps) of n squares. Where these overflow it is NaN and not 0, which would make a row of zeros. */
+TEMPLATE float inverse_rms(float squares, size_t n, float eps)
+{
+    return squares == INFINITY ? NAN : 1.0f / sqrtf(squares / (float)n + eps);
+}
+
 void kernels_init_c(kernels *k);
 #if defined(__x86_64__)
 void kernels_init_avx2(kernels *k);

@@ -179,8 +179,7 @@ TEMPLATE vec norm_factor(size_t n, const float *x, float eps)
         const vec v = vec_load_part(x + i, part_of(n, i), zero);
         sums[0] = vec_fma(v, v, sums[0]);
     }
-    const vec squares = sum_of(sums);
-    return vec_set1(1.0f / sqrtf(vec_sum(squares) / (float)n + eps));
+    return vec_set1(inverse_rms(vec_sum(sum_of(sums)), n, eps));
 }
 
 TEMPLATE void rms_norm_as(size_t n, const float *x, const float *w, float eps, void *y, const qwen3_dtype y_type)

@@ -243,6 +243,83 @@ static void test_nothing(comm *world)
             }
 }
 
+/* ---- What is not a number ---------------------------------------------------------------------- */
+
+/* A row of queries (all heads) or a key (all KV heads) is made unfit; see not_a_number. */
+typedef enum poison { NAN_QUERY, HIGH_QUERY, LOW_QUERY, NAN_KEY, NAN_VALUE, HIDDEN_NAN_QUERY, POISONS } poison;
+
+enum { POISON_ROW = 11, POISON_KEY = 137 };
+
+static void fill(float *x, size_t n, float value)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = value;
+}
+
+/* mask: [q_len, kv_len] zeros. */
+static void poison_problem(const problem *p, poison what, float *mask)
+{
+    const qwen3_attention_args *a = &p->args;
+    const size_t dim = a->head_dim;
+    const float query = what == HIGH_QUERY ? 3e38f : what == LOW_QUERY ? -3e38f : NAN;
+    if (what == HIGH_QUERY || what == LOW_QUERY)
+        fill(p->k, a->batch * a->kv_heads * a->kv_len * dim, 64.0f);
+    for (size_t h = 0; h < a->batch * a->heads; h++)
+        if (what != NAN_KEY && what != NAN_VALUE)
+            fill(p->q + (h * a->q_len + POISON_ROW) * dim, dim, query);
+    for (size_t h = 0; h < a->batch * a->kv_heads; h++)
+        if (what == NAN_KEY || what == NAN_VALUE)
+            fill((what == NAN_KEY ? p->k : p->v) + (h * a->kv_len + POISON_KEY) * dim, dim, NAN);
+    if (what == HIDDEN_NAN_QUERY)
+        fill(mask + POISON_ROW * a->kv_len, a->kv_len, -INFINITY);
+}
+
+/* Whether row `row` must be NaN. Rows that do not see a value that is NaN may be NaN as well. */
+static bool not_a_number(const problem *p, poison what, size_t row)
+{
+    const bool sees_key = row + p->args.kv_len - p->args.q_len >= POISON_KEY;
+    return what == NAN_KEY || what == NAN_VALUE ? sees_key : what != HIDDEN_NAN_QUERY && row == POISON_ROW;
+}
+
+static void check_poisoned(const problem *p, poison what, int pair)
+{
+    const size_t dim = p->args.head_dim;
+    for (size_t i = 0; i < p->size / dim; i++) {
+        const size_t row = i % p->args.q_len;
+        const float *o = p->out + i * dim;
+        const bool nan = not_a_number(p, what, row);
+        if (nan || what == NAN_VALUE)
+            check(!nan || isnan(o[0]), "poison %d pair %d row %zu: %g", (int)what, pair, row, (double)o[0]);
+        else if (what == HIDDEN_NAN_QUERY && row == POISON_ROW)
+            check(o[0] == 0, "poison %d pair %d row %zu: %g", (int)what, pair, row, (double)o[0]);
+        else if (what != HIGH_QUERY && what != LOW_QUERY) /* where the keys are others */
+            check(close_to(o, p->expected + i * dim, dim), "poison %d pair %d row %zu", (int)what, pair, row);
+    }
+}
+
+/* Scores that are not finite do not hide a key, whichever rank has it: only a row that sees no key gives zeros. */
+static void test_not_a_number(comm *world)
+{
+    for (poison what = 0; what < POISONS; what++) {
+        problem p = make_problem(4, 2, 37, 150, true);
+        float *mask = calloc(p.args.q_len * p.args.kv_len, sizeof *mask);
+        poison_problem(&p, what, mask);
+        if (what == HIDDEN_NAN_QUERY) {
+            p.args.mask = mask;
+            p.args.mask_stride_query = p.args.kv_len;
+        }
+        for (int pair = 0; pair < PAIRS; pair++) {
+            qwen3_error err;
+            forget_output(&p);
+            qwen3_status status = operators[pair](&p.args, world, &err);
+            check(status == QWEN3_OK, "%s", err.message);
+            check_poisoned(&p, what, pair);
+        }
+        free(mask);
+        free_problem(&p);
+    }
+}
+
 /* ---- Bytes ------------------------------------------------------------------------------------- */
 
 static qwen3_comm_stats spent(comm *world, const qwen3_comm_stats *before)
@@ -293,6 +370,7 @@ int main(int argc, char **argv)
     test_repeatable(world);
     test_mixed_isa(world);
     test_nothing(world);
+    test_not_a_number(world);
     test_bytes(world);
     return check_end(world);
 }

@@ -7,6 +7,7 @@
  *   score:  sum |q| half step more
  *   output: sum p half step more, and e^(2 x score error) - 1 instead of 2 x score error, which is not small any more
  */
+#include <float.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -118,7 +119,7 @@ static void solve_row(problem *p, size_t h, size_t r, double *score)
         for (size_t i = 0; i < dim; i++)
             x += (double)q[i] * k[i], size += fabs((double)q[i] * k[i]), q_size += fabs(q[i]);
         double mask = p->mask ? p->mask[row * p->keys + (size_t)p->k_positions[j]] : 0;
-        bool visible = !s->causal || p->k_positions[j] <= p->q_positions[r];
+        bool visible = (!s->causal || p->k_positions[j] <= p->q_positions[r]) && mask != -INFINITY;
         score[j] = visible ? x + mask : -INFINITY;
         if (score[j] > -INFINITY)
             error =
@@ -718,6 +719,158 @@ static void test_many_jobs(void **state)
         }
 }
 
+/* ---- What is not a number ---------------------------------------------------------------------- */
+
+/* What is wrong in one query row or key of all heads. High and low: the products of the query with the keys overflow,
+ * to +INFINITY or to -INFINITY. */
+typedef enum poison { NAN_QUERY, HIGH_QUERY, LOW_QUERY, LOW_KEY, NAN_KEY, NAN_VALUE, POISONS } poison;
+
+#define LARGE_KEY 7.9375f /* exact in every type */
+
+static void fill(float *x, size_t n, float value)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = value;
+}
+
+/* Row `row` of the queries and key `key` of all heads. */
+static void poison_problem(problem *p, poison what, size_t row, size_t key)
+{
+    const size_t dim = p->shape.head_dim, kv_heads = p->shape.kv_heads, heads = kv_heads * p->shape.heads_per_kv;
+    for (size_t h = 0; h < kv_heads; h++) {
+        float *k = p->k + h * p->keys * dim;
+        if (what == HIGH_QUERY || what == LOW_QUERY)
+            fill(k, p->keys * dim, LARGE_KEY);
+        if (what == LOW_KEY) {
+            fill(k, p->keys * dim, 0.0f);
+            fill(k + key * dim, dim, LARGE_KEY);
+        }
+        if (what == NAN_KEY)
+            k[key * dim + dim / 2] = NAN;
+        if (what == NAN_VALUE)
+            p->v[(h * p->keys + key) * dim + dim / 2] = NAN;
+    }
+    for (size_t h = 0; h < heads && what <= LOW_KEY; h++) {
+        float *q = p->q + (h * p->rows + row) * dim;
+        if (what == NAN_QUERY)
+            q[dim / 2] = NAN;
+        else
+            fill(q, dim, what == HIGH_QUERY ? 3e38f : -3e38f);
+    }
+    free(p->expected), free(p->bound);
+    problem_solve(p);
+}
+
+/* Keys other than `key` that a row sees, and whether it sees that one. */
+static size_t others_seen(const problem *p, size_t h, size_t r, size_t key, bool *sees_it)
+{
+    size_t seen = 0;
+    *sees_it = false;
+    for (size_t j = 0; j < p->keys; j++) {
+        const int32_t at = p->k_positions[j];
+        if ((p->shape.causal && at > p->q_positions[r]) ||
+            (p->mask && p->mask[(h * p->rows + r) * p->keys + (size_t)at] == -INFINITY))
+            continue;
+        *sees_it |= j == key;
+        seen += j != key;
+    }
+    return seen;
+}
+
+/* o[dim], the output of a row. */
+static bool row_is_right(const problem *p, poison what, size_t row, size_t key, size_t h, size_t r, const float *o)
+{
+    const size_t dim = p->shape.head_dim;
+    bool sees_it, right = true;
+    const size_t others = others_seen(p, h, r, key, &sees_it);
+    const bool bad_query = what <= LOW_QUERY && r == row && others + sees_it > 0;
+    const bool only_low = what == LOW_KEY && r == row && sees_it && others == 0;
+    if (bad_query || only_low || (what == NAN_KEY && sees_it)) {
+        for (size_t i = 0; i < dim; i++)
+            right &= isnan(o[i]) != 0;
+        return right;
+    }
+    if (what == NAN_VALUE) /* reaches all rows of a tile, but in one dimension */
+        return isnan(o[dim / 2]) || !sees_it;
+    for (size_t i = 0; i < dim; i++) {
+        const size_t e = (h * p->rows + r) * dim + i;
+        right &= fabs(o[i] - p->expected[e]) <= p->bound[e] && (others + sees_it > 0 || o[i] == 0);
+    }
+    return right;
+}
+
+static void check_poison(const kernels *k, qwen3_dtype type, poison what)
+{
+    attention_shape s = random_shape(k, type);
+    const size_t rows = 1 + random_below(30), keys = 1 + random_below(5 * KV_BLOCK), row = random_below(rows);
+    const size_t key = random_below(keys);
+    problem p = problem_make(s, rows, keys, random_below(2), 1.0f);
+    poison_problem(&p, what, row, key);
+    void *shard = make_shard(&p, 0, keys, random_below(2));
+    for (size_t a = 0; a < 2; a++) {
+        attention_job job = make_job(&p, shard);
+        if (type == QWEN3_DTYPE_F32 && random_below(2))
+            view_in_place(&p, &job);
+        const int threads = 1 + (int)random_below(3);
+        run_jobs(&s, algorithms[a], &job, 1, threads);
+        for (size_t h = 0; h < s.kv_heads * s.heads_per_kv; h++)
+            for (size_t r = 0; r < rows; r++) {
+                const size_t at = (h / s.heads_per_kv * rows + r) * s.heads_per_kv + h % s.heads_per_kv;
+                float *o = job.o + at * s.head_dim;
+                partial_output(k, s.head_dim, (partial_run){job.o, job.m, job.l}, at, o, QWEN3_DTYPE_F32);
+                if (!row_is_right(&p, what, row, key, h, r, o))
+                    fail_msg("%s %s %s: poison %d in row %zu or key %zu: head %zu row %zu (rows %zu keys %zu causal %d "
+                             "mask %d blocks %d %d threads %d in place %d) gives %g",
+                             k->name, qwen3_dtype_name(type), attention_algorithm_get(algorithms[a])->name, what, row,
+                             key, h, r, rows, keys, s.causal, p.mask != NULL, s.q_block_size, s.kv_block_size, threads,
+                             job.blocks->row_stride > 0, (double)o[s.head_dim / 2]);
+            }
+        free_job(&job);
+    }
+    free(shard);
+    problem_free(&p);
+}
+
+/* Only rows that see no key are zero: scores that are not finite do not hide a key. */
+static void test_not_a_number(void **state)
+{
+    (void)state;
+    FOR_EACH_LEVEL(k)
+    {
+        for (int type = 0; type <= QWEN3_DTYPE_Q8; type++)
+            for (int what = 0; what < POISONS; what++)
+                for (int round = 0; round < 6; round++)
+                    check_poison(k, (qwen3_dtype)type, (poison)what);
+    }
+}
+
+/* Partials of rows that are not numbers stay so, whatever they are merged with. */
+static void test_merged_not_a_number(void **state)
+{
+    (void)state;
+    const kernels *k = kernels_get(QWEN3_ISA_C);
+    const struct {
+        float m, l;
+        bool number;
+    } kinds[] = {{-INFINITY, 0, true},   {1, 2, true},           {-FLT_MAX, 0, false},
+                 {-FLT_MAX, NAN, false}, {INFINITY, NAN, false}, {3, NAN, false}};
+    enum { KINDS = sizeof kinds / sizeof *kinds };
+    for (int i = 0; i < KINDS * KINDS; i++) {
+        const int first = i / KINDS, second = i % KINDS;
+        float o[2] = {kinds[first].l / 2, kinds[second].l / 2}, m[2] = {kinds[first].m, kinds[second].m}, out;
+        float l[2] = {kinds[first].l, kinds[second].l};
+        const bool seen = first > 0 || second > 0;
+        /* Scores that overflowed to -INFINITY weigh nothing beside others. */
+        const bool number = (kinds[first].number || (first == 2 && second == 1)) &&
+                            (kinds[second].number || (second == 2 && first == 1));
+        partial_merge(1, 1, (partial_run){o, m, l}, (partial_run){o + 1, m + 1, l + 1});
+        partial_output(k, 1, (partial_run){o, m, l}, 0, &out, QWEN3_DTYPE_F32);
+        assert_int_equal(!isnan(out), number);
+        if (number)
+            assert_true(out == (seen ? 0.5f : 0.0f));
+    }
+}
+
 /* What the algorithms differ in: STANDARD grows with the square of the length, ONLINE_SOFTMAX does not grow. */
 static void test_score_memory(void **state)
 {
@@ -743,9 +896,11 @@ int main(void)
     random_state = seed ? strtoull(seed, NULL, 0) : 20240607;
     printf("QWEN3_TEST_SEED=%llu\n", (unsigned long long)random_state);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_partials),  cmocka_unit_test(test_blocks),       cmocka_unit_test(test_q8_scales),
-        cmocka_unit_test(test_shard),     cmocka_unit_test(test_random_cases), cmocka_unit_test(test_split_keys),
-        cmocka_unit_test(test_many_jobs), cmocka_unit_test(test_score_memory),
+        cmocka_unit_test(test_partials),     cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_q8_scales),    cmocka_unit_test(test_shard),
+        cmocka_unit_test(test_random_cases), cmocka_unit_test(test_split_keys),
+        cmocka_unit_test(test_many_jobs),    cmocka_unit_test(test_score_memory),
+        cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_merged_not_a_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -527,7 +527,7 @@ static void test_exp_sum(void **state)
     }
 }
 
-/* What is not a number must not turn into one. */
+/* What is not a number, or too large for one, must not turn into one. */
 static void test_nan(void **state)
 {
     (void)state;
@@ -548,7 +548,24 @@ static void test_nan(void **state)
             k->rms_norm(COUNT(x), x, w, 1e-6f, y, QWEN3_DTYPE_F32);
             for (size_t i = 0; i < COUNT(x); i++)
                 assert_true(isnan(y[i]));
+            const float largest = k->max(COUNT(x), x);
+            assert_true(isnan(largest) || largest == -1.0f);
+            x[at] = INFINITY;
+            assert_true(k->max(COUNT(x), x) == INFINITY);
+            assert_true(isnan(k->exp_sum(COUNT(x), x, INFINITY, y, QWEN3_DTYPE_F32)));
+            assert_true(isnan(y[at]));
+            x[at] = 1e30f; /* its square overflows */
+            k->rms_norm(COUNT(x), x, w, 1e-6f, y, QWEN3_DTYPE_F32);
+            for (size_t i = 0; i < COUNT(x); i++)
+                assert_true(isnan(y[i]));
+            k->norm_rope(COUNT(x), x, w, 1e-6f, w, w, 1.0f, y, QWEN3_DTYPE_F32);
+            for (size_t i = 0; i < COUNT(x); i++)
+                assert_true(isnan(y[i]));
         }
+        float low[40], p[40];
+        for (size_t i = 0; i < COUNT(low); i++)
+            low[i] = -INFINITY;
+        assert_true(k->exp_sum(COUNT(low), low, -FLT_MAX, p, QWEN3_DTYPE_F32) == 0);
     }
 }
 

@@ -138,7 +138,7 @@ static float norm_factor(size_t n, const float *x, float eps)
         lane[i % 16] += x[i] * x[i];
     for (size_t j = 0; j < 16; j++)
         sum += lane[j];
-    return 1.0f / sqrtf(sum / (float)n + eps);
+    return inverse_rms(sum, n, eps);
 }
 
 static void rms_norm(size_t n, const float *x, const float *w, float eps, void *y, qwen3_dtype y_type)
