@@ -50,6 +50,11 @@ static qwen3_status check_sizes(const qwen3_config *c, const char *where, qwen3_
     return QWEN3_OK;
 }
 
+/* Scores grow with the square of YaRN's attention factor; published ones are from 1 to 2. So it cannot be what makes
+ * scores overflow. */
+#define YARN_ATTENTION_MIN 0.01
+#define YARN_ATTENTION_MAX 100
+
 static qwen3_status check_yarn(const qwen3_config *c, const char *where, qwen3_error *err)
 {
     if (!(c->yarn_factor >= 1 && c->yarn_factor <= 1e6))
@@ -61,9 +66,9 @@ static qwen3_status check_yarn(const qwen3_config *c, const char *where, qwen3_e
     if (!(c->yarn_beta_slow > 0 && c->yarn_beta_fast > c->yarn_beta_slow && isfinite(c->yarn_beta_fast)))
         return fail(err, QWEN3_ERR_CONFIG, "%s: beta_fast, beta_slow: got %g, %g, expected beta_fast > beta_slow > 0",
                     where, c->yarn_beta_fast, c->yarn_beta_slow);
-    if (!(c->yarn_attention_factor > 0 && isfinite(c->yarn_attention_factor)))
-        return fail(err, QWEN3_ERR_CONFIG, "%s: attention_factor: got %g, expected a positive number", where,
-                    c->yarn_attention_factor);
+    if (!(c->yarn_attention_factor >= YARN_ATTENTION_MIN && c->yarn_attention_factor <= YARN_ATTENTION_MAX))
+        return fail(err, QWEN3_ERR_CONFIG, "%s: attention_factor: got %g, expected %g to %g", where,
+                    c->yarn_attention_factor, YARN_ATTENTION_MIN, (double)YARN_ATTENTION_MAX);
     return QWEN3_OK;
 }
 

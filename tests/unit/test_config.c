@@ -282,7 +282,10 @@ static void test_refused(void **state)
          QWEN3_ERR_CONFIG, "beta_fast", "beta_slow"},
         {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768,"
          "\"attention_factor\":-1}}",
-         QWEN3_ERR_CONFIG, "attention_factor", "positive"},
+         QWEN3_ERR_CONFIG, "attention_factor", "0.01 to 100"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768,"
+         "\"attention_factor\":1e20}}",
+         QWEN3_ERR_CONFIG, "attention_factor", "0.01 to 100"},
         {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768,"
          "\"mscale\":1}}",
          QWEN3_ERR_UNSUPPORTED, "rope_scaling.mscale", "attention_factor"},
