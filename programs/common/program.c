@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void *allocate(size_t n, size_t size, const char *what, qwen3_error *err)
 {
@@ -55,6 +56,19 @@ static bool wants_only_help(int argc, char **argv)
     return wanted && launched_rank() < 0;
 }
 
+static volatile sig_atomic_t several_ranks;
+
+/* A page of a mapped file that is not there any more. Several ranks: dies of the signal when the instruction is tried
+ * again, for launchers end the others then, wherever they are. */
+static void report_lost_page(int signal)
+{
+    static const char message[] =
+        "qwen3: error: a model file became shorter, or its disk failed, while it was in use\n";
+    (void)signal;
+    if (write(STDERR_FILENO, message, sizeof message - 1) < 0 || !several_ranks)
+        _exit(EXIT_ERROR);
+}
+
 int program_run(int argc, char **argv, program_body body)
 {
     qwen3_error err = {0};
@@ -72,6 +86,9 @@ int program_run(int argc, char **argv, program_body body)
         return EXIT_ERROR;
     }
     int rank = qwen3_comm_rank(world), ranks = qwen3_comm_size(world);
+    several_ranks = ranks > 1;
+    /* Behind MPI, which has a handler of its own. */
+    sigaction(SIGBUS, &(struct sigaction){.sa_handler = report_lost_page, .sa_flags = (int)SA_RESETHAND}, NULL);
     qwen3_status status = body(world, argc, (const char **)argv, &exit_status, &err);
     if (status == QWEN3_OK) {
         if (rank == 0)
