@@ -252,8 +252,9 @@ typedef struct qwen3_model qwen3_model;
  * 4B, 8B, 14B, 32B (seeded random weights, the same for any number of ranks), or the directory of a packed
  * model (qwen3_model_pack). Each rank reads and packs only the weights that the strategy gives it. A packed model is
  * mapped by all ranks of a node and used in place if the chosen kernels have panels of its height; otherwise it is
- * repacked. Collective over comm, which must outlive the model. options NULL = defaults. On failure *model is NULL and
- * nothing is kept. */
+ * repacked. Its checksums are verified before: the ranks of a node read the file once, and a damaged tensor is an error
+ * that names it. Collective over comm, which must outlive the model. options NULL = defaults. On failure *model is NULL
+ * and nothing is kept. */
 QWEN3_API qwen3_status qwen3_model_open(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         qwen3_model **model, qwen3_error *err);
 /* Collective. NULL is allowed. Sessions of the model must be closed first. */

@@ -217,10 +217,25 @@ static qwen3_status check_memory(qwen3_model *m, const declaration *d, qwen3_err
     return status;
 }
 
+/* The ranks of a node share the reading of what has checksums. */
+static qwen3_status verify(qwen3_model *m, qwen3_error *err)
+{
+    comm *node = NULL;
+    if (comm_split_node(m->world, &node, err))
+        return err->status;
+    source_verify(m->source, &(source_share){comm_rank(node), comm_size(node), m->plan.threads}, err);
+    comm_free(node);
+    return err->status;
+}
+
 static qwen3_status load(qwen3_model *m, const declaration *d, qwen3_error *err)
 {
     check_memory(m, d, err);
     qwen3_status status = qwen3_comm_agree(m->world, err);
+    if (!status) {
+        verify(m, err);
+        status = qwen3_comm_agree(m->world, err);
+    }
     if (status)
         return status;
     weights_load(&m->weights, m->source, d, m->share_comm, m->plan.threads, err);

@@ -12,6 +12,8 @@ static qwen3_status pack(const char *spec, qwen3_dtype dtype, const kernels *k, 
     qwen3_config config;
     qwen3_status status = model_source_open(spec, 0, &src, &config, err);
     if (!status)
+        status = source_verify(src, &(source_share){0, 1, threads}, err);
+    if (!status)
         status = pack_model(src, spec, dtype, k, threads, output, err);
     source_close(src);
     return status;

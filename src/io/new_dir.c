@@ -70,6 +70,11 @@ qwen3_status new_dir_write(int descriptor, const char *name, const void *data, s
     return QWEN3_OK;
 }
 
+qwen3_status new_dir_rewind(int descriptor, const char *name, qwen3_error *err)
+{
+    return lseek(descriptor, 0, SEEK_SET) == 0 ? QWEN3_OK : fail_file(name, "write", err);
+}
+
 qwen3_status new_dir_close(int descriptor, const char *name, qwen3_error *err)
 {
     qwen3_status status = fsync(descriptor) == 0 ? QWEN3_OK : fail_file(name, "write", err);

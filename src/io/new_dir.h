@@ -13,8 +13,10 @@ typedef struct new_dir {
 qwen3_status new_dir_begin(const char *path, new_dir *dir, qwen3_error *err);
 /* Makes a file in it. *descriptor is the caller's (new_dir_close). */
 qwen3_status new_dir_file(const new_dir *dir, const char *name, int *descriptor, qwen3_error *err);
-/* Writes all of data. new_dir_close waits until the disk has the file. Errors of both name the file. */
+/* Writes all of data. new_dir_close waits until the disk has the file. Errors name the file. */
 qwen3_status new_dir_write(int descriptor, const char *name, const void *data, size_t bytes, qwen3_error *err);
+/* What is written next replaces the beginning of the file. */
+qwen3_status new_dir_rewind(int descriptor, const char *name, qwen3_error *err);
 qwen3_status new_dir_close(int descriptor, const char *name, qwen3_error *err);
 /* Copies a regular file of directory `from`, if there is one. */
 qwen3_status new_dir_copy(const new_dir *dir, const char *from, const char *name, qwen3_error *err);

@@ -34,6 +34,8 @@ typedef struct packing {
     entry *entries; /* [n] */
     size_t n;
     int file;
+    checksum sum;       /* of the chunk that is being written */
+    char *digits, *end; /* of the checksums of all chunks, and behind those that are known */
 } packing;
 
 static const tensor *entry_tensor(const packing *p, const entry *e)
@@ -73,6 +75,20 @@ static qwen3_status list_entries(packing *p, qwen3_error *err)
     return QWEN3_OK;
 }
 
+/* Zeros, until the data are written. */
+static qwen3_status make_digits(packing *p, qwen3_error *err)
+{
+    size_t chunks = 0;
+    for (size_t i = 0; i < p->n; i++)
+        chunks += packed_chunks(p->entries[i].bytes);
+    p->digits = p->end = malloc(chunks * PACKED_DIGITS + 1);
+    if (!p->digits)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the checksums of %zu parts", p->spec, chunks);
+    memset(p->digits, '0', chunks * PACKED_DIGITS);
+    p->digits[chunks * PACKED_DIGITS] = '\0';
+    return QWEN3_OK;
+}
+
 static json_t *describe_entry(const packing *p, const entry *e, size_t begin)
 {
     const tensor *t = entry_tensor(p, e);
@@ -92,13 +108,15 @@ static json_t *describe_format(const packing *p, const kernels *k, qwen3_error *
     snprintf(nr, sizeof nr, "%d", p->format.nr);
     packed_describe_config(source_config(p->src), config);
     if (!utf8_append_valid(&name, (const unsigned char *)p->spec, strlen(p->spec), NULL, err))
-        root = json_pack("{s:{s:s, s:s, s:s, s:s, s:s, s:s%}}", "__metadata__", "format", PACKED_FORMAT, "dtype",
-                         qwen3_dtype_name(p->format.dtype), "nr", nr, "isa", k->name, "config", config, "source",
-                         (const char *)name.data, name.n);
+        root = json_pack("{s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s%, s:s}}", "__metadata__", "header_checksum",
+                         "0000000000000000", "format", PACKED_FORMAT, "dtype", qwen3_dtype_name(p->format.dtype), "nr",
+                         nr, "isa", k->name, "config", config, "source", (const char *)name.data, name.n,
+                         "data_checksums", p->digits);
     text_buffer_free(&name);
     return root;
 }
 
+/* At the beginning of the file; the same number of bytes whatever the checksums are. */
 static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error *err)
 {
     json_t *root = describe_format(p, k, err);
@@ -118,6 +136,8 @@ static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error
         length = whole - sizeof length;
         memcpy(header, &length, sizeof length);
         snprintf(header + sizeof length, length + 1, "%-*s", (int)length, text); /* spaces up to the data */
+        const checksum sum = packed_header_checksum(header, whole);
+        packed_write_digits(&sum, header + sizeof length + strlen(PACKED_HEADER));
         status = new_dir_write(p->file, PACKED_FILE, header, whole, err);
     } else {
         status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the header of %s", p->spec, PACKED_FILE);
@@ -129,14 +149,35 @@ static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error
 
 /* ---- The data ---------------------------------------------------------------------------------- */
 
-static qwen3_status write_matrix(const packing *p, const entry *e, qwen3_error *err)
+static void end_chunk(packing *p)
+{
+    packed_write_digits(&p->sum, p->end);
+    p->end += PACKED_DIGITS;
+    p->sum = (checksum){0};
+}
+
+/* The next bytes of a tensor: a multiple of CHECKSUM_STEP, but for the last. */
+static qwen3_status write_data(packing *p, const void *data, size_t bytes, qwen3_error *err)
+{
+    const char *at = data;
+    for (size_t left = bytes, n; left > 0; at += n, left -= n) {
+        const size_t room = PACKED_CHUNK - (size_t)p->sum.bytes;
+        n = left < room ? left : room;
+        checksum_add(&p->sum, at, n);
+        if (n == room)
+            end_chunk(p);
+    }
+    return new_dir_write(p->file, PACKED_FILE, data, bytes, err);
+}
+
+static qwen3_status write_matrix(packing *p, const entry *e, qwen3_error *err)
 {
     void *data;
     qwen3_status status = memory_alloc(&data, e->bytes, "a packed matrix", err);
     if (!status)
         status = weights_pack_matrix(p->src, p->gemm, e->tensor, data, p->threads, err);
     if (!status)
-        status = new_dir_write(p->file, PACKED_FILE, data, e->bytes, err);
+        status = write_data(p, data, e->bytes, err);
     memory_free(data, e->bytes);
     return status;
 }
@@ -150,9 +191,10 @@ static bool all_finite(const tensor_view *v, size_t n)
 }
 
 #define ROWS_AT_ONCE 256
+_Static_assert(ROWS_AT_ONCE * sizeof(bf16) % CHECKSUM_STEP == 0, "rows must be whole steps of a checksum");
 
 /* Vectors, widened to F32, and the embedding. */
-static qwen3_status write_rows(const packing *p, const entry *e, qwen3_error *err)
+static qwen3_status write_rows(packing *p, const entry *e, qwen3_error *err)
 {
     const tensor *t = entry_tensor(p, e);
     float *scratch = malloc(2 * (size_t)(ROWS_AT_ONCE * t->cols) * sizeof *scratch);
@@ -172,7 +214,7 @@ static qwen3_status write_rows(const packing *p, const entry *e, qwen3_error *er
             v = (tensor_view){wide, QWEN3_DTYPE_F32, (size_t)t->cols};
         }
         if (!status)
-            status = new_dir_write(p->file, PACKED_FILE, v.data, count * dtype_size(v.type), err);
+            status = write_data(p, v.data, count * dtype_size(v.type), err);
     }
     free(scratch);
     return status;
@@ -182,13 +224,22 @@ static qwen3_status write_file(packing *p, const new_dir *dir, const kernels *k,
 {
     qwen3_status status = list_entries(p, err);
     if (!status)
+        status = make_digits(p, err);
+    if (!status)
         status = new_dir_file(dir, PACKED_FILE, &p->file, err);
     if (status)
         return status;
     status = write_header(p, k, err);
-    for (size_t i = 0; i < p->n && !status; i++)
+    for (size_t i = 0; i < p->n && !status; i++) {
         status = tensor_is_packed(entry_tensor(p, &p->entries[i])->kind) ? write_matrix(p, &p->entries[i], err)
                                                                          : write_rows(p, &p->entries[i], err);
+        if (p->sum.bytes > 0)
+            end_chunk(p);
+    }
+    if (!status)
+        status = new_dir_rewind(p->file, PACKED_FILE, err);
+    if (!status)
+        status = write_header(p, k, err);
     qwen3_status closed = new_dir_close(p->file, PACKED_FILE, err);
     return status ? status : closed;
 }
@@ -222,5 +273,6 @@ qwen3_status pack_model(const source *src, const char *spec, qwen3_dtype dtype, 
         status = new_dir_finish(&dir, status, err);
     }
     free(p.entries);
+    free(p.digits);
     return status;
 }

@@ -2,10 +2,12 @@
 #include "model/packed.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "base/team.h"
 
 void packed_describe_config(const qwen3_config *c, char text[PACKED_CONFIG_MAX])
 {
@@ -28,6 +30,129 @@ size_t packed_tensor_bytes(const packed_format *format, const tensor *t)
     return round_up(gemm_packed_bytes(&layout, (size_t)t->rows, (size_t)t->cols), PACKED_ALIGNMENT);
 }
 
+/* ---- Checksums --------------------------------------------------------------------------------- */
+
+void packed_write_digits(const checksum *sum, char *digits)
+{
+    uint64_t value = checksum_value(sum);
+    for (int i = PACKED_DIGITS; i-- > 0; value >>= 4)
+        digits[i] = "0123456789abcdef"[value & 15];
+}
+
+checksum packed_header_checksum(char *header, size_t bytes)
+{
+    checksum sum = {0};
+    memset(header + sizeof(uint64_t) + strlen(PACKED_HEADER), '0', PACKED_DIGITS);
+    checksum_add(&sum, header, bytes);
+    return sum;
+}
+
+/* Where the data begin. */
+static size_t header_bytes(const safetensors *file)
+{
+    uint64_t length;
+    memcpy(&length, file->map, sizeof length);
+    return sizeof length + (size_t)length;
+}
+
+static qwen3_status check_header(const safetensors *file, qwen3_error *err)
+{
+    const size_t bytes = header_bytes(file), at = sizeof(uint64_t) + strlen(PACKED_HEADER);
+    const char *stored = file->map;
+    char *header = malloc(bytes), digits[PACKED_DIGITS] = "";
+    if (!header)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for its header", file->path);
+    memcpy(header, stored, bytes);
+    const bool there =
+        bytes > at + PACKED_DIGITS && memcmp(stored + sizeof(uint64_t), PACKED_HEADER, strlen(PACKED_HEADER)) == 0;
+    if (there) {
+        const checksum sum = packed_header_checksum(header, bytes);
+        packed_write_digits(&sum, digits);
+    }
+    free(header);
+    if (!there || memcmp(digits, stored + at, PACKED_DIGITS) != 0)
+        return fail(err, QWEN3_ERR_FORMAT,
+                    "%s: the header is damaged: it has not the checksum that it was packed with; copy the file or pack "
+                    "the model again",
+                    file->path);
+    return QWEN3_OK;
+}
+
+static size_t count_chunks(const safetensors *file)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < file->n_tensors; i++)
+        n += packed_chunks(file->tensors[i].bytes);
+    return n;
+}
+
+/* Chunks [next, end) are still to be read. */
+typedef struct verification {
+    const safetensors *file;
+    const char *digits;      /* of all chunks */
+    atomic_size_t next, bad; /* bad: the first one that is damaged, or the number of chunks */
+    size_t end;
+} verification;
+
+/* The tensor of a chunk, and the bytes of it that come before. */
+static const stored_tensor *chunk_tensor(const safetensors *file, size_t chunk, size_t *before)
+{
+    const stored_tensor *t = file->tensors;
+    for (; chunk >= packed_chunks(t->bytes); t++)
+        chunk -= packed_chunks(t->bytes);
+    *before = chunk * PACKED_CHUNK;
+    return t;
+}
+
+static bool chunk_is_good(const verification *v, size_t chunk)
+{
+    size_t before;
+    const stored_tensor *t = chunk_tensor(v->file, chunk, &before);
+    const size_t left = t->bytes - before;
+    checksum sum = {0};
+    char digits[PACKED_DIGITS];
+    checksum_add(&sum, (const char *)t->data + before, left < PACKED_CHUNK ? left : PACKED_CHUNK);
+    packed_write_digits(&sum, digits);
+    return memcmp(digits, v->digits + chunk * PACKED_DIGITS, PACKED_DIGITS) == 0;
+}
+
+static void verify_body(team *t, void *arg)
+{
+    (void)t;
+    verification *v = arg;
+    for (size_t chunk; (chunk = atomic_fetch_add(&v->next, 1)) < v->end;) {
+        if (chunk_is_good(v, chunk))
+            continue;
+        size_t bad = atomic_load(&v->bad);
+        while (chunk < bad && !atomic_compare_exchange_weak(&v->bad, &bad, chunk))
+            ;
+    }
+}
+
+qwen3_status packed_verify(const safetensors *file, const source_share *share, qwen3_error *err)
+{
+    const size_t chunks = count_chunks(file);
+    verification v = {.file = file, .digits = safetensors_metadata(file, "data_checksums")};
+    if (strlen(v.digits) != chunks * PACKED_DIGITS)
+        return fail(err, QWEN3_ERR_FORMAT, "%s: metadata: data_checksums: got %zu digits, expected %zu", file->path,
+                    strlen(v.digits), chunks * PACKED_DIGITS);
+    v.next = chunks * (size_t)share->part / (size_t)share->parts;
+    v.end = chunks * ((size_t)share->part + 1) / (size_t)share->parts;
+    v.bad = chunks;
+    team_run(share->threads, verify_body, &v);
+    if (v.bad == chunks)
+        return QWEN3_OK;
+    size_t before;
+    const stored_tensor *t = chunk_tensor(file, v.bad, &before);
+    return fail(
+        err, QWEN3_ERR_FORMAT,
+        "%s: tensor %s: is damaged: its data have not the checksum that they were packed with (from byte %zu of "
+        "the file on); copy the file or pack the model again",
+        file->path, t->name, (size_t)((const char *)t->data - (const char *)file->map) + before);
+}
+
+/* ---- The format -------------------------------------------------------------------------------- */
+
 qwen3_status packed_read_format(const safetensors *file, const qwen3_config *config, packed_format *format,
                                 qwen3_error *err)
 {
@@ -37,6 +162,9 @@ qwen3_status packed_read_format(const safetensors *file, const qwen3_config *con
     if (strcmp(version, PACKED_FORMAT) != 0)
         return fail(err, QWEN3_ERR_FORMAT, "%s: metadata: format: got \"%.64s\", expected \"%s\"; pack the model again",
                     file->path, version, PACKED_FORMAT);
+    const qwen3_status status = check_header(file, err);
+    if (status)
+        return status;
     if (!qwen3_dtype_parse(dtype, &format->dtype) || format->dtype < 0)
         return fail(err, QWEN3_ERR_FORMAT, "%s: metadata: dtype: got \"%.64s\", expected bf16, q8, q4 or f32",
                     file->path, dtype);

@@ -5,10 +5,15 @@
  * packed as in kernels.h, with zeros up to a multiple of PACKED_ALIGNMENT; so is the output head, also where it is the
  * embedding. Its data begin at such a multiple of the file. Norms are F32; the embedding, whose rows are looked up, is
  * BF16, or F32 where it was not BF16. The metadata say how it was packed, and of which configuration.
+ *
+ * Checksums (io/checksum.h) are 16 hexadecimal digits. The header begins with PACKED_HEADER and the checksum of the
+ * file up to the data, these digits being 0. "data_checksums" has those of the data, in the order of the file: of every
+ * PACKED_CHUNK bytes of a tensor, and of what is left at its end.
  */
 #ifndef QWEN3_MODEL_PACKED_H
 #define QWEN3_MODEL_PACKED_H
 
+#include "io/checksum.h"
 #include "io/safetensors.h"
 #include "kernels/kernels.h"
 #include "model/source.h"
@@ -16,7 +21,23 @@
 #define PACKED_ALIGNMENT ((size_t)4096)
 
 /* Keys of the metadata, and the value of "format". */
-#define PACKED_FORMAT "qwen3-packed-1"
+#define PACKED_FORMAT "qwen3-packed-2"
+
+#define PACKED_HEADER "{\"__metadata__\":{\"header_checksum\":\""
+#define PACKED_DIGITS 16
+#define PACKED_CHUNK ((size_t)16 << 20)
+
+/* Chunks of a tensor. */
+static inline size_t packed_chunks(size_t bytes)
+{
+    return (bytes + PACKED_CHUNK - 1) / PACKED_CHUNK;
+}
+
+/* Writes a checksum as PACKED_DIGITS digits, without a NUL. */
+void packed_write_digits(const checksum *sum, char *digits);
+
+/* The checksum that a header of `bytes` bytes, data excluded, should have. Its digits are set to 0. */
+checksum packed_header_checksum(char *header, size_t bytes);
 
 /* Every value that the shapes and the arithmetic depend on, as text. */
 #define PACKED_CONFIG_MAX 512
@@ -25,9 +46,13 @@ void packed_describe_config(const qwen3_config *config, char text[PACKED_CONFIG_
 /* Bytes of a tensor that a packed model holds packed. */
 size_t packed_tensor_bytes(const packed_format *format, const tensor *t);
 
-/* Reads and checks the metadata: the format, and that the configuration is still that of the packing. */
+/* Reads and checks the metadata: the format, the checksum of the header, and that the configuration is still that of
+ * the packing. */
 qwen3_status packed_read_format(const safetensors *file, const qwen3_config *config, packed_format *format,
                                 qwen3_error *err);
+
+/* As source_verify. */
+qwen3_status packed_verify(const safetensors *file, const source_share *share, qwen3_error *err);
 
 /* Writes the model `src`, opened from directory `spec`, as the packed model `output` for the kernels of k, which must
  * not exist and appears whole or not at all. dtype AUTO as in qwen3_model_options. Not collective. (pack.c) */

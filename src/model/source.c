@@ -69,6 +69,11 @@ packed_matrix source_packed(const source *s, size_t number)
     return (packed_matrix){s->backend->packed(s, number), (size_t)s->format.nr, (size_t)s->tensors[number].cols};
 }
 
+qwen3_status source_verify(const source *s, const source_share *share, qwen3_error *err)
+{
+    return s->backend->verify ? s->backend->verify(s, share, err) : QWEN3_OK;
+}
+
 const char *source_stored_type(const source *s, size_t number)
 {
     return s->tensors[number].same_as == number ? s->backend->stored_type(s, number) : "";

@@ -47,6 +47,15 @@ const packed_format *source_format(const source *s);
 /* A whole packed matrix in the mapped file, aligned to PACKED_ALIGNMENT. */
 packed_matrix source_packed(const source *s, size_t number);
 
+/* What one of several ranks does of a task, and its threads. */
+typedef struct source_share {
+    int part, parts, threads;
+} source_share;
+
+/* Reads a share of what is stored with checksums, the data of a packed model, and names the first tensor that is
+ * damaged. Not collective. */
+qwen3_status source_verify(const source *s, const source_share *share, qwen3_error *err);
+
 /* The type name as stored ("BF16", "F32", "F16"; "BF16" for synthetic tensors; "bf16", "q8", "q4", "f32" for packed
  * ones); "" where the values are those of another tensor. */
 const char *source_stored_type(const source *s, size_t number);

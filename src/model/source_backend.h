@@ -10,6 +10,8 @@ typedef struct source_backend {
     const char *(*stored_type)(const source *s, size_t number);
     /* As source_packed; NULL where no source of the kind is a packed model. */
     const void *(*packed)(const source *s, size_t number);
+    /* As source_verify; NULL where nothing has checksums. */
+    qwen3_status (*verify)(const source *s, const source_share *share, qwen3_error *err);
     /* All but the source's tensors. */
     void (*close)(source *s);
 } source_backend;

@@ -177,6 +177,12 @@ static const void *checkpoint_packed(const source *base, size_t number)
     return ((const checkpoint_source *)base)->stored[number]->data;
 }
 
+static qwen3_status checkpoint_verify(const source *base, const source_share *share, qwen3_error *err)
+{
+    const checkpoint *files = &((const checkpoint_source *)base)->files;
+    return files->packed ? packed_verify(&files->files[0], share, err) : QWEN3_OK;
+}
+
 static void checkpoint_source_close(source *base)
 {
     checkpoint_source *s = (checkpoint_source *)base;
@@ -188,7 +194,7 @@ static void checkpoint_source_close(source *base)
 qwen3_status source_open_checkpoint(const char *dir, const declaration *d, source **out, qwen3_error *err)
 {
     static const source_backend backend = {checkpoint_part, checkpoint_stored_type, checkpoint_packed,
-                                           checkpoint_source_close};
+                                           checkpoint_verify, checkpoint_source_close};
     *out = NULL;
     checkpoint_source *s = calloc(1, sizeof *s);
     if (!s)

@@ -99,7 +99,7 @@ static void synthetic_close(source *base)
 
 qwen3_status source_open_synthetic(uint64_t seed, const declaration *d, source **out, qwen3_error *err)
 {
-    static const source_backend backend = {synthetic_part, synthetic_stored_type, NULL, synthetic_close};
+    static const source_backend backend = {synthetic_part, synthetic_stored_type, NULL, NULL, synthetic_close};
     synthetic_source *s = malloc(sizeof *s);
     *out = NULL;
     if (!s)

@@ -7,6 +7,8 @@ import shutil
 import struct
 import sys
 
+import numpy as np
+
 import e2e
 from e2e import BIN, FULL, RANKS, Checks, has_level, rng, run, scratch
 
@@ -86,19 +88,66 @@ def check_same(checks, folder, random):
                     logits(folder, 1, source, "--dtype", "q4", *arguments)[0])
 
 
-def rewrite(model, header=None, data=None):
-    """Changes the header (an object) or the data of a packed file."""
-    path = model / "packed.safetensors"
-    old = path.read_bytes()
+def mix64(z):
+    """The finaliser of SplitMix64 (src/base/random.h)."""
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9 & 2**64 - 1
+    z = (z ^ z >> 27) * 0x94d049bb133111eb & 2**64 - 1
+    return z ^ z >> 31
+
+
+def checksum(data):
+    """src/io/checksum.h, as digits."""
+    steps = np.frombuffer(data + bytes(-len(data) % 64), "<u4").reshape(-1, 16).astype(np.uint64)
+    a = steps.sum(axis=0) % 2**32
+    b = (steps * np.arange(len(steps), 0, -1, dtype=np.uint64)[:, None] % 2**32).sum(axis=0) % 2**32
+    value = mix64(len(data))
+    for lane in range(16):
+        value = mix64(value + (int(b[lane]) << 32 | int(a[lane])) & 2**64 - 1)
+    return f"{value:016x}"
+
+
+HEADER = b'{"__metadata__":{"header_checksum":"'
+CHUNK = 16 << 20
+
+
+def tensors(fields):
+    """(name, begin, end) in the order of the data."""
+    offsets = {name: value["data_offsets"] for name, value in fields.items() if name != "__metadata__"}
+    return sorted(((name, *place) for name, place in offsets.items()), key=lambda tensor: tensor[1])
+
+
+def data_checksums(fields, body):
+    return "".join(checksum(body[at:min(at + CHUNK, end)]) for _, begin, end in tensors(fields)
+                   for at in range(begin, end, CHUNK))
+
+
+def parts(model):
+    """The header as an object and the data of a packed file."""
+    old = (model / "packed.safetensors").read_bytes()
     length = struct.unpack("<Q", old[:8])[0]
-    text = old[8:8 + length]
+    return json.loads(old[8:8 + length]), old[8 + length:]
+
+
+def write(model, fields, body, pad=0):
+    """A packed file with the checksum of its header."""
+    fields["__metadata__"]["header_checksum"] = "0" * 16
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % 4096 + pad)
+    text = struct.pack("<Q", len(text)) + text
+    at = 8 + len(HEADER)
+    assert text[8:at] == HEADER
+    (model / "packed.safetensors").write_bytes(text[:at] + checksum(text).encode() + text[at + 16:] + body)
+
+
+def rewrite(model, header=None, data=None):
+    """Changes the header (an object) or the data of a packed file, whose checksums are right again."""
+    fields, body = parts(model)
     if header:
-        fields = json.loads(text)
         header(fields)
-        text = json.dumps(fields).encode()
-        text += b" " * (-(len(text) + 8) % 4096)
-    body = old[8 + length:]
-    path.write_bytes(struct.pack("<Q", len(text)) + text + (data(body) if data else body))
+    if data:
+        body = data(body)
+        fields["__metadata__"]["data_checksums"] = data_checksums(fields, body)
+    write(model, fields, body)
 
 
 def metadata(key, value):
@@ -113,10 +162,7 @@ def change_config(model):
 
 def shift(model):
     """Data that are not aligned."""
-    path = model / "packed.safetensors"
-    old = path.read_bytes()
-    length = struct.unpack("<Q", old[:8])[0]
-    path.write_bytes(struct.pack("<Q", length + 64) + old[8:8 + length] + b" " * 64 + old[8 + length:])
+    write(model, *parts(model), pad=64)
 
 
 def exchange_sizes(model):
@@ -135,7 +181,9 @@ def drop(model):
 FAULTS = {  # what is done to a good packed model, and words of the message
     "truncated": (lambda m: rewrite(m, data=lambda body: body[:-5000]), ["packed.safetensors"]),
     "too long": (lambda m: rewrite(m, data=lambda body: body + b"x"), ["packed.safetensors"]),
-    "version": (metadata("format", "qwen3-packed-0"), ["format", "pack the model again"]),
+    "version": (metadata("format", "qwen3-packed-1"), ["format", "pack the model again"]),
+    "no checksum": (lambda m: rewrite(m, header=lambda fields: fields["__metadata__"].pop("data_checksums")),
+                    ["data_checksums"]),
     "dtype": (metadata("dtype", "q5"), ["dtype", "q5"]),
     "other dtype": (metadata("dtype", "q4"), ["bytes"]),
     "no height": (metadata("nr", ""), ["nr"]),
@@ -189,11 +237,59 @@ def check_refusals(checks, folder):
     checks.true("info", outcome.ok and "packed as            q8" in outcome.out, outcome)
 
 
+def check_checksums(checks, folder, random):
+    """A bit that flips anywhere in the file is refused, and in data its tensor is named."""
+    source, packed = folder / "whole", folder / "flipped"
+    make_checkpoint.make_checkpoint(source, Shape(hidden=96, inter=101, layers=2, heads=6, kv_heads=2, head_dim=32,
+                                                  vocab=257), "bf16")
+    checks.true("packed", run(1, "qwen3", "pack", "--model", source, "--dtype", "q4", "--output", packed).ok)
+    fields, body = parts(packed)
+    path = packed / "packed.safetensors"
+    whole = path.read_bytes()
+    begin = len(whole) - len(body)
+    checks.true("the checksums of the data", fields["__metadata__"]["data_checksums"] == data_checksums(fields, body))
+    write(packed, fields, body)
+    checks.true("the checksum of the header", path.read_bytes() == whole)
+    # Headers are small: as many bits of them as of data.
+    places = [*random.randint(begin, size=30), *random.randint(begin, len(whole), size=30)]
+    for at, bit in zip(map(int, places), random.randint(8, size=len(places))):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << bit
+        path.write_bytes(changed)
+        named = [name for name, first, end in tensors(fields) if first <= at - begin < end]
+        ranks = RANKS[random.randint(min(2, len(RANKS)))]
+        outcome = logits(folder, ranks, packed, "--tokens", "1,2")[1]
+        refused(checks, f"bit {bit} of byte {at}, {named or 'the header'}", outcome, "packed.safetensors", *named)
+    outcome = run(1, "qwen3", "pack", "--model", packed, "--output", folder / "again")
+    refused(checks, "packing a damaged model again", outcome, "packed.safetensors", *named)
+
+
+def check_not_a_number(checks, folder, random):
+    """Weights that are not numbers give no logits and no text, at no level and in no type."""
+    source = folder / "numbers"
+    make_checkpoint.make_checkpoint(source, Shape(hidden=128, inter=192, layers=2, heads=4, kv_heads=2, head_dim=64,
+                                                  vocab=257), "bf16")
+    for dtype, level in itertools.product(DTYPES, LEVELS):
+        packed = folder / f"nan-{dtype}-{level}"
+        run(1, "qwen3", "pack", "--model", source, "--dtype", dtype, "--isa", level, "--output", packed)
+        _, begin, end = next(t for t in tensors(parts(packed)[0]) if t[0] == "model.layers.0.self_attn.q_proj.weight")
+        rewrite(packed, data=lambda body: body[:begin] + b"\xff" * (end - begin) + body[end:])
+        for tokens in ("1,2", ",".join(map(str, range(1, 41)))):
+            kv_type = ("f32", "bf16", "q8")[random.randint(3)]
+            outcome = logits(folder, 1, packed, "--tokens", tokens, "--isa", level, "--kv-dtype", kv_type)[1]
+            refused(checks, f"NaN in {dtype} at {level}, keys in {kv_type}, tokens {tokens}", outcome,
+                    "a logit is not a number")
+    outcome = logits(folder, max(RANKS[:2]), packed, "--tokens", "1,2,3", "--parallel-strategy", "sequence")[1]
+    refused(checks, "NaN on ranks", outcome, "a logit is not a number")
+
+
 def main():
     checks, random = Checks(), rng()
     with scratch() as folder:
         check_same(checks, folder, random)
         check_refusals(checks, folder)
+        check_checksums(checks, folder, random)
+        check_not_a_number(checks, folder, random)
     return checks.finish()
 
 
