@@ -65,6 +65,22 @@ static inline size_t activation_offset(size_t i)
 
 typedef int8_t activation_bytes32 __attribute__((vector_size(BLOCK)));
 
+/* Puts the q of i = 0, 1, ... into the order of a block. */
+static inline void activation_order(int8_t values[BLOCK])
+{
+#define ORDER                                                                                                          \
+    0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15, 16, 20, 17, 21, 18, 22, 19, 23, 24, 28, 25, 29, 26, 30, 27, 31
+    activation_bytes32 q;
+    memcpy(&q, values, sizeof q);
+#ifdef __clang__
+    q = __builtin_shufflevector(q, q, ORDER);
+#else /* gcc has that one from 12 on only */
+    q = __builtin_shuffle(q, (activation_bytes32){ORDER});
+#endif
+    memcpy(values, &q, sizeof q);
+#undef ORDER
+}
+
 /* Stores 32 values as a block, to the nearest q. Where one is not finite, neither is the scale. */
 static inline void activation_store_block(const float *x, void *block)
 {
@@ -79,21 +95,18 @@ static inline void activation_store_block(const float *x, void *block)
     for (size_t i = 0; i < BLOCK; i++)
         scaled[i] = x[i] * inverse + 12582912.0f; /* 1.5 * 2^23 leaves the integer in the low bits */
     memcpy(bits, scaled, sizeof bits);
-    activation_bytes32 q;
     int8_t values[BLOCK];
     int32_t sum = 0;
     for (size_t i = 0; i < BLOCK; i++) {
         values[i] = (int8_t)(uint8_t)bits[i];
         sum += values[i];
     }
-    memcpy(&q, values, sizeof q);
-    q = __builtin_shufflevector(q, q, 0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15, 16, 20, 17, 21, 18, 22, 19,
-                                23, 24, 28, 25, 29, 26, 30, 27, 31);
+    activation_order(values);
     const int32_t start = -128 * sum;
     unsigned char *to = block;
     memcpy(to, &scale, sizeof scale);
     memcpy(to + sizeof scale, &start, sizeof start);
-    memcpy(to + sizeof scale + sizeof start, &q, sizeof q);
+    memcpy(to + sizeof scale + sizeof start, values, sizeof values);
 }
 
 /* gemm_pack_panel for Q8 and Q4. */

@@ -19,7 +19,10 @@ TEMPLATE void add_group(const int rows, const qwen3_dtype storage, const bf16 *x
     UNROLL
     for (int v = 0; v < VECS; v++) {
         const void *p = group + (size_t)v * LANES * GROUP_BYTES(storage);
-        weight[v] = storage == QWEN3_DTYPE_Q8 ? pairs_of_bytes(p) : pairs_load(p);
+        if (storage == QWEN3_DTYPE_Q8) /* no ?: of these vectors in clang before 19 */
+            weight[v] = pairs_of_bytes(p);
+        else
+            weight[v] = pairs_load(p);
     }
     UNROLL
     for (int r = 0; r < rows; r++) {

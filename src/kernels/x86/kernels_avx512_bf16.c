@@ -22,7 +22,11 @@ TEMPLATE pairs pairs_of_bytes(const void *p)
 
 TEMPLATE pairs pairs_set1(uint32_t pair)
 {
-    return (__m512bh)_mm512_set1_epi32((int)pair);
+    __m512i all = _mm512_set1_epi32((int)pair);
+#if defined(__clang__) && __clang_major__ >= 16 && __clang_major__ <= 18
+    __asm__("" : "+v"(all)); /* clang 16 crashes on products of what it knows to be repeated; 19 does not */
+#endif
+    return (__m512bh)all;
 }
 
 TEMPLATE vec vec_add_products(vec c, pairs a, pairs b)
