@@ -4,6 +4,8 @@
 #   make demo       install what is missing, build, compare all strategies and algorithms on 2 ranks (about 2 minutes),
 #                   and talk to the small model that is included
 #   make check      install what is missing, build, run all tests
+#   make install    build and install under PREFIX (DESTDIR is put in front of it);  make uninstall  removes that again
+#   make package    build a Debian package with cpack
 #   make deps       install what is missing (Debian packages: scripts/packages.txt)
 #   make lint       formatting, static analysis, layer rules;  make format  reformats
 #   make clean      removes all build directories
@@ -12,6 +14,8 @@
 #   MPI=openmpi|mpich|system|none   system: whatever MPI CMake finds first, none: one rank, no MPI   (openmpi)
 #   CC=gcc|clang                                                                                      (gcc)
 #   SANITIZE=address,undefined      any list that -fsanitize= takes                                   (off)
+#   WERROR=1                        warnings are errors                                               (off)
+#   PREFIX=DIR                      of make install                                                   (/usr/local)
 #   TEST_RANKS="1 2 3"              numbers of ranks that the tests run on                            (1 2 3 4 5 7 8)
 #   CTEST="-R unit"                 more options for ctest
 #   RANKS=2 MODEL=synthetic:0.6B    of the demo
@@ -21,6 +25,8 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 SANITIZE ?=
+WERROR ?=
+PREFIX ?= /usr/local
 TEST_RANKS ?=
 CTEST ?=
 RANKS ?= 2
@@ -41,7 +47,8 @@ BUILD := $(subst $() ,-,$(strip build $(variant)))
 cmake_mpi_openmpi := -DMPI_C_COMPILER=mpicc.openmpi -DMPIEXEC_EXECUTABLE=/usr/bin/mpiexec.openmpi
 cmake_mpi_mpich := -DMPI_C_COMPILER=mpicc.mpich -DMPIEXEC_EXECUTABLE=/usr/bin/mpiexec.mpich
 cmake_mpi_none := -DQWEN3_MPI=OFF
-CMAKE_OPTIONS = -DCMAKE_C_COMPILER=$(CC) -DQWEN3_SANITIZE=$(SANITIZE) $(cmake_mpi_$(MPI)) \
+CMAKE_OPTIONS = -DCMAKE_C_COMPILER=$(CC) -DQWEN3_SANITIZE=$(SANITIZE) -DQWEN3_WERROR=$(if $(WERROR),ON,OFF) \
+                $(cmake_mpi_$(MPI)) \
                 $(if $(TEST_RANKS),"-DQWEN3_TEST_RANKS=$(subst $() ,;,$(strip $(TEST_RANKS)))") $(CMAKE_EXTRA)
 PURPOSES := build test $(filter openmpi mpich,$(MPI)) $(filter clang,$(notdir $(CC)))
 
@@ -51,7 +58,7 @@ export ASAN_OPTIONS ?= detect_leaks=$(if $(filter none,$(MPI)),1,0)
 export LSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/leaks.supp:print_suppressions=0
 endif
 
-.PHONY: build configure demo check deps deps-check lint format clean
+.PHONY: build configure demo check install uninstall package deps deps-check lint format clean
 build: configure
 	cmake --build $(BUILD) --parallel $(JOBS)
 
@@ -63,6 +70,16 @@ deps:
 
 deps-check:
 	@scripts/install_deps.sh --check $(PURPOSES)
+
+install: build
+	cmake --install $(BUILD) --prefix $(PREFIX)
+
+# What the last make install of this build directory installed.
+uninstall:
+	sed 's|^|$(DESTDIR)|' $(BUILD)/install_manifest.txt | tr '\n' '\0' | xargs -0 rm -f
+
+package: build
+	cd $(BUILD) && cpack -G DEB
 
 # deps first: a recursive make, so that -j cannot reorder them.
 check: deps

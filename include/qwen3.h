@@ -26,6 +26,12 @@ extern "C" {
 #endif
 
 #define QWEN3_VERSION "0.1.0"
+#define QWEN3_VERSION_MAJOR 0
+#define QWEN3_VERSION_MINOR 1
+#define QWEN3_VERSION_PATCH 0
+
+/* QWEN3_VERSION of the library that runs; the macros are those of the header that was compiled with. */
+QWEN3_API const char *qwen3_version(void);
 
 /* ---- Status ------------------------------------------------------------------------------------ */
 

@@ -18,7 +18,7 @@ cd "$(dirname "$0")/.."
 build="build-aarch64"
 
 scripts/install_deps.sh build test arm
-cmake -S . -B $build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake -DQWEN3_MPI=OFF
+cmake -S . -B $build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake -DQWEN3_MPI=OFF "-DQWEN3_WERROR=${WERROR:-OFF}"
 cmake --build $build --parallel "$(nproc)"
 
 # on CPU CTEST-OPTION...

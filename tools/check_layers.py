@@ -84,7 +84,7 @@ class Tree:
         if parts[0] == "programs":
             return name in PUBLIC or name.startswith(("common/", parts[1] + "/")) or local
         if parts[0] == "examples":
-            return name in PUBLIC
+            return name in PUBLIC or local
         return True
 
     def layer_faults(self):

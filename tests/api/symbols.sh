@@ -10,8 +10,9 @@ trap 'rm -rf "$work"' EXIT
 # A declaration is everything from QWEN3_API to the first parenthesis; the name is its last word.
 sed -n '/^QWEN3_API/{s/(.*//;s/.*[ *]//;p}' "$@" | sort >"$work/declared"
 # Sanitized builds export markers of the sanitizer beside ours.
-nm -D --defined-only "$library" | awk '{print $3}' | sed 's/@.*//' | grep -vE '^(__odr_asan|__asan_|__ubsan_)' |
-    sort >"$work/exported"
+# The name of the version itself is an absolute symbol.
+nm -D --defined-only "$library" | awk '$2 != "A" {print $3}' | sed 's/@.*//' |
+    grep -vE '^(__odr_asan|__asan_|__ubsan_)' | sort >"$work/exported"
 
 status=0
 foreign=$(grep -v '^qwen3_' "$work/exported" || true)

@@ -1,10 +1,10 @@
-/* Step 3: generate greedily, two sequences of different length in one batch.
+/* Step 6: generate greedily, two sequences of different length in one batch.
  *
  * Prefill, decode and mixtures of them are one call: a batch is a list of tokens, each with its sequence. The first
  * call has both prompts, every later one a token of each sequence. qwen3_argmax gives the next tokens to all
  * ranks without moving whole rows of logits.
  *
- *   mpirun -n 2 3_generate synthetic:tiny 16
+ *   mpirun -n 2 6_generate synthetic:tiny 16
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
-/* Step 2: open a model and take logits.
+/* Step 5: open a model and take logits.
  *
  * A model is the weights and is immutable. A session is the state of conversations: KV cache and positions. All ranks
  * open both together. Rank 0 receives the logits of the last position.
  *
- *   mpirun -n 2 2_logits synthetic:tiny            or a directory with config.json and model.safetensors
+ *   mpirun -n 2 5_logits synthetic:tiny            or a directory with config.json and model.safetensors
  */
 #include <stdio.h>
 #include <stdlib.h>

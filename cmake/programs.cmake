@@ -1,0 +1,48 @@
+# programs.cmake - what is built over the library.
+
+# ---- The programs: only the public interface ---------------------------------------------------
+file(GLOB common CONFIGURE_DEPENDS programs/common/*.c)
+add_library(program_common OBJECT ${common})
+target_include_directories(program_common PUBLIC programs)
+target_link_libraries(program_common PUBLIC qwen3 PkgConfig::POPT PkgConfig::JANSSON m)
+foreach(program qwen3 benchmark_qwen3 test_parallel_strategies)
+  file(GLOB sources CONFIGURE_DEPENDS programs/${program}/*.c)
+  add_executable(program_${program} ${sources})
+  set_target_properties(program_${program} PROPERTIES OUTPUT_NAME ${program})
+  target_link_libraries(program_${program} PRIVATE program_common)
+endforeach()
+target_link_libraries(program_qwen3 PRIVATE PkgConfig::EDIT)
+
+# ---- Benchmarks of parts: the library's internals ----------------------------------------------
+add_executable(bench_kernels bench/bench_kernels.c bench/bench_attention.c bench/bench_levels.c bench/bench_reading.c
+                             $<TARGET_OBJECTS:qwen3_objects>)
+target_include_directories(bench_kernels PRIVATE src)
+target_link_libraries(bench_kernels PRIVATE qwen3_objects)
+
+add_executable(bench_tokenizer bench/bench_tokenizer.c)
+target_include_directories(bench_tokenizer PRIVATE src)
+target_link_libraries(bench_tokenizer PRIVATE qwen3 m)
+
+if(QWEN3_MPI)
+  add_executable(bench_comm bench/bench_comm.c $<TARGET_OBJECTS:qwen3_objects>)
+  target_include_directories(bench_comm PRIVATE src)
+  target_link_libraries(bench_comm PRIVATE qwen3_objects)
+endif()
+
+# Products of other libraries beside ours: only where Debian's libdnnl-dev and libxsmm-dev are there, and not asked for.
+find_path(DNNL_INCLUDE oneapi/dnnl/dnnl.h)
+find_library(DNNL_LIBRARY dnnl)
+find_path(XSMM_INCLUDE libxsmm.h)
+find_library(XSMM_LIBRARY xsmm)
+find_library(XSMM_NOBLAS_LIBRARY xsmmnoblas)
+mark_as_advanced(DNNL_INCLUDE DNNL_LIBRARY XSMM_INCLUDE XSMM_LIBRARY XSMM_NOBLAS_LIBRARY)
+if(DNNL_INCLUDE AND DNNL_LIBRARY AND XSMM_INCLUDE AND XSMM_LIBRARY AND XSMM_NOBLAS_LIBRARY)
+  file(STRINGS ${DNNL_INCLUDE}/oneapi/dnnl/dnnl_version.h dnnl_2 REGEX "DNNL_VERSION_MAJOR 2$") # 3 is another interface
+  if(dnnl_2)
+    add_executable(bench_libraries bench/bench_libraries.c $<TARGET_OBJECTS:qwen3_objects>)
+    target_include_directories(bench_libraries PRIVATE src)
+    target_include_directories(bench_libraries SYSTEM PRIVATE ${DNNL_INCLUDE} ${XSMM_INCLUDE})
+    target_link_libraries(bench_libraries PRIVATE qwen3_objects ${DNNL_LIBRARY} ${XSMM_LIBRARY} ${XSMM_NOBLAS_LIBRARY}
+                          pthread rt ${CMAKE_DL_LIBS} m)
+  endif()
+endif()

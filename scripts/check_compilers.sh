@@ -1,0 +1,32 @@
+#!/bin/sh
+# check_compilers.sh [COMPILER...]: builds with the oldest and the newest compilers that Debian 12 has (one rank, no MPI,
+# warnings are errors), runs the unit tests, and with the first compiler what is installed. gcc 12 and clang 14, which
+# are its default ones, have their own steps in .ci/run.
+set -eu
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || set -- gcc-11 clang-22
+
+scripts/install_deps.sh build test clang install compilers
+
+# Debian has room for one version of LLVM's OpenMP, that of the default clang, and other ones do not look for it there.
+openmp=$PWD/build-compilers/openmp
+mkdir -p "$openmp"
+ln -sf "$(dpkg -L libomp-14-dev | grep '/omp\.h$')" "$(dpkg -L libomp-14-dev | grep '/libomp\.so$')" "$openmp"
+
+QWEN3_TEST_CASES=20 # random cases: this is about compilers
+export QWEN3_TEST_CASES
+status=0
+labels='unit|install|examples'
+for compiler in "$@"; do
+    build=build-compilers/$compiler
+    case $compiler in
+    clang*) export C_INCLUDE_PATH="$openmp" LIBRARY_PATH="$openmp" ;;
+    *) unset C_INCLUDE_PATH LIBRARY_PATH ;;
+    esac
+    echo "$compiler"
+    cmake -S . -B "$build" -DCMAKE_C_COMPILER="$compiler" -DQWEN3_MPI=OFF -DQWEN3_WERROR=ON
+    cmake --build "$build" --parallel "$(nproc)"
+    ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --no-tests=error -L "$labels" || status=1
+    labels=unit
+done
+exit $status
