@@ -5,7 +5,7 @@
 #                   and talk to the small model that is included
 #   make check      install what is missing, build, run all tests
 #   make install    build and install under PREFIX (DESTDIR is put in front of it);  make uninstall  removes that again
-#   make package    build a Debian package with cpack
+#   make package    install what is missing, build a Debian package with cpack into the build directory
 #   make deps       install what is missing (Debian packages: scripts/packages.txt)
 #   make lint       formatting, static analysis, layer rules;  make format  reformats
 #   make clean      removes all build directories
@@ -78,7 +78,9 @@ install: build
 uninstall:
 	sed 's|^|$(DESTDIR)|' $(BUILD)/install_manifest.txt | tr '\n' '\0' | xargs -0 rm -f
 
-package: build
+package:
+	scripts/install_deps.sh $(PURPOSES) package
+	@$(MAKE) --no-print-directory build
 	cd $(BUILD) && cpack -G DEB
 
 # deps first: a recursive make, so that -j cannot reorder them.

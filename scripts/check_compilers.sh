@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- gcc-11 clang-22
 
-scripts/install_deps.sh build test clang install compilers
+scripts/install_deps.sh build test clang compilers
 
 # Debian has room for one version of LLVM's OpenMP, that of the default clang, and other ones do not look for it there.
 openmp=$PWD/build-compilers/openmp

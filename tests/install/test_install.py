@@ -193,6 +193,21 @@ def pages(checks):
         print("zsh is not installed: its completion was not tried")
 
 
+def compiler(checks):
+    """One that is too old is refused with a sentence."""
+    macro = "__clang_major__" if "clang" in subprocess.run([CC, "--version"], capture_output=True, text=True).stdout \
+        else "__GNUC__"
+    with scratch() as folder:
+        old = folder / "cc"
+        old.write_text(f'#!/bin/sh\nexec {CC} -U{macro} -D{macro}=9 -w "$@"\n')
+        old.chmod(0o755)
+        done = subprocess.run(["cmake", "-S", ROOT, "-B", folder / "build", f"-DCMAKE_C_COMPILER={old}"], env=CLEAN,
+                              text=True, capture_output=True)
+        said = " ".join(done.stderr.split())
+        checks.true("a compiler of version 9 is refused", done.returncode != 0
+                    and re.search(r"is version 9\S*: gcc from \d+ or clang from \d+ on is needed", said), said)
+
+
 def tree(checks):
     """A build tree that was copied runs where it is then."""
     with scratch() as folder:
@@ -242,8 +257,46 @@ def package(checks):
         checks.true("it answers", "The red box holds 4711." in output, output)
 
 
+# What the module evaluates to, without the module system: each command prints itself.
+MODULE_COMMANDS = """
+foreach name {module-whatis conflict prepend-path setenv} { proc $name args "puts \\"$name \\$args\\"" }
+"""
+
+
+def recipes(checks):
+    """The recipes use commands that the page on installing has, and options and packages that exist."""
+    page = (ROOT / "docs" / "INSTALL.md").read_text()
+    cmake_lists = (ROOT / "CMakeLists.txt").read_text()
+    for name in ("Dockerfile", "apptainer.def"):
+        steps = re.findall(r"(?m)^(?:RUN)? *(make \w+.*)$", (ROOT / "packaging" / name).read_text())
+        checks.true(f"{name} has steps of make", len(steps) >= 2, steps)
+        for step in steps:
+            checks.true(f"{name}: the page has `{step}`", " ".join(step.split()[:2]) in page)
+    recipe = (ROOT / "packaging" / "spack" / "package.py").read_text()
+    compile(recipe, "package.py", "exec")
+    checks.true("Spack's recipe has this version", f'version("{VERSION}")' in recipe)
+    options = re.findall(r'"(QWEN3_\w+)"', recipe)
+    checks.true("Spack's recipe has options that exist",
+                options and all(f"option({option} " in cmake_lists for option in options), options)
+    found = set(re.findall(r"pkg_check_modules\(\w+ REQUIRED IMPORTED_TARGET (?:lib)?(\w+)\)", cmake_lists))
+    depends = {name.removeprefix("lib") for name in re.findall(r'depends_on\("(\w+)"', recipe)}
+    checks.true("Spack's recipe has all libraries that are looked for", found and found <= depends, found - depends)
+
+    if not shutil.which("tclsh"):
+        print("tclsh is not installed: the environment module was not evaluated")
+        return
+    with scratch() as folder:
+        module = (PREFIX / "share/modulefiles/qwen3-mpi" / VERSION).read_text()
+        checks.true("the module begins as one", module.startswith("#%Module"))
+        (folder / "module.tcl").write_text(MODULE_COMMANDS + module)
+        output = command(checks, "the module is evaluated", "tclsh", folder / "module.tcl")
+        for line in (f"prepend-path PATH {PREFIX}/bin",
+                     f"prepend-path PKG_CONFIG_PATH {PREFIX}/{LIBDIR}/pkgconfig"):
+            checks.true(f"the module does {line}", line in output, output)
+
+
 if __name__ == "__main__":
     checked = Checks()
-    parts = (files, pkgconfig, cmake, pages, tree, subdirectory, package)
+    parts = (files, pkgconfig, cmake, compiler, pages, tree, subdirectory, package, recipes)
     {part.__name__: part for part in parts}[sys.argv[1]](checked)
     sys.exit(checked.finish())
