@@ -94,9 +94,10 @@ function bash_main(    i, names)
     print "complete -F _qwen3 qwen3 benchmark_qwen3 test_parallel_strategies"
 }
 
-# "(-m --model)"{-m,--model}"[help]:DIR:_directories"
-function zsh_option(command, i,    name, rest, action, repeats)
+# "(-m --model)"{-m,--model=}"[help]:DIR:_directories"; "=": the value may follow after "=", too
+function zsh_option(command, i,    name, rest, action, repeats, long_form)
 {
+    long_form = long[command, i] (value[command, i] ? "=" : "")
     rest = help[command, i]
     gsub(/[\[\]\\]/, "\\\\&", rest)
     rest = "[" rest "]"
@@ -109,9 +110,9 @@ function zsh_option(command, i,    name, rest, action, repeats)
     }
     repeats = help[command, i] ~ /several times/
     if (!short[command, i])
-        return quoted((repeats ? "*" : "") long[command, i] rest)
+        return quoted((repeats ? "*" : "") long_form rest)
     return quoted(repeats ? "*" : "(" short[command, i] " " long[command, i] ")") \
-           "{" short[command, i] "," long[command, i] "}" quoted(rest)
+           "{" short[command, i] "," long_form "}" quoted(rest)
 }
 
 function zsh_main(    c, i, command)

@@ -187,7 +187,7 @@ def pages(checks):
         checks.true(f"bash completes all options of {name}", not missing, missing)
         if with_zsh:
             specs = by_zsh(*words)
-            missing = {option for option in flat if not re.search(rf"(?m)^(\*|\([^)]*\))?{option}(\[|$)", specs)}
+            missing = {option for option in flat if not re.search(rf"(?m)^(\*|\([^)]*\))?{option}=?(\[|$)", specs)}
             checks.true(f"zsh completes all options of {name}", not missing, f"{missing}\n{specs}")
     if not with_zsh:
         print("zsh is not installed: its completion was not tried")
