@@ -1,5 +1,7 @@
-"""Recipe for Spack. Copy it to packages/qwen3_mpi (before Spack 1.0: packages/qwen3-mpi) of a repository of yours, and
-build in the root of the source: spack dev-build qwen3-mpi@0.1.0"""
+"""Recipe for Spack from 1.0 on. Copy it to packages/qwen3_mpi of a repository of yours, and build in the root of the
+source: spack dev-build qwen3-mpi@0.1.0"""
+from spack_repo.builtin.build_systems.cmake import CMakePackage
+
 from spack.package import *
 
 
@@ -11,10 +13,11 @@ class Qwen3Mpi(CMakePackage):
 
     variant("mpi", default=True, description="Several ranks, by MPI")
 
+    depends_on("c", type="build")
     depends_on("cmake@3.18:", type="build")
     depends_on("pkgconfig", type="build")
     depends_on("jansson")
-    depends_on("utf8proc")
+    depends_on("utf8proc+shared")
     depends_on("hwloc")
     depends_on("popt")
     depends_on("libedit")

@@ -279,7 +279,7 @@ def recipes(checks):
     checks.true("Spack's recipe has options that exist",
                 options and all(f"option({option} " in cmake_lists for option in options), options)
     found = set(re.findall(r"pkg_check_modules\(\w+ REQUIRED IMPORTED_TARGET (?:lib)?(\w+)\)", cmake_lists))
-    depends = {name.removeprefix("lib") for name in re.findall(r'depends_on\("(\w+)"', recipe)}
+    depends = {name.removeprefix("lib") for name in re.findall(r'depends_on\("(\w+)', recipe)}
     checks.true("Spack's recipe has all libraries that are looked for", found and found <= depends, found - depends)
 
     if not shutil.which("tclsh"):
