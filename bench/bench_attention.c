@@ -127,7 +127,7 @@ static double time_layers(void *arg)
 static bool make_layers(bench *b, size_t layers, size_t rows, size_t keys)
 {
     const attention_shape *s = &b->shape;
-    const size_t n = s->kv_heads * rows * s->heads_per_kv, blocks = keys / KV_BLOCK, page = kv_page_bytes(s);
+    const size_t n = s->kv_heads * rows * s->heads_per_kv, blocks = keys / KV_BLOCK, page = kv_page_bytes(s, KV_BLOCK);
     const size_t q_bytes = n * attention_q_stride(s) * dtype_size(attention_gemm(s)->activation);
     kv_slots *slots = calloc(blocks, sizeof *slots);
     int32_t *positions = malloc(rows * sizeof *positions);

@@ -17,6 +17,7 @@
 #ifndef QWEN3_ATTENTION_H
 #define QWEN3_ATTENTION_H
 
+#include "base/memory.h"
 #include "base/team.h"
 #include "kernels/kernels.h"
 
@@ -46,44 +47,65 @@ static inline const gemm_kernel *attention_gemm(const attention_shape *shape)
     return &shape->kernels->gemm[shape->kv_type == QWEN3_DTYPE_Q8 ? QWEN3_DTYPE_BF16 : shape->kv_type];
 }
 
-/* One KV_BLOCK of one KV head.
- *   k: packed W[n = KV_BLOCK slots, k = head_dim] of attention_gemm
- *   v: packed W[n = head_dim, k = KV_BLOCK slots] of attention_gemm
- * Q8: an f32 scale for each slot, then W in the same order with signed bytes -127..127 instead of BF16 values. A key is
- * scale * bytes, so the scale multiplies its score instead; the scale of a value multiplies its probability.
+/* A block of one KV head, of `slots` <= KV_BLOCK slots: KV_BLOCK in the cache, and no more than are filled where it was
+ * sent.
+ *   k: packed W[n = slots, k = head_dim] of attention_gemm
+ *   v: packed W[n = head_dim, k = slots] of attention_gemm
+ * Q8: an f32 scale for each slot (kv_scale_bytes), then W in the same order with signed bytes -127..127 instead of BF16
+ * values. A key is scale * bytes, so the scale multiplies its score instead; the scale of a value multiplies its
+ * probability.
  * Slots past `count` may hold anything. Only values in the last k-group must be finite (kv_block_end): they meet
  * probabilities of 0.
  * Where row_stride is not 0 (kv_type F32 only) the block is row-major f32 of the caller: slot j is k, v[j * row_stride,
  * + head_dim), and there is nothing past `count`. */
 typedef struct kv_block {
     const void *k, *v;
-    size_t row_stride;
+    size_t slots, row_stride;
     const int32_t *positions; /* [count] of the filled slots, in any order; NULL = min_position + slot */
     int32_t count;
     int32_t min_position, max_position; /* over the filled slots */
 } kv_block;
 
-/* Bytes of the packed K or V of one block and head. */
-size_t kv_block_k_bytes(const attention_shape *shape);
-size_t kv_block_v_bytes(const attention_shape *shape);
-/* What follows the scales [KV_BLOCK] in the k or v of a Q8 block. */
-static inline const int8_t *kv_block_q8(const void *part)
+/* Blocks that so many keys fill. */
+static inline size_t kv_blocks_for(size_t keys)
 {
-    return (const int8_t *)part + KV_BLOCK * sizeof(float);
+    return (keys + KV_BLOCK - 1) / KV_BLOCK;
 }
+/* Bytes of the packed K or V of one head in a block of `slots` slots. */
+size_t kv_block_k_bytes(const attention_shape *shape, size_t slots);
+size_t kv_block_v_bytes(const attention_shape *shape, size_t slots);
+/* Of the scales in a Q8 block: whole cache lines. */
+static inline size_t kv_scale_bytes(size_t slots)
+{
+    return round_up(slots * sizeof(float), CACHE_LINE);
+}
+/* What follows the scales in the k or v of a Q8 block. */
+static inline const int8_t *kv_block_q8(const void *part, size_t slots)
+{
+    return (const int8_t *)part + kv_scale_bytes(slots);
+}
+
+/* Where a block of one KV head is written. */
+typedef struct kv_place {
+    void *k, *v;
+    size_t slots;
+} kv_place;
 
 /* Writes the keys and the values [slots, head_dim] of tokens into slots [slot, slot + slots) of a block. Q8: bytes to
  * the nearest multiple of the scale, which is largest magnitude / 127, and not finite where one of the vector is not.
  */
-void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, size_t slots, const float *key,
+void kv_block_store(const attention_shape *shape, kv_place to, size_t slot, size_t slots, const float *key,
                     const float *value);
 
 /* Prefetches what kv_block_store of one slot will write: a line for each k-group of a key. */
-void kv_block_prefetch(const attention_shape *shape, const void *k, const void *v, size_t slot);
+void kv_block_prefetch(const attention_shape *shape, kv_place to, size_t slot);
 
 /* Makes finite what v has past `count` slots in their last k-group. To be called behind the last kv_block_store of
  * the slots below `count`, in memory that may hold other than zeros there. */
-void kv_block_end(const attention_shape *shape, void *v, size_t count);
+void kv_block_end(const attention_shape *shape, kv_place to, size_t count);
+
+/* Copies the first to.slots slots of a block, finite in their last k-group, into a block of no more slots. */
+void kv_block_copy(const attention_shape *shape, kv_place to, const kv_block *from);
 
 /* Elements from one row of q to the next: head_dim rounded up to ACTIVATION_PAD. */
 size_t attention_q_stride(const attention_shape *shape);

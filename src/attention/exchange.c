@@ -69,7 +69,10 @@ size_t problem_rows(const attention_problem *p, int r)
 
 size_t problem_blocks(const attention_problem *p, int r)
 {
-    return sum(p->blocks + (size_t)r * p->n_jobs, p->n_jobs);
+    size_t n = 0;
+    for (size_t j = 0; j < p->n_jobs; j++)
+        n += problem_job_blocks(p, r, j);
+    return n;
 }
 
 size_t problem_query_bytes(const attention_problem *p)
@@ -89,19 +92,21 @@ size_t exchange_shard_bytes(const attention_problem *p)
 
 /* ---- Jobs -------------------------------------------------------------------------------------- */
 
-void exchange_size_jobs(exchange *x, int first, int end, const size_t *blocks)
+void exchange_size_jobs(exchange *x, int first, int end)
 {
     const attention_problem *p = x->problem;
+    const int rank = comm_rank(p->comm);
     x->n_jobs = (size_t)(end - first) * p->n_jobs;
     for (size_t j = 0; j < x->n_jobs; j++)
-        x->jobs[j] = (attention_job){.rows = p->rows[(size_t)first * p->n_jobs + j], .n_blocks = blocks[j % p->n_jobs]};
+        x->jobs[j] = (attention_job){.rows = p->rows[(size_t)first * p->n_jobs + j],
+                                     .n_blocks = problem_job_blocks(p, rank, j % p->n_jobs)};
 }
 
 void exchange_bind_jobs(exchange *x, int first, int end, const void *q)
 {
     const attention_problem *p = x->problem;
     const size_t heads = problem_heads(p), d = p->shape->head_dim, q_bytes = problem_query_bytes(p);
-    const size_t *own_blocks = p->blocks + (size_t)comm_rank(p->comm) * p->n_jobs;
+    const int rank = comm_rank(p->comm);
     const int32_t *positions = p->positions;
     attention_job *job = x->jobs;
     float *run = x->partials;
@@ -112,14 +117,14 @@ void exchange_bind_jobs(exchange *x, int first, int end, const void *q)
         const kv_block *views = x->views;
         partial_run parts = partial_at(run, pairs, d);
         for (size_t j = 0; j < p->n_jobs; j++, job++) {
-            const size_t rows = p->rows[(size_t)r * p->n_jobs + j];
+            const size_t rows = p->rows[(size_t)r * p->n_jobs + j], blocks = problem_job_blocks(p, rank, j);
             *job = (attention_job){.rows = rows,
                                    .q_positions = positions,
                                    .q = q,
                                    .o = parts.o,
                                    .m = parts.m,
                                    .l = parts.l,
-                                   .n_blocks = own_blocks[j],
+                                   .n_blocks = blocks,
                                    .blocks = views,
                                    .mask = x->masks ? x->masks[j] : NULL,
                                    .mask_stride_head = x->mask_stride_head,
@@ -127,7 +132,7 @@ void exchange_bind_jobs(exchange *x, int first, int end, const void *q)
             positions += rows;
             q = (const char *)q + rows * q_bytes;
             parts = (partial_run){parts.o + rows * heads * d, parts.m + rows * heads, parts.l + rows * heads};
-            views += p->shape->kv_heads * own_blocks[j];
+            views += p->shape->kv_heads * blocks;
         }
         run += partial_floats(pairs, d);
     }
@@ -142,7 +147,7 @@ void exchange_add_own_rows(exchange *x, memory_plan *m)
 {
     const attention_problem *p = x->problem;
     const int rank = comm_rank(p->comm);
-    exchange_size_jobs(x, rank, rank + 1, p->blocks + (size_t)rank * p->n_jobs);
+    exchange_size_jobs(x, rank, rank + 1);
     memory_plan_add(m, &x->partials,
                     partial_floats(problem_rows(p, rank) * problem_heads(p), p->shape->head_dim) * sizeof(float),
                     x->phases.queries, x->phases.collect);
@@ -164,17 +169,19 @@ void exchange_plan_own_rows(const team *t, exchange *x)
 
 /* ---- Keys -------------------------------------------------------------------------------------- */
 
-static size_t blocks_sent(const attention_problem *p, int r)
+/* Of job j of rank r. */
+static size_t keys_sent(const attention_problem *p, int r, size_t j)
 {
-    size_t n = 0;
-    for (size_t j = 0; j < p->n_jobs; j++)
-        n += problem_blocks_sent(p, r, j);
-    return n;
+    const size_t at = (size_t)r * p->n_jobs + j;
+    return p->keys[at] - (p->brought.by ? p->brought.blocks[at] * KV_BLOCK : 0);
 }
 
 size_t exchange_bytes_of_shard(const attention_problem *p, int r)
 {
-    return kv_shard_bytes(p->shape, blocks_sent(p, r));
+    size_t runs = 0;
+    for (size_t j = 0; j < p->n_jobs; j++)
+        runs += kv_run_bytes(p->shape, keys_sent(p, r, j));
+    return kv_shard_bytes(runs);
 }
 
 double exchange_shard_traffic(const attention_problem *p)
@@ -186,25 +193,41 @@ double exchange_shard_traffic(const attention_problem *p)
     return bytes;
 }
 
+/* The header and an empty run for each job. */
+static void init_shard(const exchange *x, void *buffer)
+{
+    const attention_problem *p = x->problem;
+    const int rank = comm_rank(p->comm);
+    size_t n = 0;
+    for (size_t j = 0; j < p->n_jobs; j++)
+        n += problem_blocks_sent(p, rank, j);
+    kv_shard_init(buffer, n);
+    for (size_t j = 0; j < p->n_jobs; j++)
+        kv_shard_add_run(p->shape, buffer, keys_sent(p, rank, j));
+}
+
+static void copy_block(const attention_shape *shape, const kv_block *from, size_t stride, void *buffer, size_t block)
+{
+    kv_slots_set(kv_shard_slots(buffer, block), from);
+    for (size_t h = 0; h < shape->kv_heads; h++)
+        kv_block_copy(shape, kv_shard_place(shape, buffer, block, h), &from[h * stride]);
+}
+
 static void fill_shard(const team *t, const exchange *x, void *buffer)
 {
     const attention_problem *p = x->problem;
     const int rank = comm_rank(p->comm);
-    const size_t *blocks = p->blocks + (size_t)rank * p->n_jobs, page_bytes = kv_page_bytes(p->shape);
     const kv_block *views = x->views;
     size_t first = 0, begin, end;
     if (p->shape->kv_heads == 0) /* nobody will look at the slots */
         return;
-    for (size_t j = 0; j < p->n_jobs; views += p->shape->kv_heads * blocks[j++]) {
-        const size_t sent = problem_blocks_sent(p, rank, j);
-        const kv_block *from = views + blocks[j] - sent;
+    for (size_t j = 0; j < p->n_jobs; j++) {
+        const size_t blocks = problem_job_blocks(p, rank, j), sent = problem_blocks_sent(p, rank, j);
         team_part(t, sent, 1, &begin, &end);
-        for (size_t b = begin; b < end; b++) {
-            /* Blocks of all heads are one page, which begins with K of the first. */
-            kv_slots_set(kv_shard_slots(buffer, first + b), &from[b]);
-            memcpy(kv_shard_page(p->shape, buffer, first + b), from[b].k, page_bytes);
-        }
+        for (size_t b = begin; b < end; b++)
+            copy_block(p->shape, views + blocks - sent + b, blocks, buffer, first + b);
         first += sent;
+        views += p->shape->kv_heads * blocks;
     }
 }
 
@@ -213,7 +236,7 @@ void exchange_make_shard(team *t, const exchange *x, void *buffer)
     if (x->problem->brings_shard)
         return;
     if (t->tid == 0)
-        kv_shard_init(buffer, blocks_sent(x->problem, comm_rank(x->problem->comm)));
+        init_shard(x, buffer);
     team_barrier(t);
     fill_shard(t, x, buffer);
     team_barrier(t);
@@ -222,12 +245,14 @@ void exchange_make_shard(team *t, const exchange *x, void *buffer)
 void exchange_view_shard(const exchange *x, const void *shard, int owner, kv_block *views)
 {
     const attention_problem *p = x->problem;
-    const size_t *blocks = p->blocks + (size_t)owner * p->n_jobs;
     size_t first = 0;
-    for (size_t j = 0; j < p->n_jobs; first += blocks[j], views += p->shape->kv_heads * blocks[j++]) {
-        kv_shard_view(p->shape, shard, first, blocks[j], views, blocks[j]);
+    for (size_t j = 0; j < p->n_jobs; j++) {
+        const size_t blocks = problem_job_blocks(p, owner, j);
+        kv_shard_view(p->shape, shard, first, blocks, views, blocks);
         x->jobs[j].blocks = views;
-        x->jobs[j].n_blocks = blocks[j];
+        x->jobs[j].n_blocks = blocks;
+        first += blocks;
+        views += p->shape->kv_heads * blocks;
     }
 }
 

@@ -39,10 +39,12 @@ static void layout(exchange *x, memory_plan *m)
     const size_t bytes = bytes_of_shards(p);
     size_t blocks = 0;
     exchange_add_own_rows(x, m);
+    for (int r = 0; r < comm_size(p->comm); r++)
+        x->send_bytes[r] = exchange_bytes_of_shard(p, r);
     for (size_t j = 0; j < p->n_jobs; j++) {
         size_t others = 0;
         for (int r = 0; r < comm_size(p->comm); r++)
-            others += r == rank ? 0 : p->blocks[(size_t)r * p->n_jobs + j];
+            others += r == rank ? 0 : problem_job_blocks(p, r, j);
         const size_t own = x->jobs[j].n_blocks;
         blocks += own + others;
         if (!comm_overlaps(p->comm))
@@ -67,7 +69,7 @@ static char *shard_of(const exchange *x, int turn, int r)
 {
     char *shard = x->buffers[x->problem->followed && turn ? ODD_SHARDS : EVEN_SHARDS];
     for (int i = 0; i < r; i++)
-        shard += exchange_bytes_of_shard(x->problem, i);
+        shard += x->send_bytes[i];
     return shard;
 }
 
@@ -82,13 +84,14 @@ typedef struct view_list {
 static void view_own(const exchange *x, size_t j, view_list *list)
 {
     const attention_problem *p = x->problem;
-    const size_t *blocks = p->blocks + (size_t)comm_rank(p->comm) * p->n_jobs;
+    const int rank = comm_rank(p->comm);
+    const size_t blocks = problem_job_blocks(p, rank, j);
     const kv_block *own = x->views;
     for (size_t i = 0; i < j; i++)
-        own += p->shape->kv_heads * blocks[i];
-    for (size_t h = 0; h < p->shape->kv_heads && blocks[j] > 0; h++)
-        memcpy(list->views + h * list->n + list->at, own + h * blocks[j], blocks[j] * sizeof *own);
-    list->at += blocks[j];
+        own += p->shape->kv_heads * problem_job_blocks(p, rank, i);
+    for (size_t h = 0; h < p->shape->kv_heads && blocks > 0; h++)
+        memcpy(list->views + h * list->n + list->at, own + h * blocks, blocks * sizeof *own);
+    list->at += blocks;
 }
 
 /* The first n blocks of job j in the shard of rank r. */
@@ -111,13 +114,13 @@ static void view_all(exchange *x, bool own)
     for (size_t j = 0; j < p->n_jobs; j++) {
         view_list list = {views, 0, 0};
         for (int r = 0; r < ranks; r++)
-            list.n += r != rank || own ? p->blocks[(size_t)r * p->n_jobs + j] : 0;
+            list.n += r != rank || own ? problem_job_blocks(p, r, j) : 0;
         for (int r = 0; r < ranks; r++) {
             if (r == rank && own)
                 view_own(x, j, &list);
             if (r == rank)
                 continue;
-            const size_t sent = problem_blocks_sent(p, r, j), before = p->blocks[(size_t)r * p->n_jobs + j] - sent;
+            const size_t sent = problem_blocks_sent(p, r, j), before = problem_job_blocks(p, r, j) - sent;
             if (before > 0)
                 view_shard(p->brought.by, x->turn, r, (size_t)p->brought.jobs[j], before, &list);
             view_shard(x, x->turn, r, j, sent, &list);
@@ -137,8 +140,6 @@ static void start(team *t, exchange *x)
     exchange_make_shard(t, x, own);
     if (t->tid != 0)
         return;
-    for (int r = 0; r < comm_size(p->comm); r++)
-        x->send_bytes[r] = exchange_bytes_of_shard(p, r);
     comm_allgather_start(p->comm, x->slot, p->brings_shard ? x->shard : own, shard_of(x, x->turn, 0), x->send_bytes,
                          QWEN3_COMM_KV);
 }

@@ -6,23 +6,27 @@
  */
 #include "attention/attention.h"
 
-#include "base/memory.h"
-
-/* Of a packed W[n, k]. */
+/* Bytes of a packed W[n, k], without scales. */
 static size_t packed_bytes(const attention_shape *shape, size_t n, size_t k)
 {
     const size_t bytes = gemm_packed_bytes(attention_gemm(shape), n, k);
-    return shape->kv_type == QWEN3_DTYPE_Q8 ? KV_BLOCK * sizeof(float) + bytes / sizeof(bf16) : bytes;
+    return shape->kv_type == QWEN3_DTYPE_Q8 ? bytes / sizeof(bf16) : bytes;
 }
 
-size_t kv_block_k_bytes(const attention_shape *shape)
+/* Of the scales before it. */
+static size_t scale_bytes(const attention_shape *shape, size_t slots)
 {
-    return packed_bytes(shape, KV_BLOCK, shape->head_dim);
+    return shape->kv_type == QWEN3_DTYPE_Q8 ? kv_scale_bytes(slots) : 0;
 }
 
-size_t kv_block_v_bytes(const attention_shape *shape)
+size_t kv_block_k_bytes(const attention_shape *shape, size_t slots)
 {
-    return packed_bytes(shape, shape->head_dim, KV_BLOCK);
+    return scale_bytes(shape, slots) + packed_bytes(shape, slots, shape->head_dim);
+}
+
+size_t kv_block_v_bytes(const attention_shape *shape, size_t slots)
+{
+    return scale_bytes(shape, slots) + packed_bytes(shape, shape->head_dim, slots);
 }
 
 size_t attention_q_stride(const attention_shape *shape)
@@ -67,12 +71,27 @@ static void store_pair(size_t n, const bf16 *even, const bf16 *odd, unsigned cha
     }
 }
 
-/* The values of `slots` slots from `slot` on; at: where slot 0 has its first output. */
+/* Where an output of the values has its groups of slots, and how far the panels are apart. */
+typedef struct value_panels {
+    unsigned char *at;
+    size_t step;
+} value_panels;
+
+/* Of outputs from `first` on, which begin a panel. */
+static value_panels panels_from(const attention_shape *shape, kv_place to, size_t first)
+{
+    const gemm_kernel *g = attention_gemm(shape);
+    const size_t nr = (size_t)g->nr, step = packed_bytes(shape, nr, to.slots);
+    return (value_panels){(unsigned char *)to.v + scale_bytes(shape, to.slots) + first / nr * step, step};
+}
+
+/* The values of `slots` slots from `slot` on. */
 static void store_values(const gemm_kernel *g, size_t slot, size_t slots, size_t n, const stored *value,
-                         unsigned char *at)
+                         value_panels panels)
 {
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
-    for (size_t first = 0; first < n; first += nr, at += KV_BLOCK / kr * nr * sizeof(uint32_t)) {
+    unsigned char *at = panels.at;
+    for (size_t first = 0; first < n; first += nr, at += panels.step) {
         const size_t outputs = n - first < nr ? n - first : nr;
         for (size_t s = 0; s < slots; s++) {
             unsigned char *group = at + (slot + s) / kr * nr * sizeof(uint32_t);
@@ -90,18 +109,19 @@ static void store_values(const gemm_kernel *g, size_t slot, size_t slots, size_t
     }
 }
 
-void kv_block_prefetch(const attention_shape *shape, const void *k, const void *v, size_t slot)
+void kv_block_prefetch(const attention_shape *shape, kv_place to, size_t slot)
 {
     const gemm_kernel *g = attention_gemm(shape);
     const bool bytes = shape->kv_type == QWEN3_DTYPE_Q8;
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim, groups = (dim + kr - 1) / kr;
     const size_t output_bytes = kr * (bytes ? 1 : dtype_size(g->storage)), group_bytes = nr * output_bytes;
-    const size_t before = bytes ? KV_BLOCK * sizeof(float) : 0;
-    const char *key = (const char *)k + before + slot / nr * groups * group_bytes + slot % nr * output_bytes;
-    const char *value = (const char *)v + before + slot / kr * group_bytes;
+    const value_panels panels = panels_from(shape, to, 0);
+    const char *key =
+        (const char *)to.k + scale_bytes(shape, to.slots) + slot / nr * groups * group_bytes + slot % nr * output_bytes;
+    const unsigned char *value = panels.at + slot / kr * group_bytes;
     for (size_t i = 0; i < groups; i++)
         __builtin_prefetch(key + i * group_bytes, 1);
-    for (size_t i = 0; i < dim; i += nr, value += KV_BLOCK / kr * group_bytes)
+    for (size_t i = 0; i < dim; i += nr, value += panels.step)
         for (size_t b = 0; b < group_bytes; b += CACHE_LINE)
             __builtin_prefetch(value + b, 1);
 }
@@ -140,15 +160,16 @@ static float scale_of(size_t n, const float *x, float *inverse)
     return largest < 0x1p-100f ? 0.0f : largest / 127.0f;
 }
 
-static void store_q8(const attention_shape *shape, void *k, void *v, size_t slot, const float *key, const float *value)
+static void store_q8(const attention_shape *shape, kv_place to, size_t slot, const float *key, const float *value)
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim;
-    int8_t *k_slot = (int8_t *)k + KV_BLOCK * sizeof(float) + slot / nr * round_up(dim, kr) * nr + slot % nr * kr;
-    int8_t *v_slot = (int8_t *)v + KV_BLOCK * sizeof(float) + slot / kr * nr * kr + slot % kr;
+    const value_panels panels = panels_from(shape, to, 0);
+    int8_t *k_slot = (int8_t *)to.k + kv_scale_bytes(to.slots) + slot / nr * round_up(dim, kr) * nr + slot % nr * kr;
+    int8_t *v_slot = (int8_t *)panels.at + slot / kr * nr * kr + slot % kr;
     float key_inverse, value_inverse;
-    ((float *)k)[slot] = scale_of(dim, key, &key_inverse);
-    ((float *)v)[slot] = scale_of(dim, value, &value_inverse);
+    ((float *)to.k)[slot] = scale_of(dim, key, &key_inverse);
+    ((float *)to.v)[slot] = scale_of(dim, value, &value_inverse);
     for (size_t i = 0; i < dim; i += STORE_DIMS, k_slot += STORE_DIMS * nr) {
         const size_t n = dim - i < STORE_DIMS ? dim - i : STORE_DIMS;
         int8_t q[STORE_DIMS] = {0}; /* what a last group has past the key is 0 */
@@ -157,12 +178,12 @@ static void store_q8(const attention_shape *shape, void *k, void *v, size_t slot
             memcpy(k_slot + j * nr, q + j, sizeof(uint16_t));
         to_bytes(n, value_inverse, value + i, q);
         for (size_t j = 0; j < n; j++)
-            v_slot[(i + j) / nr * nr * KV_BLOCK + (i + j) % nr * kr] = q[j];
+            v_slot[(i + j) / nr * panels.step + (i + j) % nr * kr] = q[j];
     }
 }
 
 /* A value of zeros, of which Q8 needs no more than the scale. kr is 1 or 2: there is one such slot, or none. */
-void kv_block_end(const attention_shape *shape, void *v, size_t count)
+void kv_block_end(const attention_shape *shape, kv_place to, size_t count)
 {
     static const stored zeros;
     const gemm_kernel *g = attention_gemm(shape);
@@ -170,21 +191,33 @@ void kv_block_end(const attention_shape *shape, void *v, size_t count)
     if (count % (size_t)g->kr == 0)
         return;
     if (shape->kv_type == QWEN3_DTYPE_Q8) {
-        ((float *)v)[count] = 0;
+        ((float *)to.v)[count] = 0;
         return;
     }
     for (size_t i = 0; i < dim; i += STORE_DIMS)
-        store_values(g, count, 1, dim - i < STORE_DIMS ? dim - i : STORE_DIMS, &zeros,
-                     (unsigned char *)v + i * KV_BLOCK * dtype_size(g->storage));
+        store_values(g, count, 1, dim - i < STORE_DIMS ? dim - i : STORE_DIMS, &zeros, panels_from(shape, to, i));
+}
+
+void kv_block_copy(const attention_shape *shape, kv_place to, const kv_block *from)
+{
+    const size_t nr = (size_t)attention_gemm(shape)->nr, scales = scale_bytes(shape, to.slots);
+    const size_t from_scales = scale_bytes(shape, from->slots), from_step = packed_bytes(shape, nr, from->slots);
+    const value_panels panels = panels_from(shape, to, 0);
+    const char *value = (const char *)from->v + from_scales;
+    memcpy(to.k, from->k, scales);
+    memcpy((char *)to.k + scales, (const char *)from->k + from_scales, packed_bytes(shape, to.slots, shape->head_dim));
+    memcpy(to.v, from->v, scales);
+    for (size_t i = 0, at = 0; i < shape->head_dim; i += nr, at += panels.step, value += from_step)
+        memcpy(panels.at + at, value, panels.step);
 }
 
 /* Some slots of one panel. */
-static void store_elements(const attention_shape *shape, void *k, void *v, size_t slot, size_t slots, const float *key,
+static void store_elements(const attention_shape *shape, kv_place to, size_t slot, size_t slots, const float *key,
                            const float *value)
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr, dim = shape->head_dim, size = dtype_size(g->storage);
-    unsigned char *k_at = (unsigned char *)k + (slot / nr * round_up(dim, kr) * nr + slot % nr * kr) * size, *v_at = v;
+    unsigned char *k_at = (unsigned char *)to.k + (slot / nr * round_up(dim, kr) * nr + slot % nr * kr) * size;
     stored converted[STORE_SLOTS];
     for (size_t i = 0; i < dim; i += STORE_DIMS) {
         const size_t n = dim - i < STORE_DIMS ? dim - i : STORE_DIMS;
@@ -195,11 +228,11 @@ static void store_elements(const attention_shape *shape, void *k, void *v, size_
         store_keys(g, slots, n, converted, k_at + i * nr * size);
         for (size_t s = 0; s < slots; s++)
             shape->kernels->scale(n, 1.0f, value + s * dim + i, &converted[s], g->storage);
-        store_values(g, slot, slots, n, converted, v_at + i * KV_BLOCK * size);
+        store_values(g, slot, slots, n, converted, panels_from(shape, to, i));
     }
 }
 
-void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot, size_t slots, const float *key,
+void kv_block_store(const attention_shape *shape, kv_place to, size_t slot, size_t slots, const float *key,
                     const float *value)
 {
     for (const size_t end = slot + slots, dim = shape->head_dim; slot < end;) {
@@ -207,9 +240,9 @@ void kv_block_store(const attention_shape *shape, void *k, void *v, size_t slot,
         const size_t aligned = bytes ? slot + 1 : slot / STORE_SLOTS * STORE_SLOTS + STORE_SLOTS;
         const size_t n = aligned < end ? aligned - slot : end - slot;
         if (bytes)
-            store_q8(shape, k, v, slot, key, value);
+            store_q8(shape, to, slot, key, value);
         else
-            store_elements(shape, k, v, slot, n, key, value);
+            store_elements(shape, to, slot, n, key, value);
         slot += n, key += n * dim, value += n * dim;
     }
 }

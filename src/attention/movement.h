@@ -27,7 +27,7 @@ typedef struct exchange exchange;
 /* Keys that an exchange of the same ranks brings before this one, in every layer: they need not travel again. */
 typedef struct brought_keys {
     exchange *by;         /* NULL: none */
-    const size_t *blocks; /* [ranks][n_jobs] how many of the first KV blocks of each rank */
+    const size_t *blocks; /* [ranks][n_jobs] how many of the first KV blocks of each rank, which are full */
     const int32_t *jobs;  /* [n_jobs] which job of `by`; -1: none, and no blocks */
 } brought_keys;
 
@@ -46,7 +46,7 @@ typedef struct attention_problem {
     bool brings_shard;        /* exchange.shard holds this rank's keys, which saves movements a copy */
     const size_t *rows;       /* [ranks][n_jobs] queries of each rank; replicated: [1][n_jobs] */
     const int32_t *positions; /* of these rows, in this order */
-    const size_t *blocks;     /* [ranks][n_jobs] KV blocks of each rank */
+    const size_t *keys;       /* [ranks][n_jobs] of each rank: blocks of KV_BLOCK, and what is left */
     brought_keys brought;
     bool followed;            /* another exchange has this one in brought.by */
     const size_t *head_first; /* replicated: [ranks + 1] rank r needs query heads [head_first[r], head_first[r + 1]) */
@@ -154,7 +154,11 @@ size_t exchange_shard_bytes(const attention_problem *p);
 
 /* Rows of all jobs of rank r (replicated: of all ranks, r = 0). */
 size_t problem_rows(const attention_problem *p, int r);
-/* KV blocks of all jobs of rank r. */
+/* KV blocks of job j of rank r, and of all its jobs. */
+static inline size_t problem_job_blocks(const attention_problem *p, int r, size_t j)
+{
+    return kv_blocks_for(p->keys[(size_t)r * p->n_jobs + j]);
+}
 size_t problem_blocks(const attention_problem *p, int r);
 static inline size_t problem_heads(const attention_problem *p)
 {
@@ -168,8 +172,8 @@ static inline void exchange_buffer(exchange *x, memory_plan *m, int index, size_
 {
     memory_plan_add(m, &x->buffers[index], bytes, first, last);
 }
-/* The jobs of ranks [first, end): their rows, and blocks[j] as the most blocks of job j. */
-void exchange_size_jobs(exchange *x, int first, int end, const size_t *blocks);
+/* The jobs of ranks [first, end): their rows, and own blocks as the most. */
+void exchange_size_jobs(exchange *x, int first, int end);
 /* Their queries at q, partials at x->partials, and this rank's keys. */
 void exchange_bind_jobs(exchange *x, int first, int end, const void *q);
 /* The two for movements whose result is that of own jobs: with own blocks as the most, and x->result as the partials.
@@ -183,8 +187,7 @@ void exchange_plan_jobs(const team *t, exchange *x);
 /* KV blocks of job j of rank r that travel. */
 static inline size_t problem_blocks_sent(const attention_problem *p, int r, size_t j)
 {
-    const size_t at = (size_t)r * p->n_jobs + j;
-    return p->blocks[at] - (p->brought.by ? p->brought.blocks[at] : 0);
+    return problem_job_blocks(p, r, j) - (p->brought.by ? p->brought.blocks[(size_t)r * p->n_jobs + j] : 0);
 }
 /* Own keys, but for those that were brought before, as a shard in memory at `buffer`, unless the problem brings one:
  * all threads, after a barrier; ends in one. */

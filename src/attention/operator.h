@@ -48,7 +48,7 @@ typedef struct operator_call {
     exchange exchange;
 
     /* Tables of the problem. */
-    size_t *rows, *blocks, *head_first;
+    size_t *rows, *problem_keys, *head_first;
     int32_t *positions;
     const float **masks;
     /* Parts of the output on their way: this rank's, those of all ranks; their sizes [size]. */

@@ -99,12 +99,13 @@ static void plan_heads(operator_call *op)
     op->shape.kv_heads = op->shape.heads_per_kv ? part.heads / op->shape.heads_per_kv : 0;
 }
 
-/* Blocks [*first, result) of the keys that rank r takes where ranks share them. */
-static size_t split_blocks(const operator_call *op, int r, size_t *first)
+/* How many keys rank r takes where ranks share them, in whole blocks; from *first on. */
+static size_t split_keys(const operator_call *op, int r, size_t *first)
 {
-    const size_t blocks = ceil_div(op->args->kv_len, KV_BLOCK), ranks = (size_t)comm_size(op->comm);
-    *first = blocks * (size_t)r / ranks;
-    return blocks * ((size_t)r + 1) / ranks;
+    const size_t all = op->args->kv_len, blocks = kv_blocks_for(all), ranks = (size_t)comm_size(op->comm);
+    const size_t end = blocks * ((size_t)r + 1) / ranks * KV_BLOCK;
+    *first = blocks * (size_t)r / ranks * KV_BLOCK;
+    return (end < all ? end : all) - *first;
 }
 
 /* The rows that this rank brings as queries and the keys that it attends them to or sends. */
@@ -119,9 +120,8 @@ static void plan_work(operator_call *op)
         for (int r = 0; r < rank; r++)
             op->key_position0 += op->ranks[r].kv_len;
     if (splits_keys(op)) {
-        size_t first, end = split_blocks(op, rank, &first) * KV_BLOCK;
-        op->key0 = op->key_position0 = first * KV_BLOCK;
-        op->keys = (end < a->kv_len ? end : a->kv_len) - op->key0;
+        op->keys = split_keys(op, rank, &op->key0);
+        op->key_position0 = op->key0;
     }
 }
 
@@ -166,11 +166,10 @@ static void describe_jobs(operator_call *op)
                 op->rows[i * batch + b] = part->rows;
         }
         for (int r = 0; r < comm_size(op->problem.comm); r++) {
-            size_t begin = 0, end = ceil_div(op->keys, KV_BLOCK);
-            if (splits_keys(op))
-                end = split_blocks(op, r, &begin);
+            size_t key0;
+            const size_t keys = splits_keys(op) ? split_keys(op, r, &key0) : op->keys;
             for (size_t j = 0; j < n_jobs; j++)
-                op->blocks[(size_t)r * n_jobs + j] = end - begin;
+                op->problem_keys[(size_t)r * n_jobs + j] = keys;
         }
         return;
     }
@@ -180,7 +179,7 @@ static void describe_jobs(operator_call *op)
         positions = list_positions(positions, batch, op->ranks[r].q_len, (int64_t)at.q_before + shift);
         for (size_t b = 0; b < batch; b++) {
             op->rows[(size_t)r * batch + b] = op->ranks[r].q_len;
-            op->blocks[(size_t)r * batch + b] = ceil_div(op->ranks[r].kv_len, KV_BLOCK);
+            op->problem_keys[(size_t)r * batch + b] = op->ranks[r].kv_len;
         }
     }
 }
@@ -209,7 +208,7 @@ static qwen3_status describe_problem(operator_call *op, qwen3_error *err)
         rows = offsets_of(op, 0).q_all;
     memory_plan *m = &op->plan;
     memory_plan_add(m, &op->rows, ranks * n_jobs * sizeof *op->rows, 0, 0);
-    memory_plan_add(m, &op->blocks, ranks * n_jobs * sizeof *op->blocks, 0, 0);
+    memory_plan_add(m, &op->problem_keys, ranks * n_jobs * sizeof *op->problem_keys, 0, 0);
     memory_plan_add(m, &op->head_first, (ranks + 1) * sizeof *op->head_first, 0, 0);
     memory_plan_add(m, &op->positions, rows * op->args->batch * sizeof *op->positions, 0, 0);
     memory_plan_add(m, &op->masks, n_jobs * sizeof *op->masks, 0, 0);
@@ -225,7 +224,7 @@ static qwen3_status describe_problem(operator_call *op, qwen3_error *err)
                                       .replicated = splits_keys(op),
                                       .rows = op->rows,
                                       .positions = op->positions,
-                                      .blocks = op->blocks,
+                                      .keys = op->problem_keys,
                                       .head_first = op->head_first};
     for (int r = 0; r < comm_size(op->comm); r++)
         op->problem.queries_stay |= op->ranks[r].has_mask != 0;
@@ -248,19 +247,27 @@ static bool choose_in_place(const operator_call *op, const movement *m)
     return !m->sends_keys && rows * op->shape.heads_per_kv <= ATTENTION_IN_PLACE_QUERIES * op->args->batch;
 }
 
+/* Own keys, batch after batch; no slot is filled yet. */
+static void init_shard(operator_call *op)
+{
+    kv_shard_init(op->exchange.shard, op->args->batch * kv_blocks_for(op->keys));
+    for (size_t b = 0; b < op->args->batch; b++)
+        kv_shard_add_run(&op->shape, op->exchange.shard, op->keys);
+}
+
 static qwen3_status get_buffers(operator_call *op, qwen3_error *err)
 {
     static const exchange_phases phases = {OPERATOR_PLAN,    OPERATOR_PACK, OPERATOR_ATTEND,
                                            OPERATOR_COLLECT, OPERATOR_PLAN, OPERATOR_COLLECT};
     const movement *move = movement_choose(&op->problem);
-    const size_t own = op->args->batch * ceil_div(op->keys, KV_BLOCK);
     memory_plan *m = &op->plan;
     op->in_place = choose_in_place(op, move);
     if (op->in_place && !op->args->kv_block_size)
         op->shape.kv_block_size = IN_PLACE_KV_BLOCK;
     op->problem.brings_shard = !op->in_place;
     if (!op->in_place) {
-        const size_t bytes = move->sends_keys ? exchange_shard_bytes(&op->problem) : kv_shard_bytes(&op->shape, own);
+        const size_t own = kv_shard_bytes(op->args->batch * kv_run_bytes(&op->shape, op->keys));
+        const size_t bytes = move->sends_keys ? exchange_shard_bytes(&op->problem) : own;
         memory_plan_add(m, &op->exchange.shard, bytes, OPERATOR_PLAN, OPERATOR_ATTEND);
     }
     if (op->gather) {
@@ -279,7 +286,7 @@ static qwen3_status get_buffers(operator_call *op, qwen3_error *err)
     if (!status)
         status = memory_region_fit(&op->buffers, m, "attention", err);
     if (!status && !op->in_place)
-        kv_shard_init(op->exchange.shard, own);
+        init_shard(op);
     return status;
 }
 

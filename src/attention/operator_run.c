@@ -38,7 +38,7 @@ static void pack_queries(const team *t, const operator_call *op, size_t i)
 /* Slots of keys [key0, key0 + keys) of all batches, batch after batch. */
 static void fill_slots(operator_call *op)
 {
-    const size_t blocks = ceil_div(op->keys, KV_BLOCK);
+    const size_t blocks = kv_blocks_for(op->keys);
     for (size_t b = 0; b < op->args->batch; b++)
         for (size_t j = 0; j < op->keys; j++)
             kv_slots_add(kv_shard_slots(op->exchange.shard, b * blocks + j / KV_BLOCK),
@@ -49,15 +49,14 @@ static void pack_keys(const team *t, const operator_call *op)
 {
     const qwen3_attention_args *a = op->args;
     const attention_shape *s = &op->shape;
-    const size_t blocks = ceil_div(op->keys, KV_BLOCK);
+    const size_t blocks = kv_blocks_for(op->keys);
     size_t begin, end;
     team_part(t, a->batch * blocks, 1, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         size_t first = i % blocks * KV_BLOCK, n = op->keys - first < KV_BLOCK ? op->keys - first : KV_BLOCK;
-        void *page = kv_shard_page(s, op->exchange.shard, i);
         for (size_t h = 0; h < s->kv_heads; h++) {
             size_t from = ((i / blocks * a->kv_heads + op->kv_head0 + h) * a->kv_len + op->key0 + first) * a->head_dim;
-            kv_block_store(s, kv_page_k(s, page, h), kv_page_v(s, page, h), 0, n, a->k + from, a->v + from);
+            kv_block_store(s, kv_shard_place(s, op->exchange.shard, i, h), 0, n, a->k + from, a->v + from);
         }
     }
 }
@@ -66,7 +65,7 @@ static void pack_keys(const team *t, const operator_call *op)
 static void view_keys(const operator_call *op, size_t batch, kv_block *views)
 {
     const qwen3_attention_args *a = op->args;
-    const size_t blocks = ceil_div(op->keys, KV_BLOCK);
+    const size_t blocks = kv_blocks_for(op->keys);
     if (!op->in_place) {
         kv_shard_view(&op->shape, op->exchange.shard, batch * blocks, blocks, views, blocks);
         return;
@@ -88,7 +87,7 @@ static void view_keys(const operator_call *op, size_t batch, kv_block *views)
 /* All rows of a batch see the same keys. */
 static void view_jobs(operator_call *op)
 {
-    const size_t batch = op->args->batch, views = op->shape.kv_heads * ceil_div(op->keys, KV_BLOCK);
+    const size_t batch = op->args->batch, views = op->shape.kv_heads * kv_blocks_for(op->keys);
     for (size_t j = 0; j < op->problem.n_jobs; j++)
         view_keys(op, j % batch, op->exchange.views + j * views);
 }

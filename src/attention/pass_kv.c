@@ -28,7 +28,7 @@ static void layout(exchange *x, memory_plan *m)
     for (int r = 0; r < comm_size(p->comm); r++) {
         /* Any rank's part of a job may be its largest. */
         for (size_t j = 0; j < p->n_jobs; j++) {
-            const size_t n = p->blocks[(size_t)r * p->n_jobs + j];
+            const size_t n = problem_job_blocks(p, r, j);
             x->jobs[j].n_blocks = n > x->jobs[j].n_blocks ? n : x->jobs[j].n_blocks;
         }
         const size_t n = problem_blocks(p, r);

@@ -35,7 +35,7 @@ static void layout(exchange *x, memory_plan *m)
     const int ranks = comm_size(p->comm), rank = comm_rank(p->comm), attend = x->phases.attend;
     const size_t run = partial_floats(pairs_of(p, rank), p->shape->head_dim) * sizeof(float);
     size_t query_bytes = 0, partials = 0;
-    exchange_size_jobs(x, 0, ranks, p->blocks + (size_t)rank * p->n_jobs);
+    exchange_size_jobs(x, 0, ranks);
     for (int r = 0; r < ranks; r++) {
         query_bytes += problem_rows(p, r) * problem_query_bytes(p);
         partials += partial_floats(pairs_of(p, r), p->shape->head_dim);

@@ -32,7 +32,7 @@ static void layout(exchange *x, memory_plan *m)
     const int ranks = comm_size(p->comm), rank = comm_rank(p->comm), attend = x->phases.attend;
     const size_t d = p->shape->head_dim, rows = problem_rows(p, 0);
     const size_t all = partial_floats(rows * problem_heads(p), d) * sizeof(float);
-    exchange_size_jobs(x, 0, 1, p->blocks + (size_t)rank * p->n_jobs);
+    exchange_size_jobs(x, 0, 1);
     memory_plan_add(m, &x->partials, all, x->phases.queries, attend);
     exchange_buffer(x, m, BY_HEAD, all, attend, attend);
     exchange_buffer(x, m, RECEIVED, (size_t)ranks * partial_floats(rows * heads_of(p, rank), d) * sizeof(float), attend,

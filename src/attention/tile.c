@@ -99,8 +99,8 @@ static void scores_q8(const attention_shape *shape, const kv_block *b, size_t sl
                       const gemm_output *y, bf16 *panel)
 {
     const size_t dim = shape->head_dim;
-    multiply_q8(shape, &(gemm_weights){.w = kv_block_q8(b->k), .n = slots, .k = dim, .n1 = slots, .k1 = dim}, q, y,
-                panel);
+    multiply_q8(shape, &(gemm_weights){.w = kv_block_q8(b->k, b->slots), .n = slots, .k = dim, .n1 = slots, .k1 = dim},
+                q, y, panel);
     float *s = y->y;
     for (size_t i = 0; i < q->rows; i++, s += y->stride)
         shape->kernels->multiply(slots, s, b->k, s, QWEN3_DTYPE_F32);
@@ -118,14 +118,14 @@ void tile_scores(const attention_shape *shape, const attention_job *tile, size_t
         const void *next = i + 1 < n ? blocks[i + 1].block->k : blocks[0].block->v;
         /* Panels without a key that is seen are not read; their scores are set below. */
         const size_t panels_end = round_up(blocks[i].slots, (size_t)g->nr);
-        const size_t slots = panels_end < KV_BLOCK ? panels_end : KV_BLOCK;
+        const size_t slots = panels_end < b->slots ? panels_end : b->slots;
         const gemm_output y = {.y = s, .stride = stride};
         if (b->row_stride)
             shape->kernels->dot_rows(q.rows, (size_t)b->count, dim, q.x, q.stride, b->k, b->row_stride, s, stride);
         else if (shape->kv_type == QWEN3_DTYPE_Q8)
             scores_q8(shape, b, slots, &q, &y, panel);
         else
-            gemm(g, &(gemm_weights){b->k, KV_BLOCK, dim, 0, slots, 0, dim, next}, &q, &y);
+            gemm(g, &(gemm_weights){b->k, b->slots, dim, 0, slots, 0, dim, next}, &q, &y);
         if (b->count == KV_BLOCK && b->max_position <= first && !tile->mask)
             continue;
         for (size_t r = 0; r < tile->rows; r++)
@@ -147,8 +147,8 @@ static float probabilities(const attention_shape *shape, size_t n, const visible
         return k->exp_sum(n * KV_BLOCK, s, m, p, p_type);
     const float sum = k->exp_sum(n * KV_BLOCK, s, m, s, QWEN3_DTYPE_F32);
     for (size_t i = 0; i < n; i++)
-        k->multiply(KV_BLOCK, s + i * KV_BLOCK, blocks[i].block->v, (char *)p + i * KV_BLOCK * dtype_size(p_type),
-                    p_type);
+        k->multiply(round_up(blocks[i].slots, (size_t)attention_gemm(shape)->kr), s + i * KV_BLOCK, blocks[i].block->v,
+                    (char *)p + i * KV_BLOCK * dtype_size(p_type), p_type);
     return sum;
 }
 
@@ -216,9 +216,10 @@ void tile_values(const attention_shape *shape, const attention_job *tile, size_t
             shape->kernels->weighted_rows(queries, slots, dim, (const float *)(const void *)p_block, stride, b->v,
                                           b->row_stride, tile->o, dim);
         else if (shape->kv_type == QWEN3_DTYPE_Q8)
-            multiply_q8(shape, &(gemm_weights){kv_block_q8(b->v), dim, KV_BLOCK, 0, dim, 0, used, NULL}, &x, &y, panel);
+            multiply_q8(shape, &(gemm_weights){kv_block_q8(b->v, b->slots), dim, b->slots, 0, dim, 0, used, NULL}, &x,
+                        &y, panel);
         else
-            gemm(g, &(gemm_weights){b->v, dim, KV_BLOCK, 0, dim, 0, used, next}, &x, &y);
+            gemm(g, &(gemm_weights){b->v, dim, b->slots, 0, dim, 0, used, next}, &x, &y);
     }
 }
 

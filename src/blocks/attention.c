@@ -75,15 +75,15 @@ static void declare(declaration *d)
 
 /* Tables of a step. */
 typedef struct step_tables {
-    size_t *rows, *blocks; /* [sequence groups][sequences] new rows; KV blocks once the step is committed */
-    size_t *head_first;    /* [sequence groups + 1] query heads that enter `o`, by group */
-    int32_t *positions;    /* [rows of the batch] in the order of step.rows */
-    kv_slot *slots;        /* the same */
-    int64_t *kept;         /* [sequences] positions here once the step is committed */
-    size_t *brought;       /* [sequence groups][sequences] KV blocks that part 0 brings for part 1 */
-    int32_t *brought_jobs; /* [sequences] */
-    size_t *own_index;     /* [rows of the batch] of a row among those that its owner keeps */
-    size_t *own_rows;      /* [sequence groups] rows that each keeps */
+    size_t *rows, *keys;                /* [sequence groups][sequences] new rows; keys once the step is committed */
+    size_t *head_first;                 /* [sequence groups + 1] query heads that enter `o`, by group */
+    int32_t *positions;                 /* [rows of the batch] in the order of step.rows */
+    kv_slot *slots;                     /* the same */
+    int64_t *kept;                      /* [sequences] positions here once the step is committed */
+    size_t *brought;                    /* [sequence groups][sequences] KV blocks that part 0 brings for part 1 */
+    int32_t *brought_jobs;              /* [sequences] */
+    size_t *own_index;                  /* [rows of the batch] of a row among those that its owner keeps */
+    size_t *own_rows;                   /* [sequence groups] rows that each keeps */
     size_t *send_bytes, *receive_bytes; /* [sequence groups] */
     memory_plan plan;
     memory_region memory;
@@ -238,7 +238,7 @@ static qwen3_status make_tables(attention_step *s, const step *p, qwen3_error *e
     step_tables *t = &s->tables;
     const size_t groups = (size_t)s->of->d->place.s_groups, jobs = groups * p->n_sequences;
     memory_plan_add(&t->plan, &t->rows, jobs * sizeof *t->rows, 0, 0);
-    memory_plan_add(&t->plan, &t->blocks, jobs * sizeof *t->blocks, 0, 0);
+    memory_plan_add(&t->plan, &t->keys, jobs * sizeof *t->keys, 0, 0);
     memory_plan_add(&t->plan, &t->head_first, (groups + 1) * sizeof *t->head_first, 0, 0);
     memory_plan_add(&t->plan, &t->positions, p->n_rows * sizeof *t->positions, 0, 0);
     memory_plan_add(&t->plan, &t->slots, p->n_rows * sizeof *t->slots, 0, 0);
@@ -288,7 +288,7 @@ static void describe_problem(attention_step *s, const block_step *b)
         for (size_t q = 0; q < p->n_sequences; q++) {
             const size_t j = (size_t)g * p->n_sequences + q;
             s->tables.rows[j] = p->jobs[j].rows;
-            s->tables.blocks[j] = kv_pages_for(kept_after(s, p, q, g));
+            s->tables.keys[j] = (size_t)kept_after(s, p, q, g);
         }
     for (size_t q = 0; q < p->n_sequences; q++)
         s->tables.kept[q] = kept_after(s, p, q, s->of->d->place.s);
@@ -305,7 +305,7 @@ static void describe_problem(attention_step *s, const block_step *b)
                                      .replicated = s->split_weights,
                                      .rows = s->tables.rows,
                                      .positions = s->tables.positions,
-                                     .blocks = s->tables.blocks,
+                                     .keys = s->tables.keys,
                                      .brought = describe_brought(s, b),
                                      .followed = b->followed,
                                      .head_first = s->tables.head_first,
@@ -484,10 +484,10 @@ static void store_heads(const attention_layer *a, size_t i, size_t m, size_t kv_
         if (!slots[r].page)
             continue;
         void *page = kv_cache_layer(&a->s->of->cache, slots[r].page, a->layer->index);
-        kv_block_store(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slots[r].slot, n,
-                       key + r * shape->head_dim, value + r * shape->head_dim);
+        const kv_place place = kv_page_place(shape, page, KV_BLOCK, kv_head);
+        kv_block_store(shape, place, slots[r].slot, n, key + r * shape->head_dim, value + r * shape->head_dim);
         if (slots[r + n - 1].last) /* the page may have been another sequence's */
-            kv_block_end(shape, kv_page_v(shape, page, kv_head), slots[r].slot + n);
+            kv_block_end(shape, place, slots[r].slot + n);
     }
 }
 
@@ -500,7 +500,7 @@ static void prefetch_place(const attention_layer *a, size_t i, size_t kv_head)
     if (!slot.page)
         return;
     void *page = kv_cache_layer(&a->s->of->cache, slot.page, a->layer->index);
-    kv_block_prefetch(shape, kv_page_k(shape, page, kv_head), kv_page_v(shape, page, kv_head), slot.slot);
+    kv_block_prefetch(shape, kv_page_place(shape, page, KV_BLOCK, kv_head), slot.slot);
 }
 
 /* ---- Few rows: products first, then heads ------------------------------------------------------- */

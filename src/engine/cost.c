@@ -48,7 +48,7 @@ typedef struct rank_share {
     double values;                        /* of these, those that it multiplies in this pass */
     int parts;                            /* that a step over several nodes is computed in, one after the other */
     double products, attention, row_work; /* seconds of a layer */
-    size_t *group_rows, *group_blocks;    /* [S] rows and KV blocks of the sequence groups */
+    size_t *group_rows, *group_keys;      /* [S] rows and keys of the sequence groups */
     size_t *head_first;                   /* [S + 1] heads whose results each needs where weights are split */
 } rank_share;
 
@@ -164,9 +164,7 @@ static void share_rows(rank_share *r, const gemm_kernel *gemm)
         const int64_t second = range_size(partition(tokens, 1, 2 * groups, mirror));
         const int64_t own = tokens >= groups ? first + second : g < tokens;
         r->group_rows[g] = (size_t)(own * r->shape.batch);
-        r->group_blocks[g] = (size_t)r->shape.batch *
-                             ((size_t)range_size(partition(tokens + r->shape.past, 1, groups, g)) + KV_BLOCK - 1) /
-                             KV_BLOCK;
+        r->group_keys[g] = (size_t)(range_size(partition(tokens + r->shape.past, 1, groups, g)) * r->shape.batch);
         r->rows = larger(r->rows, (double)r->group_rows[g]);
         r->head_first[g] = (size_t)partition((int64_t)r->heads, 1, groups, g).begin;
     }
@@ -310,7 +308,7 @@ static const movement *choose_movement(const rank_share *r, movement_cost *cost)
                                        .n_jobs = 1,
                                        .replicated = r->split_weights,
                                        .rows = r->group_rows,
-                                       .blocks = r->group_blocks,
+                                       .keys = r->group_keys,
                                        .head_first = r->head_first,
                                        .prices = r->s->priced ? &prices : NULL};
     const movement *chosen = movement_choose(&problem);
@@ -430,8 +428,9 @@ static void add_memory(const rank_share *r, const gemm_kernel *gemm, qwen3_predi
     const double head = (double)r->c->vocab_size * (double)r->c->hidden_size / ranks;
     const double layers = (double)r->c->num_layers * r->layer_values / sequence_span(r->s).per_node;
     p->weight_bytes = (layers + head) * value_bytes;
-    p->kv_bytes = (double)r->group_blocks[0] * KV_BLOCK * qwen3_kv_bytes_per_token(r->c, r->kv_dtype) * r->kv_heads /
-                  (double)r->c->num_kv_heads;
+    const double pages = (double)r->shape.batch * (double)kv_blocks_for(r->group_keys[0] / (size_t)r->shape.batch);
+    p->kv_bytes =
+        pages * KV_BLOCK * qwen3_kv_bytes_per_token(r->c, r->kv_dtype) * r->kv_heads / (double)r->c->num_kv_heads;
 }
 
 static void predict(rank_share *r, qwen3_prediction *p)
@@ -499,7 +498,7 @@ qwen3_status qwen3_predict(const qwen3_scenario *s, const qwen3_forward_shape *s
         fail(err, QWEN3_ERR_MEMORY, "no memory for a table of %d groups", r.groups);
     if (!err->status) {
         r.group_rows = tables;
-        r.group_blocks = tables + groups;
+        r.group_keys = tables + groups;
         r.head_first = tables + 2 * groups;
         predict(&r, prediction);
     }

@@ -146,7 +146,7 @@ static void product_pass(team *t, void *arg)
 static void attention_pass(team *t, void *arg)
 {
     probe *p = arg;
-    const size_t page = kv_page_bytes(&p->shape), n = p->job.n_blocks;
+    const size_t page = kv_page_bytes(&p->shape, KV_BLOCK), n = p->job.n_blocks;
     for (size_t i = 0; i < p->repeats; i++) {
         if (t->tid == 0) {
             const unsigned char *pages = next_bytes(p, n * page);
@@ -256,7 +256,7 @@ static double time_attention(probe *p, qwen3_attention_algorithm algorithm, size
     if (qwen3_comm_agree(p->world, err))
         return 0;
     p->repeats = 1;
-    p->repeats = repeats_for(seconds_of(p, attention_pass), p->bytes / (n * kv_page_bytes(&p->shape)));
+    p->repeats = repeats_for(seconds_of(p, attention_pass), p->bytes / (n * kv_page_bytes(&p->shape, KV_BLOCK)));
     const double seconds = seconds_of(p, attention_pass) / (double)p->repeats;
     memory_free(p->workspace.data, p->workspace.bytes);
     return seconds;
@@ -286,7 +286,7 @@ static void measure_attention(probe *p, qwen3_dtype kv_type, qwen3_error *err)
         return;
     p->shape.kv_heads = FEW_KV_HEADS;
     p->job.n_blocks = FEW_BLOCKS;
-    const double bytes = (double)(FEW_BLOCKS * kv_page_bytes(&p->shape));
+    const double bytes = (double)(FEW_BLOCKS * kv_page_bytes(&p->shape, KV_BLOCK));
     const double seconds = time_attention(p, QWEN3_ATTENTION_ONLINE_SOFTMAX, 1, err);
     if (!err->status)
         keep_rate(&p->machine->attention_bytes[kv_type], ranks * bytes / seconds);

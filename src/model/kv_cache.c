@@ -8,7 +8,7 @@ qwen3_status kv_cache_open(kv_cache *c, const attention_shape *shape, int64_t la
                            qwen3_error *err)
 {
     *c = (kv_cache){.shape = shape, .table = table, .layers = layers};
-    c->page_bytes = (size_t)layers * kv_page_bytes(shape);
+    c->page_bytes = (size_t)layers * kv_page_bytes(shape, KV_BLOCK);
     c->sequences = calloc((size_t)table->max_sequences, sizeof *c->sequences);
     if (!c->sequences)
         return fail(err, QWEN3_ERR_MEMORY, "no memory for the KV cache of %d sequences", table->max_sequences);
@@ -106,7 +106,7 @@ static void empty_slots(const kv_cache *c, kv_page *page, size_t count)
     kv_slots_truncate(&page->slots, count);
     for (int64_t layer = 0; layer < c->layers; layer++)
         for (size_t h = 0; h < c->shape->kv_heads; h++)
-            kv_block_end(c->shape, kv_page_v(c->shape, kv_cache_layer(c, page, layer), h), count);
+            kv_block_end(c->shape, kv_page_place(c->shape, kv_cache_layer(c, page, layer), KV_BLOCK, h), count);
 }
 
 void kv_cache_truncate(kv_cache *c, int sequence, int64_t kept)
@@ -121,7 +121,7 @@ void kv_cache_truncate(kv_cache *c, int sequence, int64_t kept)
 
 void *kv_cache_layer(const kv_cache *c, const kv_page *page, int64_t layer)
 {
-    return page->data + (size_t)layer * kv_page_bytes(c->shape);
+    return page->data + (size_t)layer * kv_page_bytes(c->shape, KV_BLOCK);
 }
 
 void kv_cache_view(const kv_cache *c, int sequence, int64_t positions, int64_t layer, kv_block *out)

@@ -55,7 +55,7 @@ void kv_cache_truncate(kv_cache *c, int sequence, int64_t kept);
 /* Pages that so many positions fill. */
 static inline size_t kv_pages_for(int64_t positions)
 {
-    return (size_t)((positions + KV_BLOCK - 1) / KV_BLOCK);
+    return kv_blocks_for((size_t)positions);
 }
 /* The pages of a sequence on this rank. */
 static inline size_t kv_cache_pages(const kv_cache *c, int sequence)

@@ -19,7 +19,7 @@ typedef struct setup {
     attention_shape shape;
     attention_problem problem;
     size_t jobs, ranks, rank;
-    size_t rows[8 * JOBS], blocks[8 * JOBS], keys[JOBS], head_first[9];
+    size_t rows[8 * JOBS], own_keys[8 * JOBS], keys[JOBS], head_first[9];
     int key_owner[JOBS][MAX_KEYS];
     int32_t positions[8 * JOBS * MAX_ROWS];
     float *q;                 /* [all rows, heads, head_dim], times the softmax scale */
@@ -60,7 +60,7 @@ static setup make_setup(comm *c, bool replicated, uint64_t *random)
             size_t own = 0;
             for (size_t i = 0; i < s.keys[j]; i++)
                 own += s.key_owner[j][i] == (int)r;
-            s.blocks[r * s.jobs + j] = (own + KV_BLOCK - 1) / KV_BLOCK;
+            s.own_keys[r * s.jobs + j] = own;
         }
     }
     for (size_t i = 0; i < sets * s.jobs; i++) {
@@ -113,18 +113,19 @@ static void fill_shard(const setup *s, void *shard)
     const size_t d = shape->head_dim;
     size_t first = 0, total = 0;
     for (size_t j = 0; j < s->jobs; j++)
-        total += s->blocks[s->rank * s->jobs + j];
+        total += kv_blocks_for(s->own_keys[s->rank * s->jobs + j]);
     kv_shard_init(shard, total);
-    for (size_t j = 0; j < s->jobs; first += s->blocks[s->rank * s->jobs + j++]) {
+    for (size_t j = 0; j < s->jobs; j++)
+        kv_shard_add_run(shape, shard, s->own_keys[s->rank * s->jobs + j]);
+    for (size_t j = 0; j < s->jobs; first += kv_blocks_for(s->own_keys[s->rank * s->jobs + j++])) {
         size_t own = 0;
         for (size_t i = 0; i < s->keys[j]; i++) {
             if (s->key_owner[j][i] != (int)s->rank)
                 continue;
             const size_t block = first + own++ / KV_BLOCK;
             const size_t slot = kv_slots_add(kv_shard_slots(shard, block), (int32_t)i);
-            void *page = kv_shard_page(shape, shard, block);
             for (size_t h = 0; h < shape->kv_heads; h++)
-                kv_block_store(shape, kv_page_k(shape, page, h), kv_page_v(shape, page, h), slot, 1,
+                kv_block_store(shape, kv_shard_place(shape, shard, block, h), slot, 1,
                                s->k[j] + (h * s->keys[j] + i) * d, s->v[j] + (h * s->keys[j] + i) * d);
         }
     }
@@ -219,7 +220,7 @@ static void check_movement(comm *c, setup *s, const movement *m, bool replicated
                             .brings_shard = brings_shard,
                             .rows = s->rows,
                             .positions = s->positions,
-                            .blocks = s->blocks,
+                            .keys = s->own_keys,
                             .head_first = s->head_first};
     if (!m->applies(&s->problem))
         return;
@@ -241,7 +242,7 @@ static void check_movement(comm *c, setup *s, const movement *m, bool replicated
     size_t first = 0;
     kv_block *views = x.views;
     for (size_t j = 0; j < s->jobs; j++) {
-        const size_t n = s->blocks[s->rank * s->jobs + j];
+        const size_t n = kv_blocks_for(s->own_keys[s->rank * s->jobs + j]);
         kv_shard_view(&s->shape, shard, first, n, views, n);
         first += n;
         views += s->shape.kv_heads * n;

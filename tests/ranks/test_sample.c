@@ -270,8 +270,7 @@ static void spoil_forgotten(const setup *s, int64_t keep)
         for (int64_t layer = 0; layer < cache->layers; layer++)
             for (size_t h = 0; h < shape->kv_heads; h++) {
                 void *page = kv_cache_layer(cache, sequence->pages[i / KV_BLOCK], layer);
-                kv_block_store(shape, kv_page_k(shape, page, h), kv_page_v(shape, page, h), (size_t)(i % KV_BLOCK), 1,
-                               bad, bad);
+                kv_block_store(shape, kv_page_place(shape, page, KV_BLOCK, h), (size_t)(i % KV_BLOCK), 1, bad, bad);
             }
     for (const kv_page *page = cache->free_pages; page; page = page->next)
         memset(page->data, 0xff, cache->page_bytes);

@@ -215,19 +215,22 @@ static void *make_shard(const problem *p, size_t begin, size_t end, bool ragged)
     const attention_shape *s = &p->shape;
     /* A ragged shard has a few blocks more than it needs, and the last ones take what is left. */
     size_t blocks = (end - begin + KV_BLOCK - 1) / KV_BLOCK, spare = ragged ? 3 : 0;
-    void *shard = allocate(kv_shard_bytes(s, blocks + spare));
-    memset(shard, 0xff, kv_shard_bytes(s, blocks + spare));
+    const size_t room = spare ? (blocks + spare) * KV_BLOCK : end - begin;
+    const size_t bytes = kv_shard_bytes(kv_run_bytes(s, room));
+    void *shard = allocate(bytes);
+    memset(shard, 0xff, bytes);
     kv_shard_init(shard, blocks + spare);
+    kv_shard_add_run(s, shard, room);
     size_t block = 0;
     for (size_t j = begin; j < end; j++) {
         while (kv_shard_slots(shard, block)->count == KV_BLOCK || (spare && random_below(20) == 0))
             spare -= kv_shard_slots(shard, block++)->count < KV_BLOCK;
         size_t slot = kv_slots_add(kv_shard_slots(shard, block), p->k_positions[j]);
-        void *page = kv_shard_page(s, shard, block);
         for (size_t h = 0; h < s->kv_heads; h++) {
-            size_t at = (h * p->keys + j) * s->head_dim;
-            kv_block_store(s, kv_page_k(s, page, h), kv_page_v(s, page, h), slot, 1, p->k + at, p->v + at);
-            kv_block_end(s, kv_page_v(s, page, h), slot + 1);
+            const size_t at = (h * p->keys + j) * s->head_dim;
+            const kv_place place = kv_shard_place(s, shard, block, h);
+            kv_block_store(s, place, slot, 1, p->k + at, p->v + at);
+            kv_block_end(s, place, slot + 1);
         }
     }
     return shard;
@@ -433,7 +436,7 @@ static void test_partials(void **state)
 /* ---- Blocks ------------------------------------------------------------------------------------ */
 
 /* All slots of a block, one or some at a time, in random order. */
-static void store_in_runs(const attention_shape *s, void *k, void *v, const float *key, const float *value)
+static void store_in_runs(const attention_shape *s, kv_place to, const float *key, const float *value)
 {
     size_t begin[KV_BLOCK], runs = 0;
     for (size_t slot = 0; slot < KV_BLOCK; slot += 1 + random_below(random_below(2) ? 2 : 12))
@@ -444,7 +447,7 @@ static void store_in_runs(const attention_shape *s, void *k, void *v, const floa
         for (size_t i = 0; i < left; i++) /* those stored already are written again, with the same */
             if (begin[i] > slot && begin[i] < end)
                 end = begin[i];
-        kv_block_store(s, k, v, slot, end - slot, key + slot * s->head_dim, value + slot * s->head_dim);
+        kv_block_store(s, to, slot, end - slot, key + slot * s->head_dim, value + slot * s->head_dim);
         begin[pick] = begin[left - 1];
     }
 }
@@ -460,11 +463,11 @@ static void check_block(const kernels *k, qwen3_dtype type, size_t dim)
 {
     attention_shape s = {.kernels = k, .kv_type = type, .head_dim = dim, .kv_heads = 1, .heads_per_kv = 1};
     const gemm_kernel *g = &k->gemm[type];
-    const size_t k_bytes = kv_block_k_bytes(&s), v_bytes = kv_block_v_bytes(&s), nr = (size_t)g->nr;
+    const size_t k_bytes = kv_block_k_bytes(&s, KV_BLOCK), v_bytes = kv_block_v_bytes(&s, KV_BLOCK), nr = (size_t)g->nr;
     char *bk = allocate(k_bytes), *bv = allocate(v_bytes), *expected = allocate(k_bytes + v_bytes);
     float *key = random_floats(KV_BLOCK * dim, 5.0f, QWEN3_DTYPE_F32);
     float *value = random_floats(KV_BLOCK * dim, 5.0f, QWEN3_DTYPE_F32), *turned = allocate(KV_BLOCK * dim * 4);
-    store_in_runs(&s, bk, bv, key, value);
+    store_in_runs(&s, (kv_place){bk, bv, KV_BLOCK}, key, value);
     for (size_t slot = 0; slot < KV_BLOCK; slot++)
         for (size_t i = 0; i < dim; i++)
             turned[i * KV_BLOCK + slot] = value[slot * dim + i];
@@ -485,14 +488,14 @@ static void check_q8_block(const kernels *k, size_t dim)
 {
     attention_shape s = {.kernels = k, .kv_type = QWEN3_DTYPE_Q8, .head_dim = dim, .kv_heads = 1, .heads_per_kv = 1};
     const gemm_kernel *g = attention_gemm(&s);
-    const size_t k_values = kv_block_k_bytes(&s) - KV_BLOCK * sizeof(float), nr = (size_t)g->nr;
-    const size_t v_values = kv_block_v_bytes(&s) - KV_BLOCK * sizeof(float);
+    const size_t k_bytes = kv_block_k_bytes(&s, KV_BLOCK), v_bytes = kv_block_v_bytes(&s, KV_BLOCK), nr = (size_t)g->nr;
+    const size_t k_values = k_bytes - kv_scale_bytes(KV_BLOCK), v_values = v_bytes - kv_scale_bytes(KV_BLOCK);
     const size_t most = k_values > v_values ? k_values : v_values;
-    char *bk = allocate(kv_block_k_bytes(&s)), *bv = allocate(kv_block_v_bytes(&s));
+    char *bk = allocate(k_bytes), *bv = allocate(v_bytes);
     bf16 *expanded = allocate(most * sizeof(bf16)), *expected = allocate(most * sizeof(bf16));
     float *key = random_multiples(KV_BLOCK, dim, 5.0f), *value = random_multiples(KV_BLOCK, dim, 0x1p66f);
     float *turned = allocate(KV_BLOCK * dim * sizeof(float));
-    store_in_runs(&s, bk, bv, key, value);
+    store_in_runs(&s, (kv_place){bk, bv, KV_BLOCK}, key, value);
     for (size_t slot = 0; slot < KV_BLOCK; slot++)
         for (size_t i = 0; i < dim; i++) {
             key[slot * dim + i] /= ((float *)bk)[slot];
@@ -501,15 +504,39 @@ static void check_q8_block(const kernels *k, size_t dim)
     for (size_t n = 0; n < KV_BLOCK; n += nr)
         gemm_pack_panel(g, &(matrix_rows){key + n * dim, QWEN3_DTYPE_F32, dim, nr, dim},
                         expected + n * round_up(dim, (size_t)g->kr));
-    k->bytes_to_bf16(k_values, kv_block_q8(bk), expanded);
+    k->bytes_to_bf16(k_values, kv_block_q8(bk, KV_BLOCK), expanded);
     assert_memory_equal(expanded, expected, k_values * sizeof(bf16));
     for (size_t n = 0; n < dim; n += nr)
         gemm_pack_panel(
             g, &(matrix_rows){turned + n * KV_BLOCK, QWEN3_DTYPE_F32, KV_BLOCK, panel_rows(dim, n, nr), KV_BLOCK},
             expected + n * KV_BLOCK);
-    k->bytes_to_bf16(v_values, kv_block_q8(bv), expanded);
+    k->bytes_to_bf16(v_values, kv_block_q8(bv, KV_BLOCK), expanded);
     assert_memory_equal(expanded, expected, v_values * sizeof(bf16));
     free(bk), free(bv), free(expanded), free(expected), free(key), free(value), free(turned);
+}
+
+/* The first slots of a block, copied into one of no more, are what storing them there makes. */
+static void check_copy(const kernels *k, qwen3_dtype type, size_t dim)
+{
+    attention_shape s = {.kernels = k, .kv_type = type, .head_dim = dim, .kv_heads = 1, .heads_per_kv = 1};
+    float *key = random_floats(KV_BLOCK * dim, 5.0f, QWEN3_DTYPE_F32);
+    float *value = random_floats(KV_BLOCK * dim, 5.0f, QWEN3_DTYPE_F32);
+    const size_t slots = 1 + random_below(KV_BLOCK);
+    const size_t k_bytes = kv_block_k_bytes(&s, slots), v_bytes = kv_block_v_bytes(&s, slots);
+    const kv_place whole = {allocate(kv_block_k_bytes(&s, KV_BLOCK)), allocate(kv_block_v_bytes(&s, KV_BLOCK)),
+                            KV_BLOCK};
+    const kv_place copy = {allocate(k_bytes), allocate(v_bytes), slots};
+    const kv_place expected = {allocate(k_bytes), allocate(v_bytes), slots};
+    memset(copy.k, 0xff, k_bytes);
+    memset(copy.v, 0xff, v_bytes);
+    kv_block_store(&s, whole, 0, slots, key, value);
+    kv_block_end(&s, whole, slots);
+    kv_block_copy(&s, copy, &(kv_block){.k = whole.k, .v = whole.v, .slots = KV_BLOCK});
+    kv_block_store(&s, expected, 0, slots, key, value);
+    assert_memory_equal(copy.k, expected.k, k_bytes);
+    assert_memory_equal(copy.v, expected.v, v_bytes);
+    free(whole.k), free(whole.v), free(copy.k), free(copy.v), free(expected.k), free(expected.v), free(key),
+        free(value);
 }
 
 static void test_blocks(void **state)
@@ -521,8 +548,12 @@ static void test_blocks(void **state)
         for (int type = 0; type < ELEMENT_TYPES; type++)
             for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
                 check_block(k, (qwen3_dtype)type, dims[d]);
-        for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+        for (size_t d = 0; d < sizeof dims / sizeof *dims; d++) {
             check_q8_block(k, dims[d]);
+            check_copy(k, QWEN3_DTYPE_F32, dims[d]);
+            check_copy(k, QWEN3_DTYPE_BF16, dims[d]);
+            check_copy(k, QWEN3_DTYPE_Q8, dims[d]);
+        }
     }
 }
 
@@ -533,15 +564,15 @@ static void test_q8_scales(void **state)
     enum { Q8_DIM = 40 };
     attention_shape s = {.kernels = kernels_get(QWEN3_ISA_AUTO), .kv_type = QWEN3_DTYPE_Q8, .head_dim = Q8_DIM};
     static const float largest[] = {0, 1e-42f, 0x1p-101f, 0x1p-100f, 1e-20f, 1, 77.7f, 1e30f, 3.4e38f, INFINITY, NAN};
-    char *k = allocate(kv_block_k_bytes(&s)), *v = allocate(kv_block_v_bytes(&s));
-    int8_t *bytes = (int8_t *)v + KV_BLOCK * sizeof(float);
+    char *k = allocate(kv_block_k_bytes(&s, KV_BLOCK)), *v = allocate(kv_block_v_bytes(&s, KV_BLOCK));
+    const int8_t *bytes = kv_block_q8(v, KV_BLOCK);
     for (size_t c = 0; c < sizeof largest / sizeof *largest; c++) {
         float x[Q8_DIM];
         for (size_t i = 0; i < Q8_DIM; i++)
             x[i] = random_float(isfinite(largest[c]) ? largest[c] : 1.0f);
         x[random_below(Q8_DIM)] = random_below(2) ? largest[c] : -largest[c];
         const size_t slot = random_below(KV_BLOCK), nr = (size_t)attention_gemm(&s)->nr;
-        kv_block_store(&s, k, v, slot, 1, x, x);
+        kv_block_store(&s, (kv_place){k, v, KV_BLOCK}, slot, 1, x, x);
         const float scale = ((float *)v)[slot];
         assert_memory_equal((float *)k + slot, &scale, sizeof scale);
         assert_int_equal(isfinite(scale), isfinite(largest[c]));
@@ -567,7 +598,7 @@ static void test_shard(void **state)
     problem p = problem_make(s, 3, keys, false, 1.0f);
     void *shard = make_shard(&p, 0, keys, false);
     assert_int_equal(kv_shard_blocks(shard), 3);
-    size_t bytes = kv_shard_bytes(&s, 3);
+    const size_t bytes = kv_shard_bytes(kv_run_bytes(&s, keys));
     char *moved = allocate(bytes);
     memcpy(moved, shard, bytes);
     memset(shard, 0xff, bytes);
@@ -585,9 +616,11 @@ static void test_shard(void **state)
         }
         assert_int_equal(blocks[h][0].min_position, smallest);
         assert_int_equal(blocks[h][0].max_position, largest);
-        assert_ptr_equal(blocks[h][0].k, kv_page_k(&s, kv_shard_page(&s, moved, 1), h));
-        assert_ptr_equal(blocks[h][1].v, kv_page_v(&s, kv_shard_page(&s, moved, 2), h));
-        assert_true((const char *)blocks[h][1].v + kv_block_v_bytes(&s) <= moved + bytes);
+        assert_ptr_equal(blocks[h][0].k, kv_shard_place(&s, moved, 1, h).k);
+        assert_ptr_equal(blocks[h][1].v, kv_shard_place(&s, moved, 2, h).v);
+        assert_int_equal(blocks[h][0].slots, KV_BLOCK);
+        assert_int_equal(blocks[h][1].slots, 22);
+        assert_true((const char *)blocks[h][1].v + kv_block_v_bytes(&s, 22) <= moved + bytes);
     }
     free(shard), free(moved);
     problem_free(&p);
