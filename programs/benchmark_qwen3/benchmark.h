@@ -24,16 +24,17 @@ typedef enum benchmark_phase { PHASE_PREFILL, PHASE_DECODE, PHASE_BOTH } benchma
 
 typedef struct benchmark_options {
     model_arguments arguments;
-    const char *spec; /* of the model */
-    int output;       /* output_format */
+    const char *spec;                                 /* of the model */
+    int output;                                       /* output_format */
+    int_list strategies, algorithms, dtypes, threads; /* every test with all of them */
     int_list batches, depths;
     bool lists; /* tests as those of llama-bench: */
     int_list prompts, generates, prompt_generate;
     bool phases; /* a test of --phase: a prompt and what is generated after it */
     int phase;   /* benchmark_phase */
-    int prompt, generate;
+    int_list prompt_lens, gen_lens;
     int repetitions, warmup;
-    bool pairs;                /* every test with every strategy and every algorithm */
+    bool pairs;                /* several strategies or algorithms are compared */
     bool kv_cache;             /* false: decode computes the whole sequence again for every token */
     bool compare_kv_cache;     /* every test that generates, both ways */
     bool deprecated_attention; /* the old --attention was given */
@@ -61,6 +62,8 @@ typedef struct benchmark_test {
     size_t shape;     /* index; the members above are the same in all tests of a shape */
     qwen3_parallel_strategy strategy;
     qwen3_attention_algorithm algorithm;
+    qwen3_dtype dtype; /* of the weights */
+    int threads;       /* of each rank; 0 = its share of the cores */
     bool kv_cache;
 } benchmark_test;
 
@@ -69,7 +72,7 @@ typedef struct test_list {
     size_t n, shapes;
 } test_list;
 
-qwen3_status test_list_make(test_list *list, const benchmark_options *o, int ranks, qwen3_error *err);
+qwen3_status test_list_make(test_list *list, const benchmark_options *o, qwen3_error *err);
 /* Whether a model can hold every test. */
 qwen3_status test_list_check(const test_list *list, const qwen3_config *config, qwen3_error *err);
 /* Tells AUTO what the tests will compute. */
@@ -142,7 +145,8 @@ typedef struct benchmark {
     qwen3_rank_info machine; /* of this rank */
     qwen3_model *model;      /* the open one */
     qwen3_machine rates;     /* what predictions go by, where --machine is not given */
-    bool measured;           /* they are known */
+    bool measured;           /* they are known, for `measured_dtype` */
+    qwen3_dtype measured_dtype;
 } benchmark;
 
 /* Parameters of the model; 0 where the error is set. */

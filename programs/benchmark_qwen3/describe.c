@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "benchmark.h"
 
@@ -63,13 +62,10 @@ static void describe_work(const benchmark *b, const benchmark_test *t, const qwe
 void describe_test(const benchmark *b, const benchmark_test *t, const qwen3_session *session, benchmark_result *r)
 {
     const qwen3_plan *plan = qwen3_model_plan(b->model);
-    const time_t now = time(NULL);
-    struct tm utc;
     qwen3_session_info info;
 
     qwen3_session_get_info(session, &info);
-    snprintf(r->version, sizeof r->version, "%s", QWEN3_VERSION);
-    snprintf(r->cpu_info, sizeof r->cpu_info, "%s", b->machine.cpu);
+    origin_describe(&r->origin, &b->machine);
     snprintf(r->model_filename, sizeof r->model_filename, "%s", b->o.spec);
     name_model(b, qwen3_dtype_name(plan->dtype), r->model_type, sizeof r->model_type);
     snprintf(r->strategy, sizeof r->strategy, "%s", qwen3_strategy_name(plan->strategy));
@@ -79,7 +75,6 @@ void describe_test(const benchmark *b, const benchmark_test *t, const qwen3_sess
     snprintf(r->isa, sizeof r->isa, "%s", qwen3_isa_name(plan->isa));
     snprintf(r->type_kv, sizeof r->type_kv, "%s", qwen3_dtype_name(plan->kv_dtype));
     snprintf(r->seed, sizeof r->seed, "%llu", (unsigned long long)b->o.arguments.model.seed);
-    strftime(r->test_time, sizeof r->test_time, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     r->ranks = qwen3_comm_size(b->world);
     r->nodes = b->machine.nodes;
     r->threads = plan->threads;

@@ -1,8 +1,8 @@
 /* main.c - benchmark_qwen3: prefill and decode of a Qwen3 model on the ranks at hand.
  *
- * The command line becomes a list of tests. For every strategy in it a model is opened, and its tests are timed and,
- * with --verify, compared with a reference. The references are computed before any model is open. Results are printed
- * at the end, in the order of the list. */
+ * The command line becomes a list of tests. For every strategy, type and number of threads in it a model is opened, and
+ * its tests are timed and, with --verify, compared with a reference. The references are computed before any model is
+ * open. Results are printed at the end, in the order of the list. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,8 +34,8 @@ static void announce(const benchmark *b, const char *what, const char *of, const
 static qwen3_status prepare(benchmark *b, qwen3_error *err)
 {
     test_list *list = &b->list;
-    if (test_list_make(list, &b->o, qwen3_comm_size(b->world), err) == QWEN3_OK &&
-        qwen3_config_read(b->o.spec, &b->config, err) == QWEN3_OK && test_list_check(list, &b->config, err) == QWEN3_OK)
+    if (test_list_make(list, &b->o, err) == QWEN3_OK && qwen3_config_read(b->o.spec, &b->config, err) == QWEN3_OK &&
+        test_list_check(list, &b->config, err) == QWEN3_OK)
         b->parameters = count_parameters(b->o.spec, &b->config, err);
     if (err->status == QWEN3_OK)
         b->results = allocate(list->n, sizeof *b->results, "results", err);
@@ -54,6 +54,7 @@ static qwen3_status measure_rates(benchmark *b, qwen3_error *err)
     if (qwen3_model_bytes_per_token(b->model) < PREDICTED_BYTES)
         return QWEN3_OK;
     b->measured = true;
+    b->measured_dtype = plan->dtype;
     return qwen3_machine_measure(b->world, plan->threads, plan->isa, plan->dtype, &b->rates, err);
 }
 
@@ -67,11 +68,27 @@ static qwen3_status save_machine(benchmark *b, qwen3_error *err)
     return qwen3_comm_agree(b->world, err);
 }
 
-/* The tests of one strategy, which share a model. Collective. */
-static qwen3_status run_strategy(benchmark *b, qwen3_parallel_strategy strategy, qwen3_error *err)
+/* Whether predictions go by what was measured before. */
+static bool rates_known(const benchmark *b)
+{
+    const qwen3_plan *plan = qwen3_model_plan(b->model);
+    return b->measured && b->rates.threads == plan->threads && b->measured_dtype == plan->dtype;
+}
+
+static bool same_model(const benchmark_test *a, const benchmark_test *b)
+{
+    return a->strategy == b->strategy && a->dtype == b->dtype && a->threads == b->threads;
+}
+
+/* The tests that share a model with `first`. Collective. */
+static qwen3_status run_model(benchmark *b, const benchmark_test *first, qwen3_error *err)
 {
     qwen3_model_options options = b->o.arguments.model;
-    options.strategy = strategy;
+    options.strategy = first->strategy;
+    options.dtype = first->dtype;
+    options.threads = first->threads;
+    if (first->strategy != QWEN3_STRATEGY_HYBRID)
+        options.grid_sequence = options.grid_heads = 0;
     test_list_plan(&b->list, &options);
     qwen3_status status = qwen3_model_open(b->world, b->o.spec, &options, &b->model, err);
     if (status == QWEN3_OK && !b->described) {
@@ -80,13 +97,13 @@ static qwen3_status run_strategy(benchmark *b, qwen3_parallel_strategy strategy,
     }
     if (status == QWEN3_OK)
         status = plan_print(b->world, b->model, rank_lines(b), b->notes, err);
-    if (status == QWEN3_OK && !options.machine && !b->measured)
+    if (status == QWEN3_OK && !options.machine && !rates_known(b))
         status = measure_rates(b, err);
     if (status == QWEN3_OK && b->o.verbose)
         status = placement_print(b->world, b->model, b->notes, err);
     for (size_t i = 0; i < b->list.n && status == QWEN3_OK; i++) {
         const benchmark_test *t = &b->list.tests[i];
-        if (t->strategy != strategy)
+        if (!same_model(t, first))
             continue;
         char name[64];
         test_name(t, name, sizeof name);
@@ -100,11 +117,11 @@ static qwen3_status run_strategy(benchmark *b, qwen3_parallel_strategy strategy,
     return status;
 }
 
-/* Whether a strategy has had its turn with an earlier test. */
-static bool strategy_done(const test_list *list, size_t test)
+/* Whether the model of a test has had its turn with an earlier one. */
+static bool model_done(const test_list *list, size_t test)
 {
     for (size_t i = 0; i < test; i++)
-        if (list->tests[i].strategy == list->tests[test].strategy)
+        if (same_model(&list->tests[i], &list->tests[test]))
             return true;
     return false;
 }
@@ -118,8 +135,8 @@ static qwen3_status run(benchmark *b, qwen3_error *err)
         status = references_make(b, err);
     }
     for (size_t i = 0; i < b->list.n && status == QWEN3_OK; i++)
-        if (!strategy_done(&b->list, i))
-            status = run_strategy(b, b->list.tests[i].strategy, err);
+        if (!model_done(&b->list, i))
+            status = run_model(b, &b->list.tests[i], err);
     return status;
 }
 

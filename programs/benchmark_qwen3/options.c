@@ -1,5 +1,6 @@
 /* options.c - the command line of benchmark_qwen3. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "benchmark.h"
 #include "common/program.h"
@@ -21,7 +22,6 @@ enum { OLD_ATTENTION_STANDARD, OLD_ATTENTION_STREAMING };
 /* Options that are read here and leave no trace of their own. */
 typedef struct extra_options {
     int attention; /* old spelling of strategy and algorithm */
-    int generate;  /* old spelling of --gen-len */
     int method;    /* benchmark_method */
     int iterations;
     bool use_kv_cache, no_kv_cache;
@@ -41,6 +41,11 @@ static void describe_tests(benchmark_options *o, extra_options *extra, option_ta
      .min = least,                                                                                                     \
      .max = most,                                                                                                      \
      .help = text}
+#define VALUES(option_name, field, least, most, text)                                                                  \
+    {                                                                                                                  \
+        .name = option_name, .kind = OPTION_INT, .list = true, .value = &(field), .min = least, .max = most,           \
+        .help = text                                                                                                   \
+    }
 #define INTEGER(option_name, letter, field, least, most, text)                                                         \
     {                                                                                                                  \
         .name = option_name, .short_name = letter, .kind = OPTION_INT, .value = &(field), .min = least, .max = most,   \
@@ -59,10 +64,10 @@ static void describe_tests(benchmark_options *o, extra_options *extra, option_ta
          .choices = "prefill|decode|both",
          .help = "A test of --prompt-len and --gen-len with tokens chosen greedily, and what of it is reported; decode "
                  "follows a real prefill (default both)"},
-        INTEGER("prompt-len", 0, o->prompt, 1, MAX_TOKENS, "That test: tokens of each prompt (default 128)"),
-        INTEGER("gen-len", 0, o->generate, 1, MAX_TOKENS,
-                "That test: decode steps, each one token per sequence (default 32)"),
-        INTEGER("generate", 0, extra->generate, 1, MAX_TOKENS, "Old name of --gen-len"),
+        VALUES("prompt-len", o->prompt_lens, 1, MAX_TOKENS, "That test: tokens of each prompt (default 128)"),
+        VALUES("gen-len", o->gen_lens, 1, MAX_TOKENS,
+               "That test: decode steps, each one token per sequence (default 32)"),
+        VALUES("generate", o->gen_lens, 1, MAX_TOKENS, "Old name of --gen-len"),
         LIST("n-depth", 'd', OPTION_INTS, o->depths, 0, MAX_TOKENS,
              "Every test after N tokens that each sequence holds already, not timed: \"pp512 @ d2048\" (default 0)"),
         LIST("batch-size", 'b', OPTION_INTS, o->batches, 1, 65536,
@@ -73,9 +78,22 @@ static void describe_tests(benchmark_options *o, extra_options *extra, option_ta
         INTEGER("warmup", 0, o->warmup, 0, MAX_REPETITIONS,
                 "How often a prompt and one step are computed before they are measured (default 1)"),
 #undef INTEGER
+#undef VALUES
 #undef LIST
     };
     option_table_add(table, sizeof tests / sizeof *tests, tests);
+}
+
+/* An option of every program that may have several values here: every test is run with each. */
+static void make_list(option_table *table, const char *name, int_list *list)
+{
+    for (size_t i = 0; i < table->n; i++) {
+        option *o = &table->options[i];
+        if (strcmp(o->name, name) != 0)
+            continue;
+        o->value = list;
+        o->list = true;
+    }
 }
 
 static void describe_options(benchmark_options *o, extra_options *extra, option_table *table)
@@ -91,7 +109,8 @@ static void describe_options(benchmark_options *o, extra_options *extra, option_
         FLAG("use-kv-cache", extra->use_kv_cache, "Decode from the KV cache (default)"),
         FLAG("no-kv-cache", extra->no_kv_cache, "Decode by computing the whole sequence again for every token"),
         FLAG("compare-kv-cache", o->compare_kv_cache, "Decode both ways in every test and report the speed-up"),
-        FLAG("pairs", o->pairs, "Run every test with every strategy and every algorithm and compare them"),
+        FLAG("pairs", o->pairs,
+             "Run every test with every strategy and every algorithm and compare them; one of the two may be listed"),
         FLAG("verify", o->verify,
              "Compare logits of every test with one rank of plain C kernels in f32 (at most 64 rows of the prompts and "
              "16 decode steps); exit status 1 where the relative L2 exceeds 1e-5 (f32), 1e-2 (bf16), 5e-2 (q8) or 0.5 "
@@ -142,6 +161,10 @@ static void describe_options(benchmark_options *o, extra_options *extra, option_
              "test"},
     };
     model_arguments_options(&o->arguments, table);
+    make_list(table, "parallel-strategy", &o->strategies);
+    make_list(table, "attention-algo", &o->algorithms);
+    make_list(table, "dtype", &o->dtypes);
+    make_list(table, "threads", &o->threads);
     table->options[0].help = MODEL_SPEC_HELP " (default " DEFAULT_MODEL ")";
     describe_tests(o, extra, table);
     option_table_add(table, sizeof own / sizeof *own, own);
@@ -157,8 +180,6 @@ static qwen3_status check_contradictions(const command_line *line, qwen3_error *
         {"attention", "parallel-strategy"},
         {"attention", "attention-algo"},
         {"attention", "grid"},
-        {"pairs", "parallel-strategy"},
-        {"pairs", "attention-algo"},
         {"pairs", "attention"},
         {"pairs", "grid"},
         {"generate", "gen-len"},
@@ -197,8 +218,6 @@ static void choose_tests(benchmark_options *o, const extra_options *extra, const
     o->lists = any_given(line, sizeof of_lists / sizeof *of_lists, of_lists) ||
                (!o->phases && any_given(line, sizeof of_either / sizeof *of_either, of_either));
     o->phases |= !o->lists;
-    if (option_given(line, "generate"))
-        o->generate = extra->generate;
     if (option_given(line, "iters"))
         o->repetitions = extra->iterations;
     else if (!option_given(line, "repetitions"))
@@ -221,6 +240,52 @@ static qwen3_status read_network(benchmark_options *o, const char *text, qwen3_e
     return QWEN3_OK;
 }
 
+static void set_list(int_list *list, size_t n, const int *values)
+{
+    list->n = n;
+    memcpy(list->values, values, n * sizeof *values);
+}
+
+/* A hybrid grid with both sides larger than one exists. */
+static bool has_hybrid(int ranks)
+{
+    for (int s = 2; s * s <= ranks; s++)
+        if (ranks % s == 0)
+            return true;
+    return false;
+}
+
+/* Which strategies and algorithms are compared. */
+static void choose_pairs(benchmark_options *o, const extra_options *extra, const command_line *line, int ranks)
+{
+    static const int strategies[] = {QWEN3_STRATEGY_HEAD_WISE, QWEN3_STRATEGY_SEQUENCE, QWEN3_STRATEGY_HYBRID};
+    static const int algorithms[] = {QWEN3_ATTENTION_STANDARD, QWEN3_ATTENTION_ONLINE_SOFTMAX};
+    o->deprecated_attention = option_given(line, "attention");
+    if (o->deprecated_attention) {
+        set_list(&o->strategies, 1, strategies);
+        set_list(&o->algorithms, 1, &algorithms[extra->attention != OLD_ATTENTION_STANDARD]);
+    }
+    if (option_given(line, "grid") && !option_given(line, "parallel-strategy"))
+        set_list(&o->strategies, 1, &strategies[2]);
+    if (o->pairs && !option_given(line, "parallel-strategy"))
+        set_list(&o->strategies, has_hybrid(ranks) ? 3 : 2, strategies);
+    if (o->pairs && !option_given(line, "attention-algo"))
+        set_list(&o->algorithms, 2, algorithms);
+    o->pairs |= o->strategies.n > 1 || o->algorithms.n > 1;
+}
+
+/* What is not part of a test goes by the first of each list; a grid is that of hybrid. */
+static void take_first(benchmark_options *o, const command_line *line)
+{
+    qwen3_model_options *model = &o->arguments.model;
+    model->strategy = (qwen3_parallel_strategy)o->strategies.values[0];
+    for (size_t i = 0; i < o->strategies.n && option_given(line, "grid"); i++)
+        if (o->strategies.values[i] == QWEN3_STRATEGY_HYBRID)
+            model->strategy = QWEN3_STRATEGY_HYBRID;
+    model->dtype = (qwen3_dtype)o->dtypes.values[0];
+    model->threads = o->threads.values[0];
+}
+
 /* Options of --plan, and its tests. */
 static qwen3_status check_plan(benchmark_options *o, const extra_options *extra, const command_line *line,
                                qwen3_error *err)
@@ -230,6 +295,9 @@ static qwen3_status check_plan(benchmark_options *o, const extra_options *extra,
     for (size_t i = 0; i < sizeof only / sizeof *only && !o->plan; i++)
         if (option_given(line, only[i]))
             return set_error(err, QWEN3_ERR_ARGUMENT, "--%s: only means something with --plan", only[i]);
+    if (o->plan && o->threads.n > 1)
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--plan: measures the machine with one number of threads, got %zu",
+                         o->threads.n);
     if (o->plan && !any_given(line, sizeof of_tests / sizeof *of_tests, of_tests)) {
         o->lists = true;
         o->phases = false;
@@ -274,7 +342,11 @@ static qwen3_status check_options(benchmark_options *o, const extra_options *ext
         status = check_phase(o, line, err);
     if (status == QWEN3_OK)
         status = apply_method(o, extra->method, line, ranks, err);
-    if (status == QWEN3_OK && o->arguments.spec)
+    if (status != QWEN3_OK)
+        return status;
+    choose_pairs(o, extra, line, ranks);
+    take_first(o, line);
+    if (o->arguments.spec)
         status = model_spec_check(o->arguments.spec, "DIR or synthetic:SIZE", err);
     if (status == QWEN3_OK)
         status = model_arguments_check(&o->arguments, line, ranks, err);
@@ -283,12 +355,6 @@ static qwen3_status check_options(benchmark_options *o, const extra_options *ext
     choose_tests(o, extra, line);
     if (check_plan(o, extra, line, err) != QWEN3_OK)
         return err->status;
-    o->deprecated_attention = option_given(line, "attention");
-    if (o->deprecated_attention) {
-        o->arguments.model.strategy = QWEN3_STRATEGY_HEAD_WISE;
-        o->arguments.session.algorithm =
-            extra->attention == OLD_ATTENTION_STANDARD ? QWEN3_ATTENTION_STANDARD : QWEN3_ATTENTION_ONLINE_SOFTMAX;
-    }
     o->kv_cache = !extra->no_kv_cache;
     o->spec = o->arguments.spec ? o->arguments.spec : DEFAULT_MODEL;
     return QWEN3_OK;
@@ -305,9 +371,13 @@ qwen3_status benchmark_options_read(benchmark_options *o, int argc, const char *
                              .depths = {1, {0}},
                              .prompts = {1, {512}},
                              .generates = {1, {128}},
-                             .prompt = 128,
-                             .generate = 32,
+                             .prompt_lens = {1, {128}},
+                             .gen_lens = {1, {32}},
+                             .strategies = {1, {QWEN3_STRATEGY_AUTO}},
+                             .algorithms = {1, {QWEN3_ATTENTION_AUTO}},
+                             .threads = {1, {0}},
                              .warmup = 1};
+    o->dtypes = (int_list){1, {o->arguments.model.dtype}};
     describe_options(o, &extra, &table);
     command_line line = {"benchmark_qwen3",
                          "Measure prefill and decode of a Qwen3 model on the ranks at hand",

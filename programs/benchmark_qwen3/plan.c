@@ -6,6 +6,7 @@
 #include "common/program.h"
 
 typedef struct planned {
+    result_origin origin;
     char model[64], dtype[8], test[64], strategy[16], grid[24], algorithm[24], movement[24], best[8];
     double nodes, ranks_per_node, prompt, depth, generate, batch;
     double prefill_ms, step_ms, ts;
@@ -18,8 +19,9 @@ typedef struct planned {
 #define RAW NULL, 1, NULL, 0
 #define SHOWN 1u
 static const field fields[] = {
+    ORIGIN_FIELDS(AT(origin)),
     {"model", NULL, AT(model), TEXT, RAW},
-    {"dtype", NULL, AT(dtype), TEXT, RAW},
+    {"dtype", NULL, AT(dtype), TEXT, NULL, 1, "dtype", SHOWN},
     {"nodes", NULL, AT(nodes), NUMBER, NULL, 1, NULL, 0},
     {"ranks_per_node", NULL, AT(ranks_per_node), NUMBER, NULL, 1, NULL, 0},
     {"prompt", NULL, AT(prompt), NUMBER, RAW},
@@ -68,6 +70,7 @@ static double tokens_per_second(const benchmark_test *t, const predicted_times *
 
 static void describe(const plan *p, const benchmark_test *t, const qwen3_scenario *s, planned *row)
 {
+    origin_describe(&row->origin, &p->b->machine);
     snprintf(row->model, sizeof row->model, "%s", p->b->o.spec);
     snprintf(row->dtype, sizeof row->dtype, "%s", qwen3_dtype_name(s->dtype));
     test_name(t, row->test, sizeof row->test);
@@ -112,6 +115,19 @@ static qwen3_status predict(const plan *p, const benchmark_test *t, const qwen3_
     return QWEN3_OK;
 }
 
+static qwen3_dtype dtype_of(const benchmark_test *t)
+{
+    return t->dtype == QWEN3_DTYPE_AUTO ? QWEN3_DTYPE_BF16 : t->dtype;
+}
+
+static bool wanted(const int_list *algorithms, qwen3_attention_algorithm algorithm)
+{
+    for (size_t i = 0; i < algorithms->n; i++)
+        if (algorithms->values[i] == QWEN3_ATTENTION_AUTO || algorithms->values[i] == (int)algorithm)
+            return true;
+    return false;
+}
+
 /* Tokens per second of the best grid of one node. */
 static double one_node(const plan *p, const benchmark_test *t)
 {
@@ -122,6 +138,7 @@ static double one_node(const plan *p, const benchmark_test *t)
         qwen3_prediction details;
         qwen3_error err = {0};
         qwen3_scenario alone = p->scenario;
+        alone.dtype = dtype_of(t);
         alone.nodes = 1;
         alone.grid_sequence = s;
         alone.grid_heads = ranks / s;
@@ -136,16 +153,16 @@ static double one_node(const plan *p, const benchmark_test *t)
 static qwen3_status plan_test(plan *p, const benchmark_test *t, qwen3_error *err)
 {
     static const qwen3_attention_algorithm both[] = {QWEN3_ATTENTION_ONLINE_SOFTMAX, QWEN3_ATTENTION_STANDARD};
-    const qwen3_attention_algorithm asked = p->b->o.arguments.session.algorithm;
     const int ranks = p->scenario.nodes * p->scenario.ranks_per_node;
     const double alone = one_node(p, t);
     const size_t first = p->n;
     size_t best = first;
     for (int a = 0; a < 2; a++)
         for (int s = 1; s <= ranks; s++) {
-            if (ranks % s != 0 || (asked != QWEN3_ATTENTION_AUTO && asked != both[a]))
+            if (ranks % s != 0 || !wanted(&p->b->o.algorithms, both[a]))
                 continue;
             qwen3_scenario scenario = p->scenario;
+            scenario.dtype = dtype_of(t);
             scenario.grid_sequence = s;
             scenario.grid_heads = ranks / s;
             scenario.algorithm = both[a];
@@ -191,21 +208,19 @@ static qwen3_status print_plan(benchmark *b, const qwen3_machine *machine, qwen3
                                   .machine = machine,
                                   .nodes = b->o.nodes ? b->o.nodes : machine->nodes,
                                   .ranks_per_node = b->o.ranks_per_node ? b->o.ranks_per_node : machine->ranks_per_node,
-                                  .dtype = b->o.arguments.model.dtype,
                                   .kv_dtype = b->o.arguments.model.kv_dtype,
                                   .priced = true,
                                   .overlap_min_rows = b->o.arguments.session.overlap_min_rows};
     if (p.scenario.overlap_min_rows == 0)
         p.scenario.overlap_min_rows = -1;
-    if (p.scenario.dtype == QWEN3_DTYPE_AUTO)
-        p.scenario.dtype = QWEN3_DTYPE_BF16;
     const int ranks = p.scenario.nodes * p.scenario.ranks_per_node;
     for (int s = 1; s <= ranks; s++)
         p.room += ranks % s == 0;
     p.room *= 2 * b->list.n;
     p.rows = allocate(p.room, sizeof *p.rows, "predictions", err);
     for (size_t i = 0; p.rows && i < b->list.n && err->status == QWEN3_OK; i++)
-        plan_test(&p, &b->list.tests[i], err);
+        if ((int)b->list.tests[i].algorithm == b->o.algorithms.values[0]) /* the others are beside it */
+            plan_test(&p, &b->list.tests[i], err);
     if (err->status == QWEN3_OK)
         print(&p, err);
     free(p.rows);
@@ -216,12 +231,12 @@ qwen3_status plan_run(benchmark *b, qwen3_error *err)
 {
     const qwen3_model_options *o = &b->o.arguments.model;
     qwen3_machine machine;
-    qwen3_status status = QWEN3_OK;
+    qwen3_status status = qwen3_comm_topology(b->world, &b->machine, err);
     if (o->machine)
         machine = *o->machine;
-    else
+    else if (status == QWEN3_OK)
         status = qwen3_machine_measure(b->world, o->threads, o->isa,
-                                       o->dtype == QWEN3_DTYPE_AUTO ? QWEN3_DTYPE_BF16 : o->dtype, &machine, err);
+                                       b->o.dtypes.n > 1 ? QWEN3_DTYPE_AUTO : dtype_of(b->list.tests), &machine, err);
     if (status != QWEN3_OK)
         return status;
     if (b->o.network)

@@ -32,7 +32,7 @@ void predict_test(const benchmark *b, const benchmark_test *t, benchmark_result 
     const qwen3_machine *machine = b->o.arguments.model.machine;
     const int ranks = qwen3_comm_size(b->world), nodes = ranks % b->machine.nodes ? 1 : b->machine.nodes;
     const int64_t rows = b->o.arguments.session.overlap_min_rows;
-    const bool known = machine || b->o.arguments.model.strategy == QWEN3_STRATEGY_AUTO; /* to the engine */
+    const bool known = machine || t->strategy == QWEN3_STRATEGY_AUTO; /* to the engine */
     const qwen3_scenario s = {.config = &b->config,
                               .machine = machine ? machine : &b->rates,
                               .nodes = nodes,

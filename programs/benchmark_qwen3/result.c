@@ -17,14 +17,15 @@
 #define PAIRS (1u << LAYOUT_PAIRS)
 
 #define COMM_FIELDS(phase, kind, index)                                                                                \
-    {#phase "_" kind "_bytes",                                                                                         \
-     #phase ", " kind " bytes",                                                                                        \
-     AT(phase.comm_bytes[index]),                                                                                      \
-     COUNTER,                                                                                                          \
-     "%.1f KiB",                                                                                                       \
-     1 / 1024.0,                                                                                                       \
-     NULL,                                                                                                             \
-     0},                                                                                                               \
+    {#phase "_" kind "_calls", NULL, AT(phase.comm_calls[index]), NUMBER, RAW},                                        \
+        {#phase "_" kind "_bytes",                                                                                     \
+         #phase ", " kind " bytes",                                                                                    \
+         AT(phase.comm_bytes[index]),                                                                                  \
+         COUNTER,                                                                                                      \
+         "%.1f KiB",                                                                                                   \
+         1 / 1024.0,                                                                                                   \
+         NULL,                                                                                                         \
+         0},                                                                                                           \
         {#phase "_" kind "_seconds",                                                                                   \
          #phase ", " kind " seconds",                                                                                  \
          AT(phase.comm_seconds[index]),                                                                                \
@@ -59,8 +60,7 @@
         COMM_FIELDS(phase, "logits", QWEN3_COMM_LOGITS), COMM_FIELDS(phase, "control", QWEN3_COMM_CONTROL)
 
 static const field fields[] = {
-    {"version", NULL, AT(version), TEXT, RAW},
-    {"cpu_info", NULL, AT(cpu_info), TEXT, RAW},
+    ORIGIN_FIELDS(AT(origin)),
     {"backends", NULL, AT(backend), TEXT, RAW},
     {"model_filename", "model", AT(model_filename), TEXT, "%s", 1, NULL, 0},
     {"model_type", NULL, AT(model_type), TEXT, NULL, 1, "model", LIST | ALIGN_LEFT},
@@ -71,11 +71,11 @@ static const field fields[] = {
     {NULL, NULL, AT(backend), TEXT, NULL, 1, "backend", LIST | ALIGN_LEFT},
     {"n_ranks", "ranks", AT(ranks), NUMBER, "%.0f", 1, NULL, 0},
     {"n_nodes", "nodes", AT(nodes), NUMBER, RAW},
-    {"n_threads", "threads per rank", AT(threads), NUMBER, "%.0f", 1, "threads", LIST},
+    {"n_threads", "threads per rank", AT(threads), NUMBER, "%.0f", 1, "threads", LIST | PAIRS},
     {"strategy", "strategy", AT(strategy), TEXT, "%s", 1, "strategy", PAIRS | ALIGN_LEFT},
     {"grid", "grid (S x H)", AT(grid), TEXT, "%s", 1, "grid", PAIRS},
     {"algorithm", "algorithm", AT(algorithm), TEXT, "%s", 1, "algorithm", PAIRS},
-    {"dtype", "dtype", AT(dtype), TEXT, "%s", 1, NULL, 0},
+    {"dtype", "dtype", AT(dtype), TEXT, "%s", 1, "dtype", PAIRS},
     {"isa", "kernels", AT(isa), TEXT, "%s", 1, NULL, 0},
     {"type_k", NULL, AT(type_kv), TEXT, RAW},
     {"type_v", NULL, AT(type_kv), TEXT, RAW},
@@ -88,7 +88,6 @@ static const field fields[] = {
     {"kv_cache", "KV cache", AT(kv_cache), TEXT, "%s", 1, NULL, 0},
     {"phase", NULL, AT(phase), TEXT, RAW},
     {"test", "test", AT(test), TEXT, "%s", 1, "test", LIST | PAIRS},
-    {"test_time", NULL, AT(test_time), TEXT, RAW},
     {"repetitions", "repetitions", AT(repetitions), NUMBER, "%.0f", 1, NULL, 0},
     {"warmup", NULL, AT(warmup), NUMBER, RAW},
 
@@ -99,6 +98,9 @@ static const field fields[] = {
     {NULL, "tokens/s", AT(rate), TEXT, "%s", 1, "t/s", LIST},
     {"samples_ns", NULL, AT(ns), SAMPLES, RAW},
     {"samples_ts", NULL, AT(ts), SAMPLES, RAW},
+    {"samples_prefill_ms", NULL, AT(prefill.samples), SAMPLES, RAW},
+    {"samples_first_token_ms", NULL, AT(first_token), SAMPLES, RAW},
+    {"samples_decode_ms", NULL, AT(decode.samples), SAMPLES, RAW},
     {"prefill_ms", "prefill", AT(prefill.ms), NUMBER, "%.2f ms", 1, "prefill ms", PAIRS},
     {"prefill_ms_deviation", "prefill deviation", AT(prefill.ms_deviation), NUMBER, "%.2f ms", 1, NULL, 0},
     {"prefill_ms_per_token", "prefill per token", AT(prefill.ms_per_token), NUMBER, "%.3f ms", 1, NULL, 0},
@@ -214,6 +216,17 @@ static void complete_limits(benchmark_result *r)
     roofline_fractions(r);
 }
 
+/* Parts that were not timed have no samples. */
+static void drop_samples(benchmark_result *r, bool prompt_computed)
+{
+    if (r->prompt == 0)
+        r->prefill.samples.n = 0;
+    if (!prompt_computed)
+        r->first_token.n = 0;
+    if (r->generate == 0)
+        r->decode.samples.n = 0;
+}
+
 /* "MPI 4 ranks, hybrid 2x2, online_softmax, avx512_bf16"; one rank has no strategy. */
 static void name_backend(benchmark_result *r)
 {
@@ -245,6 +258,7 @@ void result_complete(benchmark_result *r, bool prompt_computed)
     }
     if (r->limit_ts.n)
         complete_limits(r);
+    drop_samples(r, prompt_computed);
     name_backend(r);
     snprintf(r->size_text, sizeof r->size_text, r->model_size < gib ? "%.2f MiB" : "%.2f GiB",
              r->model_size / (r->model_size < gib ? gib / 1024 : gib));

@@ -2,8 +2,8 @@
 #ifndef RESULT_H
 #define RESULT_H
 
+#include "common/origin.h"
 #include "qwen3.h"
-#include "records.h"
 
 typedef enum output_format { OUTPUT_TABLE, OUTPUT_MD, OUTPUT_CSV, OUTPUT_JSON, OUTPUT_JSONL } output_format;
 
@@ -16,6 +16,7 @@ typedef struct phase_result {
     sample_list samples; /* ms of each repetition */
     double ms, ms_deviation;
     double tokens_per_second, ms_per_token;
+    double comm_calls[QWEN3_COMM_KINDS];      /* collectives per repetition, of the rank with most */
     double comm_bytes[QWEN3_COMM_KINDS];      /* per repetition, sum over the ranks */
     double comm_seconds[QWEN3_COMM_KINDS];    /* per repetition, maximum over the ranks */
     double comm_overlapped[QWEN3_COMM_KINDS]; /* share of the time under way in which the ranks computed, 0 to 1 */
@@ -24,8 +25,9 @@ typedef struct phase_result {
 
 /* Numbers that do not apply are NAN, texts that do not are empty. Names of fields are in result.c. */
 typedef struct benchmark_result {
-    char version[16], cpu_info[128], model_filename[256], model_type[32], strategy[16], grid[24], algorithm[24],
-        dtype[8], isa[16], type_kv[8], seed[24], test[64], phase[12], tokens[12], kv_cache[4], test_time[24];
+    result_origin origin;
+    char model_filename[256], model_type[32], strategy[16], grid[24], algorithm[24], dtype[8], isa[16], type_kv[8],
+        seed[24], test[64], phase[12], tokens[12], kv_cache[4];
     double ranks, nodes, threads; /* threads of each rank */
     double model_size;            /* bytes of weights that a step reads */
     double model_parameters;

@@ -183,11 +183,12 @@ static void reduce_counters(phase_result *p, const rank_totals *all, bool prefil
     double inside[QWEN3_COMM_KINDS] = {0}, under_way[QWEN3_COMM_KINDS] = {0};
     p->comm_bytes_total = p->comm_seconds_total = 0;
     for (int kind = 0; kind < QWEN3_COMM_KINDS; kind++)
-        p->comm_bytes[kind] = p->comm_seconds[kind] = 0;
+        p->comm_calls[kind] = p->comm_bytes[kind] = p->comm_seconds[kind] = 0;
     for (int rank = 0; rank < ranks; rank++) {
         const qwen3_comm_stats *s = prefill ? &all[rank].prefill : &all[rank].decode;
         double seconds = 0;
         for (int kind = 0; kind < QWEN3_COMM_KINDS; kind++) {
+            p->comm_calls[kind] = fmax(p->comm_calls[kind], (double)s->calls[kind] / repetitions);
             p->comm_bytes[kind] += (double)s->bytes[kind] / repetitions;
             p->comm_bytes_total += (double)s->bytes[kind] / repetitions;
             p->comm_seconds[kind] = fmax(p->comm_seconds[kind], s->seconds[kind] / repetitions);

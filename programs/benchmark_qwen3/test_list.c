@@ -1,11 +1,8 @@
-/* test_list.c - the tests that a command line describes: shapes, each with every strategy, algorithm and use of the KV
- * cache that is to be compared. */
+/* test_list.c - the tests that a command line describes: shapes, each with everything that is to be compared. */
 #include <stdlib.h>
 
 #include "benchmark.h"
 #include "common/program.h"
-
-enum { MAX_PAIRS = 6 };
 
 /* ---- One test ---------------------------------------------------------------------------------- */
 
@@ -30,40 +27,19 @@ void test_name(const benchmark_test *t, char *name, size_t size)
 
 /* ---- All of them ------------------------------------------------------------------------------- */
 
-/* A hybrid grid with both sides larger than one exists. */
-static bool has_hybrid(int ranks)
+/* With every type, number of threads, strategy, algorithm and use of the KV cache. */
+static void add_shape(test_list *list, const benchmark_options *o, benchmark_test t)
 {
-    for (int s = 2; s * s <= ranks; s++)
-        if (ranks % s == 0)
-            return true;
-    return false;
-}
-
-/* Every strategy with every algorithm, as tests without a shape; returns how many. */
-static size_t list_pairs(int ranks, benchmark_test pairs[MAX_PAIRS])
-{
-    static const qwen3_parallel_strategy strategies[] = {QWEN3_STRATEGY_HEAD_WISE, QWEN3_STRATEGY_SEQUENCE,
-                                                         QWEN3_STRATEGY_HYBRID};
-    static const qwen3_attention_algorithm algorithms[] = {QWEN3_ATTENTION_STANDARD, QWEN3_ATTENTION_ONLINE_SOFTMAX};
-    size_t n = 0;
-    for (size_t s = 0; s < sizeof strategies / sizeof *strategies; s++)
-        for (size_t a = 0; a < sizeof algorithms / sizeof *algorithms; a++)
-            if (strategies[s] != QWEN3_STRATEGY_HYBRID || has_hybrid(ranks))
-                pairs[n++] = (benchmark_test){.strategy = strategies[s], .algorithm = algorithms[a]};
-    return n;
-}
-
-static void add_shape(test_list *list, const benchmark_options *o, int ranks, benchmark_test t)
-{
-    benchmark_test pairs[MAX_PAIRS] = {
-        {.strategy = o->arguments.model.strategy, .algorithm = o->arguments.session.algorithm}};
-    const size_t n = o->pairs ? list_pairs(ranks, pairs) : 1;
+    const size_t strategies = o->strategies.n, algorithms = o->algorithms.n;
+    const size_t threads = o->threads.n, variants = o->dtypes.n * threads * strategies * algorithms;
     if (!t.prompt && !t.generate)
         return;
     t.shape = list->shapes++;
-    for (size_t i = 0; i < n; i++) {
-        t.strategy = pairs[i].strategy;
-        t.algorithm = pairs[i].algorithm;
+    for (size_t i = 0; i < variants; i++) {
+        t.algorithm = (qwen3_attention_algorithm)o->algorithms.values[i % algorithms];
+        t.strategy = (qwen3_parallel_strategy)o->strategies.values[i / algorithms % strategies];
+        t.threads = o->threads.values[i / algorithms / strategies % threads];
+        t.dtype = (qwen3_dtype)o->dtypes.values[i / algorithms / strategies / threads];
         t.kv_cache = o->kv_cache;
         list->tests[list->n++] = t;
         t.kv_cache = false;
@@ -72,44 +48,54 @@ static void add_shape(test_list *list, const benchmark_options *o, int ranks, be
     }
 }
 
+/* The test of --phase with every length of prompts and generation. */
+static void add_phases(test_list *list, const benchmark_options *o, benchmark_test t)
+{
+    const size_t generates = o->phase == PHASE_PREFILL ? 1 : o->gen_lens.n;
+    t.greedy = true;
+    t.decode_only = o->phase == PHASE_DECODE;
+    for (size_t p = 0; p < o->prompt_lens.n; p++)
+        for (size_t g = 0; g < generates; g++) {
+            t.prompt = o->prompt_lens.values[p];
+            t.generate = o->phase == PHASE_PREFILL ? 0 : o->gen_lens.values[g];
+            add_shape(list, o, t);
+        }
+}
+
 /* Prompts, generation, both, and the test of --phase, of sequences of one depth. */
-static void add_shapes(test_list *list, const benchmark_options *o, int ranks, int batch, int depth)
+static void add_shapes(test_list *list, const benchmark_options *o, int batch, int depth)
 {
     const benchmark_test empty = {.batch = batch, .depth = depth};
     benchmark_test t = empty;
     for (size_t i = 0; i < o->prompts.n && o->lists; i++) {
         t.prompt = o->prompts.values[i];
-        add_shape(list, o, ranks, t);
+        add_shape(list, o, t);
     }
     t = empty;
     for (size_t i = 0; i < o->generates.n && o->lists; i++) {
         t.generate = o->generates.values[i];
-        add_shape(list, o, ranks, t);
+        add_shape(list, o, t);
     }
     for (size_t i = 0; i < o->prompt_generate.n && o->lists; i += 2) {
         t.prompt = o->prompt_generate.values[i];
         t.generate = o->prompt_generate.values[i + 1];
-        add_shape(list, o, ranks, t);
+        add_shape(list, o, t);
     }
-    if (o->phases) {
-        t = empty;
-        t.prompt = o->prompt;
-        t.generate = o->phase == PHASE_PREFILL ? 0 : o->generate;
-        t.greedy = true;
-        t.decode_only = o->phase == PHASE_DECODE;
-        add_shape(list, o, ranks, t);
-    }
+    if (o->phases)
+        add_phases(list, o, empty);
 }
 
-qwen3_status test_list_make(test_list *list, const benchmark_options *o, int ranks, qwen3_error *err)
+qwen3_status test_list_make(test_list *list, const benchmark_options *o, qwen3_error *err)
 {
-    const size_t shapes = o->prompts.n + o->generates.n + o->prompt_generate.n / 2 + 1;
-    const size_t variants = (o->pairs ? MAX_PAIRS : 1) * (o->compare_kv_cache ? 2 : 1);
+    const size_t phases = o->prompt_lens.n * o->gen_lens.n;
+    const size_t shapes = o->prompts.n + o->generates.n + o->prompt_generate.n / 2 + phases;
+    const size_t pairs = o->strategies.n * o->algorithms.n;
+    const size_t variants = o->dtypes.n * o->threads.n * pairs * (o->compare_kv_cache ? 2 : 1);
     if (!(list->tests = allocate(o->depths.n * o->batches.n * shapes * variants, sizeof *list->tests, "tests", err)))
         return err->status;
     for (size_t d = 0; d < o->depths.n; d++)
         for (size_t b = 0; b < o->batches.n; b++)
-            add_shapes(list, o, ranks, o->batches.values[b], o->depths.values[d]);
+            add_shapes(list, o, o->batches.values[b], o->depths.values[d]);
     if (!list->n)
         return set_error(err, QWEN3_ERR_ARGUMENT,
                          "--n-prompt and --n-gen: got 0 for both and no --pg, expected at least one test");

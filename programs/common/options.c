@@ -175,6 +175,32 @@ static bool read_list(const char *text, int64_t min, int64_t max, size_t exactly
     }
 }
 
+static bool read_value(const option *o, const char *text);
+
+/* Adds the values of "VALUE,VALUE,..." to the list. */
+static bool read_values(const option *o, const char *text)
+{
+    int_list *list = o->value;
+    for (const char *part = text;; part++) {
+        char part_text[32];
+        int value = 0;
+        option one = *o;
+        const size_t span = strcspn(part, ",");
+        if (span >= sizeof part_text || list->n == MAX_INTS)
+            return false;
+        memcpy(part_text, part, span);
+        part_text[span] = '\0';
+        one.list = false;
+        one.value = &value;
+        if (!read_value(&one, part_text))
+            return false;
+        list->values[list->n++] = value;
+        part += span;
+        if (!*part)
+            return true;
+    }
+}
+
 static bool read_kv_dtype(const char *text, qwen3_dtype *dtype)
 {
     *dtype = QWEN3_DTYPE_AUTO;
@@ -185,6 +211,8 @@ static bool read_kv_dtype(const char *text, qwen3_dtype *dtype)
 static bool read_value(const option *o, const char *text)
 {
     int64_t number;
+    if (o->list)
+        return read_values(o, text);
     switch (o->kind) {
     case OPTION_FLAG:
         *(bool *)o->value = true;
@@ -240,7 +268,7 @@ void option_table_add(option_table *table, size_t n, const option *options)
 qwen3_status option_take(option *o, const char *text, qwen3_error *err)
 {
     char buffer[128];
-    if (!o->given && (o->kind == OPTION_INTS || o->kind == OPTION_PAIRS))
+    if (o->list || (!o->given && (o->kind == OPTION_INTS || o->kind == OPTION_PAIRS)))
         ((int_list *)o->value)->n = 0; /* the first value replaces the default */
     o->given = true;
     const char *dashes = o->kind == OPTION_OPERAND ? "" : "--";
@@ -248,8 +276,8 @@ qwen3_status option_take(option *o, const char *text, qwen3_error *err)
         return set_error(err, QWEN3_ERR_ARGUMENT, "%s%s: is not well-formed UTF-8", dashes, o->name);
     if (read_value(o, text))
         return QWEN3_OK;
-    return set_error(err, QWEN3_ERR_ARGUMENT, "%s%s: got \"%s\", expected %s", dashes, o->name, text,
-                     accepted(o, buffer, sizeof buffer));
+    return set_error(err, QWEN3_ERR_ARGUMENT, "%s%s: got \"%s\", expected %s%s", dashes, o->name, text,
+                     accepted(o, buffer, sizeof buffer), o->list ? ", with commas between" : "");
 }
 
 /* The table in popt's form, with --help and --version. Free with free(). */
@@ -306,17 +334,27 @@ static option *find_operand(const command_line *line)
     return NULL;
 }
 
+/* With the mark of a list; NULL for a flag. */
+static const char *argument_text(const option *o, char text[128])
+{
+    if (!o->list)
+        return argument_name(o);
+    snprintf(text, 128, "%s,...", argument_name(o));
+    return text;
+}
+
 static void print_help(const command_line *line, FILE *out)
 {
     const option *operand = find_operand(line);
+    char text[128];
     fprintf(out, "Usage: %s [OPTION...]", line->name);
     if (operand)
         fprintf(out, " [%s]", operand->name);
     fprintf(out, "\n%s%s%s.\n\n", line->summary, operand ? ". " : "", operand ? operand->help : "");
     for (size_t i = 0; i < line->n_options; i++)
         if (&line->options[i] != operand)
-            print_option(out, line->options[i].short_name, line->options[i].name, argument_name(&line->options[i]),
-                         line->options[i].help);
+            print_option(out, line->options[i].short_name, line->options[i].name,
+                         argument_text(&line->options[i], text), line->options[i].help);
     print_option(out, 'h', "help", NULL, "Print this help");
     print_option(out, 'V', "version", NULL, "Print the version");
 }

@@ -52,6 +52,7 @@ typedef struct option {
     const char *help;
     const char *argument; /* name of the value in --help; NULL = by kind */
     const char *choices;  /* of OPTION_CHOICE: "table|md|csv" */
+    bool list;            /* the value is an int_list; the text has one or more, with commas between, and replaces */
     int64_t min, max;     /* of integers */
     double least, most;   /* of OPTION_DOUBLE */
     bool utf8;            /* of texts: it must be well-formed UTF-8 */

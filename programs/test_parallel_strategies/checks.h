@@ -2,7 +2,7 @@
 #ifndef TEST_PARALLEL_STRATEGIES_CHECKS_H
 #define TEST_PARALLEL_STRATEGIES_CHECKS_H
 
-#include "qwen3.h"
+#include "test_parallel_strategies/report.h"
 
 typedef struct check_options {
     uint64_t seed;
@@ -10,14 +10,9 @@ typedef struct check_options {
     bool verbose; /* a line per case */
 } check_options;
 
-/* Lines of the tables; the same on all ranks. */
-typedef struct tally {
-    int passed, failed;
-} tally;
-
 /* The attention operators against a float64 reference. Collective. */
-void check_operators(qwen3_comm *world, const check_options *options, tally *count);
+void check_operators(qwen3_comm *world, const check_options *options, check_report *report);
 /* The model over all ranks against the same model on one rank. Collective. */
-void check_model(qwen3_comm *world, const check_options *options, tally *count);
+void check_model(qwen3_comm *world, const check_options *options, check_report *report);
 
 #endif

@@ -98,56 +98,54 @@ static qwen3_status run_model(qwen3_comm *comm, const qwen3_model_options *optio
     return status;
 }
 
-/* Compares on rank 0, prints, and tells all ranks whether it passed. */
-static bool compare(qwen3_comm *world, const char *name, const logits *expected, const logits *got,
-                    const qwen3_error *err, double bytes)
+/* Compares on rank 0, reports, and tells all ranks whether it passed. */
+static void compare(qwen3_comm *world, const logits *expected, const logits *got, const qwen3_error *err,
+                    check_record line, check_report *report)
 {
     int passed = err->status == QWEN3_OK;
     if (qwen3_comm_rank(world) == 0) {
-        double worst = 0, largest = 0;
         for (size_t i = 0; i < LENGTHS && passed; i++) {
             double difference = 0, reference = 0;
             for (size_t e = expected->start[i]; e < expected->start[i + 1]; e++) {
                 double d = (double)got->data[e] - expected->data[e];
                 difference += d * d;
                 reference += (double)expected->data[e] * expected->data[e];
-                largest = fabs(d) <= largest ? largest : fabs(d);
+                line.largest = fabs(d) <= line.largest ? line.largest : fabs(d);
             }
             double l2 = sqrt(difference / reference);
-            worst = l2 <= worst ? worst : l2;
+            line.relative_l2 = l2 <= line.relative_l2 ? line.relative_l2 : l2;
         }
-        passed = passed && worst <= TOLERANCE;
-        printf("%-37s %-20s %5d %9.2e %9.2e %6s %10.0f  %s\n", name, spec, LENGTHS, worst, largest, "", bytes,
-               passed ? "PASS" : "FAIL");
-        if (err->status != QWEN3_OK)
-            printf("  rank %d (%s): %s\n", err->rank, err->host, err->message);
+        passed = passed && line.relative_l2 <= TOLERANCE;
     }
     qwen3_comm_broadcast(world, &passed, sizeof passed);
-    return passed;
+    report_add(report, line, passed);
+    if (report->speak && err->status != QWEN3_OK)
+        fprintf(stderr, "test_parallel_strategies: %s: rank %d (%s): %s\n", line.pair, err->rank, err->host,
+                err->message);
 }
 
 static void check_pair(qwen3_comm *world, const qwen3_model_options *options, qwen3_attention_algorithm algorithm,
-                       const logits *expected, tally *count)
+                       const logits *expected, check_report *report)
 {
-    char name[64];
+    check_record line = {.cases = LENGTHS, .over_bound = NAN};
+    char *name = line.pair;
     logits got = {0};
     qwen3_error err = {0};
-    qwen3_comm_stats before, after;
+    qwen3_comm_stats before;
     qwen3_comm_get_stats(world, &before);
     run_model(world, options, algorithm, &got, &err);
-    qwen3_comm_get_stats(world, &after);
-    double bytes = 0; /* of rank 0 */
-    for (int kind = 0; kind < QWEN3_COMM_KINDS; kind++)
-        bytes += kind == QWEN3_COMM_CONTROL ? 0 : (double)(after.bytes[kind] - before.bytes[kind]);
-    int n = snprintf(name, sizeof name, "%s", qwen3_strategy_name(options->strategy));
+    const traffic sent = traffic_since(world, &before);
+    line.sent = traffic_of_all(world, &sent);
+    int n = snprintf(name, sizeof line.pair, "%s", qwen3_strategy_name(options->strategy));
     if (options->strategy == QWEN3_STRATEGY_HYBRID)
-        n += snprintf(name + n, sizeof name - (size_t)n, " %dx%d", options->grid_sequence, options->grid_heads);
-    snprintf(name + n, sizeof name - (size_t)n, " + %s", qwen3_algorithm_name(algorithm));
-    *(compare(world, name, expected, &got, &err, bytes) ? &count->passed : &count->failed) += 1;
+        n += snprintf(name + n, sizeof line.pair - (size_t)n, " %dx%d", options->grid_sequence, options->grid_heads);
+    snprintf(name + n, sizeof line.pair - (size_t)n, " + %s", qwen3_algorithm_name(algorithm));
+    snprintf(line.class, sizeof line.class, "%s", spec);
+    compare(world, expected, &got, &err, line, report);
     free(got.data);
 }
 
-void check_model(qwen3_comm *world, const check_options *options, tally *count)
+void check_model(qwen3_comm *world, const check_options *options, check_report *report)
 {
     static const qwen3_attention_algorithm algorithms[] = {QWEN3_ATTENTION_STANDARD, QWEN3_ATTENTION_ONLINE_SOFTMAX};
     const int ranks = qwen3_comm_size(world);
@@ -159,16 +157,16 @@ void check_model(qwen3_comm *world, const check_options *options, tally *count)
     o.seed = options->seed;
     o.threads = 1;
     o.isa = QWEN3_ISA_C;
-    if (root) {
+    if (report_tables(report))
         printf("\nThe model over %d ranks against one rank with plain C kernels: two prompts and %d decoded tokens "
-               "each; bytes: sent by rank 0\n",
+               "each; bytes: sent by all ranks\n",
                ranks, DECODED);
+    if (root)
         run_model(qwen3_comm_self(), &o, QWEN3_ATTENTION_STANDARD, &expected, &err);
-    }
     if (qwen3_comm_agree(world, &err) != QWEN3_OK) {
         if (root)
-            printf("  one rank: %s\n", err.message);
-        count->failed++;
+            fprintf(stderr, "test_parallel_strategies: one rank: %s\n", err.message);
+        report->failed++;
         free(expected.data);
         return;
     }
@@ -176,12 +174,12 @@ void check_model(qwen3_comm *world, const check_options *options, tally *count)
     for (int a = 0; a < 2; a++) {
         o.grid_sequence = o.grid_heads = 0;
         for (o.strategy = QWEN3_STRATEGY_HEAD_WISE; o.strategy <= QWEN3_STRATEGY_SEQUENCE; o.strategy++)
-            check_pair(world, &o, algorithms[a], &expected, count);
+            check_pair(world, &o, algorithms[a], &expected, report);
         o.strategy = QWEN3_STRATEGY_HYBRID;
         for (o.grid_sequence = 2; o.grid_sequence < ranks; o.grid_sequence++) {
             o.grid_heads = ranks / o.grid_sequence;
             if (o.grid_sequence * o.grid_heads == ranks)
-                check_pair(world, &o, algorithms[a], &expected, count);
+                check_pair(world, &o, algorithms[a], &expected, report);
         }
     }
     free(expected.data);

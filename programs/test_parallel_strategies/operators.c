@@ -25,8 +25,8 @@ typedef struct measure {
     double difference, reference; /* sums of squares */
     double largest;               /* |difference| */
     double worst;                 /* |difference| / bound */
-    double bytes;                 /* sent */
     double failed;                /* calls that returned an error */
+    traffic sent;
 } measure;
 
 /* This rank's part of the arrays: heads and rows of q and out, KV heads and rows of k and v. */
@@ -72,16 +72,6 @@ static void compare(const problem *p, box at, const float *out, measure *m)
             }
 }
 
-static double bytes_sent(qwen3_comm *world)
-{
-    qwen3_comm_stats stats;
-    double bytes = 0;
-    qwen3_comm_get_stats(world, &stats);
-    for (int kind = 0; kind < QWEN3_COMM_KINDS; kind++)
-        bytes += kind == QWEN3_COMM_CONTROL ? 0 : (double)stats.bytes[kind];
-    return bytes;
-}
-
 /* One call; `number` varies options that must not change the result. */
 static void run_case(qwen3_comm *world, const problem *p, const struct pair *pair, bool sharded, int number, measure *m)
 {
@@ -111,13 +101,15 @@ static void run_case(qwen3_comm *world, const problem *p, const struct pair *pai
     }
     for (size_t i = 0; i < q_size + guard; i++)
         out[i] = i < q_size ? NAN : 12345.0f; /* every element must be written, and none after them */
-    double before = bytes_sent(world);
+    qwen3_comm_stats before;
+    qwen3_comm_get_stats(world, &before);
     qwen3_error err;
     if (pair->run(&a, world, &err) != QWEN3_OK) {
         m->failed++;
         fprintf(stderr, "test_parallel_strategies: %s: rank %d: %s\n", pair->name, err.rank, err.message);
     }
-    m->bytes += bytes_sent(world) - before;
+    const traffic sent = traffic_since(world, &before);
+    traffic_add(&m->sent, &sent);
     compare(p, q, out, m);
     for (size_t i = q_size; i < q_size + guard; i++)
         m->worst = out[i] == 12345.0f ? m->worst : INFINITY;
@@ -128,12 +120,13 @@ static void add(measure *sum, const measure *m)
 {
     sum->difference += m->difference;
     sum->reference += m->reference;
-    sum->bytes += m->bytes;
     sum->failed += m->failed;
+    traffic_add(&sum->sent, &m->sent);
     sum->largest = isnan(m->largest) || m->largest > sum->largest ? m->largest : sum->largest;
     sum->worst = m->worst > sum->worst ? m->worst : sum->worst;
 }
 
+/* One case on all ranks. */
 static measure combine(qwen3_comm *world, const measure *own)
 {
     const int ranks = qwen3_comm_size(world);
@@ -142,6 +135,7 @@ static measure combine(qwen3_comm *world, const measure *own)
     for (int r = 0; r < ranks; r++)
         add(&total, &all[r]);
     free(all);
+    total.sent = traffic_of_all(world, &own->sent);
     qwen3_comm_broadcast(world, &total, sizeof total);
     return total;
 }
@@ -151,21 +145,26 @@ static bool passes(const measure *m)
     return m->worst <= 1.0 && m->failed == 0;
 }
 
-static void print_line(const char *pair, const char *layout, const char *class, int cases, const measure *m)
+static check_record line_of(const char *pair, const char *layout, shape_class class, int cases, const measure *m)
 {
-    double l2 = m->reference > 0 ? sqrt(m->difference / m->reference) : sqrt(m->difference);
-    printf("%-26s %-10s %-20s %5d %9.2e %9.2e %6.3f %10.0f  %s\n", pair, layout, class, cases, l2, m->largest, m->worst,
-           m->bytes, passes(m) ? "PASS" : "FAIL");
+    check_record r = {.cases = cases,
+                      .relative_l2 = m->reference > 0 ? sqrt(m->difference / m->reference) : sqrt(m->difference),
+                      .largest = m->largest,
+                      .over_bound = m->worst,
+                      .sent = m->sent};
+    snprintf(r.pair, sizeof r.pair, "%s", pair);
+    snprintf(r.layout, sizeof r.layout, "%s", layout);
+    snprintf(r.class, sizeof r.class, "%s", class_names[class]);
+    return r;
 }
 
 /* All pairs and layouts over the cases of one class. */
-static void check_class(qwen3_comm *world, const check_options *options, shape_class class, tally *count)
+static void check_class(qwen3_comm *world, const check_options *options, shape_class class, check_report *report)
 {
     enum { PAIRS = sizeof pairs / sizeof *pairs };
     static const char *const layouts[] = {"replicated", "sharded"};
     measure sums[PAIRS][2] = {0};
     const int cases = class == CLASS_FIXED ? 4 : options->cases;
-    const bool speak = qwen3_comm_rank(world) == 0;
     for (int number = 0; number < cases; number++) {
         problem p = problem_make(world, class, options->seed, number);
         for (int i = 0; i < PAIRS; i++)
@@ -173,11 +172,12 @@ static void check_class(qwen3_comm *world, const check_options *options, shape_c
                 measure own = {0};
                 run_case(world, &p, &pairs[i], sharded, number, &own);
                 measure all = combine(world, &own);
-                if (speak && options->verbose) {
+                const check_record line = line_of(pairs[i].name, layouts[sharded], class, 1, &all);
+                if (report->speak && options->verbose) {
                     printf("  case %d: batch %zu heads %zu/%zu q_len %zu kv_len %zu head_dim %zu causal %d mask %d\n  ",
                            number, p.batch, p.heads, p.kv_heads, p.q_len, p.kv_len, p.head_dim, p.causal,
                            p.mask != NULL);
-                    print_line(pairs[i].name, layouts[sharded], class_names[class], 1, &all);
+                    report_print(&line, passes(&all));
                 }
                 add(&sums[i][sharded], &all);
             }
@@ -185,18 +185,16 @@ static void check_class(qwen3_comm *world, const check_options *options, shape_c
     }
     for (int i = 0; i < 2 * PAIRS && cases > 0; i++) {
         const measure *m = &sums[i / 2][i % 2];
-        if (speak)
-            print_line(pairs[i / 2].name, layouts[i % 2], class_names[class], cases, m);
-        *(passes(m) ? &count->passed : &count->failed) += 1;
+        report_add(report, line_of(pairs[i / 2].name, layouts[i % 2], class, cases, m), passes(m));
     }
 }
 
-void check_operators(qwen3_comm *world, const check_options *options, tally *count)
+void check_operators(qwen3_comm *world, const check_options *options, check_report *report)
 {
-    if (qwen3_comm_rank(world) == 0)
+    if (report_tables(report))
         printf("Attention operators against float64. rel L2, max abs: difference; /bound: largest difference over "
                "what f32 allows;\nbytes: sent by all ranks\n%-26s %-10s %-20s %5s %9s %9s %6s %10s\n",
                "pair", "layout", "class", "cases", "rel L2", "max abs", "/bound", "bytes");
     for (int class = 0; class < CLASSES; class ++)
-        check_class(world, options, (shape_class) class, count);
+        check_class(world, options, (shape_class) class, report);
 }

@@ -28,7 +28,7 @@ typedef struct field {
         TEXT,
         NUMBER,
         COUNTER, /* a number of little interest where it is 0 */
-        SAMPLES  /* only in json and jsonl */
+        SAMPLES  /* not in grids; in csv with spaces between */
     } type;
     const char *format; /* of the scaled number, with its unit; NULL = not in grids */
     double scale;

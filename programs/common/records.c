@@ -1,5 +1,5 @@
 /* records.c - see records.h. */
-#include "records.h"
+#include "common/records.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -168,6 +168,12 @@ static void print_csv_value(FILE *out, const void *record, const field *f)
 {
     if (absent(record, f))
         return;
+    if (f->type == SAMPLES) {
+        const sample_list *s = samples_of(record, f);
+        for (size_t i = 0; i < s->n; i++)
+            fprintf(out, "%s%.15g", i ? " " : "", s->values[i]);
+        return;
+    }
     if (f->type != TEXT) {
         fprintf(out, "%.15g", number_of(record, f));
         return;
@@ -184,7 +190,7 @@ void records_print_csv(FILE *out, const record_list *list)
         const char *between = "";
         for (size_t i = 0; i < list->n_fields; i++) {
             const field *f = &list->fields[i];
-            if (!f->key || f->type == SAMPLES)
+            if (!f->key)
                 continue;
             fputs(between, out);
             between = ",";
