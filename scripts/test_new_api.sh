@@ -3,7 +3,16 @@
 # (docs/MIGRATION.md) and those of this one, each in every spelling, on a model of 0.2M parameters, and checks in the
 # results that it took effect. About a minute. RANKS=2 changes the number of ranks. Status 1 where a check fails.
 set -euo pipefail
-case ${1-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; exit ;; esac
+case ${1-} in
+-h | --help)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//;p}' "$0"
+    exit
+    ;;
+-*)
+    echo "test_new_api.sh: unknown option $1 (see --help)" >&2
+    exit 2
+    ;;
+esac
 cd "$(dirname "$0")/.."
 build=${1:-build}
 export OMP_NUM_THREADS=1
