@@ -55,7 +55,8 @@ on_hosts() {
 everywhere() {
     local file=$results/$1 n pairs
     shift
-    local command=("$build/bin/benchmark_qwen3" --model "$model" --dtype bf16 --pairs --repetitions 1 --output jsonl "$@")
+    local command=("$build/bin/benchmark_qwen3" --model "$model" --dtype bf16 --pairs --repetitions 1 --output jsonl
+        "$@")
     for n in $ranks; do
         pairs=()
         # All strategies are the same on one rank, which measures the limits for all configurations.

@@ -199,9 +199,10 @@ holds "--net changes the prediction" differs "$(values predicted_ts | head -n 1)
 
 # ---- None is forgotten ---------------------------------------------------------------------------
 on 1 --help
-for name in $(sed -n 's/^  \(-., \)\{0,1\}\(--[a-z0-9-]*\).*/\2/p' "$work/results"); do
+sed -n 's/^  \(-., \)\{0,1\}\(--[a-z0-9-]*\).*/\2/p' "$work/results" >"$work/names"
+while read -r name; do
     holds "$name is tested" grep -q -- "$name\b" scripts/test_new_api.sh
-done
+done <"$work/names"
 
 echo "test_new_api.sh: $checks checks, $failed failed"
 [ $failed = 0 ]

@@ -69,7 +69,7 @@ def agrees(counted, values, tolerance):
 
 
 def check_counted(c, formulas, ranks):
-    """Plain C kernels, whose panels have 16 keys: lengths that fill them, and lengths that leave the last block open."""
+    """Plain C kernels, whose panels have 16 keys: lengths that fill them, and one that leaves the last open."""
     tests = ("--model", "synthetic:tiny", "--isa", "c", "--pairs", "--attention-algo", "online_softmax", "-p",
              f"{32 * ranks},{160 * ranks},{64 * ranks - ranks}", "-n", 12, "-r", 1, "--warmup", 0, "-o", "json")
     for kv, size in (("f32", 4), ("bf16", 2)):

@@ -12,8 +12,8 @@ SCRIPTS = ROOT / "scripts"
 
 
 def check_tables(c, ranks, directory):
-    environment = {"MODEL": "synthetic:tiny", "RANKS": ranks, "HOSTS": "", "LENGTHS": "24 48", "LONG": "", "ROUNDS": "1",
-                   "GEN": "2", "RESULTS": str(directory)}
+    environment = {"MODEL": "synthetic:tiny", "RANKS": ranks, "HOSTS": "", "LENGTHS": "24 48", "LONG": "",
+                   "ROUNDS": "1", "GEN": "2", "RESULTS": str(directory)}
     outcome = run(1, SCRIPTS / "measure_strategies.sh", BIN.parent, env=environment, timeout=600)
     if not c.true("measure_strategies.sh", outcome.ok, outcome):
         return

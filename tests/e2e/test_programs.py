@@ -313,8 +313,8 @@ def check_combined_formats(p, ranks, options):
             [(r["strategy"], r["algorithm"], r["test"]) for r in rows] == keys
             and all((r["decode_ms"] == "") == (r["test"] == "pp3") for r in rows), outcome)
     columns = ["threads", "strategy", "grid", "algorithm", "dtype", "test", "prefill ms", "prompt tok/s",
-               "decode ms/token", "gen tok/s", "total ms", "prefill KiB sent", "decode KiB sent", "scores KiB", "rel. L2",
-               "top-1 %", "verified"]
+               "decode ms/token", "gen tok/s", "total ms", "prefill KiB sent", "decode KiB sent", "scores KiB",
+               "rel. L2", "top-1 %", "verified"]
     _, outcome = test_list(p, ranks, *options, output=None)
     table = [cells(line) for line in outcome.out.splitlines()]
     p.holds("md, the default: a row for every pair of every test", table[0] == columns
