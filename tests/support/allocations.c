@@ -203,7 +203,7 @@ void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int file, o
         return MAP_FAILED;
     void *p = __real_mmap(at, bytes, protection, flags, file, offset);
     lock();
-    state.mapped += p == MAP_FAILED ? 0 : whole_pages(bytes);
+    state.mapped += p == MAP_FAILED || flags & MAP_FIXED ? 0 : whole_pages(bytes); /* fixed: in place of another */
     unlock();
     return p;
 }
