@@ -244,6 +244,9 @@ typedef struct qwen3_model_options {
     int64_t expected_tokens;      /* length the AUTO strategy plans for; 0 = unknown */
     bool expect_decode;           /* AUTO plans for generation rather than for prefill alone */
     bool share_weights;           /* ranks of one node that need the same slices keep one copy */
+    bool deterministic;           /* logits do not depend, in any bit, on the number of ranks and threads, on strategy,
+                                     grid and tile sizes, nor on how tokens are split into steps and batches; slower.
+                                     isa, dtype, kv_dtype and processor must be the same (docs/ARCHITECTURE.md) */
     const qwen3_machine *machine; /* what AUTO and the choice of movements go by; the caller's, read while the model is
                                      opened. NULL: AUTO measures where the model has more than 64 MiB of weights, and
                                      movements have fixed prices */

@@ -115,6 +115,10 @@ void model_arguments_options(model_arguments *a, option_table *table)
          .max = MAX_THREADS,
          .help = "Threads of each rank (default: its share of the cores)"},
         bind_option(&a->bind),
+        {.name = "deterministic",
+         .kind = OPTION_FLAG,
+         .value = &a->model.deterministic,
+         .help = "The same bits for any number of ranks and threads and any strategy; slower"},
     };
     option_table_add(table, sizeof options / sizeof *options, options);
     add_step_options(a, table);

@@ -37,6 +37,7 @@ typedef struct attention_shape {
     size_t kv_heads;     /* on this rank */
     size_t heads_per_kv; /* query heads of each, on this rank */
     bool causal;
+    bool pagewise;     /* results do not depend on how work is split: see "Pages in their order" */
     int q_block_size;  /* queries (tokens) per tile; > 0 */
     int kv_block_size; /* keys per tile; > 0, multiple of KV_BLOCK */
 } attention_shape;
@@ -106,6 +107,25 @@ void kv_block_end(const attention_shape *shape, kv_place to, size_t count);
 
 /* Copies the first to.slots slots of a block, finite in their last k-group, into a block of no more slots. */
 void kv_block_copy(const attention_shape *shape, kv_place to, const kv_block *from);
+
+/* ---- Pages in their order ----------------------------------------------------------------------
+ *
+ * Where shape.pagewise, block i of a sequence holds its positions from i * KV_BLOCK on, each in the slot of its number,
+ * and belongs to one rank as a whole. Every block is attended by itself, and the partials are merged in the order of
+ * positions. So no bit depends on which thread or rank does it, nor on the other rows of a tile. */
+
+typedef struct page_place {
+    int owner;
+    size_t index; /* among the pages of the owner */
+} page_place;
+
+/* Which of `ranks` keeps a page: 0 1 2 2 1 0 0 1 2 ..., which balances causal attention. */
+static inline page_place page_place_of(size_t page, int ranks)
+{
+    const size_t n = (size_t)ranks, turn = page % (2 * n);
+    const size_t owner = turn < n ? turn : 2 * n - 1 - turn;
+    return (page_place){(int)owner, page / (2 * n) * 2 + (turn >= n)};
+}
 
 /* Elements from one row of q to the next: head_dim rounded up to ACTIVATION_PAD. */
 size_t attention_q_stride(const attention_shape *shape);

@@ -1,12 +1,14 @@
 /* exchange.c - what movements have in common: jobs and their memory, shards of own keys, the way back of partials. */
 #include "attention/movement.h"
 
-/* Movements that bring the queries of all ranks together have n_jobs of each. */
+/* Movements that bring the queries of all ranks together have n_jobs of each, others perhaps one for each own page. */
 static qwen3_status make_tables(exchange *x, qwen3_error *err)
 {
-    const size_t ranks = (size_t)comm_size(x->problem->comm), sizes = ranks * sizeof(size_t);
+    const attention_problem *p = x->problem;
+    const size_t ranks = (size_t)comm_size(p->comm), sizes = ranks * sizeof(size_t);
     memory_plan *m = &x->table_plan;
-    memory_plan_add(m, &x->jobs, ranks * x->problem->n_jobs * sizeof *x->jobs, 0, 0);
+    const size_t pages = p->shape->pagewise ? problem_blocks(p, comm_rank(p->comm)) : 0;
+    memory_plan_add(m, &x->jobs, (ranks * p->n_jobs + pages) * sizeof *x->jobs, 0, 0);
     memory_plan_add(m, &x->send_bytes, sizes, 0, 0);
     memory_plan_add(m, &x->receive_bytes, sizes, 0, 0);
     memory_plan_add(m, &x->pairs, sizes, 0, 0);

@@ -4,6 +4,8 @@
  * Between nodes the messages go on while the ranks compute: until the queries are there, and while they attend to own
  * keys. Then they attend to all others in one go. Inside a node all keys are here at once, and one pass attends to all.
  */
+#include <stdlib.h>
+
 #include "attention/movement.h"
 
 /* Buffers: the shards of all ranks, rank after rank, of every other layer where the exchange is followed; blocks as
@@ -23,7 +25,13 @@ static size_t bytes_of_shards(const attention_problem *p)
 
 static bool applies(const attention_problem *p)
 {
-    return comm_size(p->comm) > 1 && !p->replicated && bytes_of_shards(p) <= MOST_BYTES;
+    return comm_size(p->comm) > 1 && !p->replicated && (p->shape->pagewise || bytes_of_shards(p) <= MOST_BYTES);
+}
+
+/* Whether own keys are attended before the others have come, and not all in their order. */
+static bool own_first(const attention_problem *p)
+{
+    return comm_overlaps(p->comm) && !p->shape->pagewise;
 }
 
 static movement_cost cost(const attention_problem *p)
@@ -47,7 +55,7 @@ static void layout(exchange *x, memory_plan *m)
             others += r == rank ? 0 : problem_job_blocks(p, r, j);
         const size_t own = x->jobs[j].n_blocks;
         blocks += own + others;
-        if (!comm_overlaps(p->comm))
+        if (!own_first(p))
             x->jobs[j].n_blocks = own + others;
         else
             x->jobs[j].n_blocks = own > others ? own : others;
@@ -59,7 +67,7 @@ static void layout(exchange *x, memory_plan *m)
 
 static void plan(const team *t, exchange *x)
 {
-    if (comm_overlaps(x->problem->comm))
+    if (own_first(x->problem))
         exchange_plan_own_rows(t, x);
     else
         exchange_bind_own_rows(x); /* the work is planned when the keys are here */
@@ -105,7 +113,13 @@ static void view_shard(const exchange *x, int turn, int r, size_t j, size_t n, v
     list->at += n;
 }
 
-/* Each job sees its blocks of all ranks, or of all others, in rank order. */
+static int by_position(const void *a, const void *b)
+{
+    const kv_block *x = a, *y = b;
+    return (x->min_position > y->min_position) - (x->min_position < y->min_position);
+}
+
+/* Each job sees its blocks of all ranks, or of all others, in rank order or that of positions. */
 static void view_all(exchange *x, bool own)
 {
     const attention_problem *p = x->problem;
@@ -125,6 +139,8 @@ static void view_all(exchange *x, bool own)
                 view_shard(p->brought.by, x->turn, r, (size_t)p->brought.jobs[j], before, &list);
             view_shard(x, x->turn, r, j, sent, &list);
         }
+        for (size_t h = 0; h < p->shape->kv_heads && p->shape->pagewise && list.n > 0; h++)
+            qsort(views + h * list.n, list.n, sizeof *views, by_position);
         x->jobs[j].blocks = views;
         x->jobs[j].n_blocks = list.n;
         views += p->shape->kv_heads * list.n;
@@ -146,13 +162,12 @@ static void start(team *t, exchange *x)
 
 static void run(team *t, exchange *x)
 {
-    comm *c = x->problem->comm;
-    const bool overlaps = comm_overlaps(c);
-    if (overlaps)
+    const bool apart = own_first(x->problem);
+    if (apart)
         attention_run(t, &x->workspace);
     if (t->tid == 0) {
-        comm_wait(c, x->slot);
-        view_all(x, !overlaps);
+        comm_wait(x->problem->comm, x->slot);
+        view_all(x, !apart);
         exchange_plan_jobs(t, x);
     }
     team_barrier(t);

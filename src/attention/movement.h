@@ -92,7 +92,7 @@ typedef struct exchange_phases {
     int first, last; /* of all layers: where problem.followed, keys are alive as long */
 } exchange_phases;
 
-#define EXCHANGE_BUFFERS 4
+#define EXCHANGE_BUFFERS 5
 
 /* One problem on its way through a movement. Zero-initialise; free with exchange_close. */
 struct exchange {

@@ -9,7 +9,7 @@ enum { EVEN_SHARD, ODD_SHARD, VIEWS }; /* buffers: shards of even and odd hops; 
 
 static bool applies(const attention_problem *p)
 {
-    return comm_size(p->comm) > 1 && !p->replicated && !p->brought.by;
+    return comm_size(p->comm) > 1 && !p->replicated && !p->brought.by && !p->shape->pagewise;
 }
 
 /* Every shard visits all other ranks. */

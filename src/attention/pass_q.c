@@ -8,7 +8,7 @@ enum { QUERIES, RECEIVED }; /* buffers: the queries of all ranks; [ranks] runs o
 
 static bool applies(const attention_problem *p)
 {
-    return comm_size(p->comm) > 1 && !p->replicated && !p->queries_stay;
+    return comm_size(p->comm) > 1 && !p->replicated && !p->queries_stay && !p->shape->pagewise;
 }
 
 static size_t pairs_of(const attention_problem *p, int r)

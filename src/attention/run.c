@@ -27,7 +27,7 @@
 /* How one job is split. */
 typedef struct job_split {
     size_t tile_rows, tiles, parts;
-    bool by_page; /* threads share the pages, not the heads */
+    bool by_page; /* threads share the pages, not the heads; pagewise a part is a page */
 } job_split;
 
 /* One tile (or part of one) of all KV heads: as many items of work, or by page one. */
@@ -42,19 +42,20 @@ typedef struct piece {
 
 /* What all functions here need to know, and what attention_plan leaves for attention_run.
  *
- * The parts of the workspace: this | piece table | partials | one algorithm workspace per thread. Only thread_bytes
- * depends on n_blocks, and it grows with it, so that a workspace fits all jobs of the same rows with no more blocks: by
- * the way they are split, there are no more than threads * PIECES_PER_THREAD parts beyond one per tile. */
+ * The parts of the workspace: this | piece table | partials | one workspace per thread: pagewise the partial of a page,
+ * and that of the algorithm. Nothing but thread_bytes depends on n_blocks, and pagewise the number of parts, and these
+ * grow with it. So a workspace fits all jobs of the same rows with no more blocks: by the way they are split, there are
+ * no more than threads * PIECES_PER_THREAD parts, or pagewise the pages, beyond one per tile. */
 typedef struct work {
     const attention_shape *shape;
     const attention_algorithm *algorithm;
     const attention_job *jobs;
     size_t n_jobs;
     int threads;
-    size_t cost;                    /* of all jobs, in rows x blocks of one KV head */
-    size_t tiles, pieces;           /* of one KV head; pieces counts the parts of tiles */
-    size_t partials_at, threads_at; /* offsets in bytes */
-    size_t thread_bytes;
+    size_t cost;                     /* of all jobs, in rows x blocks of one KV head */
+    size_t tiles, pieces;            /* of one KV head; pieces counts the parts of tiles */
+    size_t partials_at, threads_at;  /* offsets in bytes */
+    size_t thread_bytes, page_bytes; /* of the workspace of a thread; of these for the partial of a page */
 } work;
 
 static size_t smaller(size_t a, size_t b)
@@ -70,7 +71,8 @@ static size_t larger(size_t a, size_t b)
 /* Whether a job may be split by page, as far as its rows say. Blocks in place are contiguous in each head. */
 static bool may_split_by_page(const work *w, const attention_job *job)
 {
-    return w->algorithm->piecewise && job->rows * w->shape->heads_per_kv <= ATTENTION_FEW_QUERIES;
+    return (w->algorithm->piecewise || w->shape->pagewise) &&
+           job->rows * w->shape->heads_per_kv <= ATTENTION_FEW_QUERIES;
 }
 
 static job_split split_job(const work *w, const attention_job *job)
@@ -81,6 +83,10 @@ static job_split split_job(const work *w, const attention_job *job)
     split.tile_rows = w->algorithm->tile_rows(w->shape, job->rows, w->n_jobs, w->threads);
     split.tiles = (job->rows + split.tile_rows - 1) / split.tile_rows;
     split.by_page = may_split_by_page(w, job) && job->n_blocks > 0 && job->blocks && !job->blocks->row_stride;
+    if (w->shape->pagewise) {
+        split.parts = split.by_page ? job->n_blocks : 1;
+        return split;
+    }
     if (w->threads > 1 && w->cost > 0 && split.tile_rows <= (size_t)w->shape->q_block_size) {
         size_t share = split.by_page ? PAGE_PIECES_PER_THREAD * w->shape->kv_heads : PIECES_PER_THREAD;
         size_t pieces = job->rows * job->n_blocks / split.tiles * (size_t)w->threads * share, limit;
@@ -102,24 +108,37 @@ static size_t partial_size(const work *w, size_t tile_rows)
     return round_up(tile_rows * w->shape->heads_per_kv * (w->shape->head_dim + 2), CACHE_LINE / sizeof(float));
 }
 
+/* Blocks that the algorithm gets in one call. */
+static size_t blocks_at_once(const attention_shape *shape, size_t n_blocks)
+{
+    return shape->pagewise ? smaller(n_blocks, 1) : n_blocks;
+}
+
 static work work_of(const attention_shape *shape, const attention_algorithm *algorithm, const attention_job *jobs,
                     size_t n_jobs, int threads)
 {
     work w = {.shape = shape, .algorithm = algorithm, .jobs = jobs, .n_jobs = n_jobs, .threads = threads};
     size_t largest_partial = 0; /* of a piece */
-    const size_t more = threads > 1 ? (size_t)threads * PIECES_PER_THREAD : 0;
+    /* Parts beyond one per tile. */
+    size_t more = threads > 1 && !shape->pagewise ? (size_t)threads * PIECES_PER_THREAD : 0;
     for (size_t j = 0; j < n_jobs; j++)
         w.cost += jobs[j].rows * jobs[j].n_blocks * shape->kv_heads;
     for (size_t j = 0; j < n_jobs; j++) {
         job_split split = split_job(&w, &jobs[j]);
         w.tiles += split.tiles;
         w.pieces += split.tiles * split.parts;
-        size_t heads = may_split_by_page(&w, &jobs[j]) ? shape->kv_heads : 1;
-        if (split.tile_rows <= (size_t)shape->q_block_size)
-            largest_partial = larger(largest_partial, heads * partial_size(&w, split.tile_rows));
-        w.thread_bytes = larger(w.thread_bytes, algorithm->workspace_bytes(shape, split.tile_rows, jobs[j].n_blocks));
+        const bool by_page = may_split_by_page(&w, &jobs[j]);
+        if (by_page && shape->pagewise)
+            more += split.tiles * jobs[j].n_blocks;
+        if (by_page || (split.tile_rows <= (size_t)shape->q_block_size && !shape->pagewise))
+            largest_partial =
+                larger(largest_partial, (by_page ? shape->kv_heads : 1) * partial_size(&w, split.tile_rows));
+        if (shape->pagewise)
+            w.page_bytes = larger(w.page_bytes, partial_size(&w, split.tile_rows) * sizeof(float));
+        w.thread_bytes = larger(w.thread_bytes, algorithm->workspace_bytes(shape, split.tile_rows,
+                                                                           blocks_at_once(shape, jobs[j].n_blocks)));
     }
-    w.thread_bytes = round_up(w.thread_bytes, CACHE_LINE);
+    w.thread_bytes = w.page_bytes + round_up(w.thread_bytes, CACHE_LINE);
     w.partials_at = round_up(sizeof w + (w.tiles + more) * sizeof(piece), CACHE_LINE);
     w.threads_at = w.partials_at + more * largest_partial * sizeof(float);
     return w;
@@ -168,14 +187,16 @@ static size_t walk_to(page_walk *walk, size_t target)
     return walk->page * walk->heads;
 }
 
-/* Splits the keys of a tile by page: its pieces end where equal parts of its cost do. */
+/* Splits the keys of a tile by page: its pieces end where equal parts of its cost do or, pagewise, at each page. */
 static void split_pages(const work *w, piece *pieces, size_t parts, int32_t last)
 {
     page_walk all = {pieces->job, w->shape->kv_heads, last, 0, 0}, walk = all;
     const size_t units = walk_to(&all, SIZE_MAX);
     size_t begin = 0;
     for (size_t part = 0; part < parts; part++) {
-        const size_t end = part + 1 < parts ? walk_to(&walk, all.passed * (part + 1) / parts) : units;
+        const size_t end = w->shape->pagewise ? (part + 1) * w->shape->kv_heads
+                           : part + 1 < parts ? walk_to(&walk, all.passed * (part + 1) / parts)
+                                              : units;
         pieces[part].block0 = begin;
         pieces[part].n_blocks = end - begin;
         pieces[part].cost = pieces[part].rows * (end - begin);
@@ -263,7 +284,29 @@ static void run_pages(const work *w, const piece *p, void *workspace)
         clear_piece(w, p, h);
     for (size_t i = p->block0; i < p->block0 + p->n_blocks; i++) {
         attention_job tile = piece_tile(w, p, i % heads, i / heads, 1);
-        w->algorithm->run(w->shape, &tile, workspace);
+        w->algorithm->run(w->shape, &tile, (char *)workspace + w->page_bytes);
+    }
+}
+
+/* Page after page of a tile in their order, each by itself. The first one needs no merge. */
+static void run_pagewise(const work *w, const attention_job *tile, void *workspace)
+{
+    const size_t queries = tile->rows * w->shape->heads_per_kv, dim = w->shape->head_dim;
+    const int32_t last = last_position(w->shape, tile->rows, tile->q_positions);
+    const partial_run own = {tile->o, tile->m, tile->l}, other = partial_at(workspace, queries, dim);
+    for (size_t i = 0; i < tile->n_blocks && tile->blocks[i].min_position <= last; i++) {
+        attention_job page = *tile;
+        page.blocks += i;
+        page.n_blocks = 1;
+        if (i > 0) {
+            partial_clear(queries, dim, other);
+            page.o = other.o;
+            page.m = other.m;
+            page.l = other.l;
+        }
+        w->algorithm->run(w->shape, &page, (char *)workspace + w->page_bytes);
+        if (i > 0)
+            partial_merge(queries, dim, own, other);
     }
 }
 
@@ -277,7 +320,10 @@ static void run_item(const work *w, const piece *p, size_t kv_head, void *worksp
     }
     clear_piece(w, p, kv_head);
     attention_job tile = piece_tile(w, p, kv_head, p->block0, p->n_blocks);
-    w->algorithm->run(w->shape, &tile, workspace);
+    if (w->shape->pagewise)
+        run_pagewise(w, &tile, workspace);
+    else
+        w->algorithm->run(w->shape, &tile, workspace);
 }
 
 /* Item i of all pieces and heads: as many heads at a time as there are threads, so that threads keep to a head, whose

@@ -75,14 +75,15 @@ static void mask_scores(const kv_block *b, bool causal, int32_t position, const 
         s[j] = -INFINITY;
 }
 
-/* y (+)= x W^T with all outputs of W in bytes (kv_block). Few queries take the bytes as they are. For
- * more of them as many bytes are expanded at once as can be multiplied out of the caches. */
+/* y (+)= x W^T with all outputs of W in bytes (kv_block). Few queries take the bytes as they are, unless few and many
+ * must give the same bits: products of bytes may be those of a lower level. For more of them as many bytes are expanded
+ * at once as can be multiplied out of the caches. */
 static void multiply_q8(const attention_shape *shape, const gemm_weights *w, const gemm_input *x, const gemm_output *y,
                         bf16 *panel)
 {
     const gemm_kernel *g = attention_gemm(shape);
     const size_t nr = (size_t)g->nr, kr = (size_t)g->kr;
-    if (shape->kernels->bytes.tile && x->rows <= ATTENTION_FEW_QUERIES) {
+    if (shape->kernels->bytes.tile && x->rows <= ATTENTION_FEW_QUERIES && !shape->pagewise) {
         gemm(&shape->kernels->bytes, w, x, y);
         return;
     }

@@ -230,7 +230,7 @@ qwen3_status model_source_open(const char *spec, uint64_t seed, source **out, qw
     declaration d = {0};
     qwen3_status status = config_read(spec, config, err);
     if (!status)
-        status = model_declare(config, (grid_place){1, 1, 0, 0}, NULL, &d, err);
+        status = model_declare(config, (grid_place){1, 1, 0, 0, false}, NULL, &d, err);
     if (!status)
         status = source_open(spec, seed, &d, out, err);
     declaration_free(&d);

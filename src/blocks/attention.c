@@ -5,6 +5,7 @@
 
 #include "attention/movement.h"
 #include "base/memory.h"
+#include "blocks/combine.h"
 #include "blocks/linear.h"
 #include "model/rope.h"
 
@@ -66,9 +67,21 @@ static void declare(declaration *d)
     declare_matrix(d, (matrix_declaration){.parts = {{q, heads, hidden}, {k, kv_heads, hidden}, {v, kv_heads, hidden}},
                                            .n_parts = 3,
                                            .grain = attention_grain(d->gemm, dim)});
-    declare_matrix(d, (matrix_declaration){.parts = {{o, hidden, heads}}, .n_parts = 1, .grain = d->gemm->nr});
+    declare_matrix(d, (matrix_declaration){
+                          .parts = {combination_of(d->place)->part(d, o, heads)}, .n_parts = 1, .grain = d->gemm->nr});
     declare_qk_norms(d);
     declare_bias(d, heads, kv_heads);
+}
+
+static range inputs(const decoder *d, bool split_weights, grid_place place)
+{
+    const range heads = attention_heads(d->config, place).heads;
+    range own = heads;
+    if (split_weights) {
+        const range part = partition(range_size(heads), 1, place.s_groups, place.s);
+        own = (range){heads.begin + part.begin, heads.begin + part.end};
+    }
+    return scaled(own, d->config->head_dim);
 }
 
 /* ---- State ------------------------------------------------------------------------------------- */
@@ -166,6 +179,7 @@ static qwen3_status state_open(const decoder *d, int64_t layers, void **state, q
                                  .kv_heads = (size_t)kv_heads,
                                  .heads_per_kv = kv_heads ? (size_t)(range_size(shard.heads) / kv_heads) : 1,
                                  .causal = true,
+                                 .pagewise = d->place.deterministic,
                                  .q_block_size = o->q_block_size,
                                  .kv_block_size = (int)round_up((size_t)o->kv_block_size, KV_BLOCK)};
     qwen3_status status = kv_cache_open(&s->cache, &s->shape, layers, d->sequences, err);
@@ -367,14 +381,13 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
     s->split_weights = b->step->mode == STEP_SPLIT_WEIGHTS;
     s->projects = !s->split_weights && n > LINEAR_FEW_ROWS && dim % (size_t)d->gemm->nr == 0;
     s->qkv = s->split_weights ? qkv_part(s->of, d->place.s) : (range){0, (int64_t)qkv_size(s->of)};
-    s->heads = (range){0, (int64_t)heads_of(s->of)};
-    if (s->split_weights)
-        s->heads = partition((int64_t)heads_of(s->of), 1, d->place.s_groups, d->place.s);
+    const range attended = block_own_inputs(b, &block_attention);
+    s->heads = (range){attended.begin / (int64_t)dim, attended.end / (int64_t)dim};
     qwen3_status status = make_tables(s, b->step, err);
     if (status)
         return status;
     describe_problem(s, b);
-    s->attended = activations_of((size_t)range_size(s->heads) * dim, d->gemm->activation);
+    s->attended = activations_of((size_t)range_size(attended), d->gemm->activation);
     memory_plan_add(m, &s->cosines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
     memory_plan_add(m, &s->sines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
     memory_plan_add(m, &s->projected, s->projects ? 0 : n * (size_t)range_size(s->qkv) * sizeof(float), input, input);
@@ -724,12 +737,10 @@ static bool begin(team *t, void *state, block_step *b, const block_layer *layer)
 static bool run(team *t, void *state, block_step *b, const block_layer *layer)
 {
     attention_step *s = part_of(state, b);
-    const int64_t dim = s->of->d->config->head_dim;
     exchange_run(t, &s->exchange);
     collect(t, s, b);
     team_barrier(t);
-    block_output(t, b, &layer->weights.matrices[ATTENTION_O], (range){s->heads.begin * dim, s->heads.end * dim},
-                 &s->attended);
+    block_output(t, b, &block_attention, &layer->weights.matrices[ATTENTION_O], &s->attended);
     team_barrier(t);
     return true;
 }
@@ -748,4 +759,5 @@ const block block_attention = {
     .prepare = prepare,
     .begin = begin,
     .run = run,
+    .inputs = inputs,
 };

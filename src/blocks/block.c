@@ -1,5 +1,6 @@
 #include "blocks/block.h"
 
+#include "blocks/combine.h"
 #include "blocks/linear.h"
 
 bool block_agree(team *t, block_step *s)
@@ -12,9 +13,21 @@ bool block_agree(team *t, block_step *s)
     return well;
 }
 
-void block_output(team *t, const block_step *s, const matrix *w, range k, const activations *a)
+range block_own_inputs(const block_step *s, const block *of)
 {
+    const decoder *d = s->decoder;
+    const int64_t first = of->inputs(d, false, d->place).begin;
+    const range own = of->inputs(d, s->step->mode == STEP_SPLIT_WEIGHTS, d->place);
+    return (range){own.begin - first, own.end - first};
+}
+
+void block_output(team *t, const block_step *s, const block *of, const matrix *w, const activations *a)
+{
+    if (s->shared) {
+        s->combination->output(t, s, of, w, a);
+        return;
+    }
     const gemm_input in = activations_input(a, 0, s->rows);
-    const gemm_output out = {s->partial ? s->sums : s->x, (size_t)s->decoder->config->hidden_size, !s->partial};
-    linear(t, s->decoder->gemm, &(matrix_part){w, 0, w->n, (size_t)k.begin, (size_t)k.end, NULL}, &in, &out);
+    const matrix_part whole = matrix_whole(w);
+    linear(t, s->decoder->gemm, &whole, &in, &(gemm_output){s->x, w->n, true});
 }

@@ -30,6 +30,11 @@ enum { SLOT_KEYS = 0, SLOT_REDUCE = STEP_PARTS };
 /* The norm before a block is the first vector that it declares. */
 enum { BLOCK_NORM };
 
+typedef struct block block;
+typedef struct combination combination; /* combine.h */
+
+enum { COMBINE_BUFFERS = 5 };
+
 /* What the blocks of a session share, as long as it is open. */
 typedef struct decoder {
     const qwen3_config *config;
@@ -65,9 +70,11 @@ typedef struct block_step {
     bool followed;                  /* part 0 of two */
     size_t first, rows;             /* this rank computes rows [first, first + rows) of step->rows */
     float *x;                       /* [rows, hidden] residual stream */
-    bool partial;                   /* outputs are partial and go to sums; otherwise they are added to x */
-    float *sums;                    /* [rows, hidden] partial outputs of this rank, to be summed over ranks */
-    void *sum_room;                 /* of comm_allreduce_start */
+    bool shared;                    /* several ranks compute the output of a block; otherwise it is added to x */
+    comm *among;                    /* these ranks */
+    const combination *combination; /* how they do that */
+    void *buffers[COMBINE_BUFFERS]; /* each combination has an enum for its own */
+    const comm_codec *wire;         /* of sums; NULL: floats */
     qwen3_error error;              /* set where `run` fails */
 } block_step;
 
@@ -85,7 +92,7 @@ typedef struct block_usage {
 } block_usage;
 
 /* `state` is what open returned. Of the functions, reserve, append, truncate, usage, start and prepare may be NULL. */
-typedef struct block {
+struct block {
     const char *name;
     /* Declares the tensors of one layer, then what the rank at d->place keeps of them. */
     void (*declare)(declaration *d);
@@ -111,18 +118,25 @@ typedef struct block {
      * any are under way. All threads, after a barrier; another part of the batch may be computed before `run`.
      * Collective as run. */
     bool (*begin)(team *t, void *state, block_step *s, const block_layer *layer);
-    /* The output of all rows, added to x or, where partial, stored in sums. All threads, after a barrier; ends in
-     * one. Collective over the ranks that the block sends to. False on all threads of all ranks where one rank failed
-     * (block_agree); the step is then undone. */
+    /* The output of all rows (block_output). All threads, after a barrier; ends in one. Collective over the ranks that
+     * the block sends to. False on all threads of all ranks where one rank failed (block_agree); the step is then
+     * undone. */
     bool (*run)(team *t, void *state, block_step *s, const block_layer *layer);
-} block;
+    /* Of the inputs of its last product those that the rank at `place` computes, in steps that split weights or in
+     * others. */
+    range (*inputs)(const decoder *d, bool split_weights, grid_place place);
+};
 
 /* Whether all ranks are well, told to all threads of all of them: where thread 0 of a rank has set s->error, s->error
  * becomes that of the lowest such rank everywhere. For blocks that can fail, before the first message whose size or
  * meaning depends on it. Collective over decoder->world; ends in a barrier. */
 bool block_agree(team *t, block_step *s);
 
-/* a W^T for all outputs of W and the inputs `k` of it that `a` has, to x or sums. All threads between barriers. */
-void block_output(team *t, const block_step *s, const matrix *w, range k, const activations *a);
+/* The inputs of the last product that this rank computes, counted from the first one of its head group. */
+range block_own_inputs(const block_step *s, const block *of);
+
+/* The last product of a block: x += a W^T, where `a` has the own inputs. With other ranks the sum is complete once
+ * their part of it has come (combine.h). All threads between barriers. */
+void block_output(team *t, const block_step *s, const block *of, const matrix *w, const activations *a);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "blocks/combine.h"
 #include "blocks/linear.h"
 
 /* ---- Declarations ------------------------------------------------------------------------------ */
@@ -24,7 +25,18 @@ static void declare(declaration *d)
     const size_t down = declare_tensor(d, TENSOR_MATRIX, "mlp.down_proj.weight", c->hidden_size, c->intermediate_size);
     declare_matrix(d, (matrix_declaration){.parts = {{gate, part, hidden}}, .n_parts = 1, .grain = grain});
     declare_matrix(d, (matrix_declaration){.parts = {{up, part, hidden}}, .n_parts = 1, .grain = grain});
-    declare_matrix(d, (matrix_declaration){.parts = {{down, hidden, part}}, .n_parts = 1, .grain = d->gemm->nr});
+    declare_matrix(d, (matrix_declaration){.parts = {combination_of(d->place)->part(d, down, part)},
+                                           .n_parts = 1,
+                                           .grain = d->gemm->nr});
+}
+
+static range inputs(const decoder *d, bool split_weights, grid_place place)
+{
+    const range all = gated_mlp_intermediate(d->config, d->gemm, place);
+    if (!split_weights)
+        return all;
+    const range part = partition(range_size(all), gemm_grain(d->gemm), place.s_groups, place.s);
+    return (range){all.begin + part.begin, all.begin + part.end};
 }
 
 /* ---- A step ------------------------------------------------------------------------------------- */
@@ -59,11 +71,8 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
 {
     gated_mlp_state *s = (gated_mlp_state *)state + b->part;
     const decoder *d = s->d;
-    const grid_place place = d->place;
     (void)err;
-    s->part = (range){0, range_size(gated_mlp_intermediate(d->config, d->gemm, place))};
-    if (b->step->mode == STEP_SPLIT_WEIGHTS)
-        s->part = partition(s->part.end, gemm_grain(d->gemm), place.s_groups, place.s);
+    s->part = block_own_inputs(b, &block_gated_mlp);
     s->gated = activations_of((size_t)range_size(s->part), d->gemm->activation);
     memory_plan_add(m, &s->gated.data, activations_bytes(&s->gated, b->rows), phase + BLOCK_INPUT,
                     phase + BLOCK_OUTPUT);
@@ -131,7 +140,7 @@ static bool run(team *t, void *state, block_step *b, const block_layer *layer)
     const gated_mlp_state *s = (const gated_mlp_state *)state + b->part;
     run_gated(t, s, layer, b->rows);
     team_barrier(t);
-    block_output(t, b, &layer->weights.matrices[GATED_MLP_DOWN], s->part, &s->gated);
+    block_output(t, b, &block_gated_mlp, &layer->weights.matrices[GATED_MLP_DOWN], &s->gated);
     team_barrier(t);
     return true;
 }
@@ -143,4 +152,5 @@ const block block_gated_mlp = {
     .close = free,
     .plan = plan,
     .run = run,
+    .inputs = inputs,
 };

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "attention/attention.h"
 #include "model/partition.h"
 
 void step_close(step *s)
@@ -92,7 +93,8 @@ static qwen3_status read_rows(step *s, const sequence_table *table, const qwen3_
     return QWEN3_OK;
 }
 
-/* Who keeps each row. Long pieces are balanced for causal attention, short ones fill the emptiest groups. */
+/* Who keeps each row. Long pieces are balanced for causal attention, short ones fill the emptiest groups, unless pages
+ * must be whole. */
 static void assign_owners(step *s, const sequence_table *table)
 {
     int groups = table->groups;
@@ -102,7 +104,9 @@ static void assign_owners(step *s, const sequence_table *table)
         int64_t *new_owned = s->new_owned + (size_t)r->index * (size_t)groups;
         const sequence_entry *sequence = &table->items[r->sequence];
         int64_t n = (int64_t)s->jobs[r->index].rows;
-        if (s->mode == STEP_SPLIT_ROWS && n >= groups) {
+        if (table->whole_pages) {
+            r->owner = page_place_of((size_t)r->position / KV_BLOCK, groups).owner;
+        } else if (s->mode == STEP_SPLIT_ROWS && n >= groups) {
             r->owner = (int32_t)partition_zigzag_owner(n, groups, r->position - sequence->length);
         } else {
             r->owner = 0;

@@ -96,7 +96,7 @@ double qwen3_kv_bytes_per_token(const qwen3_config *c, qwen3_dtype kv_dtype)
 static void share_heads(rank_share *r, const gemm_kernel *gemm)
 {
     for (int h = 0; h < r->s->grid_heads; h++) {
-        const grid_place place = {r->groups, r->s->grid_heads, 0, h};
+        const grid_place place = {r->groups, r->s->grid_heads, 0, h, false};
         const head_shard shard = attention_heads(r->c, place);
         r->heads = larger(r->heads, (double)range_size(shard.heads));
         r->kv_heads = larger(r->kv_heads, (double)range_size(shard.kv_heads));

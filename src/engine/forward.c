@@ -8,6 +8,7 @@
  * whether it ends in a barrier. Thread 0 alone communicates.
  */
 #include "blocks/architectures.h"
+#include "blocks/combine.h"
 #include "blocks/linear.h"
 #include "engine/session.h"
 
@@ -44,15 +45,16 @@ static void list_outputs(qwen3_session *s)
     }
 }
 
-/* The ranks that partial outputs of blocks are summed over. */
-static comm *reduce_comm(const decoder *d, const session_part *p)
+/* The most inputs that the last product of a block has. */
+static size_t most_inputs(const qwen3_session *s)
 {
-    return p->step.mode == STEP_SPLIT_WEIGHTS ? d->world : d->head_comm;
-}
-
-static const comm_codec *wire_of(const qwen3_session *s)
-{
-    return s->wire.encode ? &s->wire : NULL;
+    const grid_place alone = {1, 1, 0, 0, false};
+    int64_t most = 0;
+    for (size_t k = 0; k < s->n_blocks; k++) {
+        const int64_t n = s->blocks[k].block->inputs(&s->decoder, false, alone).end;
+        most = n > most ? n : most;
+    }
+    return (size_t)most;
 }
 
 static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
@@ -65,14 +67,15 @@ static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
                       .step = &p->step,
                       .part = part,
                       .other = part > 0 ? &s->parts[0].run : NULL,
-                      .followed = part + 1 < s->n_parts};
+                      .followed = part + 1 < s->n_parts,
+                      .shared = d->place.h_groups > 1 || p->step.mode == STEP_SPLIT_WEIGHTS,
+                      .among = p->step.mode == STEP_SPLIT_WEIGHTS ? d->world : d->head_comm,
+                      .combination = combination_of(d->place),
+                      .wire = s->wire.encode ? &s->wire : NULL};
     b->rows = step_rows_of(&p->step, d->place.s, &b->first);
-    b->partial = d->place.h_groups > 1 || p->step.mode == STEP_SPLIT_WEIGHTS;
-    const size_t row_bytes = b->rows * hidden * sizeof(float);
-    const size_t room = b->partial ? comm_sum_room(reduce_comm(d, p), b->rows * hidden, wire_of(s)) : 0;
-    memory_plan_add(&p->plan, &b->x, row_bytes, PHASE_START, PHASE_HEAD);
-    memory_plan_add(&p->plan, &b->sums, b->partial ? row_bytes : 0, PHASE_BLOCKS, PHASE_HEAD - 1);
-    memory_plan_add(&p->plan, &b->sum_room, room, PHASE_BLOCKS, PHASE_HEAD - 1);
+    memory_plan_add(&p->plan, &b->x, b->rows * hidden * sizeof(float), PHASE_START, PHASE_HEAD);
+    if (b->shared)
+        b->combination->plan(b, &p->plan, most_inputs(s));
     memory_plan_add(&p->plan, &p->embed_scratch, (size_t)d->threads * hidden * sizeof(float), PHASE_START, PHASE_START);
     qwen3_status status = QWEN3_OK;
     for (size_t k = 0; k < s->n_blocks && !status; k++) {
@@ -129,24 +132,25 @@ static void start_rows(team *t, qwen3_session *s, const session_part *p)
     team_barrier(t);
 }
 
-/* Waits for the sums of what the last block left in parts, where it did, and adds them to x; then, where there is a
- * next block, its input = rms_norm(x). Ends in a barrier. */
-static void finish_and_normalise(team *t, const session_part *p, bool sums, const float *norm, const activations *input)
+/* Waits for what the last block left to other ranks, where it did, and adds it to x; then, where there is a next block,
+ * its input = rms_norm(x). Ends in a barrier. */
+static void finish_and_normalise(team *t, const session_part *p, bool shared, const float *norm,
+                                 const activations *input)
 {
     const decoder *d = p->run.decoder;
     const block_step *b = &p->run;
     const size_t hidden = (size_t)d->config->hidden_size;
-    if (sums) {
+    if (shared) {
         if (t->tid == 0)
-            comm_wait(reduce_comm(d, p), SLOT_REDUCE + b->part);
+            comm_wait(b->among, SLOT_REDUCE + b->part);
         team_barrier(t);
     }
     size_t begin, end;
     team_part(t, b->rows, 1, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         float *x = b->x + i * hidden;
-        if (sums)
-            d->kernels->add(hidden, x, b->sums + i * hidden);
+        if (shared)
+            b->combination->finish(b, i);
         if (!norm)
             continue;
         d->kernels->rms_norm(hidden, x, norm, (float)d->config->rms_norm_eps, activations_at(input, i, 0), input->type);
@@ -206,9 +210,9 @@ static void run_head(team *t, qwen3_session *s)
 
 /* How far a part is; every thread keeps count for itself. */
 typedef struct walk {
-    size_t at;  /* block */
-    bool begun; /* its `begin` has been called */
-    bool sums;  /* the block before left partial outputs, which are being summed */
+    size_t at;   /* block */
+    bool begun;  /* its `begin` has been called */
+    bool shared; /* outputs of the block before are being brought together */
 } walk;
 
 /* Whether a part that is as far as `w` may begin its next block: part 1 needs the keys that part 0 stores there. */
@@ -223,7 +227,6 @@ static bool advance(team *t, qwen3_session *s, int part, walk walks[STEP_PARTS])
 {
     walk *w = &walks[part];
     session_part *p = &s->parts[part];
-    comm *reduce = reduce_comm(&s->decoder, p);
     while (w->at < s->n_layers) {
         const size_t k = s->layers[w->at].kind;
         const session_block *kind = &s->blocks[k];
@@ -234,7 +237,7 @@ static bool advance(team *t, qwen3_session *s, int part, walk walks[STEP_PARTS])
                 return true;
             if (t->tid == 0 && kind->block->prepare)
                 kind->block->prepare(t, kind->state, &p->run, &layer);
-            finish_and_normalise(t, p, w->sums, layer.weights.vectors[BLOCK_NORM], layer.input);
+            finish_and_normalise(t, p, w->shared, layer.weights.vectors[BLOCK_NORM], layer.input);
             w->begun = true;
             if (kind->block->begin && kind->block->begin(t, kind->state, &p->run, &layer) && s->n_parts > 1)
                 return true;
@@ -243,13 +246,10 @@ static bool advance(team *t, qwen3_session *s, int part, walk walks[STEP_PARTS])
             return false;
         w->at++;
         w->begun = false;
-        w->sums = p->run.partial;
-        if (w->sums && t->tid == 0) {
-            const size_t n = p->run.rows * (size_t)s->model->config.hidden_size;
-            comm_allreduce_start(reduce, SLOT_REDUCE + part, &(comm_sum){p->run.sums, n, p->run.sum_room, wire_of(s)},
-                                 QWEN3_COMM_REDUCE);
-        }
-        if (w->sums && s->n_parts > 1 && comm_overlaps(reduce))
+        w->shared = p->run.shared;
+        if (w->shared && t->tid == 0)
+            p->run.combination->start(&p->run);
+        if (w->shared && s->n_parts > 1 && comm_overlaps(p->run.among))
             return true;
     }
     return true;
@@ -260,7 +260,7 @@ static void end_messages(const team *t, const qwen3_session *s)
 {
     for (int i = 0; i < s->n_parts && t->tid == 0; i++) {
         comm_wait(s->decoder.sequence_comm, SLOT_KEYS + i);
-        comm_wait(reduce_comm(&s->decoder, &s->parts[i]), SLOT_REDUCE + i);
+        comm_wait(s->parts[i].run.among, SLOT_REDUCE + i);
     }
 }
 
@@ -290,7 +290,7 @@ static void decode(team *t, void *arg)
         }
     }
     for (int i = 0; i < s->n_parts; i++)
-        if (walks[i].sums)
+        if (walks[i].shared)
             finish_and_normalise(t, &s->parts[i], true, NULL, NULL);
     run_head(t, s);
 }

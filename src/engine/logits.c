@@ -17,9 +17,10 @@ qwen3_status session_need_logits(const qwen3_session *s, qwen3_error *err)
 
 range session_vocabulary(const qwen3_model *m, int rank)
 {
-    const int h_groups = m->plan.grid_heads;
-    return model_vocabulary(&m->config, m->weights.gemm,
-                            (grid_place){m->plan.grid_sequence, h_groups, rank / h_groups, rank % h_groups});
+    grid_place place = m->place;
+    place.s = rank / place.h_groups;
+    place.h = rank % place.h_groups;
+    return model_vocabulary(&m->config, m->weights.gemm, place);
 }
 
 size_t qwen3_logits_rows(const qwen3_session *s)

@@ -124,7 +124,7 @@ static qwen3_status make_groups(qwen3_model *m, const grid *g, qwen3_error *err)
 
 static grid_place place_of(const grid *g, int rank)
 {
-    return (grid_place){g->s, g->h, rank / g->h, rank % g->h};
+    return (grid_place){g->s, g->h, rank / g->h, rank % g->h, g->deterministic};
 }
 
 static void fill_plan(qwen3_model *m, const grid *g, const qwen3_rank_info *info)

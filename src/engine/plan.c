@@ -127,7 +127,7 @@ static qwen3_status check_grid(const qwen3_model_options *o, int ranks, qwen3_er
 qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *options, const plan_ranks *ranks,
                        grid *out, qwen3_error *err)
 {
-    *out = (grid){0};
+    *out = (grid){.deterministic = options->deterministic};
     const qwen3_machine assumed = qwen3_machine_default();
     const int n = ranks->ranks, s = options->grid_sequence, h = options->grid_heads;
     /* Nodes with unlike numbers of ranks are not predicted: it is as if all ranks were on one. */

@@ -7,6 +7,7 @@
 typedef struct grid {
     qwen3_parallel_strategy strategy; /* never AUTO */
     int s, h;                         /* sequence groups, head groups; s * h = ranks */
+    bool deterministic;               /* of grid_place */
     char reason[256], warning[256];   /* of qwen3_plan */
     int64_t overlap_min_rows;         /* of qwen3_session_options, by the machine; 0 = nothing is known */
 } grid;

@@ -117,6 +117,9 @@ static qwen3_status open_session(qwen3_session *s, const qwen3_session_options *
     const qwen3_model *m = s->model;
     s->options = options ? *options : qwen3_session_options_default();
     qwen3_status status = check_options(&s->options, &m->config, err);
+    if (!status && m->place.deterministic && s->options.wire != QWEN3_DTYPE_AUTO && s->options.wire != QWEN3_DTYPE_F32)
+        return fail(err, QWEN3_ERR_ARGUMENT, "wire %s: a deterministic model sends no sums; expected f32 or auto",
+                    qwen3_dtype_name(s->options.wire));
     if (!status)
         status = wire_codec(s->options.wire, m->kernels, &s->wire, err);
     if (status)
@@ -125,7 +128,8 @@ static qwen3_status open_session(qwen3_session *s, const qwen3_session_options *
     const sequence_table limits = {.groups = m->place.s_groups,
                                    .group = m->place.s,
                                    .max_sequences = s->options.max_sequences,
-                                   .max_tokens = s->options.max_tokens};
+                                   .max_tokens = s->options.max_tokens,
+                                   .whole_pages = m->place.deterministic};
     status = sequences_open(&s->sequences, &limits, err);
     if (!status)
         status = list_blocks(s, err);

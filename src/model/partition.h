@@ -2,6 +2,7 @@
 #ifndef QWEN3_MODEL_PARTITION_H
 #define QWEN3_MODEL_PARTITION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct range {
@@ -16,6 +17,7 @@ static inline int64_t range_size(range r)
 /* A rank's place in a grid of ranks: one of s_groups sequence groups and one of h_groups head groups. */
 typedef struct grid_place {
     int s_groups, h_groups, s, h;
+    bool deterministic; /* work is split so that no bit of a result depends on the place or the grid */
 } grid_place;
 
 /* Part `index` of n items split into `parts` contiguous parts whose inner boundaries are multiples of

@@ -20,10 +20,11 @@ typedef struct sequence_table {
     int groups, group; /* sequence groups of the job, and this rank's */
     int max_sequences;
     int64_t max_tokens;    /* per sequence */
+    bool whole_pages;      /* pages of keys are not split between groups (attention.h, pagewise) */
     sequence_entry *items; /* [max_sequences] */
 } sequence_table;
 
-/* Empty sequences; the four numbers of `limits` are those of the table. */
+/* Empty sequences; the other fields of `limits` are those of the table. */
 qwen3_status sequences_open(sequence_table *t, const sequence_table *limits, qwen3_error *err);
 void sequences_close(sequence_table *t);
 /* Makes room for n more positions of a sequence in this rank's group; nothing else changes. */

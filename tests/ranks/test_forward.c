@@ -8,20 +8,13 @@
  */
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "blocks/architectures.h"
 #include "check.h"
+#include "checkpoint.h"
 #include "comm/comm_backend.h"
 #include "kernels/kernels.h"
 
 /* ---- Checkpoints ------------------------------------------------------------------------------- */
-
-typedef struct shape {
-    int hidden, inter, layers, heads, kv_heads, head_dim, vocab;
-    bool tied;
-} shape;
 
 static const shape shapes[] = {
     {40, 101, 2, 5, 1, 32, 331, true},   /* grouped 5:1, one KV head */
@@ -31,93 +24,6 @@ static const shape shapes[] = {
 };
 
 enum { SHAPES = sizeof shapes / sizeof *shapes };
-
-static qwen3_config config_of(const shape *s)
-{
-    return (qwen3_config){.architecture = "qwen3",
-                          .qk_norm = true,
-                          .vocab_size = s->vocab,
-                          .hidden_size = s->hidden,
-                          .intermediate_size = s->inter,
-                          .num_layers = s->layers,
-                          .num_heads = s->heads,
-                          .num_kv_heads = s->kv_heads,
-                          .head_dim = s->head_dim,
-                          .tie_word_embeddings = s->tied};
-}
-
-static void write_config(const char *dir, const shape *s)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    FILE *f = fopen(path, "w");
-    if (!f)
-        return;
-    fprintf(
-        f,
-        "{\"architectures\": [\"Qwen3ForCausalLM\"], \"model_type\": \"qwen3\", \"attention_bias\": false, "
-        "\"hidden_act\": \"silu\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
-        "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d, "
-        "\"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-6, \"rope_theta\": 1000000, \"rope_scaling\": null, "
-        "\"tie_word_embeddings\": %s, \"use_sliding_window\": false, \"torch_dtype\": \"bfloat16\"}\n",
-        s->hidden, s->inter, s->layers, s->heads, s->kv_heads, s->head_dim, s->vocab, s->tied ? "true" : "false");
-    fclose(f);
-}
-
-static void write_tensors(const char *dir, const shape *s, uint64_t seed)
-{
-    const qwen3_config config = config_of(s);
-    declaration d;
-    if (model_declare(&config, (grid_place){1, 1, 0, 0}, NULL, &d, NULL))
-        return;
-    size_t offset = 0;
-    char path[512];
-    static char header[1 << 16];
-    size_t length = (size_t)snprintf(header, sizeof header, "{");
-    for (size_t i = 0; i < d.n_tensors; i++) {
-        const tensor *t = &d.tensors[i];
-        if (t->same_as != i)
-            continue;
-        size_t bytes = (size_t)(t->rows * t->cols) * 2;
-        char dims[64];
-        if (t->cols == 1)
-            snprintf(dims, sizeof dims, "%lld", (long long)t->rows);
-        else
-            snprintf(dims, sizeof dims, "%lld,%lld", (long long)t->rows, (long long)t->cols);
-        length += (size_t)snprintf(header + length, sizeof header - length,
-                                   "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
-                                   i ? "," : "", t->name, dims, offset, offset + bytes);
-        offset += bytes;
-    }
-    header[length++] = '}';
-    while (length % 8)
-        header[length++] = ' ';
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    FILE *f = fopen(path, "wb");
-    if (!f)
-        return;
-    uint64_t header_bytes = length;
-    fwrite(&header_bytes, sizeof header_bytes, 1, f);
-    fwrite(header, 1, length, f);
-    for (size_t i = 0; i < d.n_tensors; i++)
-        for (int64_t j = 0; d.tensors[i].same_as == i && j < d.tensors[i].rows * d.tensors[i].cols; j++) {
-            float u = check_random_float(&seed) * 1.7f, cols = (float)d.tensors[i].cols;
-            bf16 value = f32_to_bf16(cols == 1 ? 1.0f + 0.2f * u : 0.8f * u / sqrtf(cols));
-            fwrite(&value, sizeof value, 1, f);
-        }
-    fclose(f);
-    declaration_free(&d);
-}
-
-static void remove_checkpoint(const char *dir)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    unlink(path);
-    rmdir(dir);
-}
 
 /* ---- A scenario: batches that follow each other in one session ---------------------------------- */
 
@@ -369,13 +275,8 @@ static void check_shape(const rank_sets *sets, int index, uint64_t *random)
     const shape *model = &shapes[index];
     bool root = qwen3_comm_rank(world) == 0;
     int ranks = qwen3_comm_size(world);
-    char dir[256] = "/tmp/qwen3-test-forward-XXXXXX";
-    uint64_t seed = check_random(random);
-    if (root && mkdtemp(dir)) {
-        write_config(dir, model);
-        write_tensors(dir, model, seed);
-    }
-    qwen3_comm_broadcast(world, dir, sizeof dir);
+    char dir[CHECKPOINT_NAME];
+    make_checkpoint(world, model, check_random(random), dir);
     scenario *s = malloc(sizeof *s);
     make_scenario(s, model->vocab, random);
     size_t floats = s->total_wanted * (size_t)model->vocab;

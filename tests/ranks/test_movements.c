@@ -46,6 +46,7 @@ static setup make_setup(comm *c, bool replicated, uint64_t *random)
                                 .kv_heads = check_random(random) % 4, /* 0: more ranks than heads */
                                 .heads_per_kv = 1 + check_random(random) % 3,
                                 .causal = true,
+                                .pagewise = check_random(random) % 3 == 0,
                                 .q_block_size = 4,
                                 .kv_block_size = KV_BLOCK};
     const size_t heads = s.shape.kv_heads * s.shape.heads_per_kv, d = s.shape.head_dim, sets = replicated ? 1 : s.ranks;
@@ -53,7 +54,8 @@ static setup make_setup(comm *c, bool replicated, uint64_t *random)
         const size_t bias = check_random(random) % (s.ranks + 1); /* keys only on some ranks */
         s.keys[j] = check_random(random) % MAX_KEYS;
         for (size_t i = 0; i < s.keys[j]; i++)
-            s.key_owner[j][i] = (int)(check_random(random) % (bias ? bias : 1));
+            s.key_owner[j][i] = s.shape.pagewise ? page_place_of(i / KV_BLOCK, (int)s.ranks).owner
+                                                 : (int)(check_random(random) % (bias ? bias : 1));
         s.k[j] = random_values(random, s.shape.kv_heads * s.keys[j] * d, 2);
         s.v[j] = random_values(random, s.shape.kv_heads * s.keys[j] * d, 1);
         for (size_t r = 0; r < s.ranks; r++) {
@@ -224,8 +226,8 @@ static void check_movement(comm *c, setup *s, const movement *m, bool replicated
                             .head_first = s->head_first};
     if (!m->applies(&s->problem))
         return;
-    snprintf(label, sizeof label, "%s%s, %zu jobs, kv %s, %zu rows", m->name, brings_shard ? " of a shard" : "",
-             s->jobs, qwen3_dtype_name(s->shape.kv_type), s->n_rows);
+    snprintf(label, sizeof label, "%s%s%s, %zu jobs, kv %s, %zu rows", m->name, brings_shard ? " of a shard" : "",
+             s->shape.pagewise ? " pagewise" : "", s->jobs, qwen3_dtype_name(s->shape.kv_type), s->n_rows);
     exchange x = {0};
     memory_plan plan = {0};
     qwen3_error err = {0};

@@ -251,7 +251,7 @@ static draft draft_all(const qwen3_config *config, uint64_t *random)
     static const char *const types[] = {"BF16", "F32", "F16"};
     draft d = {json_object(), NULL, 0};
     declaration declared;
-    assert_int_equal(model_declare(config, (grid_place){1, 1, 0, 0}, NULL, &declared, NULL), QWEN3_OK);
+    assert_int_equal(model_declare(config, (grid_place){1, 1, 0, 0, false}, NULL, &declared, NULL), QWEN3_OK);
     for (size_t i = 0; i < declared.n_tensors; i++) {
         const tensor *t = &declared.tensors[i];
         size_t bytes = (size_t)(t->rows * t->cols) * (i % 3 == 1 ? 4 : 2);

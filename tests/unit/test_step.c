@@ -37,7 +37,7 @@ static void open_groups(fixture *f, int groups)
                                  .q_block_size = 64,
                                  .kv_block_size = 64};
     for (int g = 0; g < groups; g++) {
-        const sequence_table limits = {groups, g, SEQUENCES, MAX_TOKENS, NULL};
+        const sequence_table limits = {groups, g, SEQUENCES, MAX_TOKENS, false, NULL};
         assert_int_equal(sequences_open(&f->table[g], &limits, NULL), QWEN3_OK);
         assert_int_equal(kv_cache_open(&f->cache[g], &f->shape, 2, &f->table[g], NULL), QWEN3_OK);
     }
@@ -204,13 +204,39 @@ static void test_truncate(void **state)
         }
 }
 
+/* Whatever the steps are, every page is filled by one group, in order, and groups have about as many. */
+static void test_whole_pages(void **state)
+{
+    (void)state;
+    for (int groups = 1; groups <= MAX_GROUPS; groups++)
+        for (int n = 1; n < 200; n += 66) {
+            fixture f;
+            int32_t sequences[200] = {0};
+            size_t pages[MAX_GROUPS] = {0};
+            open_groups(&f, groups);
+            for (int g = 0; g < groups; g++)
+                f.table[g].whole_pages = true;
+            for (int done = 0; done + n <= MAX_TOKENS; done += n)
+                advance(&f, (size_t)n, sequences, 16);
+            const int64_t length = f.table[0].items[0].length;
+            for (int64_t page = 0; page * KV_BLOCK < length; page++) {
+                const page_place place = page_place_of((size_t)page, groups);
+                const sequence_entry *s = &f.table[place.owner].items[0];
+                assert_int_equal(place.index, pages[place.owner]++);
+                for (int64_t i = 0; i < KV_BLOCK && page * KV_BLOCK + i < length; i++)
+                    assert_int_equal(s->positions[(int64_t)place.index * KV_BLOCK + i], page * KV_BLOCK + i);
+            }
+            for (int g = 0; g < groups; g++)
+                assert_true(pages[0] <= pages[g] + 2 && pages[g] <= pages[0] + 2);
+            close_groups(&f);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_row_once),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_pages_return),
-        cmocka_unit_test(test_truncate),
+        cmocka_unit_test(test_every_row_once), cmocka_unit_test(test_refused),     cmocka_unit_test(test_pages_return),
+        cmocka_unit_test(test_truncate),       cmocka_unit_test(test_whole_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,7 +61,7 @@ static void test_threads(void **state)
     for (int type = 0; type < DTYPE_COUNT; type++) {
         const gemm_kernel *g = &kernels_get(QWEN3_ISA_AUTO)->gemm[type];
         declaration d;
-        assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0}, g, &d, &err), QWEN3_OK);
+        assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, g, &d, &err), QWEN3_OK);
         weights one, many;
         assert_int_equal(weights_load(&one, src, &d, qwen3_comm_self(), 1, &err), QWEN3_OK);
         for (int threads = 2; threads < 80; threads = threads * 3 - 1) {
@@ -90,12 +90,12 @@ static void test_bias(void **state)
     const gemm_kernel *g = &kernels_get(QWEN3_ISA_C)->gemm[QWEN3_DTYPE_F32];
     declaration d;
     source *src;
-    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0}, NULL, &d, &err), QWEN3_OK);
+    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, NULL, &d, &err), QWEN3_OK);
     assert_int_equal(source_open("synthetic:tiny", 3, &d, &src, &err), QWEN3_OK);
     declaration_free(&d);
     const int64_t dim = config.head_dim, heads = config.num_heads, kv_heads = config.num_kv_heads, layer = 1;
     weights whole, part;
-    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0}, g, &d, &err), QWEN3_OK);
+    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, g, &d, &err), QWEN3_OK);
     assert_int_equal(weights_load(&whole, src, &d, qwen3_comm_self(), 1, &err), QWEN3_OK);
     declaration_free(&d);
     const block_weights all = weights_of(&whole, layer, 0);
@@ -103,7 +103,7 @@ static void test_bias(void **state)
     assert_null(all.vectors[ATTENTION_K_NORM]);
     const float *q = all.vectors[ATTENTION_QKV_BIAS], *k = q + heads * dim, *v = k + kv_heads * dim;
     for (int h = 0; h < 2; h++) {
-        const grid_place place = {2, 2, 1, h};
+        const grid_place place = {2, 2, 1, h, false};
         const head_shard shard = attention_heads(&config, place);
         const size_t n = (size_t)(range_size(shard.heads) * dim), n_kv = (size_t)(range_size(shard.kv_heads) * dim);
         assert_int_equal(model_declare(&config, place, g, &d, &err), QWEN3_OK);
@@ -134,7 +134,7 @@ static void test_unknown_architecture(void **state)
     assert_int_equal(qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, 1, QWEN3_DTYPE_F32), bytes);
     config.architecture = "mistral";
     assert_int_equal(qwen3_memory_estimate(&config, QWEN3_STRATEGY_SEQUENCE, 2, 1, QWEN3_DTYPE_F32), 0);
-    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0}, NULL, &d, &err), QWEN3_ERR_CONFIG);
+    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, NULL, &d, &err), QWEN3_ERR_CONFIG);
     assert_non_null(strstr(err.message, "mistral"));
 }
 
