@@ -74,6 +74,7 @@ void describe_test(const benchmark *b, const benchmark_test *t, const qwen3_sess
     snprintf(r->dtype, sizeof r->dtype, "%s", qwen3_dtype_name(plan->dtype));
     snprintf(r->isa, sizeof r->isa, "%s", qwen3_isa_name(plan->isa));
     snprintf(r->type_kv, sizeof r->type_kv, "%s", qwen3_dtype_name(plan->kv_dtype));
+    snprintf(r->deterministic, sizeof r->deterministic, "%s", b->o.arguments.model.deterministic ? "yes" : "no");
     snprintf(r->seed, sizeof r->seed, "%llu", (unsigned long long)b->o.arguments.model.seed);
     r->ranks = qwen3_comm_size(b->world);
     r->nodes = b->machine.nodes;
@@ -81,6 +82,6 @@ void describe_test(const benchmark *b, const benchmark_test *t, const qwen3_sess
     r->model_size = (double)qwen3_model_bytes_per_token(b->model);
     r->model_parameters = (double)b->parameters;
     describe_work(b, t, plan, r);
-    if (b->o.arguments.model.machine || b->measured)
+    if ((b->o.arguments.model.machine || b->measured) && !b->o.arguments.model.deterministic)
         predict_test(b, t, r);
 }

@@ -189,6 +189,7 @@ static qwen3_status check_contradictions(const command_line *line, qwen3_error *
         {"plan", "roofline"},
         {"plan", "parallel-strategy"},
         {"plan", "grid"},
+        {"plan", "deterministic"},
         {"machine-save", "machine"},
         {"machine-save", "plan"},
     };

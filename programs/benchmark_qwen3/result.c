@@ -79,6 +79,7 @@ static const field fields[] = {
     {"isa", "kernels", AT(isa), TEXT, "%s", 1, NULL, 0},
     {"type_k", NULL, AT(type_kv), TEXT, RAW},
     {"type_v", NULL, AT(type_kv), TEXT, RAW},
+    {"deterministic", NULL, AT(deterministic), TEXT, RAW},
     {"seed", NULL, AT(seed), TEXT, RAW},
     {"batch_size", "sequences", AT(batch), NUMBER, "%.0f", 1, NULL, 0},
     {"n_prompt", "prompt tokens each", AT(prompt), COUNTER, "%.0f", 1, NULL, 0},

@@ -27,7 +27,7 @@ typedef struct phase_result {
 typedef struct benchmark_result {
     result_origin origin;
     char model_filename[256], model_type[32], strategy[16], grid[24], algorithm[24], dtype[8], isa[16], type_kv[8],
-        seed[24], test[64], phase[12], tokens[12], kv_cache[4];
+        deterministic[4], seed[24], test[64], phase[12], tokens[12], kv_cache[4];
     double ranks, nodes, threads; /* threads of each rank */
     double model_size;            /* bytes of weights that a step reads */
     double model_parameters;

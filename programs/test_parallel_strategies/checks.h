@@ -6,8 +6,9 @@
 
 typedef struct check_options {
     uint64_t seed;
-    int cases;    /* random cases per class */
-    bool verbose; /* a line per case */
+    int cases;          /* random cases per class */
+    bool verbose;       /* a line per case */
+    bool deterministic; /* the model with that option, and its bits compared */
 } check_options;
 
 /* The attention operators against a float64 reference. Collective. */

@@ -23,6 +23,10 @@ static qwen3_status body(qwen3_comm *world, int argc, const char **argv, int *ex
          .value = &output,
          .choices = "table|csv|json|jsonl",
          .help = "Form of the results on standard output (default table)"},
+        {.name = "deterministic",
+         .kind = OPTION_FLAG,
+         .value = &options.deterministic,
+         .help = "The model with this option must give the bits of one rank and thread"},
     };
     const size_t n = sizeof table / sizeof *table;
     command_line line = {"test_parallel_strategies",

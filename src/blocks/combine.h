@@ -12,7 +12,8 @@
 #include "blocks/block.h"
 
 struct combination {
-    /* What a rank keeps of tensor `number`, the last matrix [hidden, inputs] of a block, of whose inputs it computes `inputs`. */
+    /* What a rank keeps of tensor `number`, the last matrix [hidden, inputs] of a block, of whose inputs it computes
+     * `inputs`. */
     tensor_part (*part)(const declaration *d, size_t number, range inputs);
     /* Adds the buffers of a step, in which no last product has more than `inputs` inputs. */
     void (*plan)(block_step *b, memory_plan *m, size_t inputs);

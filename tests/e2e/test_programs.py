@@ -424,7 +424,8 @@ def check_once(p):
     p.holds("--help says the default model", "(default synthetic:0.6B)" in " ".join(help_text.split()), help_text)
     names = """model phase method parallel-strategy grid attention-algo dtype kv-dtype batch-size prompt-len gen-len
         generate iters warmup threads q-block-size kv-block-size use-kv-cache no-kv-cache compare-kv-cache verify seed
-        output verbose help version attention roofline pairs n-prompt n-gen n-depth pg repetitions""".split()
+        output verbose help version attention roofline pairs n-prompt n-gen n-depth pg repetitions
+        deterministic""".split()
     p.holds("--help names every option", all(f"--{name}" in help_text for name in names),
             [name for name in names if f"--{name}" not in help_text])
 
