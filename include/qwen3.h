@@ -5,6 +5,15 @@
  * arguments. Nothing here prints, exits or aborts: every function that can fail returns a status and
  * describes the fault in a caller-owned qwen3_error (NULL is allowed where the text is not wanted).
  * After a failed collective call all ranks hold the same error, that of the lowest failing rank.
+ *
+ * Arguments are checked. NULL for what is needed, a value that is not in its enum and a number out of its range are
+ * QWEN3_ERR_ARGUMENT, and the message names the argument. A function without a status does nothing then, and returns
+ * 0, false, NULL or -1; name functions return "unknown". A rank that gives a collective call no communicator, model or
+ * session cannot tell the others, which wait.
+ *
+ * Objects may be closed in any order. A communicator lives until the last model on it is closed, a model until its last
+ * session and variant are, a tokenizer until its last stream is; those go on working meanwhile. A pointer that was
+ * closed must not be used again.
  */
 #ifndef QWEN3_H
 #define QWEN3_H
@@ -130,16 +139,17 @@ typedef struct qwen3_comm qwen3_comm; /* communicator: a number of ranks */
 /* Starts message passing (MPI_Init_thread with FUNNELED, where built with MPI and not yet initialised)
  * and returns the communicator of all ranks. Fails if a launcher started several processes that cannot
  * reach each other; err->rank is then the launcher's rank, and only one process needs to print. Collective.
- * *world is owned by the library until qwen3_finalize. */
+ * *world is owned by the library until qwen3_finalize. A second call returns the same. */
 QWEN3_API qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **world, qwen3_error *err);
-/* Ends what qwen3_init started. Collective. */
+/* Ends what qwen3_init started. What is still open can only be closed then: with several ranks collective calls on it
+ * fail with QWEN3_ERR_ARGUMENT, and qwen3_init too. Collective. */
 QWEN3_API void qwen3_finalize(void);
 /* The communicator of the calling process alone. Owned by the library. Not collective. */
 QWEN3_API qwen3_comm *qwen3_comm_self(void);
 QWEN3_API int qwen3_comm_rank(const qwen3_comm *comm);
 QWEN3_API int qwen3_comm_size(const qwen3_comm *comm);
 /* All ranks agree on an outcome: if *err is a failure on any rank, all ranks return that of the lowest failing
- * rank, in *err too. Collective. err must not be NULL. */
+ * rank, in *err too. Collective. err must not be NULL, which counts as a failure. */
 QWEN3_API qwen3_status qwen3_comm_agree(qwen3_comm *comm, qwen3_error *err);
 /* Collective. */
 QWEN3_API void qwen3_comm_barrier(qwen3_comm *comm);
@@ -239,7 +249,7 @@ typedef struct qwen3_model_options {
     qwen3_dtype kv_dtype; /* of the KV cache: F32, BF16 or Q8; AUTO: that of the weights, BF16 where these are quantised
                              (but see QWEN3_ISA_AUTO) */
     qwen3_isa isa;
-    int threads;                  /* per rank; 0 = default_threads of qwen3_rank_info */
+    int threads;                  /* per rank, at most 4096; 0 = default_threads of qwen3_rank_info */
     uint64_t seed;                /* of synthetic weights */
     int64_t expected_tokens;      /* length the AUTO strategy plans for; 0 = unknown */
     bool expect_decode;           /* AUTO plans for generation rather than for prefill alone */
@@ -262,11 +272,12 @@ typedef struct qwen3_model qwen3_model;
  * model (qwen3_model_pack). Each rank reads and packs only the weights that the strategy gives it. A packed model is
  * mapped by all ranks of a node and used in place if the chosen kernels have panels of its height; otherwise it is
  * repacked. Its checksums are verified before: the ranks of a node read the file once, and a damaged tensor is an error
- * that names it. Collective over comm, which must outlive the model. options NULL = defaults. On failure *model is NULL
- * and nothing is kept. */
+ * that names it. Collective over comm, which the model shares. options NULL = defaults. On failure *model is NULL and
+ * nothing is kept. */
 QWEN3_API qwen3_status qwen3_model_open(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         qwen3_model **model, qwen3_error *err);
-/* Collective. NULL is allowed. Sessions of the model must be closed first. */
+/* Collective. NULL is allowed. Where sessions are open, the weights are freed with the last of them, whose closing is
+ * then collective. */
 QWEN3_API void qwen3_model_close(qwen3_model *model);
 QWEN3_API const qwen3_config *qwen3_model_config(const qwen3_model *model);
 
@@ -318,8 +329,9 @@ QWEN3_API qwen3_status qwen3_model_pack(qwen3_comm *comm, const char *spec, cons
  * it with free(). Not collective. */
 QWEN3_API qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, size_t *n, qwen3_error *err);
 
-/* Bytes of packed weights of the fullest rank, of `ranks` that are in equal blocks on `nodes` nodes; a copy that
- * ranks of a node share is divided among them. Pure arithmetic; nothing is loaded. */
+/* Bytes of packed weights of the fullest rank, of `ranks` (at most 16384) that are in equal blocks on `nodes` nodes; a copy
+ * that ranks of a node share is divided among them. dtype AUTO is BF16. 0 where an argument is wrong or the configuration
+ * is not that of a model. Pure arithmetic; nothing is loaded. */
 QWEN3_API uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks,
                                          int nodes, qwen3_dtype dtype);
 
@@ -345,17 +357,17 @@ QWEN3_API qwen3_session_options qwen3_session_options_default(void);
 
 typedef struct qwen3_session qwen3_session;
 
-/* Collective. options NULL = defaults. The session keeps a reference to the model. */
+/* Collective. options NULL = defaults. The session shares the model. */
 QWEN3_API qwen3_status qwen3_session_open(qwen3_model *model, const qwen3_session_options *options,
                                           qwen3_session **session, qwen3_error *err);
-/* NULL is allowed. */
+/* NULL is allowed. Collective only where the model was closed before. */
 QWEN3_API void qwen3_session_close(qwen3_session *session);
 /* Empties a sequence (-1: all of them) and frees its KV pages. Collective. */
 QWEN3_API qwen3_status qwen3_session_reset(qwen3_session *session, int sequence, qwen3_error *err);
 /* Removes the tokens of a sequence from position `length` on, 0 <= length <= qwen3_session_length, as if they had never
  * been there, and frees KV pages that become empty. The logits of the last forward pass stay. Collective. */
 QWEN3_API qwen3_status qwen3_session_truncate(qwen3_session *session, int sequence, int64_t length, qwen3_error *err);
-/* Tokens that the sequence holds. */
+/* Tokens that the sequence holds; 0 where there is none of this number. */
 QWEN3_API int64_t qwen3_session_length(const qwen3_session *session, int sequence);
 
 /* A ragged batch: tokens of any number of sequences. Prefill, chunked prefill, decode and mixtures of
@@ -485,7 +497,7 @@ typedef struct qwen3_tokenizer qwen3_tokenizer;
 /* Reads `path`: a directory with tokenizer.json, or that file. Settings that would change ids and are not
  * handled are refused by name (QWEN3_ERR_UNSUPPORTED). On failure *tokenizer is NULL and nothing is kept. */
 QWEN3_API qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer, qwen3_error *err);
-/* NULL is allowed. Streams of the tokenizer must be closed first. */
+/* NULL is allowed. Where streams are open, the tokenizer is freed with the last of them. */
 QWEN3_API void qwen3_tokenizer_close(qwen3_tokenizer *tokenizer);
 
 typedef enum qwen3_token_kind {
@@ -713,7 +725,7 @@ QWEN3_API qwen3_status qwen3_predict(const qwen3_scenario *scenario, const qwen3
                                      qwen3_prediction *prediction, qwen3_error *err);
 /* Floating-point operations of a pass in the whole job. */
 QWEN3_API double qwen3_forward_flops(const qwen3_config *config, const qwen3_forward_shape *shape);
-/* Bytes of keys and values of one token, all layers. kv_dtype is not AUTO. */
+/* Bytes of keys and values of one token, all layers. kv_dtype is F32, BF16 or Q8. */
 QWEN3_API double qwen3_kv_bytes_per_token(const qwen3_config *config, qwen3_dtype kv_dtype);
 
 /* ---- Attention operators ----------------------------------------------------------------------- */

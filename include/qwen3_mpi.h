@@ -12,9 +12,10 @@ extern "C" {
 #endif
 
 /* A communicator over the caller's, which is duplicated. MPI must be initialised with at least
- * MPI_THREAD_FUNNELED. Collective. Free with qwen3_comm_free after everything opened on it. */
+ * MPI_THREAD_FUNNELED. Collective. Free with qwen3_comm_free. */
 QWEN3_API qwen3_status qwen3_comm_from_mpi(MPI_Comm mpi, qwen3_comm **comm, qwen3_error *err);
-/* Collective. NULL is allowed. */
+/* Collective. NULL is allowed. Where models are open on it, it is freed with the last of them. Nothing happens to the
+ * communicators that are the library's (qwen3_init, qwen3_comm_self). */
 QWEN3_API void qwen3_comm_free(qwen3_comm *comm);
 
 /* Models opened once more, for another strategy or communicator than they were opened for, and kept for later calls
@@ -23,8 +24,8 @@ typedef struct qwen3_model_variants {
     struct qwen3_model_variant *newest; /* the library's */
 } qwen3_model_variants;
 
-/* Closes what is kept and leaves *variants empty. Call it before the models are closed and before MPI ends.
- * Collective over the communicators of the calls that filled it. */
+/* Closes what is kept and leaves *variants empty. Call it before MPI ends: until then the models that it has variants
+ * of live on, closed or not. Collective over the communicators of the calls that filled it. */
 QWEN3_API void qwen3_model_variants_free(qwen3_model_variants *variants);
 
 /* One whole forward pass. Members that are left zero have their defaults. What they point to belongs to the caller;

@@ -5,7 +5,7 @@
 #include "attention/operator.h"
 #include "base/memory.h"
 
-enum { MAX_THREADS = 4096, MAX_BLOCK = 1 << 20 };
+enum { MAX_BLOCK = 1 << 20 };
 
 qwen3_attention_args qwen3_attention_args_default(void)
 {
@@ -42,8 +42,8 @@ static qwen3_status check_arrays(const qwen3_attention_args *a, qwen3_error *err
 /* What one rank can see by itself. */
 static qwen3_status check_arguments(const qwen3_attention_args *a, qwen3_error *err)
 {
-    if (!a)
-        return fail(err, QWEN3_ERR_ARGUMENT, "attention args: got NULL");
+    if (missing(a, "args", err))
+        return err->status;
     if (a->head_dim == 0)
         return fail(err, QWEN3_ERR_ARGUMENT, "attention head_dim: got 0, expected at least 1");
     if (a->kv_heads == 0 ? a->heads != 0 : a->heads == 0 || a->heads % a->kv_heads != 0)
@@ -54,15 +54,13 @@ static qwen3_status check_arguments(const qwen3_attention_args *a, qwen3_error *
                     (int)a->layout);
     if (!isfinite(a->scale))
         return fail(err, QWEN3_ERR_ARGUMENT, "attention scale: got %g, expected a finite number", (double)a->scale);
-    if (a->threads < 0 || a->threads > MAX_THREADS)
-        return fail(err, QWEN3_ERR_ARGUMENT, "attention threads: got %d, expected 0 to %d", a->threads, MAX_THREADS);
+    if (team_check_threads(a->threads, err))
+        return err->status;
     if (a->q_block_size < 0 || a->q_block_size > MAX_BLOCK || a->kv_block_size < 0 || a->kv_block_size > MAX_BLOCK)
         return fail(err, QWEN3_ERR_ARGUMENT, "attention q_block_size, kv_block_size: got %d, %d, expected 0 to %d",
                     a->q_block_size, a->kv_block_size, MAX_BLOCK);
-    if (!kernels_get(a->isa))
-        return fail(err, QWEN3_ERR_UNSUPPORTED, "attention isa: got %s, which this CPU or build lacks",
-                    qwen3_isa_name(a->isa));
-    return check_arrays(a, err);
+    const kernels *k;
+    return kernels_choose(a->isa, &k, err) ? err->status : check_arrays(a, err);
 }
 
 /* Names the first argument in which two ranks differ and must not; NULL where there is none. */
@@ -154,11 +152,9 @@ static qwen3_status attend(const qwen3_attention_args *args, comm *c, qwen3_para
                            qwen3_attention_algorithm algorithm, qwen3_error *err)
 {
     qwen3_error local;
-    if (!err)
-        err = &local;
-    error_clear(err);
-    if (!c)
-        return fail(err, QWEN3_ERR_ARGUMENT, "attention comm: got NULL");
+    err = error_begin(err, &local);
+    if (missing(c, "comm", err))
+        return err->status;
     operator_call op = {.args = args, .comm = c, .algorithm = attention_algorithm_get(algorithm)};
     const size_t size = (size_t)comm_size(c);
     void *ranks = NULL, *bytes = NULL;

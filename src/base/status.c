@@ -18,6 +18,13 @@ qwen3_status fail(qwen3_error *err, qwen3_status status, const char *format, ...
     return status;
 }
 
+bool missing(const void *argument, const char *name, qwen3_error *err)
+{
+    if (!argument)
+        fail(err, QWEN3_ERR_ARGUMENT, "%s is NULL", name);
+    return !argument;
+}
+
 void error_clear(qwen3_error *err)
 {
     if (err)

@@ -10,6 +10,9 @@ qwen3_status fail(qwen3_error *err, qwen3_status status, const char *format, ...
 
 void error_clear(qwen3_error *err);
 
+/* Whether a public function was given NULL for an argument that it needs; then *err names it. */
+bool missing(const void *argument, const char *name, qwen3_error *err);
+
 /* The error that a public function works with, cleared: the caller's, or `local` if err is NULL. */
 qwen3_error *error_begin(qwen3_error *err, qwen3_error *local);
 

@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include "base/spin.h"
+#include "base/status.h"
 
 /* Polls before the CPU is yielded: longer than the threads of one operation differ in arrival, short enough not to
  * occupy a CPU that another thread needs. */
@@ -83,6 +84,13 @@ bool team_pieces_next(team *t, team_pieces *p, size_t *begin, size_t *end)
             return true;
     }
     return false;
+}
+
+qwen3_status team_check_threads(int threads, qwen3_error *err)
+{
+    if (threads >= 0 && threads <= MOST_THREADS)
+        return QWEN3_OK;
+    return fail(err, QWEN3_ERR_ARGUMENT, "threads %d: expected 1 to %d, or 0 to choose", threads, MOST_THREADS);
 }
 
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg)

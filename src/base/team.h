@@ -11,6 +11,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "qwen3.h"
+
+enum { MOST_THREADS = 4096 }; /* of a rank */
+
 /* Shared by the threads of a team; lives as long as the region. Zero-initialise, then set size. */
 typedef struct team_shared {
     int size;
@@ -58,6 +62,9 @@ static inline void team_poll(team *t, void (*poll)(void *), void *arg)
     t->shared->poll = poll;
     t->shared->poll_arg = arg;
 }
+
+/* Checks a number of threads that a caller gives: 0 = as many as a rank gets by default. */
+qwen3_status team_check_threads(int threads, qwen3_error *err);
 
 /* Runs body(t, arg) on `threads` threads as one parallel region. */
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg);

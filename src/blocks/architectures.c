@@ -154,9 +154,13 @@ qwen3_status config_read(const char *spec, qwen3_config *config, qwen3_error *er
 
 qwen3_status qwen3_config_read(const char *spec, qwen3_config *config, qwen3_error *err)
 {
-    error_clear(err);
-    if (!spec || !config)
-        return fail(err, QWEN3_ERR_ARGUMENT, "qwen3_config_read: spec and config must not be NULL");
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(config, "config", err))
+        return err->status;
+    *config = (qwen3_config){0};
+    if (missing(spec, "spec", err))
+        return err->status;
     return config_read(spec, config, err);
 }
 
@@ -242,11 +246,14 @@ qwen3_status model_source_open(const char *spec, uint64_t seed, source **out, qw
 /* Those that are stored in the place of another are not listed. */
 qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, size_t *n, qwen3_error *err)
 {
-    error_clear(err);
-    if (!spec || !tensors || !n)
-        return fail(err, QWEN3_ERR_ARGUMENT, "qwen3_model_tensors: spec, tensors and n must not be NULL");
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(tensors, "tensors", err) || missing(n, "n", err))
+        return err->status;
     *tensors = NULL;
     *n = 0;
+    if (missing(spec, "spec", err))
+        return err->status;
     source *s;
     qwen3_config config;
     qwen3_status status = model_source_open(spec, 0, &s, &config, err);

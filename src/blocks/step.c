@@ -154,6 +154,9 @@ qwen3_status step_plan(step *s, const sequence_table *table, const qwen3_config 
                        step_part part, int64_t split_min, qwen3_error *err)
 {
     s->n_rows = s->n_out = s->n_sequences = 0;
+    if (batch->n_tokens > (size_t)table->max_sequences * (size_t)table->max_tokens)
+        return fail(err, QWEN3_ERR_CAPACITY, "the batch has %zu tokens; the session holds at most %d of %lld",
+                    batch->n_tokens, table->max_sequences, (long long)table->max_tokens);
     qwen3_status status = make_tables(s, table, batch->n_tokens, err);
     if (!status)
         status = check_ids(s, table, config, batch, err);

@@ -36,7 +36,7 @@ qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *
     comm *c = calloc(1, sizeof *c);
     if (!c)
         return fail(err, QWEN3_ERR_MEMORY, "communicator of %d ranks: out of memory", size);
-    *c = (comm){.backend = backend, .rank = rank, .size = size, .one_node = size == 1};
+    *c = (comm){.backend = backend, .rank = rank, .size = size, .one_node = size == 1, .users = 1};
     c->root_rank = parent ? parent->root_rank : rank;
     c->stats = parent ? parent->stats : &c->own_stats;
     c->root = parent ? parent->root : c;
@@ -58,13 +58,20 @@ qwen3_status comm_create(const comm_backend *backend, int rank, int size, comm *
 
 void comm_free(comm *c)
 {
-    if (!c || c == qwen3_comm_self())
+    if (!c || c == qwen3_comm_self() || --c->users > 0)
         return;
     shm_detach(c);
     levels_detach(c);
     c->backend->release(c);
     free_buffers(c);
     free(c);
+}
+
+comm *comm_share(comm *c)
+{
+    if (c != qwen3_comm_self())
+        c->users++;
+    return c;
 }
 
 qwen3_status comm_split(comm *c, int color, int key, comm **out, qwen3_error *err)
@@ -100,12 +107,12 @@ qwen3_status comm_use_nodes(comm *c, int node, qwen3_error *err)
 
 int qwen3_comm_rank(const qwen3_comm *c)
 {
-    return c->rank;
+    return c ? c->rank : 0;
 }
 
 int qwen3_comm_size(const qwen3_comm *c)
 {
-    return c->size;
+    return c ? c->size : 0;
 }
 
 /* ---- Counters ---------------------------------------------------------------------------------- */
@@ -123,7 +130,8 @@ qwen3_comm_stats *comm_stats(comm *c)
 
 void qwen3_comm_get_stats(const qwen3_comm *c, qwen3_comm_stats *stats)
 {
-    *stats = *c->stats;
+    if (stats)
+        *stats = c ? *c->stats : (qwen3_comm_stats){0};
 }
 
 void comm_count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, double begin)
@@ -147,6 +155,8 @@ static void count(comm *c, qwen3_comm_kind kind, uint64_t calls, size_t bytes, d
 
 void qwen3_comm_barrier(qwen3_comm *c)
 {
+    if (!c)
+        return;
     double start = seconds_now();
     c->backend->barrier(c);
     count(c, QWEN3_COMM_CONTROL, 1, 0, start);
@@ -193,12 +203,14 @@ static size_t *equal_counts(comm *c, size_t bytes)
 
 void qwen3_comm_broadcast(qwen3_comm *c, void *data, size_t bytes)
 {
-    comm_broadcast(c, data, bytes, 0, QWEN3_COMM_CONTROL);
+    if (c && (data || bytes == 0))
+        comm_broadcast(c, data, bytes, 0, QWEN3_COMM_CONTROL);
 }
 
 void qwen3_comm_gather(qwen3_comm *c, const void *send, size_t bytes, void *recv)
 {
-    comm_gather(c, send, recv, equal_counts(c, bytes), QWEN3_COMM_CONTROL);
+    if (c && ((send && (recv || c->rank > 0)) || bytes == 0))
+        comm_gather(c, send, recv, equal_counts(c, bytes), QWEN3_COMM_CONTROL);
 }
 
 /* ---- Reductions -------------------------------------------------------------------------------- */
@@ -272,7 +284,7 @@ void comm_allreduce(comm *c, float *x, size_t n, qwen3_comm_kind kind)
 
 void qwen3_comm_max(qwen3_comm *c, double *values, size_t n)
 {
-    if (c->size == 1)
+    if (!c || !values || c->size == 1)
         return;
     double start = seconds_now();
     double *all = (double *)c->scratch;
@@ -297,6 +309,13 @@ void error_name_rank(qwen3_error *err, int root_rank)
 
 qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
 {
+    qwen3_error local = {0};
+    if (missing(err, "err", &local))
+        err = &local;
+    if (missing(c, "comm", err))
+        return err->status;
+    if (c->backend->ended && c->backend->ended())
+        return fail(err, QWEN3_ERR_ARGUMENT, "the communicator was used after message passing had ended");
     double failed = err->status == QWEN3_OK ? 0 : c->size - c->rank; /* the lowest rank has the largest value */
     double largest = failed;
     qwen3_comm_max(c, &largest, 1);

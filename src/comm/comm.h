@@ -29,7 +29,10 @@ static inline int comm_size(const comm *c)
 qwen3_status comm_split(comm *c, int color, int key, comm **out, qwen3_error *err);
 /* The ranks that share this rank's node. */
 qwen3_status comm_split_node(comm *c, comm **out, qwen3_error *err);
+/* Frees c when its last user does. NULL is allowed. */
 void comm_free(comm *c);
+/* One more user of c, who frees it too. */
+comm *comm_share(comm *c);
 
 /* x[i] = sum over ranks in the order above, in place, on all ranks. */
 void comm_allreduce(comm *c, float *x, size_t n, qwen3_comm_kind kind);

@@ -46,6 +46,7 @@ typedef struct comm_backend {
     const struct comm_backend *levels;   /* of one that uses neither: the one that uses c->levels */
     void (*release)(comm *c);            /* frees state; not collective for one rank */
     void (*end_job)(comm *c);            /* ends the job: a collective failed that cannot. NULL for one rank */
+    bool (*ended)(void);                 /* whether messages can no longer be passed. NULL for one rank */
 } comm_backend;
 
 /* What is under way in a slot. */
@@ -60,6 +61,7 @@ typedef struct comm_started {
 struct qwen3_comm {
     const comm_backend *backend;
     int rank, size;
+    int users;                  /* who made it, and the models that are open on it: the last of them frees it */
     int root_rank;              /* of this process in the root of the tree of splits, which errors name */
     bool one_node;              /* all ranks share memory */
     bool by_messages;           /* comm_use_messages was called for it or what it was split from */

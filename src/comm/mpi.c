@@ -62,9 +62,16 @@ static void must(comm *c, int code)
 
 /* ---- Communicators ----------------------------------------------------------------------------- */
 
+static bool mpi_ended(void)
+{
+    int finalised = 0;
+    MPI_Finalized(&finalised);
+    return finalised != 0;
+}
+
 static void state_free(mpi_state *s)
 {
-    if (s->mpi != MPI_COMM_NULL)
+    if (s->mpi != MPI_COMM_NULL && !mpi_ended())
         MPI_Comm_free(&s->mpi);
     free(s->lengths);
     free(s->offsets);
@@ -229,10 +236,21 @@ static qwen3_status mpi_split_node(comm *c, comm **out, qwen3_error *err)
 
 qwen3_status qwen3_comm_from_mpi(MPI_Comm mpi, qwen3_comm **out, qwen3_error *err)
 {
-    int provided;
+    qwen3_error local;
+    int initialised = 0, provided, between_groups = 0;
     MPI_Comm copy;
+    err = error_begin(err, &local);
+    if (missing(out, "comm", err))
+        return err->status;
     *out = NULL;
-    error_clear(err);
+    MPI_Initialized(&initialised);
+    if (!initialised || mpi_ended())
+        return fail(err, QWEN3_ERR_ARGUMENT, "MPI is not initialised; expected MPI_Init_thread before");
+    if (mpi == MPI_COMM_NULL)
+        return fail(err, QWEN3_ERR_ARGUMENT, "mpi is MPI_COMM_NULL; expected a communicator");
+    MPI_Comm_test_inter(mpi, &between_groups);
+    if (between_groups)
+        return fail(err, QWEN3_ERR_ARGUMENT, "mpi is an intercommunicator; expected one of a single group");
     MPI_Query_thread(&provided);
     if (provided < MPI_THREAD_FUNNELED)
         return fail(err, QWEN3_ERR_COMM, "MPI was initialised without thread support; MPI_THREAD_FUNNELED is needed");
@@ -243,7 +261,8 @@ qwen3_status qwen3_comm_from_mpi(MPI_Comm mpi, qwen3_comm **out, qwen3_error *er
 
 void qwen3_comm_free(qwen3_comm *c)
 {
-    comm_free(c);
+    if (c != world.all)
+        comm_free(c);
 }
 
 /* ---- Messages ---------------------------------------------------------------------------------- */
@@ -484,7 +503,7 @@ static bool mpi_test(comm *c, int slot, int n)
  * somewhere. */
 #define COMMON_ENTRIES                                                                                                 \
     .start = mpi_start, .test = mpi_test, .split = mpi_split, .split_node = mpi_split_node, .release = mpi_release,    \
-    .end_job = mpi_end_job
+    .end_job = mpi_end_job, .ended = mpi_ended
 
 static const comm_backend comm_backend_mpi = {
     .barrier = mpi_barrier,
@@ -525,10 +544,15 @@ qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **out, qwen3_error *
 {
     int initialised = 0, provided, size;
     qwen3_status status = QWEN3_OK;
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(out, "world", err))
+        return err->status;
     *out = world.all;
     if (world.all)
         return QWEN3_OK;
+    if (mpi_ended())
+        return fail(err, QWEN3_ERR_ARGUMENT, "message passing has ended, and cannot begin again in this process");
     MPI_Initialized(&initialised);
     if (!initialised) {
         /* Started without a launcher, Open MPI would start a daemon to be able to spawn more processes. */
@@ -550,11 +574,9 @@ qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **out, qwen3_error *
 
 void qwen3_finalize(void)
 {
-    int finalised = 0;
     comm_free(world.all);
     world.all = NULL;
-    MPI_Finalized(&finalised);
-    if (world.started && !finalised) {
+    if (world.started && !mpi_ended()) {
         /* MPICH 4.0 over UCX may wait forever for ranks that began to finalise much earlier. */
         MPI_Barrier(MPI_COMM_WORLD);
         MPI_Finalize();

@@ -5,7 +5,10 @@
 qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **world, qwen3_error *err)
 {
     (void)argc, (void)argv;
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(world, "world", err))
+        return err->status;
     qwen3_status status = launcher_check(err);
     *world = status == QWEN3_OK ? qwen3_comm_self() : NULL;
     return status;

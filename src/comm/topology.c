@@ -226,6 +226,8 @@ qwen3_status qwen3_comm_topology(qwen3_comm *c, qwen3_rank_info *info, qwen3_err
     rank_cpus own = {0};
     qwen3_error local;
     err = error_begin(err, &local);
+    if (missing(info, "info", err))
+        return qwen3_comm_agree(c, err);
     *info = (qwen3_rank_info){0};
     if (gethostname(info->host, sizeof info->host - 1) != 0)
         snprintf(info->host, sizeof info->host, "unknown");
@@ -280,6 +282,8 @@ qwen3_status qwen3_comm_bind(qwen3_comm *c, qwen3_error *err)
     comm *node = NULL;
     qwen3_error local;
     err = error_begin(err, &local);
+    if (qwen3_comm_agree(c, err))
+        return err->status;
     comm_split_node(c, &node, err);
     qwen3_status status = qwen3_comm_agree(c, err);
     if (status == QWEN3_OK) {

@@ -19,6 +19,7 @@
 #include "blocks/gated_mlp.h"
 #include "comm/comm_backend.h"
 #include "kernels/row_limits.h"
+#include "model/config.h"
 
 /* Of the threads of a rank in a layer. */
 #define LAYER_BARRIERS 12
@@ -73,6 +74,8 @@ static double visible_pairs(const qwen3_forward_shape *p)
 
 double qwen3_forward_flops(const qwen3_config *c, const qwen3_forward_shape *p)
 {
+    if (!c || !p)
+        return 0;
     const double heads = (double)c->num_heads, layers = (double)c->num_layers, batch = (double)p->batch;
     const double linear = 2 * matrix_values(c, heads, (double)c->num_kv_heads, (double)c->intermediate_size);
     const double attention = 4 * heads * (double)c->head_dim; /* scores and sums */
@@ -89,7 +92,9 @@ static double kv_vector_bytes(const qwen3_config *c, qwen3_dtype kv_dtype)
 
 double qwen3_kv_bytes_per_token(const qwen3_config *c, qwen3_dtype kv_dtype)
 {
-    return 2 * (double)(c->num_layers * c->num_kv_heads) * kv_vector_bytes(c, kv_dtype);
+    if (!c || (unsigned)kv_dtype >= QWEN3_KV_TYPES)
+        return 0;
+    return 2 * (double)c->num_layers * (double)c->num_kv_heads * kv_vector_bytes(c, kv_dtype);
 }
 
 /* The widest of the head groups. */
@@ -405,15 +410,20 @@ static qwen3_status check(const qwen3_scenario *s, const rank_share *r, qwen3_er
     const qwen3_forward_shape *p = &r->shape;
     const int64_t ranks = (int64_t)s->nodes * s->ranks_per_node;
     if (s->nodes < 1 || s->ranks_per_node < 1 || s->grid_sequence < 1 || s->grid_heads < 1 ||
-        (int64_t)s->grid_sequence * s->grid_heads != ranks)
+        (int64_t)s->grid_sequence * s->grid_heads != ranks || ranks > MACHINE_MOST_RANKS)
         return fail(err, QWEN3_ERR_ARGUMENT, "prediction: grid %dx%d on %d nodes of %d ranks; expected S x H = ranks",
                     s->grid_sequence, s->grid_heads, s->nodes, s->ranks_per_node);
-    if (p->batch < 1 || p->tokens < 1 || p->past < 0)
+    if (p->batch < 1 || p->batch > INT32_MAX || p->tokens < 1 || p->tokens > INT32_MAX || p->past < 0 ||
+        p->past > INT32_MAX)
         return fail(err, QWEN3_ERR_ARGUMENT,
-                    "prediction: %lld sequences, %lld tokens after %lld; expected at least 1, 1 and 0",
-                    (long long)p->batch, (long long)p->tokens, (long long)p->past);
-    if ((int)r->dtype >= QWEN3_WEIGHT_TYPES || (int)r->kv_dtype >= QWEN3_KV_TYPES)
-        return fail(err, QWEN3_ERR_ARGUMENT, "prediction: unknown dtype");
+                    "prediction: %lld sequences, %lld tokens after %lld; expected at least 1, 1 and 0, at most %d",
+                    (long long)p->batch, (long long)p->tokens, (long long)p->past, INT32_MAX);
+    if (dtype_check(s->dtype, err))
+        return err->status;
+    if ((unsigned)r->kv_dtype >= QWEN3_KV_TYPES)
+        return fail(err, QWEN3_ERR_ARGUMENT, "kv_dtype %d: expected auto, f32, bf16 or q8", (int)s->kv_dtype);
+    if ((unsigned)s->algorithm > QWEN3_ATTENTION_ONLINE_SOFTMAX)
+        return fail(err, QWEN3_ERR_ARGUMENT, "algorithm %d is unknown", (int)s->algorithm);
     if (s->machine->product_values[r->dtype][0] <= 0 || s->machine->attention_bytes[r->kv_dtype] <= 0)
         return fail(err, QWEN3_ERR_ARGUMENT,
                     "prediction: the machine has no rates for %s weights with %s keys; expected a measurement of them",
@@ -481,7 +491,12 @@ qwen3_status qwen3_predict(const qwen3_scenario *s, const qwen3_forward_shape *s
 {
     qwen3_error local;
     err = error_begin(err, &local);
+    if (missing(s, "scenario", err) || missing(shape, "shape", err) || missing(prediction, "prediction", err))
+        return err->status;
     *prediction = (qwen3_prediction){0};
+    if (missing(s->config, "config", err) || missing(s->machine, "machine", err) ||
+        config_check(s->config, "config", err) || machine_check(s->machine, err))
+        return err->status;
     if (s->overlap_min_rows < 0)
         return predict_best(s, shape, prediction, err);
     rank_share r = {.s = s, .c = s->config, .shape = *shape, .groups = s->grid_sequence, .ranks = s->ranks_per_node};

@@ -8,7 +8,7 @@
 /* ---- Variants ---------------------------------------------------------------------------------- */
 
 typedef struct qwen3_model_variant {
-    const qwen3_model *of;
+    qwen3_model *of; /* shared: no other model gets its address meanwhile */
     qwen3_model *model;
     qwen3_comm *comm; /* owned */
     struct qwen3_model_variant *older;
@@ -36,6 +36,7 @@ static qwen3_model *find_model(const qwen3_forward_args *args, MPI_Comm mpi)
 static void close_variant(variant *v)
 {
     qwen3_model_close(v->model);
+    qwen3_model_close(v->of);
     qwen3_comm_free(v->comm);
     free(v);
 }
@@ -59,7 +60,7 @@ static qwen3_status open_variant(const qwen3_forward_args *args, MPI_Comm mpi, v
     qwen3_model_options options = args->model->options;
     options.strategy = args->strategy;
     options.grid_sequence = options.grid_heads = 0;
-    *v = (variant){.of = args->model, .comm = world};
+    *v = (variant){.of = model_share(args->model), .comm = world};
     status = qwen3_model_open(world, args->model->spec, &options, &v->model, err);
     if (status)
         close_variant(v);
@@ -70,7 +71,7 @@ static qwen3_status open_variant(const qwen3_forward_args *args, MPI_Comm mpi, v
 
 void qwen3_model_variants_free(qwen3_model_variants *variants)
 {
-    while (variants->newest) {
+    while (variants && variants->newest) {
         variant *v = variants->newest;
         variants->newest = v->older;
         close_variant(v);
@@ -116,8 +117,12 @@ qwen3_status qwen3_forward_mpi_omp(const qwen3_forward_args *args, MPI_Comm mpi,
 {
     qwen3_error local;
     err = error_begin(err, &local);
-    if (!args->model)
-        return fail(err, QWEN3_ERR_ARGUMENT, "model is NULL");
+    if (missing(args, "args", err) || missing(args->model, "model", err))
+        return err->status;
+    if (mpi == MPI_COMM_NULL)
+        return fail(err, QWEN3_ERR_ARGUMENT, "mpi is MPI_COMM_NULL; expected a communicator");
+    if ((unsigned)args->strategy > QWEN3_STRATEGY_HYBRID)
+        fail(err, QWEN3_ERR_ARGUMENT, "strategy %d is unknown", (int)args->strategy);
     if (!args->input_ids || args->batch == 0 || args->batch > INT32_MAX || args->seq_len == 0)
         fail(err, QWEN3_ERR_ARGUMENT, "input_ids, batch %zu or seq_len %zu: expected none to be empty", args->batch,
              args->seq_len);
@@ -138,6 +143,12 @@ qwen3_status qwen3_forward_mpi_omp(const qwen3_forward_args *args, MPI_Comm mpi,
 qwen3_status qwen3_forward_mpi_omp_attention_type(const qwen3_forward_args *args, qwen3_mpi_attention_type type,
                                                   MPI_Comm mpi, qwen3_error *err)
 {
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(args, "args", err))
+        return err->status;
+    if ((unsigned)type > QWEN3_MPI_ATTENTION_STREAMING)
+        return fail(err, QWEN3_ERR_ARGUMENT, "type %d: expected STANDARD or STREAMING", (int)type);
     qwen3_forward_args headwise = *args;
     headwise.strategy = QWEN3_STRATEGY_HEAD_WISE;
     headwise.algorithm =

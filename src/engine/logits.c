@@ -10,8 +10,8 @@
 
 qwen3_status session_need_logits(const qwen3_session *s, qwen3_error *err)
 {
-    if (s->has_logits)
-        return QWEN3_OK;
+    if (missing(s, "session", err) || s->has_logits)
+        return err->status;
     return fail(err, QWEN3_ERR_ARGUMENT, "no logits: expected a successful qwen3_forward before");
 }
 
@@ -25,7 +25,7 @@ range session_vocabulary(const qwen3_model *m, int rank)
 
 size_t qwen3_logits_rows(const qwen3_session *s)
 {
-    return s->has_logits ? s->n_out : 0;
+    return s && s->has_logits ? s->n_out : 0;
 }
 
 static qwen3_status fail_not_a_number(size_t row, qwen3_error *err)

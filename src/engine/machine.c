@@ -390,9 +390,7 @@ static qwen3_status open_probe(probe *p, int threads, qwen3_isa isa, qwen3_error
 {
     qwen3_machine *m = p->machine;
     qwen3_rank_info info;
-    if (threads < 0)
-        fail(err, QWEN3_ERR_ARGUMENT, "threads: got %d, expected 0 or more", threads);
-    else
+    if (!team_check_threads(threads, err))
         kernels_choose(isa, &p->k, err);
     if (qwen3_comm_agree(p->world, err) || qwen3_comm_topology(p->world, &info, err) ||
         comm_split_node(p->world, &p->node, err) ||
@@ -445,12 +443,13 @@ qwen3_status qwen3_machine_measure(qwen3_comm *c, int threads, qwen3_isa isa, qw
     qwen3_error local;
     err = error_begin(err, &local);
     const qwen3_machine assumed = qwen3_machine_default();
-    *machine = (qwen3_machine){.inside = assumed.inside, .across = assumed.across};
+    if (!missing(machine, "machine", err))
+        *machine = (qwen3_machine){.inside = assumed.inside, .across = assumed.across};
     probe *p = calloc(1, sizeof *p);
-    if (!p)
+    if (p)
+        dtype_check(dtype, err);
+    else
         fail(err, QWEN3_ERR_MEMORY, "no memory to measure the machine");
-    else if ((int)dtype >= QWEN3_WEIGHT_TYPES)
-        fail(err, QWEN3_ERR_ARGUMENT, "dtype %d is unknown", (int)dtype);
     qwen3_status status = qwen3_comm_agree(c, err);
     if (!status) {
         p->world = c;

@@ -5,8 +5,13 @@
 #include "base/status.h"
 #include "qwen3.h"
 
+#define MACHINE_MOST_RANKS (1 << 20) /* nodes, ranks, threads */
+
 /* Rows of the products in qwen3_machine.product_values, ascending. */
 extern const int machine_rows[QWEN3_MACHINE_ROWS];
+
+/* Whether a machine that a caller made can be used: counts, level and rates. */
+qwen3_status machine_check(const qwen3_machine *m, qwen3_error *err);
 
 /* Keys and values of weights of this type, where nobody asks for another. */
 static inline qwen3_dtype machine_kv_type(qwen3_dtype dtype)

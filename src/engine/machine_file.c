@@ -1,13 +1,13 @@
 /* machine_file.c - a machine as a JSON file: what was measured once need not be measured again, and a machine that is
  * not here can be described. Rates that are missing are not known. */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/machine.h"
 #include "io/json_section.h"
-
-#define MOST_RANKS (1 << 20) /* nodes, ranks, threads */
+#include "kernels/kernels.h"
 
 qwen3_machine qwen3_machine_default(void)
 {
@@ -79,7 +79,8 @@ static void read_machine(const json_section *root, qwen3_machine *m)
     int64_t counts[3] = {0};
     static const char *const names[] = {"nodes", "ranks_per_node", "threads"};
     for (int i = 0; i < 3; i++)
-        if (json_read_integer(root, names[i], &counts[i]) == QWEN3_OK && (counts[i] < 1 || counts[i] > MOST_RANKS))
+        if (json_read_integer(root, names[i], &counts[i]) == QWEN3_OK &&
+            (counts[i] < 1 || counts[i] > MACHINE_MOST_RANKS))
             json_fail_value(root, QWEN3_ERR_CONFIG, names[i], json_value_of(root, names[i]), "a positive number");
     m->nodes = (int)counts[0];
     m->ranks_per_node = (int)counts[1];
@@ -107,6 +108,8 @@ qwen3_status qwen3_machine_read(const char *path, qwen3_machine *machine, qwen3_
     qwen3_error local;
     err = error_begin(err, &local);
     json_t *root = NULL;
+    if (missing(path, "path", err) || missing(machine, "machine", err))
+        return err->status;
     const qwen3_machine assumed = qwen3_machine_default();
     *machine = (qwen3_machine){.inside = assumed.inside, .across = assumed.across};
     if (json_file_load(path, &root, err))
@@ -114,6 +117,35 @@ qwen3_status qwen3_machine_read(const char *path, qwen3_machine *machine, qwen3_
     read_machine(&(json_section){path, "", root, err}, machine);
     json_decref(root);
     return err->status;
+}
+
+/* ---- Checking ---------------------------------------------------------------------------------- */
+
+/* Rates and times: 0 = not known. */
+static bool all_finite(const double *values, size_t n)
+{
+    bool finite = true;
+    for (size_t i = 0; i < n; i++)
+        finite &= isfinite(values[i]) && values[i] >= 0;
+    return finite;
+}
+
+qwen3_status machine_check(const qwen3_machine *m, qwen3_error *err)
+{
+    const double others[] = {
+        m->row_values,     m->barrier,        m->inside.latency,          m->inside.message,
+        m->across.latency, m->across.message, m->inside.bytes_per_second, m->across.bytes_per_second};
+    if (m->nodes < 1 || m->nodes > MACHINE_MOST_RANKS || m->ranks_per_node < 1 ||
+        m->ranks_per_node > MACHINE_MOST_RANKS || m->threads < 1 || m->threads > MACHINE_MOST_RANKS)
+        return fail(err, QWEN3_ERR_ARGUMENT, "machine: %d nodes, %d ranks_per_node, %d threads; expected 1 to %d each",
+                    m->nodes, m->ranks_per_node, m->threads, MACHINE_MOST_RANKS);
+    if ((unsigned)m->isa >= ISA_COUNT)
+        return fail(err, QWEN3_ERR_ARGUMENT, "machine: isa %d is unknown", (int)m->isa);
+    if (!all_finite(&m->product_values[0][0], QWEN3_WEIGHT_TYPES * QWEN3_MACHINE_ROWS) ||
+        !all_finite(&m->attention_flops[0][0], QWEN3_KV_TYPES * 2) || !all_finite(m->attention_bytes, QWEN3_KV_TYPES) ||
+        !all_finite(others, sizeof others / sizeof *others))
+        return fail(err, QWEN3_ERR_ARGUMENT, "machine: a rate is negative or not finite");
+    return QWEN3_OK;
 }
 
 /* ---- Writing ----------------------------------------------------------------------------------- */
@@ -134,7 +166,10 @@ static json_t *link_object(const qwen3_link *link)
 
 qwen3_status qwen3_machine_write(const char *path, const qwen3_machine *m, qwen3_error *err)
 {
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(path, "path", err) || missing(m, "machine", err) || machine_check(m, err))
+        return err->status;
     json_t *products = json_object(), *flops = json_object(), *bytes = json_object();
     for (int type = 0; type < QWEN3_WEIGHT_TYPES; type++)
         if (m->product_values[type][0] > 0)

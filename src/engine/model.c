@@ -9,6 +9,8 @@
 #include "blocks/attention.h"
 #include "comm/topology.h"
 #include "engine/cost.h"
+#include "engine/machine.h"
+#include "model/config.h"
 #include "model/packed.h"
 
 qwen3_model_options qwen3_model_options_default(void)
@@ -19,12 +21,12 @@ qwen3_model_options qwen3_model_options_default(void)
 
 const qwen3_config *qwen3_model_config(const qwen3_model *model)
 {
-    return &model->config;
+    return model ? &model->config : NULL;
 }
 
 const qwen3_plan *qwen3_model_plan(const qwen3_model *model)
 {
-    return &model->plan;
+    return model ? &model->plan : NULL;
 }
 
 /* Of each matrix this many addresses. */
@@ -39,17 +41,25 @@ static void sample_matrix(const gemm_kernel *g, const matrix *w, const void **ad
 
 void qwen3_model_placement(const qwen3_model *model, char *text, size_t size)
 {
+    if (!text || size == 0)
+        return;
+    snprintf(text, size, "unknown");
+    if (!model)
+        return;
     const weights *w = &model->weights;
     size_t n = 0;
     const void **addresses = calloc(w->n_matrices * PLACEMENT_SAMPLES, sizeof *addresses);
     for (size_t i = 0; addresses && i < w->n_matrices; i++)
         sample_matrix(w->gemm, &w->matrices[i], addresses, &n);
-    memory_placement(addresses, n, text, size);
+    if (addresses)
+        memory_placement(addresses, n, text, size);
     free(addresses);
 }
 
 uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
 {
+    if (!model)
+        return 0;
     const gemm_kernel *g = &model->kernels->gemm[model->options.dtype];
     uint64_t values = 0;
     for (size_t i = 0; i < source_tensors(model->source); i++) {
@@ -262,17 +272,19 @@ static void choose_dtype(qwen3_model *m, qwen3_error *err)
 static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_model_options *options, qwen3_error *err)
 {
     m->options = options ? *options : qwen3_model_options_default();
-    if (m->options.threads < 0)
-        fail(err, QWEN3_ERR_ARGUMENT, "threads %d: expected a positive number, or 0 to choose", m->options.threads);
-    if (m->options.dtype != QWEN3_DTYPE_AUTO && (unsigned)m->options.dtype >= DTYPE_COUNT)
-        fail(err, QWEN3_ERR_ARGUMENT, "dtype %d is unknown", (int)m->options.dtype);
+    team_check_threads(m->options.threads, err);
+    dtype_check(m->options.dtype, err);
     if (m->options.kv_dtype < QWEN3_DTYPE_AUTO || m->options.kv_dtype > QWEN3_DTYPE_Q8)
         fail(err, QWEN3_ERR_ARGUMENT, "kv_dtype %d: expected auto, f32, bf16 or q8", (int)m->options.kv_dtype);
-    m->spec = strdup(spec ? spec : "");
-    if (!m->spec)
+    if (m->options.expected_tokens < 0)
+        fail(err, QWEN3_ERR_ARGUMENT, "expected_tokens %lld: expected a positive number, or 0 where it is unknown",
+             (long long)m->options.expected_tokens);
+    if (m->options.machine)
+        machine_check(m->options.machine, err);
+    if (!missing(spec, "spec", err) && !(m->spec = strdup(spec)))
         fail(err, QWEN3_ERR_MEMORY, "no memory for the name of the model");
     if (!err->status)
-        model_source_open(spec ? spec : "", m->options.seed, &m->source, &m->config, err);
+        model_source_open(spec, m->options.seed, &m->source, &m->config, err);
     if (!err->status)
         choose_dtype(m, err);
     qwen3_status status = qwen3_comm_agree(m->world, err);
@@ -308,12 +320,15 @@ qwen3_status qwen3_model_open(qwen3_comm *c, const char *spec, const qwen3_model
 {
     qwen3_error local;
     err = error_begin(err, &local);
-    *model = NULL;
+    if (!missing(model, "model", err))
+        *model = NULL;
+    if (missing(c, "comm", err))
+        return err->status;
     qwen3_model *m = calloc(1, sizeof *m);
-    if (!m)
-        fail(err, QWEN3_ERR_MEMORY, "no memory for a model");
+    if (m)
+        *m = (qwen3_model){.users = 1, .world = comm_share(c)};
     else
-        m->world = c;
+        fail(err, QWEN3_ERR_MEMORY, "no memory for a model");
     qwen3_status status = qwen3_comm_agree(c, err);
     if (!status)
         status = open_model(m, spec, options, err);
@@ -325,15 +340,22 @@ qwen3_status qwen3_model_open(qwen3_comm *c, const char *spec, const qwen3_model
     return QWEN3_OK;
 }
 
+qwen3_model *model_share(qwen3_model *m)
+{
+    m->users++;
+    return m;
+}
+
 void qwen3_model_close(qwen3_model *m)
 {
-    if (!m)
+    if (!m || --m->users > 0)
         return;
     weights_free(&m->weights);
     source_close(m->source);
     comm_free(m->share_comm);
     comm_free(m->head_comm);
     comm_free(m->sequence_comm);
+    comm_free(m->world);
     free(m->spec);
     free(m);
 }
@@ -348,6 +370,9 @@ static int sharers_of(const grid *g, int rank, int nodes)
     return n;
 }
 
+/* Each of them is looked at. */
+enum { MOST_ESTIMATED_RANKS = 1 << 14 };
+
 uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks, int nodes,
                                qwen3_dtype dtype)
 {
@@ -355,7 +380,12 @@ uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strate
     options.strategy = strategy;
     grid g;
     const kernels *k = kernels_get(QWEN3_ISA_AUTO);
-    if (!k || plan_grid(config, &options, &(plan_ranks){ranks, nodes, NULL}, &g, NULL))
+    if (!k || !config || config_check(config, "config", NULL) || dtype_check(dtype, NULL) || nodes < 1 ||
+        ranks < nodes || ranks > MOST_ESTIMATED_RANKS)
+        return 0;
+    if (dtype == QWEN3_DTYPE_AUTO)
+        dtype = QWEN3_DTYPE_BF16;
+    if (plan_grid(config, &options, &(plan_ranks){ranks, nodes, NULL}, &g, NULL))
         return 0;
     uint64_t most = 0;
     for (int rank = 0; rank < ranks; rank++) {

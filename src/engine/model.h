@@ -7,6 +7,7 @@
 #include "model/weights.h"
 
 struct qwen3_model {
+    int users; /* who opened it, sessions, variants of it: the last of them closes it */
     char *spec;
     qwen3_model_options options; /* as given; dtype is never AUTO */
     qwen3_config config;
@@ -18,10 +19,13 @@ struct qwen3_model {
     int64_t overlap_min_rows; /* of grid */
     grid_place place;
     weights weights;
-    comm *world;         /* the caller's */
+    comm *world;         /* the caller's, shared */
     comm *sequence_comm; /* ranks with the same heads; rank = s */
     comm *head_comm;     /* ranks with the same positions; rank = h */
     comm *share_comm;    /* ranks of the sequence group on this node */
 };
+
+/* One more user of the model, who closes it too. */
+qwen3_model *model_share(qwen3_model *m);
 
 #endif

@@ -63,7 +63,7 @@ const char *qwen3_dtype_name(qwen3_dtype dtype)
 
 bool qwen3_strategy_parse(const char *name, qwen3_parallel_strategy *value)
 {
-    const name_entry *e = find(strategies, name);
+    const name_entry *e = value ? find(strategies, name) : NULL;
     if (e)
         *value = (qwen3_parallel_strategy)e->value;
     return e;
@@ -71,7 +71,7 @@ bool qwen3_strategy_parse(const char *name, qwen3_parallel_strategy *value)
 
 bool qwen3_algorithm_parse(const char *name, qwen3_attention_algorithm *value)
 {
-    const name_entry *e = find(algorithms, name);
+    const name_entry *e = value ? find(algorithms, name) : NULL;
     if (e)
         *value = (qwen3_attention_algorithm)e->value;
     return e;
@@ -79,7 +79,7 @@ bool qwen3_algorithm_parse(const char *name, qwen3_attention_algorithm *value)
 
 bool qwen3_dtype_parse(const char *name, qwen3_dtype *value)
 {
-    const name_entry *e = find(dtypes, name);
+    const name_entry *e = value ? find(dtypes, name) : NULL;
     if (e)
         *value = (qwen3_dtype)e->value;
     return e;

@@ -1,4 +1,5 @@
 /* pack.c - the public face of packing a model. */
+#include "base/team.h"
 #include "blocks/architectures.h"
 #include "model/config.h"
 #include "model/packed.h"
@@ -29,13 +30,10 @@ qwen3_status qwen3_model_pack(qwen3_comm *c, const char *spec, const qwen3_model
     qwen3_rank_info info;
     if (qwen3_comm_topology(c, &info, err))
         return err->status;
-    if (!spec || !output)
-        fail(err, QWEN3_ERR_ARGUMENT, "qwen3_model_pack: spec and output must not be NULL");
-    else if (o.dtype != QWEN3_DTYPE_AUTO && (unsigned)o.dtype >= DTYPE_COUNT)
-        fail(err, QWEN3_ERR_ARGUMENT, "dtype %d is unknown", (int)o.dtype);
-    else if (o.threads < 0)
-        fail(err, QWEN3_ERR_ARGUMENT, "threads %d: expected a positive number, or 0 to choose", o.threads);
-    else if (!kernels_choose(o.isa, &k, err) && comm_rank(c) == 0)
+    if (missing(spec, "spec", err) || missing(output, "output", err) || dtype_check(o.dtype, err) ||
+        team_check_threads(o.threads, err))
+        return qwen3_comm_agree(c, err);
+    if (!kernels_choose(o.isa, &k, err) && comm_rank(c) == 0)
         pack(spec, o.dtype, k, o.threads ? o.threads : info.default_threads, output, err);
     return qwen3_comm_agree(c, err);
 }

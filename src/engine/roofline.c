@@ -104,9 +104,7 @@ static double flop_rate(measurement *m, qwen3_dtype type)
 static qwen3_status set_up(measurement *m, int threads, qwen3_isa isa, qwen3_error *err)
 {
     const int ranks = qwen3_comm_size(m->comm);
-    if (threads < 0)
-        fail(err, QWEN3_ERR_ARGUMENT, "threads: got %d, expected 0 or more", threads);
-    else
+    if (!team_check_threads(threads, err))
         kernels_choose(isa, &m->k, err);
     if (qwen3_comm_agree(m->comm, err))
         return err->status;
@@ -131,6 +129,7 @@ qwen3_status qwen3_roofline_measure(qwen3_comm *c, int threads, qwen3_isa isa, q
 {
     qwen3_error local = {0}; /* the ranks agree on one even where the caller wants none */
     measurement m = {.comm = c};
+    missing(out, "out", &local);
     const qwen3_status status = set_up(&m, threads, isa, &local);
     if (status == QWEN3_OK) {
         team_run(m.threads, fill_pass, &m);

@@ -356,7 +356,7 @@ qwen3_status qwen3_sample(qwen3_session *s, qwen3_sampler *const *samplers, int3
                   .ranks = (size_t)comm_size(world),
                   .rank = comm_rank(world),
                   .scale = mass_scale(s->model->config.vocab_size)};
-    if (!take_samplers(s, samplers, c.n, err))
+    if (!missing(tokens, "tokens", err) && !take_samplers(s, samplers, c.n, err))
         allocate(&c, samplers, err);
     if (!qwen3_comm_agree(world, err)) {
         if (!first_round(&c, err))

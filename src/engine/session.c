@@ -21,6 +21,8 @@ qwen3_session_options qwen3_session_options_default(void)
 
 static qwen3_status check_options(const qwen3_session_options *o, const qwen3_config *config, qwen3_error *err)
 {
+    if ((unsigned)o->algorithm > QWEN3_ATTENTION_ONLINE_SOFTMAX)
+        return fail(err, QWEN3_ERR_ARGUMENT, "algorithm %d is unknown", (int)o->algorithm);
     if (o->max_sequences < 1 || o->max_sequences > 1 << 20)
         return fail(err, QWEN3_ERR_ARGUMENT, "max_sequences %d: expected 1..%d", o->max_sequences, 1 << 20);
     if (o->max_tokens < 0 || o->max_tokens > config->max_positions)
@@ -148,10 +150,13 @@ qwen3_status qwen3_session_open(qwen3_model *model, const qwen3_session_options 
 {
     qwen3_error local;
     err = error_begin(err, &local);
-    *session = NULL;
+    if (!missing(session, "session", err))
+        *session = NULL;
+    if (missing(model, "model", err))
+        return err->status;
     qwen3_session *s = calloc(1, sizeof *s);
     if (s) {
-        s->model = model;
+        s->model = model_share(model);
         open_session(s, options, err);
     } else {
         fail(err, QWEN3_ERR_MEMORY, "no memory for a session");
@@ -184,6 +189,7 @@ void qwen3_session_close(qwen3_session *s)
     free(s->blocks);
     free(s->layers);
     sequences_close(&s->sequences);
+    qwen3_model_close(s->model);
     free(s);
 }
 
@@ -198,7 +204,10 @@ static void truncate_sequence(qwen3_session *s, int sequence, int64_t length, co
 
 qwen3_status qwen3_session_reset(qwen3_session *s, int sequence, qwen3_error *err)
 {
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(s, "session", err))
+        return err->status;
     if (sequence < -1 || sequence >= s->options.max_sequences)
         return fail(err, QWEN3_ERR_ARGUMENT, "sequence %d: expected 0..%d, or -1 for all", sequence,
                     s->options.max_sequences - 1);
@@ -213,6 +222,8 @@ qwen3_status qwen3_session_truncate(qwen3_session *s, int sequence, int64_t leng
 {
     qwen3_error local;
     err = error_begin(err, &local);
+    if (missing(s, "session", err))
+        return err->status;
     const sequence_table *t = &s->sequences;
     if (sequence < 0 || sequence >= s->options.max_sequences)
         fail(err, QWEN3_ERR_ARGUMENT, "sequence %d: expected 0..%d", sequence, s->options.max_sequences - 1);
@@ -231,7 +242,7 @@ qwen3_status qwen3_session_truncate(qwen3_session *s, int sequence, int64_t leng
 
 int64_t qwen3_session_length(const qwen3_session *s, int sequence)
 {
-    return sequence >= 0 && sequence < s->options.max_sequences ? s->sequences.items[sequence].length : 0;
+    return s && sequence >= 0 && sequence < s->options.max_sequences ? s->sequences.items[sequence].length : 0;
 }
 
 /* Weights are checked when they are packed. An embedding matrix of its own is not packed but read row by row, so
@@ -324,8 +335,10 @@ qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_err
 {
     qwen3_error local;
     err = error_begin(err, &local);
+    if (missing(s, "session", err))
+        return err->status;
     s->has_logits = false;
-    s->n_parts = parts_of(s, batch);
+    s->n_parts = missing(batch, "batch", err) ? 0 : parts_of(s, batch);
     int begun = 0;
     while (begun < s->n_parts && !begin_part(s, batch, begun, err))
         begun++;
@@ -341,6 +354,11 @@ qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_err
 
 void qwen3_session_get_info(const qwen3_session *s, qwen3_session_info *info)
 {
+    if (!info)
+        return;
+    *info = (qwen3_session_info){0};
+    if (!s)
+        return;
     *info = (qwen3_session_info){.algorithm = s->options.algorithm, .comm = *comm_stats(s->model->world)};
     for (int i = 0; i < STEP_PARTS; i++)
         info->scratch_bytes += s->parts[i].arena.bytes;
@@ -363,5 +381,6 @@ void qwen3_session_get_info(const qwen3_session *s, qwen3_session_info *info)
 
 void qwen3_session_reset_stats(qwen3_session *s)
 {
-    s->stats_base = *comm_stats(s->model->world);
+    if (s)
+        s->stats_base = *comm_stats(s->model->world);
 }

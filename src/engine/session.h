@@ -67,7 +67,7 @@ qwen3_status forward_run(qwen3_session *s, qwen3_error *err);
 
 /* logits.c: the part of the vocabulary that a rank has the logits of. */
 range session_vocabulary(const qwen3_model *m, int rank);
-/* QWEN3_OK where the last forward left logits. */
+/* QWEN3_OK where there is a session whose last forward left logits. err is not NULL. */
 qwen3_status session_need_logits(const qwen3_session *s, qwen3_error *err);
 
 #endif

@@ -58,7 +58,11 @@ qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **cha
     struct stat info;
     qwen3_status status;
     err = error_begin(err, &local);
+    if (missing(chat, "chat", err))
+        return err->status;
     *chat = NULL;
+    if (missing(dir, "dir", err))
+        return err->status;
     if (asprintf(&jinja, "%s/chat_template.jinja", dir) < 0 || asprintf(&config, "%s/tokenizer_config.json", dir) < 0)
         status = fail(err, QWEN3_ERR_MEMORY, "%s: out of memory", dir);
     else if (lstat(jinja, &info) == 0) /* a link that leads nowhere is not passed over */
@@ -81,7 +85,7 @@ void qwen3_chat_template_close(qwen3_chat_template *chat)
 
 qwen3_chat_thinking qwen3_chat_template_thinking(const qwen3_chat_template *chat)
 {
-    return chat->thinking;
+    return chat ? chat->thinking : QWEN3_THINKING_OPTIONAL;
 }
 
 qwen3_chat_options qwen3_chat_options_default(void)
@@ -95,7 +99,11 @@ qwen3_status qwen3_chat_template_render(const qwen3_chat_template *chat, const q
     qwen3_error local;
     chat_conversation read;
     err = error_begin(err, &local);
+    if (missing(prompt, "prompt", err))
+        return err->status;
     *prompt = (qwen3_chat_prompt){0};
+    if (missing(chat, "chat", err) || missing(args, "args", err) || missing(args->conversation, "conversation", err))
+        return err->status;
     qwen3_status status = chat_conversation_read(args, chat->null_content, &read, err);
     if (status)
         return status;

@@ -33,9 +33,11 @@ qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer,
     char file[PATH_LONGEST];
     struct stat info;
     err = error_begin(err, &local);
-    if (!path || !tokenizer)
-        return fail(err, QWEN3_ERR_ARGUMENT, "qwen3_tokenizer_open: path and tokenizer must not be NULL");
+    if (missing(tokenizer, "tokenizer", err))
+        return err->status;
     *tokenizer = NULL;
+    if (missing(path, "path", err))
+        return err->status;
     bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
     int length = snprintf(file, sizeof file, directory ? "%s/tokenizer.json" : "%s", path);
     if (length < 0 || (size_t)length >= sizeof file)
@@ -44,6 +46,7 @@ qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer,
     qwen3_tokenizer *t = calloc(1, sizeof *t);
     if (!t)
         return fail(err, QWEN3_ERR_MEMORY, "%s: cannot allocate the tokenizer", file);
+    t->users = 1;
     qwen3_status status = load_file(t, file, err);
     if (status == QWEN3_OK)
         *tokenizer = t;
@@ -54,7 +57,7 @@ qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer,
 
 void qwen3_tokenizer_close(qwen3_tokenizer *t)
 {
-    if (!t)
+    if (!t || --t->users > 0)
         return;
     free(t->bytes);
     free(t->tokens);
@@ -67,12 +70,12 @@ void qwen3_tokenizer_close(qwen3_tokenizer *t)
 
 int32_t qwen3_tokenizer_vocab_size(const qwen3_tokenizer *t)
 {
-    return (int32_t)t->n_tokens;
+    return t ? (int32_t)t->n_tokens : 0;
 }
 
 qwen3_token_kind qwen3_tokenizer_kind(const qwen3_tokenizer *t, int32_t id)
 {
-    return id >= 0 && (size_t)id < t->n_tokens ? t->tokens[id].kind : QWEN3_TOKEN_NONE;
+    return t && id >= 0 && (size_t)id < t->n_tokens ? t->tokens[id].kind : QWEN3_TOKEN_NONE;
 }
 
 const char *qwen3_tokenizer_token(const qwen3_tokenizer *t, int32_t id, size_t *length)
@@ -86,6 +89,8 @@ const char *qwen3_tokenizer_token(const qwen3_tokenizer *t, int32_t id, size_t *
 int32_t qwen3_tokenizer_find(const qwen3_tokenizer *t, const char *bytes, size_t length)
 {
     const unsigned char *text = (const unsigned char *)bytes;
+    if (!t || !text)
+        return NO_ID;
     int32_t added = added_match(t, text, length);
     if (added != NO_ID && t->tokens[added].bytes == length)
         return added;

@@ -30,6 +30,7 @@ typedef struct merge {
 enum { WHOLE_UNKNOWN = 0, WHOLE_YES, WHOLE_NO };
 
 struct qwen3_tokenizer {
+    atomic_int users;     /* who opened it, and streams: the last of them closes it */
     unsigned char *bytes; /* of all tokens */
     token *tokens;        /* [n_tokens] by id */
     size_t n_tokens;

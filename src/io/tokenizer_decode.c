@@ -7,7 +7,7 @@
 enum { WAITING = 3 }; /* longest incomplete character, in bytes */
 
 struct qwen3_text_stream {
-    const qwen3_tokenizer *t;
+    qwen3_tokenizer *t; /* shared */
     bool skip_special;
     unsigned char *bytes; /* [WAITING + longest token], n_waiting of them set */
     size_t n_waiting;
@@ -45,8 +45,12 @@ qwen3_status qwen3_tokenizer_decode(const qwen3_tokenizer *tokenizer, const int3
     qwen3_error local;
     text_buffer bytes = {0}, valid = {0};
     err = error_begin(err, &local);
+    if (missing(text, "text", err) || missing(length, "length", err))
+        return err->status;
     *text = NULL;
     *length = 0;
+    if (missing(tokenizer, "tokenizer", err) || (n > 0 && missing(ids, "ids", err)))
+        return err->status;
     qwen3_status status = join(tokenizer, ids, n, skip_special, &bytes, err);
     if (status == QWEN3_OK)
         status = text_buffer_reserve(&valid, bytes.n + 1, err);
@@ -68,15 +72,20 @@ qwen3_status qwen3_text_stream_open(const qwen3_tokenizer *tokenizer, bool skip_
                                     qwen3_error *err)
 {
     qwen3_error local;
-    size_t longest = WAITING + tokenizer->longest;
     err = error_begin(err, &local);
+    if (missing(stream, "stream", err))
+        return err->status;
     *stream = NULL;
+    if (missing(tokenizer, "tokenizer", err))
+        return err->status;
+    const size_t longest = WAITING + tokenizer->longest;
     qwen3_text_stream *s = calloc(1, sizeof *s);
     if (!s || !(s->bytes = malloc(longest)) || text_buffer_reserve(&s->text, 3 * longest + 1, err)) {
         qwen3_text_stream_close(s);
         return fail(err, QWEN3_ERR_MEMORY, "text stream: cannot allocate %zu bytes", 4 * longest);
     }
-    s->t = tokenizer;
+    s->t = (qwen3_tokenizer *)tokenizer; /* only its count of users changes */
+    s->t->users++;
     s->skip_special = skip_special;
     *stream = s;
     return QWEN3_OK;
@@ -95,6 +104,8 @@ qwen3_status qwen3_text_stream_push(qwen3_text_stream *stream, int32_t id, const
 {
     qwen3_error local;
     err = error_begin(err, &local);
+    if (missing(stream, "stream", err) || missing(text, "text", err) || missing(length, "length", err))
+        return err->status;
     stream->text.n = 0;
     give_text(stream, text, length);
     const token *found = find_token(stream->t, id, 0, err);
@@ -112,6 +123,8 @@ qwen3_status qwen3_text_stream_push(qwen3_text_stream *stream, int32_t id, const
 
 void qwen3_text_stream_finish(qwen3_text_stream *stream, const char **text, size_t *length)
 {
+    if (!stream || !text || !length)
+        return;
     stream->text.n = 0;
     /* At most three bytes are left, which become one U+FFFD: there is room for it. */
     utf8_append_valid(&stream->text, stream->bytes, stream->n_waiting, NULL, NULL);
@@ -124,6 +137,7 @@ void qwen3_text_stream_close(qwen3_text_stream *stream)
     if (!stream)
         return;
     free(stream->bytes);
+    qwen3_tokenizer_close(stream->t);
     text_buffer_free(&stream->text);
     free(stream);
 }

@@ -108,6 +108,9 @@ static qwen3_status check_text(const qwen3_encode_args *args, qwen3_error *err)
 {
     if (args->length > TEXT_LONGEST)
         return fail(err, QWEN3_ERR_ARGUMENT, "text: has %zu bytes, expected at most %d", args->length, TEXT_LONGEST);
+    if ((args->length > 0 && missing(args->text, "text", err)) ||
+        (args->n_plain > 0 && missing(args->plain, "plain", err)))
+        return err->status;
     size_t at = 0;
     for (size_t i = 0; i < args->n_plain; i++) {
         const qwen3_text_range r = args->plain[i];
@@ -126,8 +129,12 @@ qwen3_status qwen3_tokenizer_encode(const qwen3_tokenizer *tokenizer, const qwen
     qwen3_error local;
     encoder e = {.t = tokenizer};
     err = error_begin(err, &local);
+    if (missing(ids, "ids", err) || missing(n, "n", err))
+        return err->status;
     *ids = NULL;
     *n = 0;
+    if (missing(tokenizer, "tokenizer", err) || missing(args, "args", err))
+        return err->status;
     qwen3_status status = check_text(args, err);
     if (status == QWEN3_OK)
         status = reserve_ids(&e, args->length / 4 + 16, err); /* English has about 4.5 bytes a token */

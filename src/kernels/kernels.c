@@ -63,7 +63,7 @@ static bool same_name(const char *a, const char *b)
 
 bool qwen3_isa_parse(const char *name, qwen3_isa *value)
 {
-    for (int i = 0; name && i < ISA_COUNT; i++) {
+    for (int i = 0; name && value && i < ISA_COUNT; i++) {
         if (same_name(name, isa_names[i])) {
             *value = (qwen3_isa)i;
             return true;
@@ -218,11 +218,20 @@ const kernels *kernels_get(qwen3_isa isa)
     return (size_t)isa < ISA_COUNT && tables[isa].name ? &tables[isa] : NULL;
 }
 
+qwen3_status dtype_check(qwen3_dtype dtype, qwen3_error *err)
+{
+    if (dtype == QWEN3_DTYPE_AUTO || (unsigned)dtype < DTYPE_COUNT)
+        return QWEN3_OK;
+    return fail(err, QWEN3_ERR_ARGUMENT, "dtype %d is unknown", (int)dtype);
+}
+
 qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err)
 {
     *k = kernels_get(isa);
     if (*k)
         return QWEN3_OK;
+    if ((unsigned)isa >= ISA_COUNT)
+        return fail(err, QWEN3_ERR_ARGUMENT, "isa %d is unknown", (int)isa);
     if (isa == QWEN3_ISA_AUTO)
         return fail(err, QWEN3_ERR_ARGUMENT, "environment variable QWEN3_ISA: got \"%s\", expected %s",
                     getenv("QWEN3_ISA"),

@@ -190,6 +190,8 @@ typedef struct kernels {
 const kernels *kernels_get(qwen3_isa isa);
 /* The same with an error that says why there is none. */
 qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err);
+/* Checks a type of weights that a caller gives, which may be AUTO. */
+qwen3_status dtype_check(qwen3_dtype dtype, qwen3_error *err);
 /* The highest level that this CPU has; tables of it and of all that it is built on can be had. */
 qwen3_isa kernels_highest(void);
 /* The best level that two CPUs have in common, given the best of each, of any architecture; none is AUTO. */

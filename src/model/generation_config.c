@@ -91,9 +91,13 @@ static qwen3_status read_file(const char *dir, const char *name, bool optional,
 
 qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_config *config, qwen3_error *err)
 {
-    error_clear(err);
-    if (!spec || !config)
-        return fail(err, QWEN3_ERR_ARGUMENT, "qwen3_generation_config_read: spec and config must not be NULL");
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(config, "config", err))
+        return err->status;
+    *config = (qwen3_generation_config){0};
+    if (missing(spec, "spec", err))
+        return err->status;
     *config = (qwen3_generation_config){.sampling = qwen3_sampling_options_default()};
     if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
         return QWEN3_OK;
@@ -107,7 +111,7 @@ qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_con
 
 bool qwen3_generation_config_ends(const qwen3_generation_config *config, int32_t token)
 {
-    for (int i = 0; i < config->n_end_tokens; i++)
+    for (int i = 0; config && i < config->n_end_tokens && i < QWEN3_MAX_END_TOKENS; i++)
         if (config->end_tokens[i] == token)
             return true;
     return false;

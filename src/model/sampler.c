@@ -86,6 +86,9 @@ static qwen3_status copy_bias(qwen3_sampler *s, qwen3_error *err)
 static qwen3_status open_sampler(qwen3_sampler *s, const qwen3_config *config, int32_t n_tokens, qwen3_error *err)
 {
     const qwen3_sampling_options *o = &s->options;
+    if (config->vocab_size < 1 || config->vocab_size > INT32_MAX)
+        return fail(err, QWEN3_ERR_ARGUMENT, "vocab_size %lld of the configuration: expected 1 to %d",
+                    (long long)config->vocab_size, INT32_MAX);
     if (n_tokens < 0 || n_tokens > config->vocab_size)
         return fail(err, QWEN3_ERR_ARGUMENT, "n_tokens %d: expected 1..%lld, the rows of the output head, or 0 for all",
                     n_tokens, (long long)config->vocab_size);
@@ -103,8 +106,13 @@ static qwen3_status open_sampler(qwen3_sampler *s, const qwen3_config *config, i
 qwen3_status qwen3_sampler_open(const qwen3_config *config, int32_t n_tokens, const qwen3_sampling_options *options,
                                 qwen3_sampler **sampler, qwen3_error *err)
 {
-    error_clear(err);
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(sampler, "sampler", err))
+        return err->status;
     *sampler = NULL;
+    if (missing(config, "config", err))
+        return err->status;
     qwen3_sampler *s = calloc(1, sizeof *s);
     if (!s)
         return fail(err, QWEN3_ERR_MEMORY, "no memory for a sampler");
@@ -159,9 +167,10 @@ void sampler_append(qwen3_sampler *s, int32_t token, bool generated)
 
 qwen3_status qwen3_sampler_accept(qwen3_sampler *s, const int32_t *tokens, size_t n, bool generated, qwen3_error *err)
 {
-    error_clear(err);
-    if (n > 0 && !tokens)
-        return fail(err, QWEN3_ERR_ARGUMENT, "tokens is NULL; expected %zu of them", n);
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(s, "sampler", err) || (n > 0 && missing(tokens, "tokens", err)))
+        return err->status;
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= s->vocab_size)
             return fail(err, QWEN3_ERR_ARGUMENT, "token %zu of the history: id %d is not in 0..%lld, the vocabulary", i,
@@ -174,6 +183,8 @@ qwen3_status qwen3_sampler_accept(qwen3_sampler *s, const int32_t *tokens, size_
 
 void qwen3_sampler_reset(qwen3_sampler *s, uint64_t seed)
 {
+    if (!s)
+        return;
     for (size_t i = 0; i < s->n_seen; i++)
         s->place[s->seen[i].token] = 0;
     s->n_seen = 0;

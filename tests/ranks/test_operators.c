@@ -146,14 +146,22 @@ static const struct fault {
     qwen3_status status;
     bool needs_ranks;
 } faults[] = {
-    {break_head_dim, "head_dim", QWEN3_ERR_ARGUMENT, false},  {break_heads, "heads: got 4", QWEN3_ERR_ARGUMENT, false},
-    {break_q, "attention q", QWEN3_ERR_ARGUMENT, false},      {break_v, "attention v", QWEN3_ERR_ARGUMENT, false},
-    {break_out, "attention out", QWEN3_ERR_ARGUMENT, false},  {break_scale, "scale", QWEN3_ERR_ARGUMENT, false},
-    {break_block, "q_block_size", QWEN3_ERR_ARGUMENT, false}, {break_layout, "layout", QWEN3_ERR_ARGUMENT, false},
-    {break_isa, "isa", QWEN3_ERR_UNSUPPORTED, false},         {break_size, "too large", QWEN3_ERR_ARGUMENT, false},
-    {break_threads, "threads", QWEN3_ERR_ARGUMENT, false},    {break_other_layout, "layout", QWEN3_ERR_ARGUMENT, true},
-    {break_other_batch, "batch", QWEN3_ERR_ARGUMENT, true},   {break_other_length, "kv_len", QWEN3_ERR_ARGUMENT, true},
-    {break_other_causal, "causal", QWEN3_ERR_ARGUMENT, true}, {break_other_scale, "scale", QWEN3_ERR_ARGUMENT, true},
+    {break_head_dim, "head_dim", QWEN3_ERR_ARGUMENT, false},
+    {break_heads, "heads: got 4", QWEN3_ERR_ARGUMENT, false},
+    {break_q, "attention q", QWEN3_ERR_ARGUMENT, false},
+    {break_v, "attention v", QWEN3_ERR_ARGUMENT, false},
+    {break_out, "attention out", QWEN3_ERR_ARGUMENT, false},
+    {break_scale, "scale", QWEN3_ERR_ARGUMENT, false},
+    {break_block, "q_block_size", QWEN3_ERR_ARGUMENT, false},
+    {break_layout, "layout", QWEN3_ERR_ARGUMENT, false},
+    {break_isa, "isa", QWEN3_ERR_ARGUMENT, false},
+    {break_size, "too large", QWEN3_ERR_ARGUMENT, false},
+    {break_threads, "threads", QWEN3_ERR_ARGUMENT, false},
+    {break_other_layout, "layout", QWEN3_ERR_ARGUMENT, true},
+    {break_other_batch, "batch", QWEN3_ERR_ARGUMENT, true},
+    {break_other_length, "kv_len", QWEN3_ERR_ARGUMENT, true},
+    {break_other_causal, "causal", QWEN3_ERR_ARGUMENT, true},
+    {break_other_scale, "scale", QWEN3_ERR_ARGUMENT, true},
 };
 
 /* One rank is wrong: all return the same status and message, and the next call works. */

@@ -16,7 +16,10 @@ static const qwen3_config config = {.vocab_size = 151936,
                                     .num_layers = 28,
                                     .num_heads = 16,
                                     .num_kv_heads = 8,
-                                    .head_dim = 128};
+                                    .head_dim = 128,
+                                    .max_positions = 40960,
+                                    .rms_norm_eps = 1e-6,
+                                    .rope_theta = 1e6};
 
 static grid choose_on(qwen3_model_options options, plan_ranks ranks)
 {
