@@ -7,6 +7,7 @@
 #   make install    build and install under PREFIX (DESTDIR is put in front of it);  make uninstall  removes that again
 #   make package    install what is missing, build a Debian package with cpack into the build directory
 #   make deps       install what is missing (Debian packages: scripts/packages.txt)
+#   make fuzz       install what is missing, build the fuzz targets, run each for TIME seconds
 #   make lint       formatting, static analysis, layer rules;  make format  reformats
 #   make clean      removes all build directories
 #
@@ -19,6 +20,7 @@
 #   TEST_RANKS="1 2 3"              numbers of ranks that the tests run on                            (1 2 3 4 5 7 8)
 #   CTEST="-R unit"                 more options for ctest
 #   RANKS=2 MODEL=synthetic:0.6B    of the demo
+#   TIME=60                         seconds for each fuzz target                                      (60)
 #   JOBS=N                          parallel build and test jobs                                      (all cores)
 MPI ?= openmpi
 ifeq ($(origin CC),default)
@@ -34,6 +36,7 @@ MODEL ?= synthetic:0.6B
 # Per rank: the cores divided among the ranks, at least one.
 THREADS ?= $(shell nproc) < $(RANKS) ? 1 : $(shell nproc) / $(RANKS)
 JOBS ?= $(shell nproc)
+TIME ?= 60
 
 MPIS := openmpi mpich system none
 ifeq ($(filter $(MPI),$(MPIS)),)
@@ -104,6 +107,13 @@ lint:
 	scripts/install_deps.sh $(PURPOSES) lint
 	@$(MAKE) --no-print-directory configure CC=clang
 	scripts/lint.sh $$($(MAKE) --no-print-directory -s build-directory CC=clang)
+
+.PHONY: fuzz
+fuzz:
+	scripts/install_deps.sh build test clang
+	cmake -S . -B build-fuzz -DCMAKE_C_COMPILER=clang -DQWEN3_MPI=OFF -DQWEN3_FUZZ=ON
+	cmake --build build-fuzz --parallel $(JOBS) --target fuzz
+	tests/fuzz/run.sh build-fuzz $(TIME) $(JOBS)
 
 .PHONY: build-directory
 build-directory:

@@ -1,41 +1,20 @@
 /* fuzz_tokenizer.c - libFuzzer target: what begins with '{' as a tokenizer.json, anything else as text. A file that
- * is accepted must encode text and give it back; text must come back in form C, whole and token by token.
- *
- *   cmake -B build-fuzz -DCMAKE_C_COMPILER=clang -DQWEN3_FUZZ=ON -DQWEN3_MPI=OFF
- *   cmake --build build-fuzz --target fuzz_tokenizer
- *   build-fuzz/bin/fuzz_tokenizer -max_len=16384 -dict=tests/fuzz/tokenizer.dict -max_total_time=300 CORPUS
- *
- * Small files with which to begin: QWEN3_FUZZ_SEED=FILE makes the target write one. */
-#include <stdint.h>
-#include <stdio.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
+ * is accepted must encode text and give it back; text must come back in form C, whole and token by token. */
 #include <utf8proc.h>
 
+#include "fuzz/fuzz.h"
 #include "io/tokenizer.h"
 #include "support/tiny_tokenizer.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void demand(int condition)
-{
-    if (!condition)
-        abort();
-}
 
 /* NULL: refused, with a message. */
 static qwen3_tokenizer *open_bytes(const void *bytes, size_t size)
 {
-    char path[32];
     qwen3_tokenizer *t;
     qwen3_error err = {0};
-    int descriptor = memfd_create("fuzz", 0);
-    demand(descriptor >= 0 && write(descriptor, bytes, size) == (ssize_t)size);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
-    if (qwen3_tokenizer_open(path, &t, &err) != QWEN3_OK)
-        demand(!t && err.status != QWEN3_OK && err.message[0]);
-    close(descriptor);
+    fuzz_file file = open_memory_file(bytes, size);
+    if (!succeeded(qwen3_tokenizer_open(file.path, &t, &err), &err))
+        demand(!t);
+    close(file.descriptor);
     return t;
 }
 
@@ -93,8 +72,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         char *dumped = json_dumps(json, JSON_COMPACT);
         tiny = open_bytes(dumped, strlen(dumped));
         demand(tiny != NULL);
-        if (getenv("QWEN3_FUZZ_SEED"))
-            demand(json_dump_file(json, getenv("QWEN3_FUZZ_SEED"), JSON_COMPACT) == 0);
         json_decref(json);
         free(dumped);
     }
