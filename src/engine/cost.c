@@ -424,7 +424,8 @@ static qwen3_status check(const qwen3_scenario *s, const rank_share *r, qwen3_er
         return fail(err, QWEN3_ERR_ARGUMENT, "kv_dtype %d: expected auto, f32, bf16 or q8", (int)s->kv_dtype);
     if ((unsigned)s->algorithm > QWEN3_ATTENTION_ONLINE_SOFTMAX)
         return fail(err, QWEN3_ERR_ARGUMENT, "algorithm %d is unknown", (int)s->algorithm);
-    if (s->machine->product_values[r->dtype][0] <= 0 || s->machine->attention_bytes[r->kv_dtype] <= 0)
+    if (s->machine->product_values[r->dtype][0] <= 0 || s->machine->attention_bytes[r->kv_dtype] <= 0 ||
+        s->machine->attention_flops[r->kv_dtype][0] <= 0)
         return fail(err, QWEN3_ERR_ARGUMENT,
                     "prediction: the machine has no rates for %s weights with %s keys; expected a measurement of them",
                     qwen3_dtype_name(r->dtype), qwen3_dtype_name(r->kv_dtype));

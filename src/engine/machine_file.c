@@ -94,8 +94,8 @@ static void read_machine(const json_section *root, qwen3_machine *m)
         const char *name = qwen3_dtype_name((qwen3_dtype)type);
         if (flops.object)
             read_numbers(&flops, name, m->attention_flops[type], 2);
-        if (bytes.object)
-            json_read_optional_number(&bytes, name, &m->attention_bytes[type]);
+        if (bytes.object && json_value_of(&bytes, name))
+            m->attention_bytes[type] = read_positive(&bytes, name);
     }
     m->row_values = read_positive(root, "row_values");
     m->barrier = read_positive(root, "barrier");
@@ -121,13 +121,32 @@ qwen3_status qwen3_machine_read(const char *path, qwen3_machine *machine, qwen3_
 
 /* ---- Checking ---------------------------------------------------------------------------------- */
 
-/* Rates and times: 0 = not known. */
-static bool all_finite(const double *values, size_t n)
+/* Of n numbers, how many are rates or times. */
+static size_t count_positive(const double *values, size_t n)
 {
-    bool finite = true;
+    size_t positive = 0;
     for (size_t i = 0; i < n; i++)
-        finite &= isfinite(values[i]) && values[i] >= 0;
-    return finite;
+        positive += isfinite(values[i]) && values[i] > 0;
+    return positive;
+}
+
+/* All rates of a type are known, or none: then they are 0. */
+static bool all_or_none(const double *values, size_t n)
+{
+    bool none = true;
+    for (size_t i = 0; i < n; i++)
+        none &= values[i] == 0;
+    return none || count_positive(values, n) == n;
+}
+
+static bool rates_right(const qwen3_machine *m)
+{
+    bool right = true;
+    for (int type = 0; type < QWEN3_WEIGHT_TYPES; type++)
+        right &= all_or_none(m->product_values[type], QWEN3_MACHINE_ROWS);
+    for (int type = 0; type < QWEN3_KV_TYPES; type++)
+        right &= all_or_none(m->attention_flops[type], 2) && all_or_none(&m->attention_bytes[type], 1);
+    return right;
 }
 
 qwen3_status machine_check(const qwen3_machine *m, qwen3_error *err)
@@ -141,10 +160,11 @@ qwen3_status machine_check(const qwen3_machine *m, qwen3_error *err)
                     m->nodes, m->ranks_per_node, m->threads, MACHINE_MOST_RANKS);
     if ((unsigned)m->isa >= ISA_COUNT)
         return fail(err, QWEN3_ERR_ARGUMENT, "machine: isa %d is unknown", (int)m->isa);
-    if (!all_finite(&m->product_values[0][0], QWEN3_WEIGHT_TYPES * QWEN3_MACHINE_ROWS) ||
-        !all_finite(&m->attention_flops[0][0], QWEN3_KV_TYPES * 2) || !all_finite(m->attention_bytes, QWEN3_KV_TYPES) ||
-        !all_finite(others, sizeof others / sizeof *others))
-        return fail(err, QWEN3_ERR_ARGUMENT, "machine: a rate is negative or not finite");
+    if (!rates_right(m))
+        return fail(err, QWEN3_ERR_ARGUMENT, "machine: expected all rates of a type, positive and finite, or none");
+    if (count_positive(others, sizeof others / sizeof *others) < sizeof others / sizeof *others)
+        return fail(err, QWEN3_ERR_ARGUMENT,
+                    "machine: row_values, barrier, inside and across: expected positive, finite numbers");
     return QWEN3_OK;
 }
 
@@ -175,11 +195,12 @@ qwen3_status qwen3_machine_write(const char *path, const qwen3_machine *m, qwen3
         if (m->product_values[type][0] > 0)
             json_object_set_new(products, qwen3_dtype_name((qwen3_dtype)type),
                                 numbers(m->product_values[type], QWEN3_MACHINE_ROWS));
-    for (int type = 0; type < QWEN3_KV_TYPES; type++)
-        if (m->attention_bytes[type] > 0) {
+    for (int type = 0; type < QWEN3_KV_TYPES; type++) {
+        if (m->attention_flops[type][0] > 0)
             json_object_set_new(flops, qwen3_dtype_name((qwen3_dtype)type), numbers(m->attention_flops[type], 2));
+        if (m->attention_bytes[type] > 0)
             json_object_set_new(bytes, qwen3_dtype_name((qwen3_dtype)type), json_real(m->attention_bytes[type]));
-        }
+    }
     json_t *root =
         json_pack("{s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:f, s:f, s:o, s:o}", "nodes", m->nodes, "ranks_per_node",
                   m->ranks_per_node, "threads", m->threads, "isa", qwen3_isa_name(m->isa), "product_values", products,

@@ -291,9 +291,11 @@ static void test_machines(void)
     WITH("-1 ranks_per_node", ranks_per_node, -1);
     WITH("threads", threads, INT32_MAX);
     WITH("isa 99", isa, (qwen3_isa)99);
-    WITH("not finite", row_values, NAN);
-    WITH("not finite", product_values[3][6], INFINITY);
-    WITH("negative", across.latency, -1);
+    WITH("row_values", row_values, NAN);
+    WITH("row_values", across.latency, -1);
+    WITH("all rates of a type", product_values[3][6], INFINITY);
+    WITH("all rates of a type", attention_flops[0][1], 0);
+    WITH("all rates of a type", attention_bytes[2], -1);
 #undef WITH
     REFUSED(ARGUMENT, "comm is NULL", qwen3_machine_measure, NULL, 1, QWEN3_ISA_C, QWEN3_DTYPE_F32, &other);
     REFUSED(ARGUMENT, "machine is NULL", qwen3_machine_measure, world, 1, QWEN3_ISA_C, QWEN3_DTYPE_F32, NULL);

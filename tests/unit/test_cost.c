@@ -215,7 +215,7 @@ static void test_refused(void **state)
     assert_non_null(strstr(err.message, "grid 1x3 on 2 nodes of 2 ranks"));
     s.grid_heads = 4;
     assert_int_equal(qwen3_predict(&s, &(qwen3_forward_shape){1, 0, 0}, &p, &err), QWEN3_ERR_ARGUMENT);
-    m.product_values[QWEN3_DTYPE_BF16][0] = 0;
+    memset(m.product_values[QWEN3_DTYPE_BF16], 0, sizeof m.product_values[QWEN3_DTYPE_BF16]);
     assert_int_equal(qwen3_predict(&s, &shape, &p, &err), QWEN3_ERR_ARGUMENT);
     assert_non_null(strstr(err.message, "no rates for bf16 weights"));
     assert_true(isinf(cost_seconds(&s, (cost_phases){1, 1})));

@@ -62,6 +62,22 @@ static void test_measured(void **state)
     assert_same(&again, &machine);
 }
 
+/* What is known of a type need not be all: the rest is not written. */
+static void test_unknown(void **state)
+{
+    const temp_path path = temp_join(*state, "machine.json");
+    const qwen3_machine whole = qwen3_machine_default();
+    for (int i = 0; i < 3; i++) {
+        qwen3_machine machine = whole, again;
+        double *const rates[] = {machine.product_values[QWEN3_DTYPE_F32], machine.attention_flops[QWEN3_DTYPE_Q8],
+                                 &machine.attention_bytes[QWEN3_DTYPE_BF16]};
+        memset(rates[i], 0, (size_t[]){QWEN3_MACHINE_ROWS, 2, 1}[i] * sizeof **rates);
+        assert_int_equal(qwen3_machine_write(path.text, &machine, NULL), QWEN3_OK);
+        assert_int_equal(qwen3_machine_read(path.text, &again, NULL), QWEN3_OK);
+        assert_same(&again, &machine);
+    }
+}
+
 static void test_refused(void **state)
 {
     static const struct {
@@ -80,6 +96,9 @@ static void test_refused(void **state)
          "product_values.q4: got [1,2]", QWEN3_ERR_CONFIG},
         {"{\"nodes\":1,\"ranks_per_node\":1,\"threads\":1,\"barrier\":1,\"row_values\":1,\"across\":{\"latency\":1}}",
          "across.message is missing", QWEN3_ERR_CONFIG},
+        {"{\"nodes\":1,\"ranks_per_node\":1,\"threads\":1,\"barrier\":1,\"row_values\":1,"
+         "\"attention_bytes\":{\"q8\":-1}}",
+         "attention_bytes.q8: got -1", QWEN3_ERR_CONFIG},
     };
     const temp_path path = temp_join(*state, "wrong.json");
     qwen3_machine machine;
@@ -101,6 +120,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_default, temp_dir_setup, temp_dir_teardown),
         cmocka_unit_test_setup_teardown(test_measured, temp_dir_setup, temp_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_unknown, temp_dir_setup, temp_dir_teardown),
         cmocka_unit_test_setup_teardown(test_refused, temp_dir_setup, temp_dir_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
