@@ -1,5 +1,6 @@
 /* fuzz_packed.c - libFuzzer target: packed models. Parts of the input: config.json, the header of packed.safetensors,
- * and values that are repeated over its data, which are as long as the header says. What is accepted must load. */
+ * and values that are repeated over its data, which are as long as the header says. The checksum of the header is the
+ * target's. What is accepted must load, whether or not its data have the checksums that the header says. */
 #include "base/memory.h"
 #include "blocks/architectures.h"
 #include "fuzz/fuzz.h"
@@ -37,6 +38,10 @@ static void write_packed(fuzz_part header, fuzz_part values)
     memset(file, ' ', begin);
     memcpy(file, &length, sizeof length);
     memcpy(file + sizeof length, header.data, header.size);
+    if (header.size > strlen(PACKED_HEADER) + PACKED_DIGITS) {
+        const checksum sum = packed_header_checksum((char *)file, begin);
+        packed_write_digits(&sum, (char *)file + sizeof length + strlen(PACKED_HEADER));
+    }
     for (size_t i = 0; i < data; i++)
         file[begin + i] = values.size ? values.data[i % values.size] : 0;
     write_file(PACKED_FILE, (fuzz_part){file, begin + data});
@@ -48,7 +53,8 @@ static void load(const source *src, const qwen3_config *config)
     demand(format != NULL);
     declaration d;
     weights w;
-    qwen3_error err = {0};
+    qwen3_error err = {0}, damaged = {0};
+    succeeded(source_verify(src, &(source_share){0, 1, 1}, &damaged), &damaged);
     const gemm_kernel *gemm = &kernels_get(QWEN3_ISA_C)->gemm[format->dtype];
     if (!succeeded(model_declare(config, (grid_place){1, 1, 0, 0}, gemm, &d, &err), &err))
         return;
