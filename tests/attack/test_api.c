@@ -122,6 +122,7 @@ static void test_names(void)
     HOLDS(strategy == QWEN3_STRATEGY_HYBRID && algorithm == QWEN3_ATTENTION_STANDARD);
     HOLDS(dtype == QWEN3_DTYPE_Q4 && isa == QWEN3_ISA_C);
     RETURNS(qwen3_isa_best(), qwen3_isa_best);
+    NAMES(QWEN3_VERSION, qwen3_version);
 }
 
 /* ---- Ranks ------------------------------------------------------------------------------------- */
