@@ -3,12 +3,9 @@
 # ---- The programs: only the public interface ---------------------------------------------------
 file(GLOB common CONFIGURE_DEPENDS programs/common/*.c)
 add_library(program_common OBJECT ${common})
-add_custom_target(qwen3_commit BYPRODUCTS ${PROJECT_BINARY_DIR}/commit.h
-                  COMMAND ${CMAKE_COMMAND} -D SOURCE=${PROJECT_SOURCE_DIR} -D HEADER=${PROJECT_BINARY_DIR}/commit.h
-                          -P ${PROJECT_SOURCE_DIR}/cmake/commit.cmake)
-add_dependencies(program_common qwen3_commit)
-target_include_directories(program_common PUBLIC programs PRIVATE ${PROJECT_BINARY_DIR})
-target_link_libraries(program_common PUBLIC qwen3 PkgConfig::POPT PkgConfig::JANSSON m)
+add_dependencies(program_common build_commit)
+target_include_directories(program_common PUBLIC programs PRIVATE ${PROJECT_BINARY_DIR}/generated)
+target_link_libraries(program_common PUBLIC qwen3 PkgConfig::POPT PkgConfig::JANSSON Threads::Threads m)
 foreach(program qwen3 benchmark_qwen3 test_parallel_strategies)
   file(GLOB sources CONFIGURE_DEPENDS programs/${program}/*.c)
   add_executable(program_${program} ${sources})

@@ -138,8 +138,9 @@ typedef struct qwen3_comm qwen3_comm; /* communicator: a number of ranks */
 
 /* Starts message passing (MPI_Init_thread with FUNNELED, where built with MPI and not yet initialised)
  * and returns the communicator of all ranks. Fails if a launcher started several processes that cannot
- * reach each other; err->rank is then the launcher's rank, and only one process needs to print. Collective.
- * *world is owned by the library until qwen3_finalize. A second call returns the same. */
+ * reach each other, or if they are of different builds. On failure err->rank is the rank of the calling process, so
+ * that one process can print. Collective. *world is owned by the library until qwen3_finalize. A second call returns
+ * the same. */
 QWEN3_API qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **world, qwen3_error *err);
 /* Ends what qwen3_init started. What is still open can only be closed then: with several ranks collective calls on it
  * fail with QWEN3_ERR_ARGUMENT, and qwen3_init too. Collective. */
@@ -151,6 +152,21 @@ QWEN3_API int qwen3_comm_size(const qwen3_comm *comm);
 /* All ranks agree on an outcome: if *err is a failure on any rank, all ranks return that of the lowest failing
  * rank, in *err too. Collective. err must not be NULL, which counts as a failure. */
 QWEN3_API qwen3_status qwen3_comm_agree(qwen3_comm *comm, qwen3_error *err);
+/* Something that all ranks must have alike. */
+typedef struct qwen3_comm_item {
+    const char *name, *value;
+} qwen3_comm_item;
+
+/* Whether all ranks have the same items[n], in the same order. If not, or if *err is a failure on any rank, all ranks
+ * return the same error. It names the first item that is not that of rank 0, both values and the ranks that differ:
+ * "SUBJECT: NAME: got VALUE, rank 0 has VALUE (ranks that differ: 1-3); ADVICE". Collective. err must not be NULL. */
+QWEN3_API qwen3_status qwen3_comm_compare(qwen3_comm *comm, const char *subject, const qwen3_comm_item *items, size_t n,
+                                          const char *advice, qwen3_error *err);
+/* For a program that waits in vain for qwen3_init or a first collective call to return: describes in text[size] which
+ * ranks are on this host, and what is known of those that should be ("rank 0 of 2 is on vm; rank 1 runs "sleep"").
+ * Returns whether this process is the first of them, which then is the one to print. Not collective; may be called in
+ * any thread. */
+QWEN3_API bool qwen3_ranks_here(char *text, size_t size);
 /* Collective. */
 QWEN3_API void qwen3_comm_barrier(qwen3_comm *comm);
 /* Element-wise maximum over the ranks, in place on all of them. Collective. */
@@ -298,7 +314,7 @@ typedef struct qwen3_plan {
     uint64_t owned_bytes;                /* this rank's part of them: shared copies are divided among their users */
     bool weights_shared;                 /* held in memory shared by the ranks of the node */
     char reason[256];                    /* why AUTO chose so, or "given" */
-    char warning[256];                   /* what speaks against any grid of these ranks, or "" */
+    char warning[400];                   /* what speaks against these ranks and what they run on, or "" */
 } qwen3_plan;
 
 QWEN3_API const qwen3_plan *qwen3_model_plan(const qwen3_model *model);
@@ -329,9 +345,9 @@ QWEN3_API qwen3_status qwen3_model_pack(qwen3_comm *comm, const char *spec, cons
  * it with free(). Not collective. */
 QWEN3_API qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, size_t *n, qwen3_error *err);
 
-/* Bytes of packed weights of the fullest rank, of `ranks` (at most 16384) that are in equal blocks on `nodes` nodes; a copy
- * that ranks of a node share is divided among them. dtype AUTO is BF16. 0 where an argument is wrong or the configuration
- * is not that of a model. Pure arithmetic; nothing is loaded. */
+/* Bytes of packed weights of the fullest rank, of `ranks` (at most 16384) that are in equal blocks on `nodes` nodes; a
+ * copy that ranks of a node share is divided among them. dtype AUTO is BF16. 0 where an argument is wrong or the
+ * configuration is not that of a model. Pure arithmetic; nothing is loaded. */
 QWEN3_API uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks,
                                          int nodes, qwen3_dtype dtype);
 

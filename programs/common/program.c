@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/start.h"
+
 void *allocate(size_t n, size_t size, const char *what, qwen3_error *err)
 {
     void *memory = calloc(n ? n : 1, size);
@@ -71,15 +73,21 @@ static void report_lost_page(int signal)
 
 int program_run(int argc, char **argv, program_body body)
 {
-    qwen3_error err = {0};
+    qwen3_error err = {0}, fault = {0}; /* fault: before the ranks can speak to each other */
     qwen3_comm *world = NULL;
     int exit_status = EXIT_OK;
+    start_watch watch = {0};
 
     /* A closed pipe is a failed write, reported like any other. */
     signal(SIGPIPE, SIG_IGN);
     if (wants_only_help(argc, argv)) {
         world = qwen3_comm_self();
-    } else if (qwen3_init(&argc, &argv, &world, &err) != QWEN3_OK) {
+    } else {
+        start_watch_begin(&watch, &fault);
+        qwen3_init(&argc, &argv, &world, &err);
+    }
+    if (!world) {
+        start_watch_end(&watch);
         /* No process reaches the others: the first one prints. */
         if (launched_rank() <= 0)
             print_error(&err, 1);
@@ -89,7 +97,11 @@ int program_run(int argc, char **argv, program_body body)
     several_ranks = ranks > 1;
     /* Behind MPI, which has a handler of its own. */
     sigaction(SIGBUS, &(struct sigaction){.sa_handler = report_lost_page, .sa_flags = (int)SA_RESETHAND}, NULL);
-    qwen3_status status = body(world, argc, (const char **)argv, &exit_status, &err);
+    err = fault;
+    qwen3_status status = start_compare(world, argc, (const char *const *)argv, &err);
+    start_watch_end(&watch);
+    if (status == QWEN3_OK)
+        status = body(world, argc, (const char **)argv, &exit_status, &err);
     if (status == QWEN3_OK) {
         if (rank == 0)
             flush_output(stdout, "standard output", &err);

@@ -14,8 +14,8 @@ enum { EXIT_OK = 0, EXIT_OUT_OF_TOLERANCE = 1, EXIT_ERROR = 2 };
 typedef qwen3_status (*program_body)(qwen3_comm *world, int argc, const char **argv, int *exit_status,
                                      qwen3_error *err);
 
-/* Starts the ranks, runs body and ends the ranks. On failure rank 0 prints one message,
- * "qwen3: error: ..." on stderr. Returns the exit status of the process. */
+/* Starts the ranks, sees that they were started alike (start.h), runs body and ends the ranks. On failure rank 0 prints
+ * one message, "qwen3: error: ..." on stderr. Returns the exit status of the process. */
 int program_run(int argc, char **argv, program_body body);
 
 /* n * size zeroed bytes (at least one), freed with free(); NULL on failure. `what` names them in the error. */

@@ -55,6 +55,13 @@ qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, qwen3_e
     return status;
 }
 
+void plan_warn(const qwen3_comm *world, const qwen3_model *model)
+{
+    const qwen3_plan *plan = qwen3_model_plan(model);
+    if (qwen3_comm_rank(world) == 0 && plan->warning[0])
+        fprintf(stderr, "qwen3: warning: %s\n", plan->warning);
+}
+
 qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ranks, FILE *out, qwen3_error *err)
 {
     const qwen3_plan *own = qwen3_model_plan(model);
@@ -67,8 +74,7 @@ qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ran
                 qwen3_strategy_name(own->strategy), own->grid_sequence, own->grid_heads, qwen3_dtype_name(own->dtype),
                 qwen3_isa_name(own->isa), own->threads, own->threads == 1 ? "" : "s",
                 own->weights_shared ? "shared by the node" : "private", own->reason);
-        if (own->warning[0])
-            fprintf(stderr, "qwen3: warning: %s\n", own->warning);
+        plan_warn(world, model);
         for (int r = 0; r < ranks && r < max_ranks; r++)
             fprintf(
                 out,

@@ -10,7 +10,10 @@
 qwen3_status topology_collect(qwen3_comm *world, const void *own, size_t size, void **all, qwen3_error *err);
 /* Ranks, nodes and binding. Rank 0 prints to `out`, at most max_ranks lines for ranks. Collective. */
 qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, qwen3_error *err);
-/* What was decided when the model was opened: strategy, grid, types, threads, and each rank's share. Collective. */
+/* The warning of the plan, if there is one, on rank 0 and to stderr. */
+void plan_warn(const qwen3_comm *world, const qwen3_model *model);
+/* What was decided when the model was opened: strategy, grid, types, threads, and each rank's share; and the
+ * warning. Collective. */
 qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ranks, FILE *out, qwen3_error *err);
 /* On which NUMA nodes each rank's CPUs and weights are. Collective. */
 qwen3_status placement_print(qwen3_comm *world, const qwen3_model *model, FILE *out, qwen3_error *err);

@@ -8,6 +8,7 @@
 
 #include "common/program.h"
 #include "common/thread_warning.h"
+#include "common/topology.h"
 
 /* Without a known template plain completion is still possible, and the message says so. */
 static qwen3_status open_template(generation *g, const char *dir, qwen3_error *err)
@@ -38,6 +39,7 @@ static qwen3_status open_text(generation *g, const qwen3_config *config, bool ra
     return raw ? QWEN3_OK : open_template(g, dir, err);
 }
 
+/* On rank 0. */
 static qwen3_status check_context(generation *g, const qwen3_config *config, qwen3_error *err)
 {
     g->most = config->max_positions;
@@ -45,8 +47,7 @@ static qwen3_status check_context(generation *g, const qwen3_config *config, qwe
     if (g->context > g->most)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--context: got %lld, expected at most max_position_embeddings, %lld",
                          (long long)g->context, (long long)g->most);
-    g->held = allocate((size_t)g->context, sizeof *g->held, "tokens", err);
-    return err->status;
+    return QWEN3_OK;
 }
 
 const char *generation_context_hint(const generation *g)
@@ -54,37 +55,61 @@ const char *generation_context_hint(const generation *g)
     return g->context < g->most ? "--context makes more room" : "the model's maximum, max_position_embeddings";
 }
 
-/* If no seed was given, that of rank 0 is used. */
-static void choose_seed(generation *g, const command_line *line)
+/* 32 bits, short enough to be typed. On rank 0. */
+static void choose_seed(generation *g)
 {
-    uint64_t *seed = &g->config.sampling.seed;
-    if (option_given(line, "seed"))
-        return;
-    /* 32 bits, short enough to be typed. */
-    if (g->rank == 0 && getrandom(seed, sizeof(uint32_t), 0) < 0)
-        *seed = 0;
-    qwen3_comm_broadcast(g->world, seed, sizeof *seed);
+    if (getrandom(&g->config.sampling.seed, sizeof(uint32_t), 0) < 0)
+        g->config.sampling.seed = 0;
+}
+
+/* What rank 0 has read holds for all, whatever the files of other ranks say: sizes of memory and when to stop depend on
+ * it. Collective. */
+static void share_text(generation *g)
+{
+    struct {
+        qwen3_generation_config config;
+        int32_t n_tokens;
+        int64_t context, most;
+    } shared = {g->config, g->n_tokens, g->context, g->most};
+    qwen3_comm_broadcast(g->world, &shared, sizeof shared);
+    qwen3_comm_broadcast(g->world, g->bias, sizeof g->bias);
+    g->config = shared.config;
+    g->config.sampling.bias = g->bias;
+    g->n_tokens = shared.n_tokens;
+    g->context = shared.context;
+    g->most = shared.most;
+}
+
+/* What rank 0 reads for all: sampling options, length of the context, tokenizer and chat template. */
+static qwen3_status read_text(generation *g, const qwen3_config *config, const command_line *line, bool raw,
+                              qwen3_error *err)
+{
+    const generation_arguments *a = g->arguments;
+    if (qwen3_generation_config_read(a->model.spec, &g->config, err) == QWEN3_OK &&
+        generation_sampling(a, line, g->bias, &g->config.sampling, err) == QWEN3_OK &&
+        check_context(g, config, err) == QWEN3_OK)
+        open_text(g, config, raw, err);
+    if (!option_given(line, "seed"))
+        choose_seed(g);
+    return err->status;
 }
 
 qwen3_status generation_open_text(generation *g, qwen3_comm *world, const generation_arguments *arguments,
                                   const command_line *line, bool raw, qwen3_error *err)
 {
     qwen3_config config;
-    const char *spec = arguments->model.spec;
     *g = (generation){.world = world, .rank = qwen3_comm_rank(world), .arguments = arguments, .think = -1};
     g->think_end = -1;
-    if (qwen3_config_read(spec, &config, err) == QWEN3_OK &&
-        qwen3_generation_config_read(spec, &g->config, err) == QWEN3_OK &&
-        generation_sampling(arguments, line, g->bias, &g->config.sampling, err) == QWEN3_OK &&
-        check_context(g, &config, err) == QWEN3_OK && g->rank == 0)
-        open_text(g, &config, raw, err);
+    if (qwen3_config_read(arguments->model.spec, &config, err) == QWEN3_OK && g->rank == 0)
+        read_text(g, &config, line, raw, err);
     qwen3_status status = qwen3_comm_agree(world, err);
     if (status != QWEN3_OK)
         return status;
-    choose_seed(g, line);
-    qwen3_comm_broadcast(world, &g->n_tokens, sizeof g->n_tokens);
+    share_text(g);
+    g->held = allocate((size_t)g->context, sizeof *g->held, "tokens", err);
     /* Options out of their range are found before the weights are loaded. */
-    qwen3_sampler_open(&config, g->n_tokens, &g->config.sampling, &g->sampler, err);
+    if (g->held)
+        qwen3_sampler_open(&config, g->n_tokens, &g->config.sampling, &g->sampler, err);
     return qwen3_comm_agree(world, err);
 }
 
@@ -97,6 +122,7 @@ qwen3_status generation_open_model(generation *g, qwen3_error *err)
         status = qwen3_model_open(g->world, g->arguments->model.spec, &options, &g->model, err);
     if (status != QWEN3_OK)
         return status;
+    plan_warn(g->world, g->model);
     session.max_sequences = 1;
     session.max_tokens = g->context;
     return qwen3_session_open(g->model, &session, &g->session, err);

@@ -12,6 +12,7 @@
 #include "common/model_arguments.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
+#include "common/topology.h"
 #include "token_list.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the output is written as it lies in memory");
@@ -187,6 +188,7 @@ static qwen3_status run_job(logits_job *job, qwen3_comm *world, qwen3_error *err
         status = qwen3_model_open(world, job->arguments.spec, &job->arguments.model, &model, err);
     if (status != QWEN3_OK)
         return status;
+    plan_warn(world, model);
     status = run_steps(job, world, model, err);
     qwen3_model_close(model);
     return status;

@@ -307,6 +307,23 @@ void error_name_rank(qwen3_error *err, int root_rank)
         err->host[0] = '\0';
 }
 
+/* failed: 0, or more the lower the rank; largest: of all ranks. */
+static qwen3_status share_failure(comm *c, double failed, double largest, qwen3_error *err)
+{
+    if (largest == 0)
+        return QWEN3_OK;
+    /* A failure that was agreed on before, perhaps by some of the ranks, keeps the rank that it names. */
+    if (failed == largest && err->rank < 0)
+        error_name_rank(err, c->root_rank);
+    comm_broadcast(c, err, sizeof *err, c->size - (int)largest, QWEN3_COMM_CONTROL);
+    return err->status;
+}
+
+static double failed_value(const comm *c, const qwen3_error *err)
+{
+    return err->status == QWEN3_OK ? 0 : c->size - c->rank; /* the lowest rank has the largest value */
+}
+
 qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
 {
     qwen3_error local = {0};
@@ -316,14 +333,18 @@ qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
         return err->status;
     if (c->backend->ended && c->backend->ended())
         return fail(err, QWEN3_ERR_ARGUMENT, "the communicator was used after message passing had ended");
-    double failed = err->status == QWEN3_OK ? 0 : c->size - c->rank; /* the lowest rank has the largest value */
+    const double failed = failed_value(c, err);
     double largest = failed;
     qwen3_comm_max(c, &largest, 1);
-    if (largest == 0)
-        return QWEN3_OK;
-    /* A failure that was agreed on before, perhaps by some of the ranks, keeps the rank that it names. */
-    if (failed == largest && err->rank < 0)
-        error_name_rank(err, c->root_rank);
-    comm_broadcast(c, err, sizeof *err, c->size - (int)largest, QWEN3_COMM_CONTROL);
-    return err->status;
+    return share_failure(c, failed, largest, err);
+}
+
+qwen3_status comm_agree_on(comm *c, const char *what, uint64_t digest, qwen3_error *err)
+{
+    const double failed = failed_value(c, err), high = (double)(digest >> 32), low = (double)(uint32_t)digest;
+    double largest[] = {failed, high, -high, low, -low};
+    qwen3_comm_max(c, largest, 5);
+    if (largest[0] == 0 && (largest[1] != -largest[2] || largest[3] != -largest[4]))
+        return fail(err, QWEN3_ERR_COMM, "%s: the ranks have different ones; expected the same on all", what);
+    return share_failure(c, failed, largest[0], err);
 }

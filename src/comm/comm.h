@@ -47,6 +47,10 @@ void comm_alltoall(comm *c, const void *send, const size_t *send_bytes, void *re
 void comm_gather(comm *c, const void *send, void *recv, const size_t *bytes, qwen3_comm_kind kind);
 void comm_broadcast(comm *c, void *data, size_t bytes, int root, qwen3_comm_kind kind);
 
+/* As qwen3_comm_agree. If all is well, but a rank has another digest of `what` than rank 0, all return QWEN3_ERR_COMM.
+ */
+qwen3_status comm_agree_on(comm *c, const char *what, uint64_t digest, qwen3_error *err);
+
 /* ---- Messages that go on while the ranks compute ----
  *
  * What is started in a slot is ended by comm_wait on the same slot, which must be called before the slot is used again;

@@ -6,28 +6,34 @@
  * variable counts only if there is none of those. It is SLURM_STEP_NUM_TASKS, which srun sets for the processes
  * that it starts, not SLURM_NTASKS, which belongs to the allocation and which a batch script sees too.
  */
+#include "comm/launcher.h"
+
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/status.h"
 #include "comm/comm_backend.h"
 
-typedef struct launcher {
-    const char *size_variable, *rank_variable;
-} launcher;
-
 static const launcher mpi_launchers[] = {
-    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"}, /* Open MPI's mpirun */
-    {"PMI_SIZE", "PMI_RANK"},                         /* MPICH, Intel MPI, Cray; srun --mpi=pmi2 */
-    {"MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"},   /* MVAPICH2 */
-    {"PALS_SIZE", "PALS_RANKID"},                     /* HPE PALS */
+    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"}, /* Open MPI's mpirun */
+    {"PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS"}, /* MPICH, Intel MPI, Cray; srun --mpi=pmi2 */
+    {"MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"}, /* MVAPICH2 */
+    {"PALS_SIZE", "PALS_RANKID", "PALS_LOCAL_SIZE"},                             /* HPE PALS */
 };
-static const launcher slurm = {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"};
+static const launcher slurm = {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", NULL};
 
-static int variable_value(const char *name)
+int launcher_value(const char *variable)
 {
-    const char *text = getenv(name);
+    const char *text = variable ? getenv(variable) : NULL;
     return text ? atoi(text) : -1;
+}
+
+const launcher *launcher_find(void)
+{
+    for (size_t i = 0; i < sizeof mpi_launchers / sizeof *mpi_launchers; i++)
+        if (launcher_value(mpi_launchers[i].size_variable) > 0)
+            return &mpi_launchers[i];
+    return launcher_value(slurm.size_variable) > 0 ? &slurm : NULL;
 }
 
 static qwen3_status refuse(const launcher *l, qwen3_error *err)
@@ -41,7 +47,7 @@ static qwen3_status refuse(const launcher *l, qwen3_error *err)
     fail(err, QWEN3_ERR_COMM, "%s=%s: the launcher started %s copies, but each of them is alone: %s", l->size_variable,
          getenv(l->size_variable), getenv(l->size_variable), advice);
     if (err) {
-        err->rank = variable_value(l->rank_variable);
+        err->rank = launcher_value(l->rank_variable);
         if (gethostname(err->host, sizeof err->host - 1) != 0)
             err->host[0] = '\0';
     }
@@ -52,12 +58,12 @@ qwen3_status launcher_check(qwen3_error *err)
 {
     bool mpi_launcher = false;
     for (size_t i = 0; i < sizeof mpi_launchers / sizeof *mpi_launchers; i++) {
-        int size = variable_value(mpi_launchers[i].size_variable);
+        int size = launcher_value(mpi_launchers[i].size_variable);
         if (size > 1)
             return refuse(&mpi_launchers[i], err);
         mpi_launcher |= size == 1;
     }
-    if (!mpi_launcher && variable_value(slurm.size_variable) > 1)
+    if (!mpi_launcher && launcher_value(slurm.size_variable) > 1)
         return refuse(&slurm, err);
     return QWEN3_OK;
 }

@@ -4,6 +4,7 @@
  * chunks, which sender and receiver derive from the length that both know. An error of MPI in a collective that
  * cannot fail (comm.h) ends the job: the other ranks could not continue.
  */
+#include <build_commit.h>
 #include <limits.h>
 #include <mpi.h>
 #include <sched.h>
@@ -540,9 +541,27 @@ static const comm_backend comm_backend_levels = {
 
 /* ---- Start and end ----------------------------------------------------------------------------- */
 
+static const char build[64] = QWEN3_VERSION " (" QWEN3_BUILD_COMMIT ")";
+
+/* Ranks of different builds may not understand each other: this comes before anything else. */
+static qwen3_status agree_on_build(int rank, int size, qwen3_error *err)
+{
+    char first[sizeof build], other[sizeof build];
+    memcpy(first, build, sizeof build);
+    memcpy(other, build, sizeof build);
+    MPI_Bcast(first, (int)sizeof first, MPI_CHAR, 0, MPI_COMM_WORLD);
+    int mine = strcmp(first, build) ? rank : size, lowest = mine;
+    MPI_Allreduce(&mine, &lowest, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    if (lowest == size)
+        return QWEN3_OK;
+    MPI_Bcast(other, (int)sizeof other, MPI_CHAR, lowest, MPI_COMM_WORLD);
+    return fail(err, QWEN3_ERR_COMM, "rank %d runs qwen3 %s, rank 0 %s; start all ranks with the same build", lowest,
+                other, first);
+}
+
 qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **out, qwen3_error *err)
 {
-    int initialised = 0, provided, size;
+    int initialised = 0, provided, rank, size;
     qwen3_status status = QWEN3_OK;
     qwen3_error local;
     err = error_begin(err, &local);
@@ -561,13 +580,18 @@ qwen3_status qwen3_init(int *argc, char ***argv, qwen3_comm **out, qwen3_error *
             return fail(err, QWEN3_ERR_COMM, "MPI_Init_thread failed");
         world.started = true;
     }
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     if (size == 1)
         status = launcher_check(err);
+    else
+        status = agree_on_build(rank, size, err);
     if (status == QWEN3_OK)
         status = qwen3_comm_from_mpi(MPI_COMM_WORLD, &world.all, err);
     if (status != QWEN3_OK)
         qwen3_finalize();
+    if (status != QWEN3_OK && size > 1 && err)
+        err->rank = rank;
     *out = world.all;
     return status;
 }

@@ -8,10 +8,10 @@
 #include "blocks/architectures.h"
 #include "blocks/attention.h"
 #include "comm/topology.h"
+#include "engine/agree.h"
 #include "engine/cost.h"
 #include "engine/machine.h"
 #include "model/config.h"
-#include "model/packed.h"
 
 qwen3_model_options qwen3_model_options_default(void)
 {
@@ -73,16 +73,15 @@ uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
  * would save microseconds and cost accuracy. */
 #define SMALL_MODEL_BYTES ((uint64_t)64 << 20)
 
-/* Sets kernels and KV type. With AUTO a small model gets the best level that keeps activations in f32, and keeps keys
- * and values in f32 unless another type is asked for. */
-static void choose_precision(qwen3_model *m, const kernels *best)
+/* Sets the KV type, and with AUTO for a small model the best level that keeps activations in f32; keys and values are
+ * then f32 too unless another type is asked for. */
+static void choose_precision(qwen3_model *m, bool level_chosen)
 {
     const bool choose_kv = m->options.kv_dtype == QWEN3_DTYPE_AUTO;
-    m->kernels = best;
     m->plan.kv_dtype = !choose_kv                         ? m->options.kv_dtype
                        : m->options.dtype < ELEMENT_TYPES ? m->options.dtype
                                                           : QWEN3_DTYPE_BF16;
-    if (m->options.isa != QWEN3_ISA_AUTO || qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES)
+    if (level_chosen || qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES)
         return;
     while (m->kernels->gemm[m->options.dtype].activation != QWEN3_DTYPE_F32)
         m->kernels = m->kernels->below;
@@ -90,32 +89,18 @@ static void choose_precision(qwen3_model *m, const kernels *best)
         m->plan.kv_dtype = QWEN3_DTYPE_F32;
 }
 
-/* All ranks must read the same model and choose the same kernels. */
-static qwen3_status agree_on_model(qwen3_model *m, qwen3_error *err)
+/* A job over unlike nodes runs at the level that all of them have. */
+static qwen3_status choose_level(qwen3_model *m, qwen3_error *err)
 {
-    const qwen3_config *c = &m->config;
-    char config[PACKED_CONFIG_MAX], mine[PACKED_CONFIG_MAX + 64] = "", first[sizeof mine];
-    packed_describe_config(c, config);
-    snprintf(mine, sizeof mine, "%s, %s weights, %s keys", config, qwen3_dtype_name(m->options.dtype),
-             qwen3_dtype_name(m->options.kv_dtype));
-    memcpy(first, mine, sizeof mine);
-    comm_broadcast(m->world, first, sizeof first, 0, QWEN3_COMM_CONTROL);
-    if (strcmp(first, mine) != 0)
-        fail(err, QWEN3_ERR_CONFIG, "%s: configuration differs from that of rank 0; expected the same files everywhere",
-             m->spec);
-    /* A job over unlike nodes runs at the level that all of them have. */
-    kernels_choose(m->options.isa, &m->kernels, err);
+    bool chosen;
+    if (agree_on_level(m, &chosen, err))
+        return err->status;
+    choose_precision(m, chosen);
     /* Ranks split `o` between heads: a group of its columns must not lie in two of them. */
-    if (m->kernels && c->head_dim % m->kernels->gemm[m->options.dtype].kr != 0)
-        fail(err, QWEN3_ERR_UNSUPPORTED, "dtype %s: %s has head_dim %lld, expected a multiple of %d",
-             qwen3_dtype_name(m->options.dtype), m->spec, (long long)c->head_dim,
-             m->kernels->gemm[m->options.dtype].kr);
-    qwen3_status status = qwen3_comm_agree(m->world, err);
-    if (status)
-        return status;
-    double levels[2] = {-(double)m->kernels->isa, (double)m->kernels->isa}; /* lowest and highest */
-    qwen3_comm_max(m->world, levels, 2);
-    choose_precision(m, kernels_get(kernels_common((qwen3_isa)-levels[0], (qwen3_isa)levels[1])));
+    const int group = m->kernels->gemm[m->options.dtype].kr;
+    if (m->config.head_dim % group != 0)
+        return fail(err, QWEN3_ERR_UNSUPPORTED, "dtype %s: %s has head_dim %lld, expected a multiple of %d",
+                    qwen3_dtype_name(m->options.dtype), m->spec, (long long)m->config.head_dim, group);
     return QWEN3_OK;
 }
 
@@ -155,7 +140,8 @@ static void fill_plan(qwen3_model *m, const grid *g, const qwen3_rank_info *info
                            .first_kv_head = shard.kv_heads.begin,
                            .num_kv_heads = range_size(shard.kv_heads)};
     snprintf(m->plan.reason, sizeof m->plan.reason, "%s", g->reason);
-    snprintf(m->plan.warning, sizeof m->plan.warning, "%s", g->warning);
+    snprintf(m->plan.warning, sizeof m->plan.warning, "%.127s%s%.255s", m->levels,
+             m->levels[0] && g->warning[0] ? "; " : "", g->warning);
 }
 
 /* What AUTO goes by: the caller's machine, or a measurement where the model is worth one. In every other case nothing
@@ -287,9 +273,9 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
         model_source_open(spec, m->options.seed, &m->source, &m->config, err);
     if (!err->status)
         choose_dtype(m, err);
-    qwen3_status status = qwen3_comm_agree(m->world, err);
+    qwen3_status status = agree_on_source(m, err);
     if (!status)
-        status = agree_on_model(m, err);
+        status = choose_level(m, err);
     grid g;
     qwen3_rank_info info;
     if (!status) {

@@ -13,6 +13,7 @@ struct qwen3_model {
     qwen3_config config;
     qwen3_plan plan;
     const kernels *kernels;
+    char levels[128]; /* a note where ranks have unlike ones, or "" */
     source *source;
     movement_prices prices;   /* of sequence_comm */
     bool priced;              /* by the caller's machine; otherwise prices are the default ones */

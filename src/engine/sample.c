@@ -13,6 +13,7 @@
  * the same numbers by the same kernels. */
 #include <stdlib.h>
 
+#include "base/digest.h"
 #include "blocks/architectures.h"
 #include "engine/select.h"
 #include "engine/session.h"
@@ -344,6 +345,24 @@ static qwen3_status allocate(sampling *c, qwen3_sampler *const *samplers, qwen3_
     return QWEN3_OK;
 }
 
+/* What all ranks must have alike of the samplers: that and how they draw. */
+static uint64_t digest_samplers(qwen3_sampler *const *samplers, size_t n)
+{
+    uint64_t digest = 0;
+    for (size_t i = 0; samplers && i < n; i++) {
+        const qwen3_sampler *sampler = samplers[i];
+        if (!sampler)
+            continue;
+        const qwen3_sampling_options *o = &sampler->options;
+        const double numbers[] = {o->temperature,       o->top_p, o->min_p, o->presence_penalty, o->frequency_penalty,
+                                  o->repetition_penalty};
+        const uint64_t integers[] = {i + 1, (uint64_t)o->top_k, o->seed, o->n_bias, sampler->length};
+        digest = digest_bytes(digest, numbers, sizeof numbers);
+        digest = digest_bytes(digest, integers, sizeof integers);
+    }
+    return digest;
+}
+
 qwen3_status qwen3_sample(qwen3_session *s, qwen3_sampler *const *samplers, int32_t *tokens, qwen3_error *err)
 {
     qwen3_error local;
@@ -358,7 +377,7 @@ qwen3_status qwen3_sample(qwen3_session *s, qwen3_sampler *const *samplers, int3
                   .scale = mass_scale(s->model->config.vocab_size)};
     if (!missing(tokens, "tokens", err) && !take_samplers(s, samplers, c.n, err))
         allocate(&c, samplers, err);
-    if (!qwen3_comm_agree(world, err)) {
+    if (!comm_agree_on(world, "samplers", err->status ? 0 : digest_samplers(samplers, c.n), err)) {
         if (!first_round(&c, err))
             while (next_round(&c))
                 ;

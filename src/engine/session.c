@@ -4,8 +4,10 @@
 #include <stdlib.h>
 
 #include "attention/attention.h"
+#include "base/digest.h"
 #include "base/memory.h"
 #include "blocks/architectures.h"
+#include "engine/agree.h"
 #include "engine/wire.h"
 #include "kernels/row_limits.h"
 
@@ -161,7 +163,8 @@ qwen3_status qwen3_session_open(qwen3_model *model, const qwen3_session_options 
     } else {
         fail(err, QWEN3_ERR_MEMORY, "no memory for a session");
     }
-    qwen3_status status = qwen3_comm_agree(model->world, err);
+    const qwen3_session_options given = options ? *options : qwen3_session_options_default();
+    qwen3_status status = agree_on_session(model, &given, err);
     if (status) {
         qwen3_session_close(s);
         return status;
@@ -331,6 +334,15 @@ static qwen3_status begin_part(qwen3_session *s, const qwen3_batch *batch, int p
     return status;
 }
 
+/* What all ranks must have alike. */
+static uint64_t digest_batch(const qwen3_batch *b)
+{
+    uint64_t digest = digest_bytes(0, b->tokens, b->n_tokens * sizeof *b->tokens);
+    if (b->sequences)
+        digest = digest_bytes(digest, b->sequences, b->n_tokens * sizeof *b->sequences);
+    return b->logits ? digest_bytes(digest, b->logits, b->n_tokens) : digest;
+}
+
 qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_error *err)
 {
     qwen3_error local;
@@ -342,8 +354,8 @@ qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_err
     int begun = 0;
     while (begun < s->n_parts && !begin_part(s, batch, begun, err))
         begun++;
-    /* One rank out of memory must not leave the others waiting in the middle of a layer. */
-    qwen3_status status = qwen3_comm_agree(s->model->world, err);
+    /* One rank out of memory, or with another batch, must not leave the others waiting in the middle of a layer. */
+    qwen3_status status = comm_agree_on(s->model->world, "batch", err->status ? 0 : digest_batch(batch), err);
     if (!status)
         status = forward_run(s, err);
     while (status && begun > 0)

@@ -226,7 +226,8 @@ static qwen3_status read_header(safetensors *file, qwen3_error *err)
     qwen3_status status = json_text_load(file->path, bytes + LENGTH_BYTES, (size_t)length, &header, err);
     if (status)
         return status;
-    status = parse_header(file, header, LENGTH_BYTES + (size_t)length, err);
+    file->header_bytes = LENGTH_BYTES + (size_t)length;
+    status = parse_header(file, header, file->header_bytes, err);
     json_decref(header);
     return status;
 }

@@ -23,7 +23,7 @@ typedef struct stored_tensor {
 typedef struct safetensors {
     char *path;
     void *map;
-    size_t map_bytes;
+    size_t map_bytes, header_bytes; /* of the file, and of its length and header */
     stored_tensor *tensors;
     size_t n_tensors;
     struct json_t *metadata; /* object of strings, or NULL */

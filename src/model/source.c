@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/digest.h"
 #include "model/config.h"
 #include "model/source_backend.h"
 
@@ -66,7 +67,33 @@ const packed_format *source_format(const source *s)
 
 packed_matrix source_packed(const source *s, size_t number)
 {
-    return (packed_matrix){s->backend->packed(s, number), (size_t)s->format.nr, (size_t)s->tensors[number].cols};
+    size_t bytes;
+    return (packed_matrix){s->backend->stored(s, number, &bytes), (size_t)s->format.nr,
+                           (size_t)s->tensors[number].cols};
+}
+
+bool source_file(const source *s, size_t number, source_file_info *info)
+{
+    return s->backend->file(s, number, info);
+}
+
+/* Of a matrix: pieces of so many bytes, the first one at its beginning and the last one at its end. */
+enum { DIGEST_PIECES = 4, DIGEST_PIECE_BYTES = 64 };
+
+uint64_t source_digest(const source *s, size_t number)
+{
+    size_t bytes;
+    const unsigned char *data = s->backend->stored(s, number, &bytes);
+    if (!data)
+        return 0;
+    if (tensor_is_vector(s->tensors[number].kind) || bytes <= DIGEST_PIECES * DIGEST_PIECE_BYTES)
+        return digest_bytes(0, data, bytes);
+    uint64_t digest = 0;
+    const size_t step = (bytes - DIGEST_PIECE_BYTES) / (DIGEST_PIECES - 1);
+    for (size_t i = 0; i < DIGEST_PIECES; i++)
+        digest = digest_bytes(digest, data + (i < DIGEST_PIECES - 1 ? i * step : bytes - DIGEST_PIECE_BYTES),
+                              DIGEST_PIECE_BYTES);
+    return digest;
 }
 
 qwen3_status source_verify(const source *s, const source_share *share, qwen3_error *err)

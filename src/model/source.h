@@ -60,4 +60,16 @@ qwen3_status source_verify(const source *s, const source_share *share, qwen3_err
  * ones); "" where the values are those of another tensor. */
 const char *source_stored_type(const source *s, size_t number);
 
+/* For ranks that compare what they read. */
+typedef struct source_file_info {
+    const char *path;
+    size_t bytes;
+    uint64_t header; /* its digest */
+} source_file_info;
+/* The files by number; false where there are no more. */
+bool source_file(const source *s, size_t number, source_file_info *info);
+/* The digest of the stored values of a tensor: of all of a vector, and of a sample of a matrix, which reads few pages.
+ * 0 where they are those of another or generated. */
+uint64_t source_digest(const source *s, size_t number);
+
 #endif

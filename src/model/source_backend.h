@@ -8,8 +8,10 @@ typedef struct source_backend {
     /* As source_part and source_stored_type; never for a tensor whose values are those of another. */
     tensor_view (*part)(const source *s, tensor_part part, void *scratch);
     const char *(*stored_type)(const source *s, size_t number);
-    /* As source_packed; NULL where no source of the kind is a packed model. */
-    const void *(*packed)(const source *s, size_t number);
+    /* The values of a tensor in the mapped file; NULL if they are those of another, or in no file. */
+    const void *(*stored)(const source *s, size_t number, size_t *bytes);
+    /* As source_file. */
+    bool (*file)(const source *s, size_t number, source_file_info *info);
     /* As source_verify; NULL where nothing has checksums. */
     qwen3_status (*verify)(const source *s, const source_share *share, qwen3_error *err);
     /* All but the source's tensors. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/digest.h"
 #include "io/checkpoint.h"
 #include "model/packed.h"
 #include "model/source_backend.h"
@@ -172,9 +173,21 @@ static const char *checkpoint_stored_type(const source *base, size_t number)
     return ((const checkpoint_source *)base)->stored[number]->type_name;
 }
 
-static const void *checkpoint_packed(const source *base, size_t number)
+static const void *checkpoint_stored(const source *base, size_t number, size_t *bytes)
 {
-    return ((const checkpoint_source *)base)->stored[number]->data;
+    const stored_tensor *t = ((const checkpoint_source *)base)->stored[number];
+    *bytes = t ? t->bytes : 0;
+    return t ? t->data : NULL;
+}
+
+static bool checkpoint_file(const source *base, size_t number, source_file_info *info)
+{
+    const checkpoint *c = &((const checkpoint_source *)base)->files;
+    if (number >= c->n_files)
+        return false;
+    const safetensors *f = &c->files[number];
+    *info = (source_file_info){f->path, f->map_bytes, digest_bytes(0, f->map, f->header_bytes)};
+    return true;
 }
 
 static qwen3_status checkpoint_verify(const source *base, const source_share *share, qwen3_error *err)
@@ -193,8 +206,8 @@ static void checkpoint_source_close(source *base)
 
 qwen3_status source_open_checkpoint(const char *dir, const declaration *d, source **out, qwen3_error *err)
 {
-    static const source_backend backend = {checkpoint_part, checkpoint_stored_type, checkpoint_packed,
-                                           checkpoint_verify, checkpoint_source_close};
+    static const source_backend backend = {checkpoint_part, checkpoint_stored_type, checkpoint_stored,
+                                           checkpoint_file, checkpoint_verify,      checkpoint_source_close};
     *out = NULL;
     checkpoint_source *s = calloc(1, sizeof *s);
     if (!s)

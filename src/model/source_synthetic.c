@@ -92,6 +92,19 @@ static const char *synthetic_stored_type(const source *base, size_t number)
     return "BF16";
 }
 
+static const void *synthetic_stored(const source *base, size_t number, size_t *bytes)
+{
+    (void)base, (void)number;
+    *bytes = 0;
+    return NULL;
+}
+
+static bool synthetic_file(const source *base, size_t number, source_file_info *info)
+{
+    (void)base, (void)number, (void)info;
+    return false;
+}
+
 static void synthetic_close(source *base)
 {
     free(base);
@@ -99,7 +112,8 @@ static void synthetic_close(source *base)
 
 qwen3_status source_open_synthetic(uint64_t seed, const declaration *d, source **out, qwen3_error *err)
 {
-    static const source_backend backend = {synthetic_part, synthetic_stored_type, NULL, NULL, synthetic_close};
+    static const source_backend backend = {synthetic_part, synthetic_stored_type, synthetic_stored, synthetic_file,
+                                           NULL,           synthetic_close};
     synthetic_source *s = malloc(sizeof *s);
     *out = NULL;
     if (!s)
