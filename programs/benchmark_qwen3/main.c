@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "benchmark.h"
+#include "common/output_file.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
 #include "common/topology.h"
@@ -62,9 +63,16 @@ static qwen3_status measure_rates(benchmark *b, qwen3_error *err)
 static qwen3_status save_machine(benchmark *b, qwen3_error *err)
 {
     const qwen3_model_options *o = &b->o.arguments.model;
-    qwen3_status status = qwen3_machine_measure(b->world, o->threads, o->isa, QWEN3_DTYPE_AUTO, &b->rates, err);
-    if (status == QWEN3_OK && qwen3_comm_rank(b->world) == 0)
-        qwen3_machine_write(b->o.machine_save, &b->rates, err);
+    output_file file = {0};
+    bool root = qwen3_comm_rank(b->world) == 0;
+    if (root)
+        output_file_begin(&file, "--machine-save", b->o.machine_save, b->o.spec, err);
+    qwen3_status status = qwen3_comm_agree(b->world, err);
+    if (status == QWEN3_OK)
+        status = qwen3_machine_measure(b->world, o->threads, o->isa, QWEN3_DTYPE_AUTO, &b->rates, err);
+    if (status == QWEN3_OK && root)
+        status = qwen3_machine_write(file.name, &b->rates, err);
+    output_file_finish(&file, status, err);
     return qwen3_comm_agree(b->world, err);
 }
 

@@ -2,6 +2,7 @@
 #include "common/program.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,16 @@ static void report_lost_page(int signal)
         _exit(EXIT_ERROR);
 }
 
+/* A standard file that was closed must not become whatever is opened next, in the program or in MPI. It is opened so
+ * that using it fails: input for writing, output for reading. */
+static void open_standard_files(void)
+{
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY};
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd)
+            return;
+}
+
 int program_run(int argc, char **argv, program_body body)
 {
     qwen3_error err = {0}, fault = {0}; /* fault: before the ranks can speak to each other */
@@ -78,8 +89,10 @@ int program_run(int argc, char **argv, program_body body)
     int exit_status = EXIT_OK;
     start_watch watch = {0};
 
-    /* A closed pipe is a failed write, reported like any other. */
+    /* A closed pipe and a file that reached its limit are failed writes, reported like any other. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    open_standard_files();
     if (wants_only_help(argc, argv)) {
         world = qwen3_comm_self();
     } else {

@@ -60,7 +60,7 @@ static qwen3_status run_save(chat *c, char *argument, order *next, qwen3_error *
 {
     (void)next;
     qwen3_error fault = {0};
-    if (conversation_save(&c->conversation, argument, &fault) != QWEN3_OK)
+    if (conversation_save(&c->conversation, argument, c->arguments.model.spec, &fault) != QWEN3_OK)
         return chat_say_error(c, &fault, err);
     return output_note(&c->out, "note", err, "%s: %zu messages saved", argument,
                        json_array_size(c->conversation.messages));

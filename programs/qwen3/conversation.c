@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/output_file.h"
+
 /* If turns are dropped, 1 / ANSWER_PART of the context is left for an answer. */
 #define ANSWER_PART 4
 
@@ -172,22 +174,21 @@ qwen3_status conversation_prompt(conversation *c, const generation *g, overflow 
                      n, (long long)g->context, generation_context_hint(g));
 }
 
-qwen3_status conversation_save(const conversation *c, const char *path, qwen3_error *err)
+qwen3_status conversation_save(const conversation *c, const char *path, const char *model, qwen3_error *err)
 {
     json_t *object = as_object(c, true);
     if (json_object_set_new(object, "enable_thinking", json_boolean(c->thinking)) != 0) {
         json_decref(object);
         return out_of_memory(err);
     }
+    output_file file;
+    qwen3_status status = output_file_begin(&file, "/save", path, model, err);
     errno = 0;
-    FILE *file = fopen(path, "w");
-    bool written = file && json_dumpf(object, file, JSON_INDENT(2)) == 0 && fputc('\n', file) != EOF;
-    if (file && fclose(file) != 0)
-        written = false;
-    if (!written)
-        set_error(err, QWEN3_ERR_IO, "%s: cannot write: %s", path, strerror(errno));
+    if (status == QWEN3_OK && (json_dumpf(object, file.stream, JSON_INDENT(2)) != 0 || fputc('\n', file.stream) == EOF))
+        status =
+            set_error(err, QWEN3_ERR_IO, "/save: cannot write %s: %s", path, errno ? strerror(errno) : "out of memory");
     json_decref(object);
-    return err->status;
+    return output_file_finish(&file, status, err);
 }
 
 /* The template checks the messages; the other members are checked here. */

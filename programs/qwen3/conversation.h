@@ -33,8 +33,9 @@ qwen3_status conversation_answer(conversation *c, const answer *a, qwen3_error *
 qwen3_status conversation_prompt(conversation *c, const generation *g, overflow policy, token_prompt *prompt,
                                  size_t *newly_dropped, qwen3_error *err);
 
-/* The conversation as JSON for "qwen3 template". If loading fails, *c is unchanged. */
-qwen3_status conversation_save(const conversation *c, const char *path, qwen3_error *err);
+/* The conversation as JSON for "qwen3 template", which is not written over files of the model. If loading fails, *c is
+ * unchanged. */
+qwen3_status conversation_save(const conversation *c, const char *path, const char *model, qwen3_error *err);
 qwen3_status conversation_load(conversation *c, const generation *g, const char *path, qwen3_error *err);
 
 #endif

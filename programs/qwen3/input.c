@@ -49,7 +49,9 @@ static bool read_some(input *in, int timeout_ms, qwen3_error *err)
     ssize_t got = read(file.fd, bytes, sizeof bytes);
     if (got > 0)
         return text_append(&in->waiting, bytes, (size_t)got, err) == QWEN3_OK;
-    in->ended = got == 0 || (errno != EINTR && errno != EAGAIN);
+    if (got < 0 && errno != EINTR && errno != EAGAIN)
+        set_error(err, QWEN3_ERR_IO, "standard input: cannot read: %s", strerror(errno));
+    in->ended = got == 0;
     return false;
 }
 

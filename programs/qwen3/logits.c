@@ -5,11 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "command.h"
 #include "common/model_arguments.h"
+#include "common/output_file.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
 #include "common/topology.h"
@@ -24,9 +23,9 @@ typedef struct logits_job {
     int64_t decode_from; /* tokens of the prefill; 0 = all */
     int32_t *tokens;     /* [n] */
     size_t n;
-    uint8_t *wanted; /* [n] */
-    FILE *file;      /* rank 0 */
-    float *rows;     /* rank 0: [rows of the largest step, vocab_size] */
+    uint8_t *wanted;  /* [n] */
+    output_file file; /* rank 0 */
+    float *rows;      /* rank 0: [rows of the largest step, vocab_size] */
 } logits_job;
 
 static void describe_options(logits_job *job, option_table *table)
@@ -81,32 +80,6 @@ static qwen3_status check_length(logits_job *job, const qwen3_config *config, qw
     return QWEN3_OK;
 }
 
-static qwen3_status open_output(logits_job *job, qwen3_error *err)
-{
-    if (strcmp(job->output, "-") == 0)
-        job->file = stdout;
-    else
-        job->file = fopen(job->output, "wb");
-    if (!job->file)
-        return set_error(err, QWEN3_ERR_IO, "--output: cannot open %s: %s", job->output, strerror(errno));
-    return QWEN3_OK;
-}
-
-/* An incomplete file must not be taken for a complete one: if the job failed, a regular file is removed. */
-static qwen3_status close_output(logits_job *job, qwen3_status status, qwen3_error *err)
-{
-    struct stat file_status;
-    if (!job->file || job->file == stdout)
-        return status;
-    bool regular = fstat(fileno(job->file), &file_status) == 0 && S_ISREG(file_status.st_mode);
-    if (fclose(job->file) != 0 && status == QWEN3_OK)
-        status = set_error(err, QWEN3_ERR_IO, "--output: cannot write %s: %s", job->output, strerror(errno));
-    job->file = NULL;
-    if (status != QWEN3_OK && regular)
-        unlink(job->output);
-    return status;
-}
-
 /* One forward pass over tokens [begin, end) and its logits to the output. Collective. */
 static qwen3_status step(logits_job *job, qwen3_comm *world, qwen3_session *session, size_t vocab, size_t begin,
                          size_t end, qwen3_error *err)
@@ -121,12 +94,12 @@ static qwen3_status step(logits_job *job, qwen3_comm *world, qwen3_session *sess
     status = qwen3_logits(session, job->rows, err);
     if (status != QWEN3_OK)
         return status;
-    if (job->file) {
+    if (job->file.stream) {
         errno = 0;
-        if (fwrite(job->rows, vocab * sizeof *job->rows, rows, job->file) != rows)
+        if (fwrite(job->rows, vocab * sizeof *job->rows, rows, job->file.stream) != rows)
             set_error(err, QWEN3_ERR_IO, "--output: cannot write %s: %s", job->output, strerror(errno));
         else
-            flush_output(job->file, job->output, err);
+            flush_output(job->file.stream, job->output, err);
     }
     return qwen3_comm_agree(world, err);
 }
@@ -166,9 +139,9 @@ static qwen3_status prepare(logits_job *job, qwen3_comm *world, qwen3_error *err
         job->wanted[job->n - 1] = 1;
     }
     status = qwen3_comm_agree(world, err);
-    /* An older file is only replaced by a job that can start. */
     if (status == QWEN3_OK && qwen3_comm_rank(world) == 0)
-        open_output(job, err);
+        output_file_begin(&job->file, "--output", strcmp(job->output, "-") == 0 ? "/dev/stdout" : job->output,
+                          job->arguments.spec, err);
     return qwen3_comm_agree(world, err);
 }
 
@@ -208,7 +181,7 @@ qwen3_status command_logits(const command *self, qwen3_comm *world, int argc, co
     if (status == QWEN3_OK && !finished) {
         status = run_job(&job, world, err);
         bool agreed = status != QWEN3_OK;
-        close_output(&job, status, err);
+        output_file_finish(&job.file, status, err);
         if (!agreed)
             status = qwen3_comm_agree(world, err);
     }

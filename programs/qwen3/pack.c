@@ -1,8 +1,24 @@
 /* pack.c - qwen3 pack: a checkpoint to a packed model, which is mapped and used in place. */
 #include "command.h"
 #include "common/model_arguments.h"
+#include "common/output_file.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
+
+/* Collective. */
+static qwen3_status pack(qwen3_comm *world, const char *spec, const qwen3_model_options *model, const char *output,
+                         qwen3_error *err)
+{
+    output_file directory = {.name = output};
+    if (qwen3_comm_rank(world) == 0)
+        output_directory_begin(&directory, "--output", output, spec, err);
+    qwen3_status status = qwen3_comm_agree(world, err);
+    if (status == QWEN3_OK)
+        status = qwen3_model_pack(world, spec, model, directory.name, err);
+    bool agreed = status != QWEN3_OK;
+    output_file_finish(&directory, status, err);
+    return agreed ? status : qwen3_comm_agree(world, err);
+}
 
 qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {
@@ -47,7 +63,7 @@ qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, cons
     if (status == QWEN3_OK && !finished)
         status = threads_settle(world, model.threads, bind, err);
     if (status == QWEN3_OK && !finished)
-        status = qwen3_model_pack(world, spec, &model, output, err);
+        status = pack(world, spec, &model, output, err);
     options_free(options, OPTIONS);
     return status;
 }

@@ -6,6 +6,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "common/signals.h"
 #include "launcher.h"
 
 /* The terminal whose modes are changed, and its modes before; fd -1 = there is none. */
@@ -24,25 +25,18 @@ static void restore(int when)
 }
 
 /* A launcher that ends a job terminates its ranks. */
-static void restore_and_end(int number)
+static void restore_now(void)
 {
     restore(TCSANOW);
-    signal(number, SIG_DFL);
-    raise(number);
 }
 
-/* To be gone back from by restore, or where a signal that nobody else handles ends the process. */
+/* To be gone back from by restore, or when a signal ends the process. */
 static void change(int fd, bool forwarded, const struct termios *from, const struct termios *to)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
     found.modes = *from;
     found.forwarded = forwarded;
     found.fd = fd;
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
-        struct sigaction action;
-        if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler == SIG_DFL)
-            signal(signals[i], restore_and_end);
-    }
+    signals_undo(restore_now);
     tcsetattr(fd, TCSANOW, to);
 }
 

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "io/file.h"
 #include "io/json_file.h"
@@ -55,7 +54,6 @@ qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **cha
     qwen3_error local;
     const qwen3_chat_template *known = NULL;
     char *jinja = NULL, *config = NULL;
-    struct stat info;
     qwen3_status status;
     err = error_begin(err, &local);
     if (missing(chat, "chat", err))
@@ -65,7 +63,7 @@ qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **cha
         return err->status;
     if (asprintf(&jinja, "%s/chat_template.jinja", dir) < 0 || asprintf(&config, "%s/tokenizer_config.json", dir) < 0)
         status = fail(err, QWEN3_ERR_MEMORY, "%s: out of memory", dir);
-    else if (lstat(jinja, &info) == 0) /* a link that leads nowhere is not passed over */
+    else if (file_exists(jinja))
         status = read_jinja(jinja, &known, err);
     else
         status = read_config(config, &known, err);

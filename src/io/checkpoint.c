@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "io/file.h"
 #include "io/json_file.h"
 
 #define SINGLE_FILE "model.safetensors"
@@ -213,15 +213,14 @@ qwen3_status checkpoint_open(const char *dir, checkpoint *c, qwen3_error *err)
 {
     *c = (checkpoint){.dir = strdup(dir)};
     char *single = join(dir, SINGLE_FILE), *index = join(dir, INDEX_FILE), *packed = join(dir, PACKED_FILE);
-    struct stat info;
     qwen3_status status;
     if (!c->dir || !single || !index || !packed)
         status = fail_memory(dir, err);
-    else if (lstat(single, &info) == 0)
+    else if (file_exists(single))
         status = open_files(c, (const char *const[]){SINGLE_FILE}, 1, err);
-    else if (lstat(index, &info) == 0)
+    else if (file_exists(index))
         status = open_sharded(c, index, err);
-    else if (lstat(packed, &info) == 0)
+    else if (file_exists(packed))
         status = open_packed(c, err);
     else
         status = fail(err, QWEN3_ERR_IO, "%s: has neither %s nor %s nor %s", dir, SINGLE_FILE, INDEX_FILE, PACKED_FILE);

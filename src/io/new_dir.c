@@ -15,28 +15,34 @@
 /* One call of write takes no more than 2 GiB. */
 #define WRITE_MAX ((size_t)1 << 30)
 
+static bool is_empty(const char *path)
+{
+    size_t n = 0;
+    DIR *list = opendir(path);
+    bool readable = list != NULL;
+    for (const struct dirent *entry; list && (entry = readdir(list));)
+        n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    if (list)
+        closedir(list);
+    return readable && n == 0;
+}
+
 qwen3_status new_dir_begin(const char *path, new_dir *dir, qwen3_error *err)
 {
-    struct stat info;
     *dir = (new_dir){.path = strdup(path)};
-    size_t length = strlen(path);
-    while (dir->path && length > 1 && dir->path[length - 1] == '/')
-        dir->path[--length] = '\0';
-    qwen3_status status;
-    if (!dir->path || asprintf(&dir->temporary, "%s.XXXXXX", dir->path) < 0) {
-        dir->temporary = NULL;
+    qwen3_status status = QWEN3_OK;
+    if (!dir->path)
         status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for its name", path);
-    } else if (lstat(dir->path, &info) == 0)
-        status = fail(err, QWEN3_ERR_IO, "%s: exists; expected the name of a new directory", path);
-    else if (!mkdtemp(dir->temporary))
+    else if (mkdir(path, 0777) == 0)
+        dir->made = true;
+    else if (errno != EEXIST)
         status = fail(err, QWEN3_ERR_IO, "%s: cannot make a directory there: %s", path, strerror(errno));
-    else if (chmod(dir->temporary, 0755) == 0)
-        return QWEN3_OK;
-    else
-        status = fail(err, QWEN3_ERR_IO, "%s: %s", dir->temporary, strerror(errno));
-    free(dir->temporary);
-    free(dir->path);
-    *dir = (new_dir){0};
+    else if (!is_empty(path))
+        status = fail(err, QWEN3_ERR_IO, "%s: exists; expected the name of a new directory, or an empty one", path);
+    if (status) {
+        free(dir->path);
+        *dir = (new_dir){0};
+    }
     return status;
 }
 
@@ -48,7 +54,7 @@ static qwen3_status fail_file(const char *name, const char *what, qwen3_error *e
 qwen3_status new_dir_file(const new_dir *dir, const char *name, int *descriptor, qwen3_error *err)
 {
     char *path;
-    if (asprintf(&path, "%s/%s", dir->temporary, name) < 0)
+    if (asprintf(&path, "%s/%s", dir->path, name) < 0)
         return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for its name", name);
     *descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     qwen3_status status = *descriptor < 0 ? fail_file(path, "create", err) : QWEN3_OK;
@@ -83,6 +89,17 @@ qwen3_status new_dir_close(int descriptor, const char *name, qwen3_error *err)
     return status;
 }
 
+static qwen3_status write_copy(const new_dir *dir, const char *name, const void *data, size_t bytes, qwen3_error *err)
+{
+    int descriptor;
+    qwen3_status status = new_dir_file(dir, name, &descriptor, err);
+    if (status)
+        return status;
+    status = new_dir_write(descriptor, name, data, bytes, err);
+    qwen3_status closed = new_dir_close(descriptor, name, err);
+    return status ? status : closed;
+}
+
 qwen3_status new_dir_copy(const new_dir *dir, const char *from, const char *name, qwen3_error *err)
 {
     char *path;
@@ -92,28 +109,24 @@ qwen3_status new_dir_copy(const new_dir *dir, const char *from, const char *name
     void *data = NULL;
     size_t bytes = 0;
     qwen3_status status = QWEN3_OK;
-    if (stat(path, &info) == 0 && info.st_size > 0) {
-        int descriptor = -1;
-        status = file_map(path, &data, &bytes, err);
-        if (!status && !(status = new_dir_file(dir, name, &descriptor, err))) {
-            status = new_dir_write(descriptor, name, data, bytes, err);
-            qwen3_status closed = new_dir_close(descriptor, name, err);
-            status = status ? status : closed;
-        }
+    if (file_exists(path)) {
+        bool empty = stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 0;
+        status = empty ? QWEN3_OK : file_map(path, &data, &bytes, err);
+        if (!status)
+            status = write_copy(dir, name, data, bytes, err);
         file_unmap(data, bytes);
     }
     free(path);
     return status;
 }
 
-static void remove_all(const char *path)
+static void remove_files(const char *path)
 {
     DIR *list = opendir(path);
     for (const struct dirent *entry; list && (entry = readdir(list));)
         unlinkat(dirfd(list), entry->d_name, 0); /* fails for "." and ".." */
     if (list)
         closedir(list);
-    rmdir(path);
 }
 
 /* The name of a file is on the disk only when its directory is. */
@@ -126,22 +139,14 @@ static void sync_dir(const char *path)
     close(descriptor);
 }
 
-qwen3_status new_dir_finish(new_dir *dir, qwen3_status status, qwen3_error *err)
+qwen3_status new_dir_finish(new_dir *dir, qwen3_status status)
 {
-    if (!status) {
-        sync_dir(dir->temporary);
-        if (renameat2(AT_FDCWD, dir->temporary, AT_FDCWD, dir->path, RENAME_NOREPLACE) != 0)
-            status = fail(err, QWEN3_ERR_IO, "%s: cannot rename %s: %s", dir->path, dir->temporary, strerror(errno));
-    }
     if (status)
-        remove_all(dir->temporary);
-    if (!status) {
-        char *slash = strrchr(dir->path, '/');
-        if (slash && slash > dir->path)
-            *slash = '\0';
-        sync_dir(slash ? dir->path : ".");
-    }
-    free(dir->temporary);
+        remove_files(dir->path);
+    else
+        sync_dir(dir->path);
+    if (status && dir->made)
+        rmdir(dir->path);
     free(dir->path);
     *dir = (new_dir){0};
     return status;

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "io/file.h"
 #include "io/json_section.h"
 #include "model/config.h"
 #include "model/sampler.h"
@@ -76,9 +76,8 @@ static qwen3_status read_file(const char *dir, const char *name, bool optional,
     if (asprintf(&path, "%s/%s", dir, name) < 0)
         return fail(err, QWEN3_ERR_MEMORY, "%s: out of memory", dir);
     json_t *root = NULL;
-    struct stat info;
     qwen3_status status = QWEN3_OK;
-    if (!optional || lstat(path, &info) == 0) /* a link that leads nowhere is not passed over */
+    if (!optional || file_exists(path))
         status = json_file_load(path, &root, err);
     if (root) {
         json_section s = {path, "", root, err};

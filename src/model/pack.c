@@ -270,7 +270,7 @@ qwen3_status pack_model(const source *src, const char *spec, qwen3_dtype dtype, 
             status = new_dir_copy(&dir, spec, copied_files[i], err);
         if (!status)
             status = write_file(&p, &dir, k, err);
-        status = new_dir_finish(&dir, status, err);
+        status = new_dir_finish(&dir, status);
     }
     free(p.entries);
     free(p.digits);
