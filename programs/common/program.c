@@ -6,8 +6,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/signals.h"
 #include "common/start.h"
 
 void *allocate(size_t n, size_t size, const char *what, qwen3_error *err)
@@ -68,6 +70,7 @@ static void report_lost_page(int signal)
     static const char message[] =
         "qwen3: error: a model file became shorter, or its disk failed, while it was in use\n";
     (void)signal;
+    signals_run_undo();
     if (write(STDERR_FILENO, message, sizeof message - 1) < 0 || !several_ranks)
         _exit(EXIT_ERROR);
 }
@@ -82,6 +85,18 @@ static void open_standard_files(void)
             return;
 }
 
+/* What the tokenizer and the kernels work on is on the stack. The library checks the stacks of its threads. */
+#define STACK_LEAST_KIB 192
+
+static qwen3_status check_stack(qwen3_comm *world, qwen3_error *err)
+{
+    struct rlimit stack;
+    if (getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur / 1024 < STACK_LEAST_KIB)
+        set_error(err, QWEN3_ERR_MEMORY, "the stack is limited to %llu KiB, expected at least %d (ulimit -s)",
+                  (unsigned long long)stack.rlim_cur / 1024, STACK_LEAST_KIB);
+    return qwen3_comm_agree(world, err);
+}
+
 int program_run(int argc, char **argv, program_body body)
 {
     qwen3_error err = {0}, fault = {0}; /* fault: before the ranks can speak to each other */
@@ -93,6 +108,8 @@ int program_run(int argc, char **argv, program_body body)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     open_standard_files();
+    struct sigaction hang_up;
+    sigaction(SIGHUP, NULL, &hang_up);
     if (wants_only_help(argc, argv)) {
         world = qwen3_comm_self();
     } else {
@@ -108,11 +125,14 @@ int program_run(int argc, char **argv, program_body body)
     }
     int rank = qwen3_comm_rank(world), ranks = qwen3_comm_size(world);
     several_ranks = ranks > 1;
+    sigaction(SIGHUP, &hang_up, NULL); /* UCX, below MPICH, takes it for its debugger */
     /* Behind MPI, which has a handler of its own. */
     sigaction(SIGBUS, &(struct sigaction){.sa_handler = report_lost_page, .sa_flags = (int)SA_RESETHAND}, NULL);
     err = fault;
     qwen3_status status = start_compare(world, argc, (const char *const *)argv, &err);
     start_watch_end(&watch);
+    if (status == QWEN3_OK)
+        status = check_stack(world, &err);
     if (status == QWEN3_OK)
         status = body(world, argc, (const char **)argv, &exit_status, &err);
     if (status == QWEN3_OK) {

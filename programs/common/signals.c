@@ -10,10 +10,15 @@ enum { MAX_UNDO = 4 };
 
 static void (*undo_functions[MAX_UNDO])(void);
 
-static void undo_and_end(int number)
+void signals_run_undo(void)
 {
     for (size_t i = 0; i < MAX_UNDO && undo_functions[i]; i++)
         undo_functions[i]();
+}
+
+static void undo_and_end(int number)
+{
+    signals_run_undo();
     signal(number, SIG_DFL);
     raise(number);
 }

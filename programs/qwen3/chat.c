@@ -57,15 +57,18 @@ static bool is_blank(const text_buffer *line)
     return line->n == 0 || strspn(line->data, " \t\n") == line->n;
 }
 
-/* Ctrl-C at the prompt drops what was typed. A second one, with no input between, ends the chat. */
+/* Ctrl-C at the prompt drops what was typed. A second one, with no input between, ends the chat. Where nobody sees a
+ * prompt, the signal ends the program as it ends any other. */
 static qwen3_status take_interrupt(chat *c, order *next, qwen3_error *err)
 {
+    if (!c->in.prompts)
+        interrupt_end();
     if (c->asked_to_end) {
         next->kind = ORDER_END;
         return QWEN3_OK;
     }
     c->asked_to_end = true;
-    return c->in.prompts ? output_note(&c->out, "note", err, "(Ctrl-C once more, Ctrl-D or /exit ends)") : QWEN3_OK;
+    return output_note(&c->out, "note", err, "(Ctrl-C once more, Ctrl-D or /exit ends)");
 }
 
 static qwen3_status take_input(chat *c, order *next, qwen3_error *err)

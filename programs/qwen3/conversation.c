@@ -106,25 +106,29 @@ qwen3_status conversation_answer(conversation *c, const answer *a, qwen3_error *
     return err->status;
 }
 
-/* The conversation, whole or without the messages that were dropped. */
+/* The conversation, whole or without the messages that were dropped; NULL = out of memory. */
 static json_t *as_object(const conversation *c, bool whole)
 {
     size_t i, skip = whole ? 0 : c->dropped;
     json_t *message, *messages = json_array(), *object = json_pack("{so}", "messages", messages);
+    bool complete = object != NULL;
     json_array_foreach(c->messages, i, message)
     {
-        if (i < kept(c) || i >= kept(c) + skip)
-            json_array_append(messages, message);
+        if (complete && (i < kept(c) || i >= kept(c) + skip))
+            complete = json_array_append(messages, message) == 0;
     }
-    if (c->tools)
-        json_object_set(object, "tools", c->tools);
-    return object;
+    if (complete && c->tools)
+        complete = json_object_set(object, "tools", c->tools) == 0;
+    if (complete)
+        return object;
+    json_decref(object);
+    return NULL;
 }
 
 static qwen3_status render(const conversation *c, const generation *g, token_prompt *prompt, qwen3_error *err)
 {
     json_t *object = as_object(c, false);
-    qwen3_status status = prompt_of_conversation(g, object, c->thinking, prompt, err);
+    qwen3_status status = object ? prompt_of_conversation(g, object, c->thinking, prompt, err) : out_of_memory(err);
     json_decref(object);
     return status;
 }

@@ -25,3 +25,9 @@ bool interrupt_taken(void)
     interrupted = 0;
     return taken;
 }
+
+void interrupt_end(void)
+{
+    signal(SIGINT, SIG_DFL);
+    raise(SIGINT);
+}

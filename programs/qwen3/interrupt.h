@@ -9,5 +9,7 @@
 void interrupt_install(void);
 /* Whether SIGINT came since the last call. */
 bool interrupt_taken(void);
+/* Ends this process by SIGINT. */
+void interrupt_end(void);
 
 #endif

@@ -2,6 +2,7 @@
 #include "output.h"
 
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -109,12 +110,16 @@ qwen3_status output_event(output *out, json_t *event, qwen3_error *err)
 {
     if (!event)
         return set_error(err, QWEN3_ERR_MEMORY, "event: out of memory");
-    if (out->json) {
-        json_dumpf(event, out->file, JSON_COMPACT | JSON_REAL_PRECISION(9) | (out->safe ? JSON_ENSURE_ASCII : 0));
-        fputc('\n', out->file);
-    }
+    const size_t form = JSON_COMPACT | JSON_REAL_PRECISION(9) | (out->safe ? JSON_ENSURE_ASCII : 0);
+    char *line = out->json ? json_dumps(event, form) : NULL;
+    if (line)
+        fprintf(out->file, "%s\n", line);
+    else if (out->json)
+        set_error(err, QWEN3_ERR_MEMORY, "event: out of memory");
+    free(line);
     json_decref(event);
-    return flush_output(out->file, "standard output", err);
+    flush_output(out->file, "standard output", err);
+    return err->status;
 }
 
 /* A message that ends in the middle of a character, or quotes bytes that are no text, is shown in ASCII. */

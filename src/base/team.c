@@ -1,7 +1,9 @@
 #include "base/team.h"
 
 #include <omp.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdint.h>
 
 #include "base/spin.h"
 #include "base/status.h"
@@ -91,6 +93,33 @@ qwen3_status team_check_threads(int threads, qwen3_error *err)
     if (threads >= 0 && threads <= MOST_THREADS)
         return QWEN3_OK;
     return fail(err, QWEN3_ERR_ARGUMENT, "threads %d: expected 1 to %d, or 0 to choose", threads, MOST_THREADS);
+}
+
+/* The largest frames of kernels have 82 KiB (gemm.c), and those below and above them a few more. */
+#define STACK_LEAST ((size_t)192 * 1024)
+
+static size_t stack_bytes(void)
+{
+    pthread_attr_t attributes;
+    size_t bytes = SIZE_MAX;
+    if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
+        pthread_attr_getstacksize(&attributes, &bytes);
+        pthread_attr_destroy(&attributes);
+    }
+    return bytes;
+}
+
+qwen3_status team_check_stacks(int threads, qwen3_error *err)
+{
+    size_t least = SIZE_MAX;
+#pragma omp parallel num_threads(threads) reduction(min : least)
+    least = stack_bytes();
+    if (least >= STACK_LEAST)
+        return QWEN3_OK;
+    return fail(err, QWEN3_ERR_MEMORY,
+                "a thread has %zu KiB of stack, expected at least %zu (ulimit -s, and OMP_STACKSIZE for all but the "
+                "first)",
+                least / 1024, STACK_LEAST / 1024);
 }
 
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg)

@@ -66,6 +66,10 @@ static inline void team_poll(team *t, void (*poll)(void *), void *arg)
 /* Checks a number of threads that a caller gives: 0 = as many as a rank gets by default. */
 qwen3_status team_check_threads(int threads, qwen3_error *err);
 
+/* Fails where a thread has too small a stack for the kernels, which keep what they work on there. Starts the threads of
+ * the regions to come. */
+qwen3_status team_check_stacks(int threads, qwen3_error *err);
+
 /* Runs body(t, arg) on `threads` threads as one parallel region. */
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg);
 

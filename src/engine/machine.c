@@ -408,7 +408,7 @@ static qwen3_status open_probe(probe *p, int threads, qwen3_isa isa, qwen3_error
     void *buffer = NULL;
     if (!p->x || !p->y)
         fail(err, QWEN3_ERR_MEMORY, "no memory to measure the machine");
-    else
+    else if (!team_check_stacks(m->threads, err))
         memory_alloc(&buffer, p->bytes, "weights to measure the machine with", err);
     p->buffer = buffer;
     return qwen3_comm_agree(p->world, err);

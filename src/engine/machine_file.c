@@ -170,11 +170,15 @@ qwen3_status machine_check(const qwen3_machine *m, qwen3_error *err)
 
 /* ---- Writing ----------------------------------------------------------------------------------- */
 
+/* NULL, as for Jansson's own functions: out of memory. */
 static json_t *numbers(const double *values, size_t n)
 {
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(array, json_real(values[i]));
+        if (json_array_append_new(array, json_real(values[i])) != 0) {
+            json_decref(array);
+            return NULL;
+        }
     return array;
 }
 
@@ -191,23 +195,27 @@ qwen3_status qwen3_machine_write(const char *path, const qwen3_machine *m, qwen3
     if (missing(path, "path", err) || missing(m, "machine", err) || machine_check(m, err))
         return err->status;
     json_t *products = json_object(), *flops = json_object(), *bytes = json_object();
+    int lost = 0;
     for (int type = 0; type < QWEN3_WEIGHT_TYPES; type++)
         if (m->product_values[type][0] > 0)
-            json_object_set_new(products, qwen3_dtype_name((qwen3_dtype)type),
-                                numbers(m->product_values[type], QWEN3_MACHINE_ROWS));
+            lost |= json_object_set_new(products, qwen3_dtype_name((qwen3_dtype)type),
+                                        numbers(m->product_values[type], QWEN3_MACHINE_ROWS));
     for (int type = 0; type < QWEN3_KV_TYPES; type++) {
+        const char *name = qwen3_dtype_name((qwen3_dtype)type);
         if (m->attention_flops[type][0] > 0)
-            json_object_set_new(flops, qwen3_dtype_name((qwen3_dtype)type), numbers(m->attention_flops[type], 2));
+            lost |= json_object_set_new(flops, name, numbers(m->attention_flops[type], 2));
         if (m->attention_bytes[type] > 0)
-            json_object_set_new(bytes, qwen3_dtype_name((qwen3_dtype)type), json_real(m->attention_bytes[type]));
+            lost |= json_object_set_new(bytes, name, json_real(m->attention_bytes[type]));
     }
     json_t *root =
         json_pack("{s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:f, s:f, s:o, s:o}", "nodes", m->nodes, "ranks_per_node",
                   m->ranks_per_node, "threads", m->threads, "isa", qwen3_isa_name(m->isa), "product_values", products,
                   "attention_flops", flops, "attention_bytes", bytes, "row_values", m->row_values, "barrier",
                   m->barrier, "inside", link_object(&m->inside), "across", link_object(&m->across));
-    if (!root)
+    if (!root || lost) {
+        json_decref(root);
         return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for JSON", path);
+    }
     errno = 0;
     const int failed = json_dump_file(root, path, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(root);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "base/team.h"
 #include "blocks/architectures.h"
 #include "blocks/attention.h"
 #include "comm/topology.h"
@@ -279,7 +280,8 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
     grid g;
     qwen3_rank_info info;
     if (!status) {
-        qwen3_comm_topology(m->world, &info, err);
+        if (!qwen3_comm_topology(m->world, &info, err))
+            team_check_stacks(m->options.threads > 0 ? m->options.threads : info.default_threads, err);
         status = qwen3_comm_agree(m->world, err);
     }
     if (!status)

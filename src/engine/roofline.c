@@ -119,7 +119,7 @@ static qwen3_status set_up(measurement *m, int threads, qwen3_isa isa, qwen3_err
     void *buffer = NULL;
     if (!m->slots)
         fail(err, QWEN3_ERR_MEMORY, "roofline: out of memory for %d ranks", ranks);
-    else
+    else if (!team_check_stacks(m->threads, err))
         memory_alloc(&buffer, m->bytes, "buffer to measure the read bandwidth", err);
     m->buffer = buffer;
     return qwen3_comm_agree(m->comm, err);

@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
-from e2e import BIN, EMULATOR, ENVIRONMENT, LAUNCH, MPIEXEC, RANKS, ROOT, Checks, Outcome, run, scratch
+from e2e import BIN, EMULATOR, ENVIRONMENT, MPIEXEC, RANKS, ROOT, Checks, Outcome, run, scratch
 
 import make_checkpoint
 
@@ -42,7 +42,7 @@ class Job:
         if ranks > 1 and OPEN_MPI:
             self.command[1:1] = ["--oversubscribe", "--allow-run-as-root", "--mca", "mpi_yield_when_idle", "1"]
         environment = {**ENVIRONMENT, "QWEN3_TEST_MARK": self.mark.decode().partition("=")[2]}
-        environment.pop("OMPI_MCA_odls_base_sigkill_timeout", None)  # as users have it: a second before SIGKILL
+        environment["OMPI_MCA_odls_base_sigkill_timeout"] = "3"  # seconds; a busy machine may need more than 1
         self.child = subprocess.Popen(self.command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                       env=environment, start_new_session=True, preexec_fn=default_signals)
 
@@ -275,6 +275,78 @@ def check_full_disk(checks, folder):
         subprocess.run(["umount", disk], check=True)
 
 
+# ---- Signals, standard files, links, the stack ---------------------------------------------------------------------
+
+
+def check_waiting_chat(checks, ranks):
+    """A chat that waits for input ends at a signal to it, or to its launcher, and leaves nothing running."""
+    for number in (*SIGNALS, signal.SIGKILL):
+        what = f"a waiting chat on {ranks} ranks, {signal.Signals(number).name}"
+        job = Job(ranks, BIN / "qwen3", "chat", "--model", DEMO, "--no-thinking", "-n", 4, stdin=subprocess.PIPE)
+        job.child.stdin.write(b"hello\n")
+        job.child.stdin.flush()
+        os.set_blocking(job.child.stdout.fileno(), False)
+        checks.true(f"{what}: answers", job.wait_for(lambda job=job: job.child.stdout.read()))
+        time.sleep(0.5)
+        job.child.send_signal(number)
+        outcome, left = job.end()
+        # What MPICH's mpiexec makes of a signal to itself is its own: it may say 0, for any program.
+        right = outcome.code == -number if ranks == 1 else outcome.code is not None and (not OPEN_MPI or outcome.code)
+        checks.true(f"{what}: ends", right, outcome)
+        checks.true(f"{what}: leaves nothing running", not left, left)
+
+
+def check_closed(checks, folder):
+    """Standard files that are closed."""
+    answer = f'{BIN / "qwen3"} run --model {DEMO} --no-thinking -n 4'
+    talk = f'{BIN / "qwen3"} chat --model {DEMO} --no-thinking -n 4'
+    output = folder / "out.f32"
+    for script, code in ((f"{answer} <&- >&- 2>&-", REFUSED), (f"{answer} hello >&-", REFUSED),
+                         (f"{answer} hello <&- >/dev/null 2>&-", 0), (f"{answer} <&-", REFUSED),
+                         (f"{talk} <&-", REFUSED), (f"{talk} --json <&-", REFUSED), (f"{talk} <{folder}", REFUSED),
+                         (f"echo hello | {talk} >&-", REFUSED), (f'{BIN / "qwen3"} --help >&-', REFUSED),
+                         (f'{BIN / "benchmark_qwen3"} -m synthetic:tiny -p 4 -n 2 -r 1 >&-', REFUSED),
+                         (f'{BIN / "test_parallel_strategies"} --help >&-', REFUSED),
+                         (f'{BIN / "qwen3"} logits --model {DEMO} --tokens 1,2,3 --output {output} <&- >&- 2>&-', 0)):
+        outcome = run(1, "/bin/sh", "-c", script)
+        checks.true(f"{script.removeprefix(str(BIN))}: status {code}", outcome.code == code, outcome)
+        if code and "2>&-" not in script:
+            checks.true(f"{script.removeprefix(str(BIN))}: says why", outcome.err.count("qwen3: error: standard ") == 1
+                        or "standard input" in outcome.err, outcome)
+    checks.true("what is opened takes no standard file's place", logits(folder / "again").ok and
+                output.read_bytes() == (folder / "again").read_bytes())
+
+
+def check_links(checks, folder):
+    """A link that leads nowhere, as in an incomplete download cache, is no absent file."""
+    for name in sorted(path.name for path in DEMO.iterdir()) + ["chat_template.jinja"]:
+        for kind, target in (("nowhere", "../blobs/0af1"), ("to itself", name)):
+            model = folder / f"{name}-{kind.replace(' ', '-')}"
+            shutil.copytree(DEMO, model)
+            (model / name).unlink(missing_ok=True)
+            (model / name).symlink_to(target)
+            what = f"{name} is a link {kind}"
+            refused(checks, f"{what}: pack", run(1, "qwen3", "pack", "--model", model, "--output", folder / "packed"),
+                    name)
+            checks.true(f"{what}: nothing is left", not list(folder.glob("packed*")))
+            refused(checks, f"{what}: run", run(1, "qwen3", "run", "--model", model, "-n", 2, "hello"), name)
+
+
+def check_stack(checks):
+    """Small stacks are refused, not overrun."""
+    job = f'exec {BIN / "qwen3"} run --model {DEMO} --threads 2 -n 4 hello'
+    big = f'exec {BIN / "benchmark_qwen3"} --model synthetic:tiny --dtype q4 --threads 2 -p 100 -n 2 -r 1'
+    for limit, words in (("ulimit -s 64", "stack"), ("ulimit -s 128", "ulimit -s"),
+                         ("export OMP_STACKSIZE=16k", "OMP_STACKSIZE"), ("export OMP_STACKSIZE=64k", "OMP_STACKSIZE")):
+        for program in (job, big):
+            outcome = run(1, "/bin/sh", "-c", f"{limit}; {program}")
+            checks.true(f"{limit}; {program.split()[1].rpartition('/')[2]}: is refused",
+                        outcome.code == REFUSED and words in outcome.err, outcome)
+    for limit in ("ulimit -s 512", "export OMP_STACKSIZE=256k"):
+        outcome = run(1, "/bin/sh", "-c", f"{limit}; {big}")
+        checks.true(f"{limit}: is enough", outcome.ok, outcome)
+
+
 def main():
     checks = Checks()
     with scratch() as folder:
@@ -293,6 +365,12 @@ def main():
         check_pack_killed(checks, room())
         check_limits(checks, room())
         check_full_disk(checks, room())
+        for ranks in RANKS[:2]:
+            check_waiting_chat(checks, ranks)
+        check_closed(checks, room())
+        check_links(checks, room())
+        if not SANITIZED:  # which take more
+            check_stack(checks)
     return checks.finish()
 
 
