@@ -11,8 +11,12 @@ qwen3_status topology_collect(qwen3_comm *world, const void *own, size_t size, v
     if (qwen3_comm_rank(world) == 0)
         memory = allocate((size_t)qwen3_comm_size(world), size, "table of ranks", err);
     qwen3_status status = qwen3_comm_agree(world, err);
-    if (status == QWEN3_OK)
+    if (status == QWEN3_OK) {
         qwen3_comm_gather(world, own, size, memory);
+    } else {
+        free(memory);
+        memory = NULL;
+    }
     *all = memory;
     return status;
 }

@@ -6,7 +6,8 @@
 
 #include "qwen3.h"
 
-/* Collects a record of `size` bytes of every rank on rank 0; *all is NULL elsewhere, free with free(). Collective. */
+/* Collects a record of `size` bytes of every rank on rank 0; *all is NULL elsewhere and on failure, free with
+ * free(). Collective. */
 qwen3_status topology_collect(qwen3_comm *world, const void *own, size_t size, void **all, qwen3_error *err);
 /* Ranks, nodes and binding. Rank 0 prints to `out`, at most max_ranks lines for ranks. Collective. */
 qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, qwen3_error *err);

@@ -345,11 +345,15 @@ json_t *answer_event(const generation *g, const answer *a)
                   (json_int_t)g->n_held, "context", (json_int_t)g->context, "prefill_seconds", a->prefill_seconds,
                   "first_token_seconds", a->first_seconds, "seconds", a->seconds, "prefill_tokens_per_second",
                   prefill_rate(a), "decode_tokens_per_second", decode_rate(a), "tokens", json_array());
-    for (size_t i = 0; event && i < a->generated; i++)
-        json_array_append_new(json_object_get(event, "tokens"), json_integer(a->tokens[i]));
-    if (event && a->stop >= 0)
-        json_object_set_new(event, "stop", json_string(g->arguments->stop.texts[a->stop]));
-    return event;
+    bool complete = event != NULL;
+    for (size_t i = 0; i < a->generated && complete; i++)
+        complete = json_array_append_new(json_object_get(event, "tokens"), json_integer(a->tokens[i])) == 0;
+    if (a->stop >= 0 && complete)
+        complete = json_object_set_new(event, "stop", json_string(g->arguments->stop.texts[a->stop])) == 0;
+    if (complete)
+        return event;
+    json_decref(event);
+    return NULL;
 }
 
 void answer_describe(const generation *g, const answer *a, char *text, size_t size)
