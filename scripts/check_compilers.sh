@@ -3,6 +3,16 @@
 # warnings are errors), runs the unit tests, and with the first compiler what is installed. gcc 12 and clang 14, which
 # are its default ones, have their own steps in .ci/run.
 set -eu
+case ${1-} in
+-h | --help)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//;p}' "$0"
+    exit
+    ;;
+-*)
+    echo "check_compilers.sh: unknown option $1 (see --help)" >&2
+    exit 2
+    ;;
+esac
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- gcc-11 clang-22
 

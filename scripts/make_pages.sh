@@ -2,6 +2,16 @@
 # make_pages.sh BIN OUTPUT VERSION [EMULATOR...]: man pages and completion for bash and zsh, made of what the programs
 # in BIN print for --help, so that none of them can lack an option. EMULATOR: what the programs run under.
 set -eu
+case ${1-} in
+-h | --help)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//;p}' "$0"
+    exit
+    ;;
+-*)
+    echo "make_pages.sh: unknown option $1 (see --help)" >&2
+    exit 2
+    ;;
+esac
 here=$(cd "$(dirname "$0")" && pwd)
 bin=$1 output=$2 version=$3
 shift 3
