@@ -138,8 +138,8 @@ def machine_note(words, records, machine):
     first = records[0]
     return words["machine"].format(
         date=first["test_time"][:10], cpu=first["cpu_info"], commit=first["commit"], dtype=first["dtype"],
-        model=first["model_filename"], rounds=rounds, threads=words["between"][0].join(words["of"].format(t, n) for n, t in threads),
-        **machine)
+        model=first["model_filename"], rounds=rounds,
+        threads=words["between"][0].join(words["of"].format(t, n) for n, t in threads), **machine)
 
 
 def prefill(words, records, machine):
