@@ -173,7 +173,8 @@ if [ "$ranks" != 1 ]; then
     effect prefill_kv_bytes 0 --parallel-strategy sequence --phase prefill --token-split-min 1000
     effect prefill_reduce_bytes 0 --parallel-strategy sequence --phase prefill --token-split-min 4
 fi
-# Over several nodes these change messages; here, that they are taken.
+# These change messages over several nodes, or what the launcher set; here, that they are taken.
+for bind in auto inherit; do effect n_ranks "$ranks" --bind $bind; done
 effect n_ranks "$ranks" --overlap-min-rows 64
 effect n_ranks "$ranks" --wire bf16
 for form in table md csv json jsonl; do
