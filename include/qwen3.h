@@ -335,8 +335,8 @@ typedef struct qwen3_tensor_info {
 } qwen3_tensor_info;
 
 /* Writes the model of directory `spec` as a packed model to the directory `output`, with copies of configuration and
- * tokenizer. `output` must be empty or not exist, and is left like that on failure. What a process that is killed leaves
- * there is refused as a model. Weights are packed as options->dtype for the kernels of options->isa, by
+ * tokenizer. `output` must be empty or not exist, and is left like that on failure. What a process that is killed
+ * leaves there is refused as a model. Weights are packed as options->dtype for the kernels of options->isa, by
  * options->threads; other options are ignored. NULL = defaults. Rank 0 does the work. Collective. */
 QWEN3_API qwen3_status qwen3_model_pack(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         const char *output, qwen3_error *err);

@@ -57,6 +57,7 @@ static void add_options(item_list *l, const qwen3_model_options *o)
     add(l, "expected_tokens", "%" PRId64, o->expected_tokens);
     add(l, "expect_decode", "%d", o->expect_decode);
     add(l, "share_weights", "%d", o->share_weights);
+    add(l, "deterministic", "%d", o->deterministic);
     add(l, "machine", "%s", o->machine ? "given" : "not given");
 }
 

@@ -1,11 +1,13 @@
 /* test_allocation.c - what happens where memory runs out: the 1st, 2nd, ... allocation of each call fails, on each rank
  * in turn, until the call no longer makes so many. All ranks then return the same error, nothing is kept, and what
- * was there before is usable: repeated, the call and all that follow give the bits of an undisturbed run.
+ * was there before is usable: repeated, the call and all that follow give the bits of an undisturbed run (its values
+ * where the model had to be opened without shared memory).
  *
  * Jansson is left out of it: where its memory runs out within a token it loses characters and goes on (2.14,
  * lex_save). Only a Jansson without any memory is tested.
  */
 #include <dirent.h>
+#include <math.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -174,6 +176,16 @@ static bool attempt(run *r, call c, int step)
     return status == QWEN3_OK;
 }
 
+static double relative_l2(const float *got, const float *expected, size_t n)
+{
+    double difference = 0, reference = 0;
+    for (size_t i = 0; i < n; i++) {
+        difference += ((double)got[i] - expected[i]) * ((double)got[i] - expected[i]);
+        reference += (double)expected[i] * expected[i];
+    }
+    return sqrt(difference / reference);
+}
+
 /* The logits and drawn tokens of a step: kept by the run without a fault, compared by the others. */
 static void compare(run *r, int step, bool keep)
 {
@@ -184,7 +196,11 @@ static void compare(run *r, int step, bool keep)
         memcpy(expected, r->logits, root ? bytes : 0);
         memcpy(r->expected_tokens[step], r->tokens, rows * sizeof *r->tokens);
     }
-    check(!root || memcmp(r->logits, expected, bytes) == 0, "%s: other logits in step %d", r->name, step);
+    /* Ranks that got no shared memory when they opened the model exchange by messages, in an order of its own. */
+    const bool messages = r->fault.n > 0 && r->fault.call == OPEN_MODEL;
+    check(!root || (messages ? relative_l2(r->logits, expected, bytes / sizeof *expected) < 1e-2
+                             : memcmp(r->logits, expected, bytes) == 0),
+          "%s: other logits in step %d", r->name, step);
     check(memcmp(r->tokens, r->expected_tokens[step], rows * sizeof *r->tokens) == 0, "%s: other tokens in step %d",
           r->name, step);
 }
