@@ -173,6 +173,7 @@ if [ "$ranks" != 1 ]; then
     effect prefill_kv_bytes 0 --parallel-strategy sequence --phase prefill --token-split-min 1000
     effect prefill_reduce_bytes 0 --parallel-strategy sequence --phase prefill --token-split-min 4
 fi
+effect deterministic yes --deterministic
 # These change messages over several nodes, or what the launcher set; here, that they are taken.
 for bind in auto inherit; do effect n_ranks "$ranks" --bind $bind; done
 effect n_ranks "$ranks" --overlap-min-rows 64

@@ -118,9 +118,11 @@ int program_run(int argc, char **argv, program_body body)
     }
     if (!world) {
         start_watch_end(&watch);
-        /* No process reaches the others: the first one prints. */
+        /* No process reaches the others: the first one prints, before the launcher ends all because one has ended. */
         if (launched_rank() <= 0)
             print_error(&err, 1);
+        else
+            sleep(1);
         return EXIT_ERROR;
     }
     int rank = qwen3_comm_rank(world), ranks = qwen3_comm_size(world);

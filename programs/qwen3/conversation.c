@@ -159,6 +159,7 @@ qwen3_status conversation_prompt(conversation *c, const generation *g, overflow 
     while (status == QWEN3_OK && policy == OVERFLOW_DROP && (int64_t)prompt->n + answer_room(g) > g->context &&
            drop_turn(c)) {
         free(prompt->tokens);
+        *prompt = (token_prompt){0};
         status = render(c, g, prompt, err);
     }
     *newly_dropped = c->dropped - before;

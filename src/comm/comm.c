@@ -292,10 +292,10 @@ void qwen3_comm_max(qwen3_comm *c, double *values, size_t n)
     for (size_t done = 0, len; done < n; done += len) {
         len = n - done < room ? n - done : room;
         c->backend->allgather(c, values + done, all, equal_counts(c, len * sizeof *all));
-        for (size_t i = 0; i < len * (size_t)c->size; i++) {
-            if (i < len || all[i] > values[done + i % len])
-                values[done + i % len] = all[i];
-        }
+        for (size_t r = 0; r < (size_t)c->size; r++)
+            for (size_t i = 0; i < len; i++)
+                if (r == 0 || all[r * len + i] > values[done + i])
+                    values[done + i] = all[r * len + i];
     }
     count(c, QWEN3_COMM_CONTROL, 1, n * sizeof *values * (size_t)(c->size - 1), start);
 }
@@ -324,6 +324,13 @@ static double failed_value(const comm *c, const qwen3_error *err)
     return err->status == QWEN3_OK ? 0 : c->size - c->rank; /* the lowest rank has the largest value */
 }
 
+static qwen3_status refuse_ended(const comm *c, qwen3_error *err)
+{
+    if (c->backend->ended && c->backend->ended())
+        return fail(err, QWEN3_ERR_ARGUMENT, "the communicator was used after message passing had ended");
+    return QWEN3_OK;
+}
+
 qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
 {
     qwen3_error local = {0};
@@ -331,8 +338,8 @@ qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
         err = &local;
     if (missing(c, "comm", err))
         return err->status;
-    if (c->backend->ended && c->backend->ended())
-        return fail(err, QWEN3_ERR_ARGUMENT, "the communicator was used after message passing had ended");
+    if (refuse_ended(c, err))
+        return err->status;
     const double failed = failed_value(c, err);
     double largest = failed;
     qwen3_comm_max(c, &largest, 1);
@@ -341,6 +348,8 @@ qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
 
 qwen3_status comm_agree_on(comm *c, const char *what, uint64_t digest, qwen3_error *err)
 {
+    if (refuse_ended(c, err))
+        return err->status;
     const double failed = failed_value(c, err), high = (double)(digest >> 32), low = (double)(uint32_t)digest;
     double largest[] = {failed, high, -high, low, -low};
     qwen3_comm_max(c, largest, 5);

@@ -134,8 +134,11 @@ qwen3_status qwen3_comm_compare(qwen3_comm *c, const char *subject, const qwen3_
                                 const char *advice, qwen3_error *err)
 {
     const item_list list = {items, n};
-    if (qwen3_comm_agree(c, err))
-        return err->status;
+    if (err && !err->status && !missing(subject, "subject", err) && !missing(advice, "advice", err) && n > 0)
+        missing(items, "items", err);
+    const qwen3_status status = qwen3_comm_agree(c, err);
+    if (status || !err)
+        return status;
     const uint64_t own = digest_items(&list);
     uint64_t first = own;
     comm_broadcast(c, &first, sizeof first, 0, QWEN3_COMM_CONTROL);

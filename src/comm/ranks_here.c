@@ -169,8 +169,8 @@ static void describe(const job *j, const bool *here, const char *host, text *t)
 bool qwen3_ranks_here(char *buffer, size_t size)
 {
     job j = {.launcher = launcher_find()};
-    char host[64] = "this host";
-    text t = {buffer, size};
+    char host[64] = "this host", none[1];
+    text t = {buffer ? buffer : none, buffer ? size : sizeof none};
     gethostname(host, sizeof host - 1);
     if (!j.launcher) {
         append(&t, "no launcher is known to have started this process on %s", host);

@@ -352,9 +352,9 @@ void qwen3_model_close(qwen3_model *m)
 static int sharers_of(const grid *g, int rank, int nodes)
 {
     const int ranks = g->s * g->h, node = rank * nodes / ranks;
-    int n = 0;
+    int n = 1;
     for (int r = 0; r < ranks; r++)
-        n += r * nodes / ranks == node && r % g->h == rank % g->h;
+        n += r != rank && r * nodes / ranks == node && r % g->h == rank % g->h;
     return n;
 }
 

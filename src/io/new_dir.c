@@ -91,7 +91,7 @@ qwen3_status new_dir_close(int descriptor, const char *name, qwen3_error *err)
 
 static qwen3_status write_copy(const new_dir *dir, const char *name, const void *data, size_t bytes, qwen3_error *err)
 {
-    int descriptor;
+    int descriptor = -1;
     qwen3_status status = new_dir_file(dir, name, &descriptor, err);
     if (status)
         return status;

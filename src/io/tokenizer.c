@@ -27,6 +27,17 @@ static qwen3_status load_file(qwen3_tokenizer *t, const char *path, qwen3_error 
     return status;
 }
 
+static void destroy(qwen3_tokenizer *t)
+{
+    free(t->bytes);
+    free(t->tokens);
+    free(t->vocabulary);
+    free(t->merges);
+    free(t->added);
+    free(t->whole);
+    free(t);
+}
+
 qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer, qwen3_error *err)
 {
     qwen3_error local;
@@ -51,21 +62,14 @@ qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer,
     if (status == QWEN3_OK)
         *tokenizer = t;
     else
-        qwen3_tokenizer_close(t);
+        destroy(t);
     return status;
 }
 
 void qwen3_tokenizer_close(qwen3_tokenizer *t)
 {
-    if (!t || --t->users > 0)
-        return;
-    free(t->bytes);
-    free(t->tokens);
-    free(t->vocabulary);
-    free(t->merges);
-    free(t->added);
-    free(t->whole);
-    free(t);
+    if (t && --t->users == 0)
+        destroy(t);
 }
 
 int32_t qwen3_tokenizer_vocab_size(const qwen3_tokenizer *t)

@@ -68,8 +68,8 @@ const packed_format *source_format(const source *s)
 packed_matrix source_packed(const source *s, size_t number)
 {
     size_t bytes;
-    return (packed_matrix){s->backend->stored(s, number, &bytes), (size_t)s->format.nr,
-                           (size_t)s->tensors[number].cols};
+    const void *data = s->backend->stored(s, number, &bytes);
+    return (packed_matrix){data, (size_t)s->format.nr, (size_t)s->tensors[number].cols};
 }
 
 bool source_file(const source *s, size_t number, source_file_info *info)

@@ -158,6 +158,9 @@ static void test_ranks(void)
     REFUSED(ARGUMENT, "comm is NULL", qwen3_comm_topology, NULL, &info);
     REFUSED(ARGUMENT, "info is NULL", qwen3_comm_topology, world, NULL);
     REFUSED(ARGUMENT, "comm is NULL", qwen3_comm_bind, NULL);
+    RETURNS(rank == 0, qwen3_ranks_here, NULL, 100);
+    RETURNS(rank == 0, qwen3_ranks_here, &byte, 0);
+    HOLDS(byte == 1);
 
     begin_case("qwen3_comm_agree");
     err = (qwen3_error){0};
@@ -169,6 +172,29 @@ static void test_ranks(void)
     const qwen3_status status = qwen3_comm_agree(world, rank == size - 1 ? NULL : &err);
     HOLDS(status == QWEN3_ERR_ARGUMENT && (rank == size - 1 || err.rank == size - 1));
     free(bytes);
+}
+
+/* qwen3_comm_compare keeps a failure that is there before. */
+static void refuse_comparison(int line, qwen3_comm *c, const char *subject, const qwen3_comm_item *items, size_t n,
+                              const char *advice, const char *text)
+{
+    begin_case("qwen3_comm_compare");
+    err = (qwen3_error){0};
+    refused(line, "qwen3_comm_compare", qwen3_comm_compare(c, subject, items, n, advice, &err), QWEN3_ERR_ARGUMENT,
+            text);
+}
+
+static void test_compare(void)
+{
+    const qwen3_comm_item items[] = {{"a", "1"}, {"b", "2"}};
+    refuse_comparison(__LINE__, NULL, "s", items, 2, "a", "comm is NULL");
+    refuse_comparison(__LINE__, world, NULL, items, 2, "a", "subject is NULL");
+    refuse_comparison(__LINE__, world, "s", NULL, 2, "a", "items is NULL");
+    refuse_comparison(__LINE__, world, "s", items, 2, NULL, "advice is NULL");
+    err = (qwen3_error){0};
+    HOLDS(qwen3_comm_compare(world, "s", items, 2, "a", &err) == QWEN3_OK);
+    HOLDS(qwen3_comm_compare(world, "s", NULL, 0, "a", &err) == QWEN3_OK);
+    HOLDS(qwen3_comm_compare(world, "s", items, 2, "a", NULL) == QWEN3_ERR_ARGUMENT);
 }
 
 /* ---- Configuration, estimates ------------------------------------------------------------------ */
@@ -932,6 +958,7 @@ int main(int argc, char **argv)
     }
     const bool root = qwen3_comm_rank(world) == 0, several = qwen3_comm_size(world) > 1;
     test_names();
+    test_compare();
     test_ranks();
     test_config();
     test_predictions();

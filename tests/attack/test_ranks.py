@@ -190,7 +190,8 @@ def test_files(checks, folder):
     cases = [  # what, change on rank 1, what all have, message
         ("a value in the middle of a norm", flip(layer + "input_layernorm.weight", 100), None,
          f'm: {layer}input_layernorm.weight: got "contents '),
-        ("the beginning of a matrix", flip(layer + "mlp.up_proj.weight", 0), None, f"m: {layer}mlp.up_proj.weight: got"),
+        ("the beginning of a matrix", flip(layer + "mlp.up_proj.weight", 0), None,
+         f"m: {layer}mlp.up_proj.weight: got"),
         ("the end of a matrix", flip("model.embed_tokens.weight", -1), None, "m: model.embed_tokens.weight: got"),
         ("a header", grow, None, f"m: {weights}: got"),
         ("positions", set_config(max_position_embeddings=1024), None,

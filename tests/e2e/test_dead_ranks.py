@@ -137,13 +137,13 @@ def test_killed(checks, where, phase, strategy, victim):
 def test_fails(checks, where):
     """One rank does not find the model."""
     what = f"{where}: a rank fails"
-    other = 'test "$OMPI_COMM_WORLD_RANK$PMI_RANK" = 0 || set -- "$@" --model /nowhere; exec "$@" --tokens 1'
-    job = Job(PLACES[where], "/bin/sh", "-c", other, "sh", BIN / "qwen3", "logits", "--output", os.devnull,
-              "--model", "synthetic:tiny")
+    other = 'test "$OMPI_COMM_WORLD_RANK$PMI_RANK" = 0 || cd /; exec "$@"'
+    job = Job(PLACES[where], "/bin/sh", "-c", f'cd "{ROOT}/models"; {other}', "sh", BIN / "qwen3", "logits", "--output",
+              os.devnull, "--tokens", 1, "--model", "demo")
     outcome = job.end(DEADLINE)
     checks.true(f"{what}: ends within {DEADLINE} s with a failure", outcome.code not in (None, 0), outcome)
     said = re.findall("qwen3: error: .*", outcome.err)
-    checks.true(f"{what}: says it once", len(said) == 1 and "rank 1" in said[0] and "/nowhere" in said[0], outcome)
+    checks.true(f"{what}: says it once", len(said) == 1 and "rank 1" in said[0] and "demo" in said[0], outcome)
     checks.true(f"{what}: leaves no process", not job.left(), outcome)
 
 
