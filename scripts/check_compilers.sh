@@ -1,7 +1,7 @@
 #!/bin/sh
 # check_compilers.sh [COMPILER...]: builds with the oldest and the newest compilers that Debian 12 has (one rank, no
-# MPI, warnings are errors), runs the unit tests, and with the first compiler what is installed. gcc 12 and clang 14, which
-# are its default ones, have their own steps in .ci/run.
+# MPI, warnings are errors), runs the unit tests, and with the first compiler what is installed. gcc 12 and clang 14,
+# which are its default ones, have their own steps in .ci/run.
 set -eu
 case ${1-} in
 -h | --help)
