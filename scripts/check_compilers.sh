@@ -14,9 +14,19 @@ case ${1-} in
     ;;
 esac
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- gcc-11 clang-22
-
 scripts/install_deps.sh build test clang compilers
+
+# The newest clang is another one every few months; where none is offered, the oldest gcc is all.
+if [ $# = 0 ]; then
+    newest=$(apt-cache search --names-only '^clang-[0-9]+$' | sed 's/ .*//' | sort -t- -k2n | tail -n 1)
+    if [ -n "$newest" ] && ! command -v "$newest" >/dev/null; then
+        as_root=
+        [ "$(id -u)" = 0 ] || as_root=sudo
+        $as_root apt-get install -y --no-install-recommends "$newest" >/dev/null || newest=
+    fi
+    [ -n "$newest" ] || echo "no newer clang is offered here: gcc alone"
+    set -- gcc-11 ${newest:+"$newest"}
+fi
 
 # Debian has room for one version of LLVM's OpenMP, that of the default clang, and other ones do not look for it there.
 openmp=$PWD/build-compilers/openmp
