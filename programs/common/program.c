@@ -108,8 +108,12 @@ int program_run(int argc, char **argv, program_body body)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     open_standard_files();
+    /* UCX, below MPICH, takes SIGHUP for its debugger, before main and once more when MPI starts. */
     struct sigaction hang_up;
     sigaction(SIGHUP, NULL, &hang_up);
+    if (hang_up.sa_handler != SIG_IGN)
+        hang_up = (struct sigaction){.sa_handler = SIG_DFL};
+    sigaction(SIGHUP, &hang_up, NULL);
     if (wants_only_help(argc, argv)) {
         world = qwen3_comm_self();
     } else {
@@ -127,7 +131,7 @@ int program_run(int argc, char **argv, program_body body)
     }
     int rank = qwen3_comm_rank(world), ranks = qwen3_comm_size(world);
     several_ranks = ranks > 1;
-    sigaction(SIGHUP, &hang_up, NULL); /* UCX, below MPICH, takes it for its debugger */
+    sigaction(SIGHUP, &hang_up, NULL);
     /* Behind MPI, which has a handler of its own. */
     sigaction(SIGBUS, &(struct sigaction){.sa_handler = report_lost_page, .sa_flags = (int)SA_RESETHAND}, NULL);
     err = fault;
