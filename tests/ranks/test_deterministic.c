@@ -196,7 +196,7 @@ static void check_shape(const ranks *r, int index, uint64_t *random)
                                                                : qwen3_isa_best();
     const qwen3_isa levels[] = {qwen3_isa_best(), kernels_highest(), bytes, QWEN3_ISA_AUTO, QWEN3_ISA_C};
     /* Many ranks on few cores are slow, emulated processors more so: one in so many settings. */
-    const int one_in = (qwen3_comm_size(r->world) > 2 ? 2 : 1) * (getenv("QWEN3_TEST_CASES") ? 4 : 1);
+    const int one_in = (qwen3_comm_size(r->world) > 2 ? 2 : 1) * (getenv("QWEN3_TEST_CASES") ? 6 : 1);
     for (int type = 0; type < DTYPE_COUNT; type++)
         for (int algorithm = QWEN3_ATTENTION_STANDARD; algorithm <= QWEN3_ATTENTION_ONLINE_SOFTMAX; algorithm++) {
             qwen3_model_options model = qwen3_model_options_default();
