@@ -2,6 +2,7 @@
  * memory there is: the smaller of what the machine has and what the control groups of this process allow. */
 #include "base/memory.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1; older C libraries do not name it, older kernels refuse it */
 #endif
+#define COLLAPSE_ATTEMPTS 20
 
 /* The value of "KEY NUMBER" (or "KEY: NUMBER") in a kernel table, 0 if it is not there. */
 static uint64_t table_value(const char *path, const char *key)
@@ -158,15 +160,22 @@ void memory_unmap(void *p, size_t bytes)
         munmap(p, round_up(bytes, HUGE_PAGE));
 }
 
+/* One huge page. Fails for a moment while a page of it is on its way to the kernel's lists, as all are that somebody has
+ * just touched. */
+static void collapse_page(const volatile unsigned char *page)
+{
+    (void)*page; /* it must be there before it can grow */
+    for (int i = 0; i < COLLAPSE_ATTEMPTS; i++)
+        if (madvise((void *)(uintptr_t)page, HUGE_PAGE, MADV_COLLAPSE) == 0 || errno != EAGAIN)
+            return;
+}
+
 void memory_collapse(const void *p, size_t bytes)
 {
-    const volatile unsigned char *begin = (const unsigned char *)round_up((uintptr_t)p, HUGE_PAGE);
+    const volatile unsigned char *page = (const unsigned char *)round_up((uintptr_t)p, HUGE_PAGE);
     const unsigned char *last = (const unsigned char *)p + bytes;
-    if (begin >= last)
-        return;
-    for (const volatile unsigned char *page = begin; page < last; page += HUGE_PAGE)
-        (void)*page; /* a page must be there before it can grow */
-    madvise((void *)(uintptr_t)begin, round_up((uintptr_t)last - (uintptr_t)begin, HUGE_PAGE), MADV_COLLAPSE);
+    for (; page < last; page += HUGE_PAGE)
+        collapse_page(page);
 }
 
 qwen3_status memory_alloc(void **out, size_t bytes, const char *what, qwen3_error *err)
