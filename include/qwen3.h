@@ -234,14 +234,17 @@ QWEN3_API qwen3_status qwen3_comm_bind(qwen3_comm *comm, qwen3_error *err);
 
 /* ---- Model ------------------------------------------------------------------------------------- */
 
+/* Most layers of a model. */
+#define QWEN3_MAX_LAYERS 4096
+
 /* The model's shape, as read from config.json and checked. */
 typedef struct qwen3_config {
     int64_t vocab_size;
     int64_t hidden_size;
-    int64_t intermediate_size;
-    int64_t num_layers;
-    int64_t num_heads;    /* query heads */
-    int64_t num_kv_heads; /* divides num_heads */
+    int64_t intermediate_size; /* of dense layers */
+    int64_t num_layers;        /* at most QWEN3_MAX_LAYERS */
+    int64_t num_heads;         /* query heads */
+    int64_t num_kv_heads;      /* divides num_heads */
     int64_t head_dim;
     int64_t max_positions;
     double rms_norm_eps;
@@ -253,7 +256,16 @@ typedef struct qwen3_config {
     const char *architecture; /* "model_type" of config.json, a constant; NULL, in one made by hand: "qwen3" */
     bool qk_norm;             /* queries and keys are normalised by head */
     bool attention_bias;      /* of the projections to q, k and v */
+    /* Mixture of experts; without one, num_experts is 0 and the rest is not looked at. */
+    int64_t num_experts, num_experts_per_token; /* of a layer; chosen for each token */
+    int64_t moe_intermediate_size;              /* of one expert */
+    bool norm_topk_prob;                        /* the weights of the chosen experts are divided by their sum */
+    /* Bit i % 64 of word i / 64: layer i has experts in place of the dense network (qwen3_config_has_experts). */
+    uint64_t expert_layers[QWEN3_MAX_LAYERS / 64];
 } qwen3_config;
+
+/* Whether a layer has experts; false for layers that there are not. */
+QWEN3_API bool qwen3_config_has_experts(const qwen3_config *config, int64_t layer);
 
 /* What a prediction needs to know of the machine ("Prediction"). */
 typedef struct qwen3_machine qwen3_machine;
@@ -284,12 +296,12 @@ typedef struct qwen3_model qwen3_model;
 
 /* Opens `spec`: a directory in the published layout (config.json with model.safetensors, or with
  * model.safetensors.index.json and its shards), or "synthetic:SIZE" with SIZE one of tiny, 0.6B, 1.7B,
- * 4B, 8B, 14B, 32B (seeded random weights, the same for any number of ranks), or the directory of a packed
- * model (qwen3_model_pack). Each rank reads and packs only the weights that the strategy gives it. A packed model is
- * mapped by all ranks of a node and used in place if the chosen kernels have panels of its height; otherwise it is
- * repacked. Its checksums are verified before: the ranks of a node read the file once, and a damaged tensor is an error
- * that names it. Collective over comm, which the model shares. options NULL = defaults. On failure *model is NULL and
- * nothing is kept. */
+ * 4B, 8B, 14B, 32B, tiny-moe, 30B-A3B, 235B-A22B (seeded random weights, the same for any number of ranks; ":layers=N"
+ * after SIZE: with N layers), or the directory of a packed model (qwen3_model_pack). Each rank reads and packs only the
+ * weights that the strategy gives it. A packed model is mapped by all ranks of a node and used in place if the chosen
+ * kernels have panels of its height; otherwise it is repacked. Its checksums are verified before: the ranks of a node
+ * read the file once, and a damaged tensor is an error that names it. Collective over comm, which the model shares.
+ * options NULL = defaults. On failure *model is NULL and nothing is kept. */
 QWEN3_API qwen3_status qwen3_model_open(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         qwen3_model **model, qwen3_error *err);
 /* Collective. NULL is allowed. Where sessions are open, the weights are freed with the last of them, whose closing is

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a Qwen3, Qwen2 or Llama checkpoint of any shape with seeded random weights, in the layout, with the names and
+"""Writes a Qwen3, Qwen3-MoE, Qwen2 or Llama checkpoint of any shape with seeded random weights, in the layout, with the names and
 in the order of the published ones: config.json and model.safetensors, or shards with
 model.safetensors.index.json.
 
@@ -28,7 +28,8 @@ SIZES = {  # hidden, inter, layers, heads, kv_heads, head_dim, vocab, tied
     "14B": (5120, 17408, 40, 40, 8, 128, 151936, False),
     "32B": (5120, 25600, 64, 64, 8, 128, 151936, False),
 }
-ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
+ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
+EXPERTS = ("experts", "chosen", "moe_inter")  # of qwen3_moe; --size has none
 DTYPES = {"bf16": ("BF16", "bfloat16"), "f16": ("F16", "float16"), "f32": ("F32", "float32")}
 ROWS_AT_ONCE = 4096  # large matrices are made in pieces
 
@@ -50,7 +51,18 @@ class Shape:
     max_positions: int = 40960
     yarn: dict = None
     rope_parameters: bool = False  # the newer form of the file: rope_parameters with theta inside
-    model_type: str = "qwen3"  # or "qwen2", "llama"
+    model_type: str = "qwen3"  # or "qwen3_moe", "qwen2", "llama"
+    experts: int = 8  # of qwen3_moe, as what follows
+    chosen: int = 2  # for each token
+    moe_inter: int = 48
+    norm_topk: bool = True
+    sparse_step: int = 1  # layer i has experts if i + 1 is a multiple, and it is not in dense_layers
+    dense_layers: tuple = ()
+    local_experts: bool = False  # the newer name of num_experts
+
+    def has_experts(self, layer):
+        return (self.model_type == "qwen3_moe" and (layer + 1) % self.sparse_step == 0
+                and layer not in self.dense_layers)
 
 
 def config_json(shape, dtype):
@@ -92,13 +104,25 @@ def config_json(shape, dtype):
             "vocab_size": shape.vocab,
         }
     )
+    if shape.model_type == "qwen3_moe":
+        config.update({
+            "decoder_sparse_step": shape.sparse_step,
+            "mlp_only_layers": list(shape.dense_layers),
+            "moe_intermediate_size": shape.moe_inter,
+            "norm_topk_prob": shape.norm_topk,
+            "num_local_experts" if shape.local_experts else "num_experts": shape.experts,
+            "num_experts_per_tok": shape.chosen,
+            "output_router_logits": False,
+            "router_aux_loss_coef": 0.001,
+        })
     # As published: each architecture has its own keys, and only Qwen3 always says how large heads are.
     absent = {
         "qwen3": {"mlp_bias", "pretraining_tp"},
+        "qwen3_moe": {"mlp_bias", "pretraining_tp"},
         "qwen2": {"attention_bias", "mlp_bias", "pretraining_tp"},
         "llama": {"max_window_layers", "sliding_window", "use_sliding_window"},
     }[shape.model_type]
-    if shape.model_type != "qwen3" and shape.heads * shape.head_dim == shape.hidden:
+    if shape.model_type in ("qwen2", "llama") and shape.heads * shape.head_dim == shape.hidden:
         absent = absent | {"head_dim"}
     return {key: value for key, value in config.items() if key not in absent}
 
@@ -121,11 +145,15 @@ def tensor_shapes(shape, lm_head=False):
             "self_attn.k_proj": matrix(kv, s.hidden),
             "self_attn.v_proj": matrix(kv, s.hidden),
             "self_attn.o_proj": matrix(s.hidden, q),
-            "mlp.gate_proj": matrix(s.inter, s.hidden),
-            "mlp.up_proj": matrix(s.inter, s.hidden),
-            "mlp.down_proj": matrix(s.hidden, s.inter),
         }
-        if s.model_type == "qwen3":
+        if s.has_experts(index):
+            layer["mlp.gate"] = matrix(s.experts, s.hidden)
+        networks = [f"mlp.experts.{e}" for e in range(s.experts)] if s.has_experts(index) else ["mlp"]
+        inter = s.moe_inter if s.has_experts(index) else s.inter
+        for network in networks:
+            layer[f"{network}.gate_proj"] = layer[f"{network}.up_proj"] = matrix(inter, s.hidden)
+            layer[f"{network}.down_proj"] = matrix(s.hidden, inter)
+        if s.model_type in ("qwen3", "qwen3_moe"):
             layer.update(dict.fromkeys(("self_attn.q_norm", "self_attn.k_norm"), ((s.head_dim,), None)))
         tensors.update({f"model.layers.{index}.{name}.weight": value for name, value in layer.items()})
         if s.model_type == "qwen2":
@@ -196,6 +224,10 @@ def main():
     parser.add_argument("--model-type", choices=ARCHITECTURES, default="qwen3")
     for name in ("hidden", "inter", "layers", "heads", "kv-heads", "head-dim", "vocab"):
         parser.add_argument(f"--{name}", type=int)
+    for name, help_text in (("experts", "of qwen3_moe"), ("chosen", "experts of a token"),
+                            ("moe-inter", "intermediate size of an expert")):
+        parser.add_argument(f"--{name}", type=int, help=help_text)
+    parser.add_argument("--dense-layers", type=int, nargs="+", default=(), help="layers of qwen3_moe without experts")
     tie = parser.add_mutually_exclusive_group()
     tie.add_argument("--tied", dest="tied", action="store_true", default=None, help="embedding = output head")
     tie.add_argument("--untied", dest="tied", action="store_false", default=None)
@@ -208,8 +240,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     shape = Shape(*SIZES[args.size], theta=args.theta, rope_parameters=args.rope_parameters,
-                  model_type=args.model_type)
-    for field in ("hidden", "inter", "layers", "heads", "kv_heads", "head_dim", "vocab", "tied"):
+                  model_type=args.model_type, dense_layers=tuple(args.dense_layers))
+    for field in ("hidden", "inter", "layers", "heads", "kv_heads", "head_dim", "vocab", "tied", *EXPERTS):
         if getattr(args, field) is not None:
             setattr(shape, field, getattr(args, field))
     if args.yarn:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Qwen3, Qwen2 and Llama in numpy and float64: the executable specification of the engine.
+"""Qwen3, Qwen3-MoE, Qwen2 and Llama in numpy and float64: the executable specification of the engine.
 
 Reads a checkpoint in the published layout (config.json with model.safetensors, or with
 model.safetensors.index.json and its shards) and computes logits, one step after the other as in the
@@ -7,7 +7,7 @@ model's description, with nothing clever. Weights are read as stored (BF16, F16,
 arithmetic, the rotation angles too, is float64.
 
 Letters in shapes: T tokens, h hidden size, n query heads, k KV heads, d head size, f intermediate size,
-v vocabulary size.
+v vocabulary size, e experts.
 """
 import argparse
 import json
@@ -64,8 +64,8 @@ def read_safetensors(path):
 class Checkpoint:
     """The tensors of a model directory, widened when asked for.
 
-    bf16_weights: round the matrices (not the vectors of the norms, nor embeddings, which are looked up in the file) to
-    BF16 first, as an engine does that keeps them so in memory."""
+    bf16_weights: round the matrices (not the vectors of the norms, nor routers, nor embeddings, which are looked up in
+    the file) to BF16 first, as an engine does that keeps them so in memory."""
 
     def __init__(self, directory, bf16_weights=False):
         directory = Path(directory)
@@ -88,12 +88,14 @@ class Checkpoint:
         if rows is not None:
             return widen(values[rows], dtype)
         wide = widen(values, dtype)
-        return round_to_bf16(wide) if self.bf16_weights and len(shape) > 1 else wide
+        rounded = self.bf16_weights and len(shape) > 1 and not name.endswith(".mlp.gate.weight")
+        return round_to_bf16(wide) if rounded else wide
 
 
 # What differs between architectures: norms of queries and keys by head, biases of q, k and v.
 ARCHITECTURES = {  # qk_norm, qkv_bias
     "Qwen3ForCausalLM": (True, False),
+    "Qwen3MoeForCausalLM": (True, False),
     "Qwen2ForCausalLM": (False, True),
     "LlamaForCausalLM": (False, False),
 }
@@ -124,7 +126,7 @@ class Config:
         self.layers = need("num_hidden_layers")
         self.heads = need("num_attention_heads")
         self.kv_heads = need("num_key_value_heads")
-        if name == "Qwen3ForCausalLM" or raw.get("head_dim") is not None:
+        if name.startswith("Qwen3") or raw.get("head_dim") is not None:
             self.head_dim = need("head_dim")
         else:
             self.head_dim = self.hidden // self.heads
@@ -132,6 +134,15 @@ class Config:
         self.tied = need("tie_word_embeddings")
         if self.heads % self.kv_heads:
             raise ModelError(f"{path}: {self.heads} heads are not divisible by {self.kv_heads} KV heads")
+
+        self.experts = 0
+        if name == "Qwen3MoeForCausalLM":
+            self.experts = need("num_local_experts" if raw.get("num_experts") is None else "num_experts")
+            self.chosen = need("num_experts_per_tok")
+            self.moe_inter = need("moe_intermediate_size")
+            self.norm_topk = need("norm_topk_prob")
+            step, dense = raw.get("decoder_sparse_step") or 1, raw.get("mlp_only_layers") or []
+            self.expert_layers = {i for i in range(self.layers) if (i + 1) % step == 0 and i not in dense}
 
         # Newer files keep theta inside rope_parameters, older ones beside rope_scaling.
         rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
@@ -211,6 +222,36 @@ def silu(x):
     return x * np.where(x >= 0, 1.0 / (1.0 + e), e / (1.0 + e))
 
 
+def route(y, router, chosen, normalise):
+    """Of the rows y [T, h] the chosen experts [T, chosen], the best first, and their weights: softmax over all of
+    them, router [e, h]; divided by their sum if asked for. Of equal experts the first is the better one."""
+    scores = y @ router.T  # [T, e]
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :chosen]
+    weights = np.take_along_axis(p, best, axis=1)
+    return best, weights / weights.sum(axis=1, keepdims=True) if normalise else weights
+
+
+def gated_network(y, tensor, name, hidden, inter):
+    """silu(y Wgate^T) * (y Wup^T) Wdown^T: y [T, h] -> [T, h]. (Shazeer 2020)"""
+    gate = y @ tensor(f"{name}.gate_proj", inter, hidden).T  # [T, f]
+    up = y @ tensor(f"{name}.up_proj", inter, hidden).T
+    return (silu(gate) * up) @ tensor(f"{name}.down_proj", hidden, inter).T
+
+
+def mixture(y, tensor, config):
+    """Each row through the experts that the router chooses for it: y [T, h] -> [T, h]. (Shazeer et al. 2017)"""
+    c, out = config, np.zeros_like(y)
+    best, weights = route(y, tensor("mlp.gate", c.experts, c.hidden), c.chosen, c.norm_topk)
+    for expert in range(c.experts):
+        rows, place = np.nonzero(best == expert)
+        if len(rows):
+            part = gated_network(y[rows], tensor, f"mlp.experts.{expert}", c.hidden, c.moe_inter)
+            out[rows] += weights[rows, place, None] * part
+    return out
+
+
 def layer(x, weights, config, index):
     """One decoder layer: x [T, h] -> [T, h]."""
     c, tokens = config, len(x)
@@ -239,11 +280,11 @@ def layer(x, weights, config, index):
     o = attention(q, k, v).reshape(tokens, c.heads * c.head_dim)  # [T, n d]
     x = x + o @ tensor("self_attn.o_proj", c.hidden, c.heads * c.head_dim).T  # [T, h]
 
-    # The gated feed-forward network. (Shazeer 2020)
+    # The gated feed-forward network, or a mixture of them.
     y = rms_norm(x, tensor("post_attention_layernorm", c.hidden), c.eps)  # [T, h]
-    gate = y @ tensor("mlp.gate_proj", c.inter, c.hidden).T  # [T, f]
-    up = y @ tensor("mlp.up_proj", c.inter, c.hidden).T  # [T, f]
-    return x + (silu(gate) * up) @ tensor("mlp.down_proj", c.hidden, c.inter).T  # [T, h]
+    if c.experts and index in c.expert_layers:
+        return x + mixture(y, tensor, c)
+    return x + gated_network(y, tensor, "mlp", c.hidden, c.inter)
 
 
 def forward(directory, tokens, all_positions=True, bf16_weights=False):

@@ -15,6 +15,19 @@ typedef struct info_job {
 
 enum { MAX_COUNTS = 16 };
 
+static void print_experts(const qwen3_config *c)
+{
+    int64_t layers = 0;
+    if (!c->num_experts)
+        return;
+    for (int64_t i = 0; i < c->num_layers; i++)
+        layers += qwen3_config_has_experts(c, i);
+    printf("experts              %" PRId64 " of intermediate size %" PRId64 " in %" PRId64 " layers, %" PRId64
+           " for each token, weights %s\n",
+           c->num_experts, c->moe_intermediate_size, layers, c->num_experts_per_token,
+           c->norm_topk_prob ? "normalised" : "as the router gives them");
+}
+
 static void print_configuration(const char *spec, const qwen3_config *c)
 {
     printf("model                %s\n", spec);
@@ -23,6 +36,7 @@ static void print_configuration(const char *spec, const qwen3_config *c)
     printf("hidden size          %" PRId64 "\n", c->hidden_size);
     printf("intermediate size    %" PRId64 "\n", c->intermediate_size);
     printf("layers               %" PRId64 "\n", c->num_layers);
+    print_experts(c);
     printf("query heads          %" PRId64 "\n", c->num_heads);
     printf("KV heads             %" PRId64 "\n", c->num_kv_heads);
     printf("head dimension       %" PRId64 "\n", c->head_dim);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "blocks/attention.h"
+#include "blocks/experts.h"
 #include "blocks/gated_mlp.h"
 #include "model/config.h"
 
@@ -25,6 +26,59 @@ static qwen3_status read_qwen3(const json_section *s, qwen3_config *c)
     c->qk_norm = true;
     qwen3_status status = config_require_off(s, "attention_bias");
     return status ? status : json_read_integer(s, "head_dim", &c->head_dim);
+}
+
+/* Newer files call it num_local_experts. */
+static qwen3_status read_expert_count(const json_section *s, qwen3_config *c)
+{
+    static const char *const keys[] = {"num_experts", "num_local_experts"};
+    const json_t *values[] = {json_value_of(s, keys[0]), json_value_of(s, keys[1])};
+    if (values[0] && values[1] && !json_equal(values[0], values[1]))
+        return json_fail_value(s, QWEN3_ERR_CONFIG, keys[1], values[1], "the same as num_experts");
+    qwen3_status status = json_read_integer(s, keys[!values[0] && values[1]], &c->num_experts);
+    if (!status && c->num_experts < 1)
+        return fail(s->err, QWEN3_ERR_CONFIG, "%s: num_experts: got %" PRId64 ", expected at least 1", s->path,
+                    c->num_experts);
+    return status;
+}
+
+/* Layer i has experts where i + 1 is a multiple of decoder_sparse_step, unless mlp_only_layers lists it. A file that
+ * lacks these keys has experts in all layers; if it does not, their tensors are missing. */
+static qwen3_status read_expert_layers(const json_section *s, qwen3_config *c)
+{
+    int64_t sparse_step = 1;
+    const json_t *dense = json_value_of(s, "mlp_only_layers"), *layer;
+    if (json_value_of(s, "decoder_sparse_step")) {
+        qwen3_status status = json_read_integer(s, "decoder_sparse_step", &sparse_step);
+        if (status)
+            return status;
+        if (sparse_step < 1)
+            return json_fail_value(s, QWEN3_ERR_CONFIG, "decoder_sparse_step", json_value_of(s, "decoder_sparse_step"),
+                                   "at least 1");
+    }
+    if (dense && !json_is_array(dense))
+        return json_fail_value(s, QWEN3_ERR_CONFIG, "mlp_only_layers", dense, "an array of layers");
+    for (int64_t i = 0; i < c->num_layers && i < QWEN3_MAX_LAYERS; i++)
+        config_set_experts(c, i, (i + 1) % sparse_step == 0);
+    for (size_t i = 0; i < json_array_size(dense); i++) {
+        layer = json_array_get(dense, i);
+        if (!json_is_integer(layer) || json_integer_value(layer) < 0)
+            return json_fail_value(s, QWEN3_ERR_CONFIG, "mlp_only_layers", layer, "layers, from 0 on");
+        if (json_integer_value(layer) < QWEN3_MAX_LAYERS) /* of a model that has been shortened */
+            config_set_experts(c, json_integer_value(layer), false);
+    }
+    return QWEN3_OK;
+}
+
+static qwen3_status read_qwen3_moe(const json_section *s, qwen3_config *c)
+{
+    qwen3_status status;
+    if ((status = read_qwen3(s, c)) || (status = read_expert_count(s, c)) ||
+        (status = json_read_integer(s, "num_experts_per_tok", &c->num_experts_per_token)) ||
+        (status = json_read_integer(s, "moe_intermediate_size", &c->moe_intermediate_size)) ||
+        (status = json_read_bool(s, "norm_topk_prob", &c->norm_topk_prob)))
+        return status;
+    return read_expert_layers(s, c);
 }
 
 /* Heads share the hidden size where the file does not say how large they are. */
@@ -65,10 +119,20 @@ static const block *const *dense_blocks(const qwen3_config *config, int64_t laye
     return blocks;
 }
 
+static const block *const *expert_blocks(const qwen3_config *config, int64_t layer, int *n)
+{
+    static const block *const blocks[] = {&block_attention, &block_experts};
+    if (!qwen3_config_has_experts(config, layer))
+        return dense_blocks(config, layer, n);
+    *n = sizeof blocks / sizeof *blocks;
+    return blocks;
+}
+
 /* ---- The table --------------------------------------------------------------------------------- */
 
 static const architecture architectures[] = {
     {"Qwen3ForCausalLM", "qwen3", read_qwen3, dense_blocks, "model."},
+    {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe, expert_blocks, "model."},
     {"Qwen2ForCausalLM", "qwen2", read_qwen2, dense_blocks, "model."},
     {"LlamaForCausalLM", "llama", read_llama, dense_blocks, "model."},
 };
@@ -106,10 +170,6 @@ static qwen3_status find_architecture(const json_section *s, const architecture 
     const json_t *name = json_array_size(list) == 1 ? json_array_get(list, 0) : NULL;
     if (!list && !type)
         return fail_architecture(s, QWEN3_ERR_CONFIG, "architectures", NULL);
-    if (json_is_text(name, "Qwen3MoeForCausalLM") || json_is_text(type, "qwen3_moe"))
-        return fail(s->err, QWEN3_ERR_UNSUPPORTED,
-                    "%s: architectures: mixture-of-experts models (Qwen3MoeForCausalLM) are not supported yet",
-                    s->path);
     for (const architecture *a = architectures; a < architectures + ARCHITECTURES; a++) {
         if (list ? !json_is_text(name, a->name) : !json_is_text(type, a->model_type))
             continue;

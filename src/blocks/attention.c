@@ -740,7 +740,8 @@ static bool run(team *t, void *state, block_step *b, const block_layer *layer)
     exchange_run(t, &s->exchange);
     collect(t, s, b);
     team_barrier(t);
-    block_output(t, b, &block_attention, &layer->weights.matrices[ATTENTION_O], &s->attended);
+    const last_product last = block_linear(b, &block_attention, &layer->weights.matrices[ATTENTION_O], &s->attended);
+    block_output(t, b, &last);
     team_barrier(t);
     return true;
 }

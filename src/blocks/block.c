@@ -1,7 +1,6 @@
 #include "blocks/block.h"
 
 #include "blocks/combine.h"
-#include "blocks/linear.h"
 
 bool block_agree(team *t, block_step *s)
 {
@@ -21,13 +20,24 @@ range block_own_inputs(const block_step *s, const block *of)
     return (range){own.begin - first, own.end - first};
 }
 
-void block_output(team *t, const block_step *s, const block *of, const matrix *w, const activations *a)
+static void multiply_linear(team *t, const void *context, const matrix_part *w, const gemm_input *a,
+                            const gemm_output *y)
+{
+    linear(t, context, w, a, y);
+}
+
+last_product block_linear(const block_step *s, const block *of, const matrix *w, const activations *inputs)
+{
+    return (last_product){of, w, inputs, s->rows, multiply_linear, s->decoder->gemm};
+}
+
+void block_output(team *t, const block_step *s, const last_product *p)
 {
     if (s->shared) {
-        s->combination->output(t, s, of, w, a);
+        s->combination->output(t, s, p);
         return;
     }
-    const gemm_input in = activations_input(a, 0, s->rows);
-    const matrix_part whole = matrix_whole(w);
-    linear(t, s->decoder->gemm, &whole, &in, &(gemm_output){s->x, w->n, true});
+    const gemm_input in = activations_input(p->inputs, 0, p->rows);
+    const matrix_part whole = matrix_whole(p->matrix);
+    p->multiply(t, p->context, &whole, &in, &(gemm_output){s->x, p->matrix->n, true});
 }

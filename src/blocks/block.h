@@ -16,6 +16,7 @@
 #include "base/memory_plan.h"
 #include "base/team.h"
 #include "blocks/activations.h"
+#include "blocks/linear.h"
 #include "blocks/step.h"
 #include "comm/comm.h"
 #include "model/declaration.h"
@@ -125,7 +126,24 @@ struct block {
     /* Of the inputs of its last product those that the rank at `place` computes, in steps that split weights or in
      * others. */
     range (*inputs)(const decoder *d, bool split_weights, grid_place place);
+    /* Rows of these inputs for each row of the step; NULL: one. */
+    size_t (*input_rows)(const qwen3_config *config);
 };
+
+/* The last product of a block: y (+)= a W^T for all rows of the step. */
+typedef struct last_product {
+    const block *of;
+    const matrix *matrix;      /* W[hidden, inputs]; where there are several, the first of them */
+    const activations *inputs; /* a [rows, own inputs] */
+    size_t rows;               /* of `inputs` */
+    /* The product for part of W, whose `next` is not looked at; all of `a`, and the outputs of all rows of the step. By
+     * all threads, between barriers. */
+    void (*multiply)(team *t, const void *context, const matrix_part *w, const gemm_input *a, const gemm_output *y);
+    const void *context;
+} last_product;
+
+/* That of a block with one matrix. */
+last_product block_linear(const block_step *s, const block *of, const matrix *w, const activations *inputs);
 
 /* Whether all ranks are well, told to all threads of all of them: where thread 0 of a rank has set s->error, s->error
  * becomes that of the lowest such rank everywhere. For blocks that can fail, before the first message whose size or
@@ -135,8 +153,8 @@ bool block_agree(team *t, block_step *s);
 /* The inputs of the last product that this rank computes, counted from the first one of its head group. */
 range block_own_inputs(const block_step *s, const block *of);
 
-/* The last product of a block: x += a W^T, where `a` has the own inputs. With other ranks the sum is complete once
- * their part of it has come (combine.h). All threads between barriers. */
-void block_output(team *t, const block_step *s, const block *of, const matrix *w, const activations *a);
+/* x += the last product. With other ranks the sum is complete once their part of it has come (combine.h). All threads
+ * between barriers. */
+void block_output(team *t, const block_step *s, const last_product *p);
 
 #endif

@@ -11,14 +11,20 @@
 
 #include "blocks/block.h"
 
+/* The most that the last product of any block reads for one row of the step: rows of inputs, and values in all of them
+ * together, each row padded (activations.h). */
+typedef struct last_inputs {
+    size_t rows, values;
+} last_inputs;
+
 struct combination {
     /* What a rank keeps of tensor `number`, the last matrix [hidden, inputs] of a block, of whose inputs it computes
      * `inputs`. */
     tensor_part (*part)(const declaration *d, size_t number, range inputs);
-    /* Adds the buffers of a step, in which no last product has more than `inputs` inputs. */
-    void (*plan)(block_step *b, memory_plan *m, size_t inputs);
+    /* Adds the buffers of a step. */
+    void (*plan)(block_step *b, memory_plan *m, const last_inputs *most);
     /* The last product, as block_output. All threads between barriers; collective over b->among. */
-    void (*output)(team *t, const block_step *b, const block *of, const matrix *w, const activations *a);
+    void (*output)(team *t, const block_step *b, const last_product *p);
     /* Starts what brings the outputs of all ranks together, in slot SLOT_REDUCE + part of b->among. Thread 0, after a
      * barrier. */
     void (*start)(const block_step *b);

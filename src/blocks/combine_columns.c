@@ -4,10 +4,9 @@
 #include <string.h>
 
 #include "blocks/combine.h"
-#include "blocks/linear.h"
 
-/* Buffers: inputs as they come, rank after rank [rows, inputs of the rank]; the same as [rows, inputs]; own outputs
- * [rows, own]; those of all ranks, rank after rank; bytes [ranks]. */
+/* Buffers: inputs as they come, rank after rank [rows of inputs, inputs of the rank]; the same as [rows of inputs,
+ * inputs]; own outputs [rows, own]; those of all ranks, rank after rank; bytes [ranks]. */
 enum { PIECES, WHOLE, OWN, OUTPUTS, BYTES };
 
 /* ---- Who has what ------------------------------------------------------------------------------ */
@@ -65,13 +64,13 @@ static activations piece_of(const block_step *b, range inputs)
 
 /* ---- A step ------------------------------------------------------------------------------------- */
 
-static void plan(block_step *b, memory_plan *m, size_t inputs)
+static void plan(block_step *b, memory_plan *m, const last_inputs *most)
 {
     const int first = PHASE_BLOCKS, last = PHASE_HEAD - 1, ranks = comm_size(b->among);
     const size_t hidden = (size_t)b->decoder->config->hidden_size;
-    const activations whole = activations_of(inputs, b->decoder->gemm->activation);
+    const activations whole = activations_of(most->values, b->decoder->gemm->activation);
     activations pieces = whole;
-    pieces.stride += (size_t)ranks * ACTIVATION_PAD; /* each begins a row of its own */
+    pieces.stride += most->rows * (size_t)ranks * ACTIVATION_PAD; /* each begins a row of its own */
     memory_plan_add(m, &b->buffers[PIECES], activations_bytes(&pieces, b->rows), first, last);
     memory_plan_add(m, &b->buffers[WHOLE], activations_bytes(&whole, b->rows), first, last);
     memory_plan_add(m, &b->buffers[OWN],
@@ -81,55 +80,63 @@ static void plan(block_step *b, memory_plan *m, size_t inputs)
 }
 
 /* The inputs of all ranks to PIECES. Thread 0. */
-static void gather_inputs(const block_step *b, const block *of, const activations *a)
+static void gather_inputs(const block_step *b, const last_product *p)
 {
     size_t *bytes = b->buffers[BYTES];
     for (int r = 0; r < comm_size(b->among); r++) {
-        const activations piece = piece_of(b, inputs_of(b, of, r));
-        bytes[r] = activations_bytes(&piece, b->rows);
+        const activations piece = piece_of(b, inputs_of(b, p->of, r));
+        bytes[r] = activations_bytes(&piece, p->rows);
     }
-    comm_allgather(b->among, a->data, b->buffers[PIECES], bytes, QWEN3_COMM_REDUCE);
+    comm_allgather(b->among, p->inputs->data, b->buffers[PIECES], bytes, QWEN3_COMM_REDUCE);
 }
 
 /* Rows [begin, end) of PIECES to `whole`. */
-static void join_inputs(const block_step *b, const block *of, const activations *whole, size_t begin, size_t end)
+static void join_inputs(const block_step *b, const last_product *p, const activations *whole, size_t begin, size_t end)
 {
     char *data = b->buffers[PIECES];
     for (int r = 0; r < comm_size(b->among); r++) {
-        const range inputs = inputs_of(b, of, r);
+        const range inputs = inputs_of(b, p->of, r);
         activations piece = piece_of(b, inputs);
         const size_t bytes =
             activation_bytes(piece.type, piece.type < ELEMENT_TYPES ? piece.columns : piece.stride); /* whole blocks */
         piece.data = data;
         for (size_t i = begin; i < end && bytes > 0; i++)
             memcpy(activations_at(whole, i, (size_t)inputs.begin), activations_at(&piece, i, 0), bytes);
-        data += activations_bytes(&piece, b->rows);
+        data += activations_bytes(&piece, p->rows);
     }
     for (size_t i = begin; i < end; i++)
         activations_pad(whole, i);
 }
 
-static void output(team *t, const block_step *b, const block *of, const matrix *w, const activations *a)
+/* What own outputs begin with, for rows [begin, end). */
+static void begin_outputs(const block_step *b, range own, size_t begin, size_t end)
 {
-    const size_t hidden = (size_t)b->decoder->config->hidden_size;
-    const range own = outputs_of(b, comm_rank(b->among));
-    const size_t width = (size_t)range_size(own);
-    activations whole = activations_of(w->k, b->decoder->gemm->activation);
-    whole.data = b->buffers[WHOLE];
-    if (t->tid == 0)
-        gather_inputs(b, of, a);
-    team_barrier(t);
-    size_t begin, end;
-    team_part(t, b->rows, 1, &begin, &end);
-    join_inputs(b, of, &whole, begin, end);
+    const size_t hidden = (size_t)b->decoder->config->hidden_size, width = (size_t)range_size(own);
     float *y = b->buffers[OWN];
     for (size_t i = begin; i < end && width > 0; i++)
         memcpy(y + i * width, b->x + i * hidden + own.begin, width * sizeof *y);
+}
+
+static void output(team *t, const block_step *b, const last_product *p)
+{
+    const int64_t hidden = b->decoder->config->hidden_size;
+    const range own = outputs_of(b, comm_rank(b->among));
+    const size_t width = (size_t)range_size(own);
+    activations whole = activations_of(p->matrix->k, b->decoder->gemm->activation);
+    whole.data = b->buffers[WHOLE];
+    if (t->tid == 0)
+        gather_inputs(b, p);
     team_barrier(t);
-    const size_t first = (size_t)(own.begin - outputs_kept((int64_t)hidden, b->decoder->gemm, b->decoder->place).begin);
-    const gemm_input in = activations_input(&whole, 0, b->rows);
-    linear(t, b->decoder->gemm, &(matrix_part){w, first, first + width, 0, w->k, NULL}, &in,
-           &(gemm_output){y, width, true});
+    size_t begin, end;
+    team_part(t, p->rows, 1, &begin, &end);
+    join_inputs(b, p, &whole, begin, end);
+    team_part(t, b->rows, 1, &begin, &end);
+    begin_outputs(b, own, begin, end);
+    team_barrier(t);
+    const size_t first = (size_t)(own.begin - outputs_kept(hidden, b->decoder->gemm, b->decoder->place).begin);
+    const gemm_input in = activations_input(&whole, 0, p->rows);
+    p->multiply(t, p->context, &(matrix_part){p->matrix, first, first + width, 0, p->matrix->k, NULL}, &in,
+                &(gemm_output){b->buffers[OWN], width, true});
 }
 
 static void start(const block_step *b)

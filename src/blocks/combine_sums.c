@@ -1,6 +1,5 @@
 /* combine_sums.c - partial outputs are summed over the ranks, in rank order. */
 #include "blocks/combine.h"
-#include "blocks/linear.h"
 
 enum { SUMS, ROOM }; /* buffers: [rows, hidden] partial outputs; of comm_allreduce_start */
 
@@ -14,19 +13,20 @@ static size_t values_of(const block_step *b)
     return b->rows * (size_t)b->decoder->config->hidden_size;
 }
 
-static void plan(block_step *b, memory_plan *m, size_t inputs)
+static void plan(block_step *b, memory_plan *m, const last_inputs *most)
 {
-    (void)inputs;
+    (void)most;
     memory_plan_add(m, &b->buffers[SUMS], values_of(b) * sizeof(float), PHASE_BLOCKS, PHASE_HEAD - 1);
     memory_plan_add(m, &b->buffers[ROOM], comm_sum_room(b->among, values_of(b), b->wire), PHASE_BLOCKS, PHASE_HEAD - 1);
 }
 
-static void output(team *t, const block_step *b, const block *of, const matrix *w, const activations *a)
+static void output(team *t, const block_step *b, const last_product *p)
 {
-    const range k = block_own_inputs(b, of);
-    const gemm_input in = activations_input(a, 0, b->rows);
-    linear(t, b->decoder->gemm, &(matrix_part){w, 0, w->n, (size_t)k.begin, (size_t)k.end, NULL}, &in,
-           &(gemm_output){b->buffers[SUMS], w->n, false});
+    const range k = block_own_inputs(b, p->of);
+    const gemm_input in = activations_input(p->inputs, 0, p->rows);
+    const size_t outputs = p->matrix->n;
+    p->multiply(t, p->context, &(matrix_part){p->matrix, 0, outputs, (size_t)k.begin, (size_t)k.end, NULL}, &in,
+                &(gemm_output){b->buffers[SUMS], outputs, false});
 }
 
 static void start(const block_step *b)

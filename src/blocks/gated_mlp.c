@@ -7,17 +7,26 @@
 
 /* ---- Declarations ------------------------------------------------------------------------------ */
 
-range gated_mlp_intermediate(const qwen3_config *config, const gemm_kernel *gemm, grid_place place)
+range gated_mlp_part(int64_t intermediate, const gemm_kernel *gemm, grid_place place)
 {
     /* No panel is split, nor a group of columns of `down`. */
-    return partition(config->intermediate_size, gemm_grain(gemm), place.h_groups, place.h);
+    return partition(intermediate, gemm_grain(gemm), place.h_groups, place.h);
+}
+
+range gated_mlp_inputs(int64_t intermediate, const gemm_kernel *gemm, bool split_weights, grid_place place)
+{
+    const range all = gated_mlp_part(intermediate, gemm, place);
+    if (!split_weights)
+        return all;
+    const range part = partition(range_size(all), gemm_grain(gemm), place.s_groups, place.s);
+    return (range){all.begin + part.begin, all.begin + part.end};
 }
 
 static void declare(declaration *d)
 {
     const qwen3_config *c = d->config;
     const int64_t grain = gemm_grain(d->gemm);
-    const range hidden = {0, c->hidden_size}, part = gated_mlp_intermediate(c, d->gemm, d->place);
+    const range hidden = {0, c->hidden_size}, part = gated_mlp_part(c->intermediate_size, d->gemm, d->place);
 
     declare_norm(d, "post_attention_layernorm.weight", c->hidden_size);
     const size_t gate = declare_tensor(d, TENSOR_MATRIX, "mlp.gate_proj.weight", c->intermediate_size, c->hidden_size);
@@ -32,11 +41,7 @@ static void declare(declaration *d)
 
 static range inputs(const decoder *d, bool split_weights, grid_place place)
 {
-    const range all = gated_mlp_intermediate(d->config, d->gemm, place);
-    if (!split_weights)
-        return all;
-    const range part = partition(range_size(all), gemm_grain(d->gemm), place.s_groups, place.s);
-    return (range){all.begin + part.begin, all.begin + part.end};
+    return gated_mlp_inputs(d->config->intermediate_size, d->gemm, split_weights, place);
 }
 
 /* ---- A step ------------------------------------------------------------------------------------- */
@@ -140,7 +145,8 @@ static bool run(team *t, void *state, block_step *b, const block_layer *layer)
     const gated_mlp_state *s = (const gated_mlp_state *)state + b->part;
     run_gated(t, s, layer, b->rows);
     team_barrier(t);
-    block_output(t, b, &block_gated_mlp, &layer->weights.matrices[GATED_MLP_DOWN], &s->gated);
+    const last_product last = block_linear(b, &block_gated_mlp, &layer->weights.matrices[GATED_MLP_DOWN], &s->gated);
+    block_output(t, b, &last);
     team_barrier(t);
     return true;
 }

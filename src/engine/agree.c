@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/digest.h"
+
 #define VALUE_BYTES 72
 
 typedef struct item_list {
@@ -45,7 +47,7 @@ static void add(item_list *l, const char *name, const char *format, ...)
 
 /* ---- A model ------------------------------------------------------------------------------------ */
 
-enum { MODEL_ITEMS = 32 }; /* at least those of add_options and add_config */
+enum { MODEL_ITEMS = 40 }; /* at least those of add_options and add_config */
 
 static void add_options(item_list *l, const qwen3_model_options *o)
 {
@@ -79,6 +81,10 @@ static void add_config(item_list *l, const qwen3_config *c)
         {"attention_bias", c->attention_bias},
         {"original_max_position_embeddings", c->yarn_original_positions},
         {"max_position_embeddings", c->max_positions},
+        {"num_experts", c->num_experts},
+        {"num_experts_per_tok", c->num_experts_per_token},
+        {"moe_intermediate_size", c->moe_intermediate_size},
+        {"norm_topk_prob", c->norm_topk_prob},
     };
     const struct {
         const char *key;
@@ -93,6 +99,7 @@ static void add_config(item_list *l, const qwen3_config *c)
         add(l, numbers[i].key, "%.17g", numbers[i].value);
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
         add(l, integers[i].key, "%" PRId64, integers[i].value);
+    add(l, "layers with experts", "%016" PRIx64, digest_bytes(0, c->expert_layers, sizeof c->expert_layers));
 }
 
 /* Files first: where they differ in size, a sample of the contents would say less. */

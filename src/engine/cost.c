@@ -105,7 +105,7 @@ static void share_heads(rank_share *r, const gemm_kernel *gemm)
         const head_shard shard = attention_heads(r->c, place);
         r->heads = larger(r->heads, (double)range_size(shard.heads));
         r->kv_heads = larger(r->kv_heads, (double)range_size(shard.kv_heads));
-        r->gated = larger(r->gated, (double)range_size(gated_mlp_intermediate(r->c, gemm, place)));
+        r->gated = larger(r->gated, (double)range_size(gated_mlp_part(r->c->intermediate_size, gemm, place)));
     }
     r->layer_values = matrix_values(r->c, r->heads, r->kv_heads, r->gated);
 }

@@ -45,16 +45,18 @@ static void list_outputs(qwen3_session *s)
     }
 }
 
-/* The most inputs that the last product of a block has. */
-static size_t most_inputs(const qwen3_session *s)
+static last_inputs most_inputs(const qwen3_session *s)
 {
     const grid_place alone = {1, 1, 0, 0, false};
-    int64_t most = 0;
+    last_inputs most = {0, 0};
     for (size_t k = 0; k < s->n_blocks; k++) {
-        const int64_t n = s->blocks[k].block->inputs(&s->decoder, false, alone).end;
-        most = n > most ? n : most;
+        const block *b = s->blocks[k].block;
+        const activations row = activations_of((size_t)b->inputs(&s->decoder, false, alone).end, QWEN3_DTYPE_F32);
+        const size_t rows = b->input_rows ? b->input_rows(s->decoder.config) : 1, values = rows * row.stride;
+        most.rows = rows > most.rows ? rows : most.rows;
+        most.values = values > most.values ? values : most.values;
     }
-    return (size_t)most;
+    return most;
 }
 
 static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
@@ -74,8 +76,9 @@ static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
                       .wire = s->wire.encode ? &s->wire : NULL};
     b->rows = step_rows_of(&p->step, d->place.s, &b->first);
     memory_plan_add(&p->plan, &b->x, b->rows * hidden * sizeof(float), PHASE_START, PHASE_HEAD);
+    const last_inputs most = most_inputs(s);
     if (b->shared)
-        b->combination->plan(b, &p->plan, most_inputs(s));
+        b->combination->plan(b, &p->plan, &most);
     memory_plan_add(&p->plan, &p->embed_scratch, (size_t)d->threads * hidden * sizeof(float), PHASE_START, PHASE_START);
     qwen3_status status = QWEN3_OK;
     for (size_t k = 0; k < s->n_blocks && !status; k++) {

@@ -3,6 +3,8 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -11,18 +13,72 @@
 #define VOCAB_MAX (INT64_C(1) << 30) /* ids are int32_t */
 #define HIDDEN_MAX (INT64_C(1) << 18)
 #define INTERMEDIATE_MAX (INT64_C(1) << 20)
-#define LAYERS_MAX (INT64_C(1) << 12)
+#define LAYERS_MAX ((int64_t)QWEN3_MAX_LAYERS)
 #define HEADS_MAX (INT64_C(1) << 14)
 #define HEAD_DIM_MAX (INT64_C(1) << 12)
 #define ATTENTION_MAX (INT64_C(1) << 20) /* heads * head_dim */
 #define POSITIONS_MAX (INT64_C(1) << 27)
+#define EXPERTS_MAX (INT64_C(1) << 12)
+#define ALL_EXPERTS_MAX (INT64_C(1) << 17)  /* layers * experts; each has three tensors */
+#define GATED_VALUES_MAX (INT64_C(1) << 24) /* experts per token * their intermediate size */
+
+bool qwen3_config_has_experts(const qwen3_config *c, int64_t layer)
+{
+    return c && c->num_experts > 0 && layer >= 0 && layer < c->num_layers && layer < QWEN3_MAX_LAYERS &&
+           (c->expert_layers[layer / 64] >> (layer % 64) & 1);
+}
+
+void config_set_experts(qwen3_config *c, int64_t layer, bool has)
+{
+    const uint64_t bit = UINT64_C(1) << (layer % 64);
+    c->expert_layers[layer / 64] = has ? c->expert_layers[layer / 64] | bit : c->expert_layers[layer / 64] & ~bit;
+}
+
+int64_t config_expert_layers(const qwen3_config *c)
+{
+    int64_t n = 0;
+    for (int64_t layer = 0; layer < c->num_layers; layer++)
+        n += qwen3_config_has_experts(c, layer);
+    return n;
+}
+
+/* A size, by its key of config.json. */
+typedef struct size_limit {
+    const char *key;
+    int64_t value, max;
+} size_limit;
+
+static qwen3_status check_limits(const size_limit *sizes, size_t n, const char *where, qwen3_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (sizes[i].value < 1 || sizes[i].value > sizes[i].max)
+            return fail(err, QWEN3_ERR_CONFIG, "%s: %s: got %" PRId64 ", expected 1 to %" PRId64, where, sizes[i].key,
+                        sizes[i].value, sizes[i].max);
+    return QWEN3_OK;
+}
+
+/* Once the other sizes have been checked. */
+static qwen3_status check_experts(const qwen3_config *c, const char *where, qwen3_error *err)
+{
+    const size_limit sizes[] = {
+        {"num_experts", c->num_experts, EXPERTS_MAX},
+        {"num_experts_per_tok", c->num_experts_per_token, c->num_experts},
+        {"moe_intermediate_size", c->moe_intermediate_size, INTERMEDIATE_MAX},
+    };
+    qwen3_status status = check_limits(sizes, sizeof sizes / sizeof *sizes, where, err);
+    if (status)
+        return status;
+    const size_limit products[] = {
+        {"num_hidden_layers * num_experts", c->num_layers * c->num_experts, ALL_EXPERTS_MAX},
+        {"num_experts_per_tok * moe_intermediate_size", c->num_experts_per_token * c->moe_intermediate_size,
+         GATED_VALUES_MAX},
+    };
+    return check_limits(products, sizeof products / sizeof *products, where, err);
+}
 
 static qwen3_status check_sizes(const qwen3_config *c, const char *where, qwen3_error *err)
 {
-    const struct {
-        const char *key;
-        int64_t value, max;
-    } sizes[] = {
+    const size_limit sizes[] = {
         {"vocab_size", c->vocab_size, VOCAB_MAX},
         {"hidden_size", c->hidden_size, HIDDEN_MAX},
         {"intermediate_size", c->intermediate_size, INTERMEDIATE_MAX},
@@ -32,10 +88,9 @@ static qwen3_status check_sizes(const qwen3_config *c, const char *where, qwen3_
         {"head_dim", c->head_dim, HEAD_DIM_MAX},
         {"max_position_embeddings", c->max_positions, POSITIONS_MAX},
     };
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if (sizes[i].value < 1 || sizes[i].value > sizes[i].max)
-            return fail(err, QWEN3_ERR_CONFIG, "%s: %s: got %" PRId64 ", expected 1 to %" PRId64, where, sizes[i].key,
-                        sizes[i].value, sizes[i].max);
+    qwen3_status status = check_limits(sizes, sizeof sizes / sizeof *sizes, where, err);
+    if (status)
+        return status;
     if (c->num_heads % c->num_kv_heads != 0)
         return fail(err, QWEN3_ERR_CONFIG,
                     "%s: num_attention_heads: got %" PRId64 ", expected a multiple of num_key_value_heads = %" PRId64,
@@ -75,6 +130,8 @@ static qwen3_status check_yarn(const qwen3_config *c, const char *where, qwen3_e
 qwen3_status config_check(const qwen3_config *c, const char *where, qwen3_error *err)
 {
     qwen3_status status = check_sizes(c, where, err);
+    if (!status && c->num_experts != 0)
+        status = check_experts(c, where, err);
     if (status)
         return status;
     if (!(c->rms_norm_eps > 0 && c->rms_norm_eps < 1))
@@ -86,40 +143,93 @@ qwen3_status config_check(const qwen3_config *c, const char *where, qwen3_error 
     return c->yarn_factor == 0 ? QWEN3_OK : check_yarn(c, where, err);
 }
 
-/* The published dense models, and one small enough for tests. */
+/* The published models, and two small enough for tests. */
 static const struct synthetic_size {
     const char *name;
     int64_t vocab, hidden, intermediate, layers, heads, kv_heads, head_dim;
     bool tied;
+    int64_t experts, chosen, moe_intermediate; /* 0: dense */
 } synthetic_sizes[] = {
-    {"tiny", 512, 64, 160, 3, 4, 2, 32, true},           {"0.6B", 151936, 1024, 3072, 28, 16, 8, 128, true},
-    {"1.7B", 151936, 2048, 6144, 28, 16, 8, 128, true},  {"4B", 151936, 2560, 9728, 36, 32, 8, 128, true},
-    {"8B", 151936, 4096, 12288, 36, 32, 8, 128, false},  {"14B", 151936, 5120, 17408, 40, 40, 8, 128, false},
-    {"32B", 151936, 5120, 25600, 64, 64, 8, 128, false},
+    {"tiny", 512, 64, 160, 3, 4, 2, 32, true, 0, 0, 0},
+    {"0.6B", 151936, 1024, 3072, 28, 16, 8, 128, true, 0, 0, 0},
+    {"1.7B", 151936, 2048, 6144, 28, 16, 8, 128, true, 0, 0, 0},
+    {"4B", 151936, 2560, 9728, 36, 32, 8, 128, true, 0, 0, 0},
+    {"8B", 151936, 4096, 12288, 36, 32, 8, 128, false, 0, 0, 0},
+    {"14B", 151936, 5120, 17408, 40, 40, 8, 128, false, 0, 0, 0},
+    {"32B", 151936, 5120, 25600, 64, 64, 8, 128, false, 0, 0, 0},
+    {"tiny-moe", 512, 64, 160, 3, 4, 2, 32, true, 10, 3, 72},
+    {"30B-A3B", 151936, 2048, 6144, 48, 32, 4, 128, false, 128, 8, 768},
+    {"235B-A22B", 151936, 4096, 12288, 94, 64, 4, 128, false, 128, 8, 1536},
 };
 
-qwen3_status config_synthetic(const char *size, qwen3_config *config, qwen3_error *err)
+enum { SYNTHETIC_SIZES = sizeof synthetic_sizes / sizeof *synthetic_sizes };
+
+#define LAYERS_SUFFIX ":layers="
+
+static qwen3_status fail_size(const char *spec, qwen3_error *err)
+{
+    char names[160] = "";
+    for (size_t i = 0, n = 0; i < SYNTHETIC_SIZES; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", synthetic_sizes[i].name);
+    return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: unknown size, expected one of %s, and perhaps %sN after it",
+                SYNTHETIC_PREFIX, spec, names, LAYERS_SUFFIX);
+}
+
+/* What follows the name of a size: nothing, or LAYERS_SUFFIX and a number. */
+static qwen3_status read_suffix(const char *spec, const char *suffix, int64_t *layers, qwen3_error *err)
+{
+    const size_t n = strlen(LAYERS_SUFFIX);
+    if (*suffix == '\0')
+        return QWEN3_OK;
+    if (strncmp(suffix, LAYERS_SUFFIX, n) != 0)
+        return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: got \"%s\" after the size, expected %sN", SYNTHETIC_PREFIX, spec,
+                    suffix, LAYERS_SUFFIX);
+    const char *digits = suffix + n;
+    const bool number = *digits && strlen(digits) <= 4 && strspn(digits, "0123456789") == strlen(digits);
+    const long value = number ? strtol(digits, NULL, 10) : 0;
+    if (value < 1 || value > LAYERS_MAX)
+        return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: layers: got \"%s\", expected 1 to %" PRId64, SYNTHETIC_PREFIX, spec,
+                    digits, LAYERS_MAX);
+    *layers = value;
+    return QWEN3_OK;
+}
+
+qwen3_status config_synthetic(const char *spec, qwen3_config *config, qwen3_error *err)
 {
     memset(config, 0, sizeof *config);
-    for (size_t i = 0; i < sizeof synthetic_sizes / sizeof *synthetic_sizes; i++) {
-        const struct synthetic_size *s = &synthetic_sizes[i];
-        if (strcasecmp(s->name, size) != 0)
-            continue;
-        *config = (qwen3_config){.architecture = "qwen3",
-                                 .qk_norm = true,
-                                 .vocab_size = s->vocab,
-                                 .hidden_size = s->hidden,
-                                 .intermediate_size = s->intermediate,
-                                 .num_layers = s->layers,
-                                 .num_heads = s->heads,
-                                 .num_kv_heads = s->kv_heads,
-                                 .head_dim = s->head_dim,
-                                 .max_positions = 40960,
-                                 .rms_norm_eps = 1e-6,
-                                 .rope_theta = 1e6,
-                                 .tie_word_embeddings = s->tied};
-        return QWEN3_OK;
-    }
-    return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: unknown size, expected one of tiny, 0.6B, 1.7B, 4B, 8B, 14B, 32B",
-                SYNTHETIC_PREFIX, size);
+    const size_t length = strcspn(spec, ":");
+    const struct synthetic_size *s = synthetic_sizes, *end = s + SYNTHETIC_SIZES;
+    while (s < end && (strlen(s->name) != length || strncasecmp(s->name, spec, length) != 0))
+        s++;
+    if (s == end)
+        return fail_size(spec, err);
+    int64_t layers = s->layers;
+    qwen3_status status = read_suffix(spec, spec + length, &layers, err);
+    if (status)
+        return status;
+    qwen3_config c = {.architecture = s->experts ? "qwen3_moe" : "qwen3",
+                      .qk_norm = true,
+                      .vocab_size = s->vocab,
+                      .hidden_size = s->hidden,
+                      .intermediate_size = s->intermediate,
+                      .num_layers = layers,
+                      .num_heads = s->heads,
+                      .num_kv_heads = s->kv_heads,
+                      .head_dim = s->head_dim,
+                      .max_positions = 40960,
+                      .rms_norm_eps = 1e-6,
+                      .rope_theta = 1e6,
+                      .tie_word_embeddings = s->tied,
+                      .num_experts = s->experts,
+                      .num_experts_per_token = s->chosen,
+                      .moe_intermediate_size = s->moe_intermediate,
+                      .norm_topk_prob = s->experts > 0};
+    for (int64_t i = 0; i < layers && s->experts; i++)
+        config_set_experts(&c, i, true);
+    char where[64];
+    snprintf(where, sizeof where, "%s%s", SYNTHETIC_PREFIX, spec);
+    status = config_check(&c, where, err); /* so many layers may have too many experts */
+    if (!status)
+        *config = c;
+    return status;
 }

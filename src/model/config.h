@@ -19,8 +19,12 @@ qwen3_status config_read_json(const json_section *s, config_reader *read, qwen3_
 /* An error unless the switch is absent, null or false: for what is not supported. */
 qwen3_status config_require_off(const json_section *s, const char *key);
 
-/* SIZE of "synthetic:SIZE", case-insensitive. The error lists the sizes. */
-qwen3_status config_synthetic(const char *size, qwen3_config *config, qwen3_error *err);
+/* What follows "synthetic:": a size, case-insensitive, and perhaps ":layers=N". The error lists the sizes. */
+qwen3_status config_synthetic(const char *spec, qwen3_config *config, qwen3_error *err);
+/* Sets whether a layer, below QWEN3_MAX_LAYERS, has experts. */
+void config_set_experts(qwen3_config *config, int64_t layer, bool has);
+/* Layers that have experts. */
+int64_t config_expert_layers(const qwen3_config *config);
 /* Bounds that keep every size computation within 63 bits, and divisibility. `where` names the origin. */
 qwen3_status config_check(const qwen3_config *config, const char *where, qwen3_error *err);
 

@@ -14,8 +14,10 @@
 
 typedef enum tensor_kind {
     TENSOR_MATRIX,
+    TENSOR_EXPERT,    /* a matrix of an expert: not all of them are read for each token */
     TENSOR_HEAD,      /* the matrix of the output head */
     TENSOR_EMBEDDING, /* a matrix whose rows are looked up: never packed */
+    TENSOR_ROUTER,    /* a small matrix that stays in f32: never packed */
     TENSOR_NORM,      /* vectors from here on: cols = 1, stored with one dimension */
     TENSOR_BIAS,
 } tensor_kind;
@@ -54,7 +56,8 @@ typedef struct matrix_declaration {
     bool own;      /* no other rank of the sequence group keeps the same */
 } matrix_declaration;
 
-/* [n] of this rank, in f32: the rows of the parts. Without parts it keeps its place and is NULL. */
+/* [n] of this rank, or [n, columns] of a matrix that is not packed, in f32: the rows of the parts. Without parts it
+ * keeps its place and is NULL. */
 typedef struct vector_declaration {
     tensor_part parts[MATRIX_PIECES];
     int n_parts;
@@ -66,6 +69,11 @@ static inline size_t parts_rows(const tensor_part *parts, int n_parts)
     for (int i = 0; i < n_parts; i++)
         rows += range_size(parts[i].rows);
     return (size_t)rows;
+}
+
+static inline size_t tensor_part_values(const tensor_part *part)
+{
+    return (size_t)(range_size(part->rows) * range_size(part->cols));
 }
 
 enum { LAYER_BLOCKS = 2 }; /* most blocks of a layer */

@@ -193,7 +193,7 @@ static bool all_finite(const tensor_view *v, size_t n)
 #define ROWS_AT_ONCE 256
 _Static_assert(ROWS_AT_ONCE * sizeof(bf16) % CHECKSUM_STEP == 0, "rows must be whole steps of a checksum");
 
-/* Vectors, widened to F32, and the embedding. */
+/* Vectors and routers, widened to F32, and the embedding. */
 static qwen3_status write_rows(packing *p, const entry *e, qwen3_error *err)
 {
     const tensor *t = entry_tensor(p, e);
@@ -207,7 +207,7 @@ static qwen3_status write_rows(packing *p, const entry *e, qwen3_error *err)
             status =
                 fail(err, QWEN3_ERR_FORMAT, "tensor %s: NaN or infinite value near row %lld; expected finite weights",
                      t->name, (long long)row);
-        } else if (tensor_is_vector(t->kind)) {
+        } else if (t->kind != TENSOR_EMBEDDING) {
             float *wide = scratch + count;
             for (size_t i = 0; i < count; i++)
                 wide[i] = view_value(&v, i);

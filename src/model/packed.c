@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/digest.h"
 #include "base/memory.h"
 #include "base/team.h"
 
@@ -22,6 +23,11 @@ void packed_describe_config(const qwen3_config *c, char text[PACKED_CONFIG_MAX])
     const size_t n = strlen(text);
     if (!c->qk_norm || c->attention_bias)
         snprintf(text + n, PACKED_CONFIG_MAX - n, " qk_norm %d bias %d", c->qk_norm, c->attention_bias);
+    else if (c->num_experts)
+        snprintf(text + n, PACKED_CONFIG_MAX - n,
+                 " experts %" PRId64 " chosen %" PRId64 " inter %" PRId64 " norm %d layers %016" PRIx64, c->num_experts,
+                 c->num_experts_per_token, c->moe_intermediate_size, c->norm_topk_prob,
+                 digest_bytes(0, c->expert_layers, sizeof c->expert_layers));
 }
 
 size_t packed_tensor_bytes(const packed_format *format, const tensor *t)

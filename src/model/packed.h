@@ -3,8 +3,8 @@
  *
  * PACKED_FILE is a safetensors file. A matrix is a U8 tensor of one dimension under its name in the checkpoint: whole,
  * packed as in kernels.h, with zeros up to a multiple of PACKED_ALIGNMENT; so is the output head, also where it is the
- * embedding. Its data begin at such a multiple of the file. Norms are F32; the embedding, whose rows are looked up, is
- * BF16, or F32 where it was not BF16. The metadata say how it was packed, and of which configuration.
+ * embedding. Its data begin at such a multiple of the file. Norms and routers are F32; the embedding, whose rows are
+ * looked up, is BF16, or F32 where it was not BF16. The metadata say how it was packed, and of which configuration.
  *
  * Checksums (io/checksum.h) are 16 hexadecimal digits. The header begins with PACKED_HEADER and the checksum of the
  * file up to the data, these digits being 0. "data_checksums" has those of the data, in the order of the file: of every

@@ -28,7 +28,8 @@ static inline float view_value(const tensor_view *v, size_t i)
 /* spec as in qwen3_model_open; d declares the tensors of its configuration, which move to the source: d has none after
  * success. For a checkpoint, checks that every tensor is there with its shape and a supported type; one whose values
  * are those of another is not demanded, and ignored. Unknown extra tensors are an error only if they are named like a
- * layer beyond num_layers or like a bias or an expert. On failure *out is NULL. Not collective. */
+ * layer beyond num_layers, or like a bias or an expert that the configuration does not have. On failure *out is NULL.
+ * Not collective. */
 qwen3_status source_open(const char *spec, uint64_t seed, declaration *d, source **out, qwen3_error *err);
 void source_close(source *s);
 

@@ -100,9 +100,16 @@ static qwen3_status check_extra(const checkpoint_source *s, const stored_tensor 
     if (errno || layer < 0 || layer >= s->base.config.num_layers)
         return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %.200s: config.json has num_hidden_layers = %" PRId64, path,
                     t->name, s->base.config.num_layers);
-    if (after(rest, ".mlp.experts.") || strcmp(rest, ".mlp.gate.weight") == 0)
-        return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: tensor %.200s: mixtures of experts are not supported yet", path,
+    const char *expert = after(rest, ".mlp.experts.");
+    const bool experts = qwen3_config_has_experts(&s->base.config, layer);
+    if (!experts && (expert || strcmp(rest, ".mlp.gate.weight") == 0))
+        return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %.200s: config.json has no experts in this layer", path,
                     t->name);
+    errno = 0;
+    if (expert && *expert >= '0' && *expert <= '9' &&
+        (strtoll(expert, NULL, 10) >= s->base.config.num_experts || errno))
+        return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %.200s: config.json has num_experts = %" PRId64, path, t->name,
+                    s->base.config.num_experts);
     return QWEN3_OK;
 }
 

@@ -100,7 +100,8 @@ static size_t vector_values(const declaration *d)
 {
     size_t n = 0;
     for (size_t i = 0; i < d->n_vectors; i++)
-        n += parts_rows(d->vectors[i].parts, d->vectors[i].n_parts);
+        for (int j = 0; j < d->vectors[i].n_parts; j++)
+            n += tensor_part_values(&d->vectors[i].parts[j]);
     return n;
 }
 
@@ -328,11 +329,12 @@ static void map_all(const source *src, const declaration *d, matrix *matrices)
 static qwen3_status load_part(const source *src, const tensor_part *part, void *scratch, float *out, qwen3_error *err)
 {
     const tensor_view v = source_part(src, part, scratch);
-    for (size_t i = 0; i < (size_t)range_size(part->rows); i++) {
-        out[i] = view_value(&v, i * v.stride);
+    const size_t cols = (size_t)range_size(part->cols);
+    for (size_t i = 0; i < tensor_part_values(part); i++) {
+        out[i] = view_value(&v, i / cols * v.stride + i % cols);
         if (!isfinite(out[i]))
             return fail(err, QWEN3_ERR_FORMAT, "tensor %s: NaN or infinite value at %lld; expected finite weights",
-                        source_tensor(src, part->tensor)->name, (long long)part->rows.begin + (long long)i);
+                        source_tensor(src, part->tensor)->name, (long long)part->rows.begin + (long long)(i / cols));
     }
     return QWEN3_OK;
 }
@@ -350,7 +352,7 @@ static qwen3_status load_vectors(weights *w, const source *src, const declaratio
         w->vectors[i] = vector->n_parts ? at : NULL;
         for (int j = 0; j < vector->n_parts && !status; j++) {
             status = load_part(src, &vector->parts[j], scratch, at, err);
-            at += range_size(vector->parts[j].rows);
+            at += tensor_part_values(&vector->parts[j]);
         }
     }
     free(scratch);

@@ -223,6 +223,15 @@ static void test_config(void)
     REFUSED(ARGUMENT, "n is NULL", qwen3_model_tensors, "synthetic:tiny", &tensors, NULL);
     HOLDS(tensors == NULL);
 
+    qwen3_config mixture = overflowing;
+    mixture.num_experts = 2;
+    RETURNS(false, qwen3_config_has_experts, NULL, 0);
+    RETURNS(false, qwen3_config_has_experts, &tiny, 0);
+    RETURNS(false, qwen3_config_has_experts, &mixture, INT64_MAX - 1);
+    RETURNS(false, qwen3_config_has_experts, &mixture, INT64_MIN);
+    mixture = tiny;
+    mixture.num_experts = mixture.moe_intermediate_size = INT64_MAX;
+    RETURNS(0, qwen3_memory_estimate, &mixture, QWEN3_STRATEGY_AUTO, 2, 1, QWEN3_DTYPE_BF16);
     const uint64_t bf16 = qwen3_memory_estimate(&tiny, QWEN3_STRATEGY_SEQUENCE, 2, 1, QWEN3_DTYPE_BF16);
     RETURNS(bf16, qwen3_memory_estimate, &tiny, QWEN3_STRATEGY_SEQUENCE, 2, 1, QWEN3_DTYPE_AUTO);
     HOLDS(bf16 > 0);

@@ -49,8 +49,14 @@ MODELS = {
               {"dtype": "f32"}),
     "llama": (Shape(hidden=72, inter=203, heads=6, kv_heads=3, head_dim=32, vocab=257, tied=False, theta=1e4,
                     model_type="llama"), {"shards": 2}),
+    "moe": (Shape(hidden=96, inter=101, layers=4, heads=6, kv_heads=3, head_dim=32, vocab=331, tied=False,
+                  model_type="qwen3_moe", experts=12, chosen=3, moe_inter=40, sparse_step=1, dense_layers=(1,),
+                  local_experts=True), {}),
+    "moe-f32": (Shape(hidden=72, inter=97, heads=4, kv_heads=2, head_dim=64, vocab=257, model_type="qwen3_moe",
+                      experts=5, chosen=2, moe_inter=203, norm_topk=False, sparse_step=2), {"dtype": "f32", "shards": 3}),
     "heads16": (Shape(hidden=128, inter=320, heads=16, kv_heads=8, head_dim=32, vocab=1000, rope_parameters=True), {}),
 }
+CHOOSING = {name for name, (shape, _) in MODELS.items() if shape.model_type == "qwen3_moe"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +116,10 @@ OTHERS = {
 
 
 def sensible(case):
-    """Decoding by single steps is only worth its time over few steps; one token has nothing to decode."""
+    """Decoding by single steps is only worth its time over few steps; one token has nothing to decode. What is rounded
+    on the way decides between experts that are nearly equal."""
+    if case.dtype == LARGE and case.model in CHOOSING:
+        return False
     return case.decode is None or case.length == 20 or (case.decode == 0.9 and case.length > 20)
 
 
@@ -134,7 +143,9 @@ def all_cases():
     for layout, algorithm, model, dtype, (length, decode), split in itertools.product(
             layouts(), ALGORITHMS, MODELS, OTHERS["dtype"],
             ((1, None), (3, None), (65, None), (LONGEST, None), (20, 0.5), (LONGEST, 0.9)), OTHERS["split"]):
-        yield Case(*layout, algorithm, model, dtype, length, "all", decode, 1, split)
+        case = Case(*layout, algorithm, model, dtype, length, "all", decode, 1, split)
+        if case.dtype != LARGE or case.model not in CHOOSING:
+            yield case
 
 
 class Reference:

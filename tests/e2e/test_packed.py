@@ -21,6 +21,8 @@ MODELS = {
     "f16": (Shape(hidden=90, inter=101, heads=10, kv_heads=2, head_dim=32, vocab=331), {"dtype": "f16"}),
     "qwen2": (Shape(hidden=96, inter=101, layers=2, heads=6, kv_heads=2, head_dim=32, vocab=257, model_type="qwen2"),
               {"dtype": "bf16"}),
+    "moe": (Shape(hidden=90, inter=101, layers=3, heads=6, kv_heads=3, head_dim=32, vocab=257, model_type="qwen3_moe",
+                  experts=7, chosen=2, moe_inter=96, dense_layers=(1,)), {"dtype": "bf16", "shards": 2}),
     "panels": (Shape(hidden=101, inter=203, layers=2, heads=8, kv_heads=4, head_dim=64, vocab=257), {"dtype": "f32"}),
 }
 DTYPES = ("f32", "bf16", "q8", "q4")

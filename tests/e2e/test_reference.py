@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """The float64 reference and the checkpoint maker against independent calculations: each step by naive
 loops or complex numbers, a whole model in scalar Python from the raw bytes, identities that hold for any
-weights, and the stored golden logits."""
+weights, and the stored golden logits.
+
+QWEN3_MODEL_GOLDEN=DIR: checkpoints DIR/*, each with token ids and logits.f32 of another implementation, are compared as
+well."""
 import cmath
 import dataclasses
 import json
@@ -10,6 +13,7 @@ import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -72,6 +76,23 @@ def check_steps(checks, random):
     checks.true("attention by loops", close(reference.attention(q, k, v), naive_attention(q, k, v)))
     checks.true("attention survives scores of 1e4",
                 close(reference.attention(q * 1e4, k, v), naive_attention(q * 1e4, k, v), 1e-9))
+
+
+def check_router(checks):
+    scores = np.log(np.array([[2.0, 4.0, 1.0, 4.0, 2.0], [1.0, 1.0, 1.0, 1.0, 1.0]]))
+    best, weights = reference.route(np.eye(2), scores.T, 3, False)
+    checks.true("of equal experts the first", np.array_equal(best, [[1, 3, 0], [0, 1, 2]]))
+    checks.true("weights are shares of all", close(weights, [[4 / 13, 4 / 13, 2 / 13], [0.2, 0.2, 0.2]]))
+    weights = reference.route(np.eye(2), scores.T, 3, True)[1]
+    checks.true("or of the chosen", close(weights, [[0.4, 0.4, 0.2], [1 / 3] * 3]))
+
+
+def check_published(checks):
+    """Checkpoints with logits of the published implementation, where there are some: DIR/*/logits.f32 and ids."""
+    for file in sorted(Path(os.environ.get("QWEN3_MODEL_GOLDEN", "/nonexistent")).glob("*/logits.f32")):
+        ids = [int(word) for word in (file.parent / "ids").read_text().replace(",", " ").split()]
+        now, stored = reference.forward(file.parent, ids), np.fromfile(file, "<f4")
+        checks.true(f"{file.parent.name}: published logits", close(now, stored.reshape(now.shape), 1e-6))
 
 
 def naive_attention(q, k, v):
@@ -158,11 +179,23 @@ def scalar_forward(directory, tokens):
         v = np.array([project("v", y) for y in normed]).reshape(len(rows), -1, d)
         o = naive_attention(q, k, v).reshape(len(rows), -1)
         rows = [[a + b for a, b in zip(x, times(w["self_attn.o_proj"], y))] for x, y in zip(rows, o)]
+
+        def network(name, y, weight):
+            gates, ups = times(w[f"{name}.gate_proj"], y), times(w[f"{name}.up_proj"], y)
+            gated = [weight * g / (1 + math.exp(-g)) * u for g, u in zip(gates, ups)]
+            return times(w[f"{name}.down_proj"], gated)
+
         for t, x in enumerate(rows):
             y = norm(x, w["post_attention_layernorm"])
-            gates, ups = times(w["mlp.gate_proj"], y), times(w["mlp.up_proj"], y)
-            gated = [g / (1 + math.exp(-g)) * u for g, u in zip(gates, ups)]
-            rows[t] = [a + b for a, b in zip(x, times(w["mlp.down_proj"], gated))]
+            if "mlp.gate" not in w:
+                rows[t] = [a + b for a, b in zip(x, network("mlp", y, 1.0))]
+                continue
+            p = [math.exp(score) for score in times(w["mlp.gate"], y)]
+            p = [value / math.fsum(p) for value in p]
+            best = sorted(range(len(p)), key=lambda e: (-p[e], e))[: config["num_experts_per_tok"]]
+            total = math.fsum(p[e] for e in best) if config["norm_topk_prob"] else 1.0
+            for e in best:
+                rows[t] = [a + b for a, b in zip(rows[t], network(f"mlp.experts.{e}", y, p[e] / total))]
     return [times(get("lm_head.weight"), norm(x, get("model.norm.weight"))) for x in rows]
 
 
@@ -176,6 +209,13 @@ def check_model(checks, directory):
         other = directory / f"{model_type}-{head_dim}"
         make_checkpoint.make_checkpoint(other, shape, "f32", seed=5)
         checks.true(f"{model_type} against scalar Python",
+                    close(reference.forward(other, tokens), scalar_forward(other, tokens)))
+    for label, changes in (("", {}), (" with dense layers", {"layers": 4, "sparse_step": 2, "dense_layers": (3,)}),
+                           (", weights as they are", {"norm_topk": False, "local_experts": True, "chosen": 5})):
+        shape = dataclasses.replace(SMALL, model_type="qwen3_moe", experts=6, moe_inter=7, **changes)
+        other = directory / f"moe{len(label)}"
+        make_checkpoint.make_checkpoint(other, shape, "f32", seed=5)
+        checks.true(f"experts{label} against scalar Python",
                     close(reference.forward(other, tokens), scalar_forward(other, tokens)))
     checks.true("attention matters: the same token at two positions differs",
                 not close(logits[0], logits[3], 1e-2))
@@ -255,6 +295,8 @@ def main():
     checks, random = Checks(), rng()
     check_number_formats(checks, random)
     check_steps(checks, random)
+    check_router(checks)
+    check_published(checks)
     with scratch() as directory:
         check_yarn(checks, directory / "yarn")
         check_model(checks, directory / "model")

@@ -13,12 +13,18 @@
 typedef struct shape {
     int hidden, inter, layers, heads, kv_heads, head_dim, vocab;
     bool tied;
+    int experts, chosen, moe_inter; /* in all layers but the second; 0: none */
 } shape;
 
 static inline qwen3_config shape_config(const shape *s)
 {
-    return (qwen3_config){.architecture = "qwen3",
+    return (qwen3_config){.architecture = s->experts ? "qwen3_moe" : "qwen3",
                           .qk_norm = true,
+                          .num_experts = s->experts,
+                          .num_experts_per_token = s->chosen,
+                          .moe_intermediate_size = s->moe_inter,
+                          .norm_topk_prob = true,
+                          .expert_layers = {~UINT64_C(2)},
                           .vocab_size = s->vocab,
                           .hidden_size = s->hidden,
                           .intermediate_size = s->inter,
@@ -38,12 +44,14 @@ static inline void write_config(const char *dir, const shape *s)
         return;
     fprintf(
         f,
-        "{\"architectures\": [\"Qwen3ForCausalLM\"], \"model_type\": \"qwen3\", \"attention_bias\": false, "
+        "{\"model_type\": \"%s\", \"num_experts\": %d, \"num_experts_per_tok\": %d, \"moe_intermediate_size\": %d, "
+        "\"norm_topk_prob\": true, \"decoder_sparse_step\": 1, \"mlp_only_layers\": [1], \"attention_bias\": false, "
         "\"hidden_act\": \"silu\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
         "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d, "
         "\"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-6, \"rope_theta\": 1000000, \"rope_scaling\": null, "
         "\"tie_word_embeddings\": %s, \"use_sliding_window\": false, \"torch_dtype\": \"bfloat16\"}\n",
-        s->hidden, s->inter, s->layers, s->heads, s->kv_heads, s->head_dim, s->vocab, s->tied ? "true" : "false");
+        s->experts ? "qwen3_moe" : "qwen3", s->experts, s->chosen, s->moe_inter, s->hidden, s->inter, s->layers,
+        s->heads, s->kv_heads, s->head_dim, s->vocab, s->tied ? "true" : "false");
     fclose(f);
 }
 

@@ -10,9 +10,10 @@
 #include "kernels/kernels.h"
 
 static const shape shapes[] = {
-    {40, 101, 2, 5, 1, 32, 331, true},   /* grouped 5:1, one KV head: fewer than ranks */
-    {150, 203, 2, 6, 3, 64, 257, false}, /* 3 KV heads */
-    {96, 333, 2, 8, 8, 128, 199, true},  /* no grouping */
+    {40, 101, 2, 5, 1, 32, 331, true, 0, 0, 0},   /* grouped 5:1, one KV head: fewer than ranks */
+    {150, 203, 2, 6, 3, 64, 257, false, 0, 0, 0}, /* 3 KV heads */
+    {96, 333, 2, 8, 8, 128, 199, true, 0, 0, 0},  /* no grouping */
+    {96, 101, 3, 4, 2, 32, 199, true, 9, 2, 150}, /* experts */
 };
 
 enum { SHAPES = sizeof shapes / sizeof *shapes };

@@ -31,6 +31,18 @@ static const char published_llama[] =
     "\"pretraining_tp\":1,\"rms_norm_eps\":1e-05,\"rope_scaling\":null,\"rope_theta\":500000.0,"
     "\"tie_word_embeddings\":false,\"torch_dtype\":\"bfloat16\",\"use_cache\":true,\"vocab_size\":128256}";
 
+/* As published for 30B-A3B. */
+static const char published_moe[] =
+    "{\"architectures\":[\"Qwen3MoeForCausalLM\"],\"attention_bias\":false,\"attention_dropout\":0.0,"
+    "\"bos_token_id\":151643,\"decoder_sparse_step\":1,\"eos_token_id\":151645,\"head_dim\":128,"
+    "\"hidden_act\":\"silu\",\"hidden_size\":2048,\"initializer_range\":0.02,\"intermediate_size\":6144,"
+    "\"max_position_embeddings\":40960,\"max_window_layers\":48,\"mlp_only_layers\":[],\"model_type\":\"qwen3_moe\","
+    "\"moe_intermediate_size\":768,\"norm_topk_prob\":true,\"num_attention_heads\":32,\"num_experts\":128,"
+    "\"num_experts_per_tok\":8,\"num_hidden_layers\":48,\"num_key_value_heads\":4,\"output_router_logits\":false,"
+    "\"rms_norm_eps\":1e-06,\"rope_scaling\":null,\"rope_theta\":1000000.0,\"router_aux_loss_coef\":0.001,"
+    "\"sliding_window\":null,\"tie_word_embeddings\":false,\"torch_dtype\":\"bfloat16\",\"use_cache\":true,"
+    "\"use_sliding_window\":false,\"vocab_size\":151936}";
+
 /* Sets the members of `change` (JSON object text) in a published file; a member of value "-" is removed. */
 static qwen3_status read_changed_from(const char *original, const temp_dir *dir, const char *change,
                                       qwen3_config *config, qwen3_error *err)
@@ -143,6 +155,82 @@ static void test_other_architectures_refused(void **state)
     }
 }
 
+/* Which layers have experts: `layers` of the first six, as digits. */
+static void test_experts(void **state)
+{
+    static const struct {
+        const char *change, *layers;
+        int64_t experts;
+        bool normalised;
+    } cases[] = {
+        {"{}", "111111", 128, true},
+        {"{\"num_experts\":\"-\",\"num_local_experts\":64}", "111111", 64, true},
+        {"{\"num_experts\":null,\"num_local_experts\":8}", "111111", 8, true},
+        {"{\"num_local_experts\":128,\"norm_topk_prob\":false}", "111111", 128, false},
+        {"{\"decoder_sparse_step\":2}", "010101", 128, true},
+        {"{\"decoder_sparse_step\":3,\"mlp_only_layers\":[5]}", "001000", 128, true},
+        {"{\"mlp_only_layers\":[0,4,9999999]}", "011101", 128, true},
+        {"{\"mlp_only_layers\":\"-\",\"decoder_sparse_step\":\"-\"}", "111111", 128, true},
+        {"{\"mlp_only_layers\":null,\"decoder_sparse_step\":null}", "111111", 128, true},
+        {"{\"num_experts_per_tok\":128,\"architectures\":\"-\"}", "111111", 128, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config c;
+        qwen3_error err;
+        if (read_changed_from(published_moe, *state, cases[i].change, &c, &err))
+            fail_msg("%s: %s", cases[i].change, err.message);
+        assert_string_equal(c.architecture, "qwen3_moe");
+        assert_int_equal(c.num_experts, cases[i].experts);
+        assert_int_equal(c.norm_topk_prob, cases[i].normalised);
+        for (int layer = 0; layer < 6; layer++)
+            if (qwen3_config_has_experts(&c, layer) != (cases[i].layers[layer] == '1'))
+                fail_msg("%s: layer %d", cases[i].change, layer);
+        assert_false(qwen3_config_has_experts(&c, -1) || qwen3_config_has_experts(&c, 48));
+        assert_true(c.qk_norm && c.moe_intermediate_size == 768 && c.intermediate_size == 6144);
+    }
+    qwen3_config dense;
+    expect_config(*state, "{\"num_experts\":8}", &dense); /* not looked at */
+    assert_false(dense.num_experts || qwen3_config_has_experts(&dense, 0) || qwen3_config_has_experts(NULL, 0));
+}
+
+static void test_experts_refused(void **state)
+{
+    static const struct {
+        const char *change, *word, *word2;
+    } cases[] = {
+        {"{\"num_experts\":\"-\"}", "num_experts", "missing"},
+        {"{\"num_experts\":\"128\"}", "num_experts", "an integer"},
+        {"{\"num_experts\":0}", "num_experts", "got 0"},
+        {"{\"num_experts\":-5}", "num_experts", "got -5"},
+        {"{\"num_experts\":5000}", "num_experts", "4096"},
+        {"{\"num_experts\":9223372036854775807}", "num_experts", "4096"},
+        {"{\"num_experts\":4096}", "num_hidden_layers * num_experts", "131072"},
+        {"{\"num_local_experts\":64}", "num_local_experts", "same as num_experts"},
+        {"{\"num_experts_per_tok\":\"-\"}", "num_experts_per_tok", "missing"},
+        {"{\"num_experts_per_tok\":0}", "num_experts_per_tok", "got 0"},
+        {"{\"num_experts_per_tok\":129}", "num_experts_per_tok", "1 to 128"},
+        {"{\"moe_intermediate_size\":\"-\"}", "moe_intermediate_size", "missing"},
+        {"{\"moe_intermediate_size\":0}", "moe_intermediate_size", "got 0"},
+        {"{\"moe_intermediate_size\":1048577}", "moe_intermediate_size", "1048576"},
+        {"{\"moe_intermediate_size\":1048576,\"num_experts_per_tok\":100}", "num_experts_per_tok * moe", "16777216"},
+        {"{\"norm_topk_prob\":\"-\"}", "norm_topk_prob", "missing"},
+        {"{\"norm_topk_prob\":1}", "norm_topk_prob", "true or false"},
+        {"{\"decoder_sparse_step\":0}", "decoder_sparse_step", "at least 1"},
+        {"{\"decoder_sparse_step\":\"1\"}", "decoder_sparse_step", "an integer"},
+        {"{\"mlp_only_layers\":3}", "mlp_only_layers", "an array"},
+        {"{\"mlp_only_layers\":[-1]}", "mlp_only_layers", "got -1"},
+        {"{\"mlp_only_layers\":[1.5]}", "mlp_only_layers", "1.5"},
+        {"{\"num_hidden_layers\":99999}", "num_hidden_layers", "4096"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config c;
+        qwen3_error err;
+        qwen3_status status = read_changed_from(published_moe, *state, cases[i].change, &c, &err);
+        assert_refused(cases[i].change, status, QWEN3_ERR_CONFIG, &err, cases[i].word, cases[i].word2);
+        assert_int_equal(c.num_experts, 0);
+    }
+}
+
 static void test_accepted_forms(void **state)
 {
     static const struct {
@@ -226,13 +314,13 @@ static void test_refused(void **state)
         const char *word, *word2;
     } cases[] = {
         {"{\"architectures\":[\"MistralForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "MistralForCausalLM",
-         "[\"Qwen3ForCausalLM\"], [\"Qwen2ForCausalLM\"], [\"LlamaForCausalLM\"]"},
+         "[\"Qwen3ForCausalLM\"], [\"Qwen3MoeForCausalLM\"], [\"Qwen2ForCausalLM\"], [\"LlamaForCausalLM\"]"},
         {"{\"architectures\":[\"LlamaForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "model_type", "llama"},
         {"{\"architectures\":[\"Qwen3ForCausalLM\",\"Qwen2ForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "architectures",
          "one of"},
         {"{\"architectures\":\"-\",\"model_type\":\"mistral\"}", QWEN3_ERR_UNSUPPORTED, "model_type", "mistral"},
-        {"{\"architectures\":[\"Qwen3MoeForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "mixture-of-experts", "not supported"},
-        {"{\"architectures\":\"-\",\"model_type\":\"qwen3_moe\"}", QWEN3_ERR_UNSUPPORTED, "mixture-of-experts", "yet"},
+        {"{\"architectures\":[\"Qwen3MoeForCausalLM\"]}", QWEN3_ERR_UNSUPPORTED, "model_type", "qwen3_moe"},
+        {"{\"architectures\":\"-\",\"model_type\":\"qwen3_moe\"}", QWEN3_ERR_CONFIG, "num_experts", "missing"},
         {"{\"model_type\":\"llama\"}", QWEN3_ERR_UNSUPPORTED, "model_type", "llama"},
         {"{\"architectures\":[]}", QWEN3_ERR_UNSUPPORTED, "architectures", "Qwen3ForCausalLM"},
         {"{\"architectures\":\"Qwen3ForCausalLM\"}", QWEN3_ERR_UNSUPPORTED, "architectures", "[\"Qwen3ForCausalLM\"]"},
@@ -342,8 +430,10 @@ static void test_synthetic(void **state)
         const char *spec;
         double billions;
     } sizes[] = {
-        {"synthetic:0.6B", 0.596}, {"synthetic:1.7b", 1.721}, {"synthetic:4B", 4.022},      {"synthetic:8B", 8.191},
-        {"synthetic:14B", 14.768}, {"synthetic:32B", 32.762}, {"synthetic:TINY", 0.000199},
+        {"synthetic:0.6B", 0.596},        {"synthetic:1.7b", 1.721},          {"synthetic:4B", 4.022},
+        {"synthetic:8B", 8.191},          {"synthetic:14B", 14.768},          {"synthetic:32B", 32.762},
+        {"synthetic:TINY", 0.000199},     {"synthetic:30b-A3B", 30.532},      {"synthetic:235B-A22B", 235.094},
+        {"synthetic:tiny-moe", 0.000526}, {"synthetic:0.6B:layers=1", 0.171}, {"synthetic:30B-A3B:layers=48", 30.532},
     };
     qwen3_config c;
     qwen3_error err = {0};
@@ -351,13 +441,35 @@ static void test_synthetic(void **state)
         assert_int_equal(qwen3_config_read(sizes[i].spec, &c, &err), QWEN3_OK);
         assert_int_equal(config_check(&c, sizes[i].spec, &err), QWEN3_OK);
         int64_t attention = (c.num_heads + c.num_kv_heads) * c.head_dim * 2;
-        int64_t layer = c.hidden_size * (attention + 3 * c.intermediate_size + 2) + 2 * c.head_dim;
+        int64_t network = 3 * c.intermediate_size;
+        if (c.num_experts)
+            network = c.num_experts * (3 * c.moe_intermediate_size + 1);
+        assert_int_equal(config_expert_layers(&c), c.num_experts ? c.num_layers : 0);
+        int64_t layer = c.hidden_size * (attention + network + 2) + 2 * c.head_dim;
         int64_t all = c.vocab_size * c.hidden_size * (c.tie_word_embeddings ? 1 : 2) + c.num_layers * layer;
         if (fabs((double)all / 1e9 - sizes[i].billions) > fmin(0.0006, 0.01 * sizes[i].billions))
             fail_msg("%s: %.4g billion parameters", sizes[i].spec, (double)all / 1e9);
     }
     assert_refused("size", qwen3_config_read("synthetic:7B", &c, &err), QWEN3_ERR_ARGUMENT, &err, "7B", "0.6B");
-    assert_refused("size", qwen3_config_read("synthetic:", &c, &err), QWEN3_ERR_ARGUMENT, &err, "tiny", "32B");
+    assert_refused("size", qwen3_config_read("synthetic:", &c, &err), QWEN3_ERR_ARGUMENT, &err, "tiny", "235B-A22B");
+    assert_int_equal(qwen3_config_read("synthetic:30B-A3B:layers=3", &c, &err), QWEN3_OK);
+    assert_int_equal(c.num_layers, 3);
+    static const struct {
+        const char *spec, *word;
+    } refused[] = {
+        {"synthetic:tiny:", "expected :layers=N"},         {"synthetic:tiny:layer=3", "expected :layers=N"},
+        {"synthetic:tiny:layers=", "1 to 4096"},           {"synthetic:tiny:layers=0", "got \"0\""},
+        {"synthetic:tiny:layers=-1", "1 to 4096"},         {"synthetic:tiny:layers=4097", "1 to 4096"},
+        {"synthetic:tiny:layers=3:layers=4", "1 to 4096"}, {"synthetic:tiny:layers=1x", "got \"1x\""},
+        {"synthetic:tin:layers=3", "unknown size"},        {"synthetic:tiny:layers= 3", "1 to 4096"},
+        {"synthetic:30B-A3B:layers=4000", "131072"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        const qwen3_status status = qwen3_config_read(refused[i].spec, &c, &err);
+        assert_refused(refused[i].spec, status, status, &err, refused[i].word, "synthetic:");
+        assert_true(status == QWEN3_ERR_ARGUMENT || status == QWEN3_ERR_CONFIG);
+        assert_int_equal(c.vocab_size, 0);
+    }
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, temp_dir_setup, temp_dir_teardown)
@@ -365,15 +477,10 @@ static void test_synthetic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_published),
-        TEST(test_other_architectures),
-        TEST(test_other_architectures_refused),
-        TEST(test_accepted_forms),
-        TEST(test_yarn),
-        TEST(test_required_keys),
-        TEST(test_refused),
-        TEST(test_bad_files),
-        TEST(test_synthetic),
+        TEST(test_published), TEST(test_other_architectures), TEST(test_other_architectures_refused),
+        TEST(test_experts),   TEST(test_experts_refused),     TEST(test_accepted_forms),
+        TEST(test_yarn),      TEST(test_required_keys),       TEST(test_refused),
+        TEST(test_bad_files), TEST(test_synthetic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -284,11 +284,17 @@ static void draft_free(draft *d)
     free(d->data);
 }
 
-typedef enum small_model { UNTIED, TIED, QWEN2 } small_model;
+typedef enum small_model { UNTIED, TIED, QWEN2, EXPERTS } small_model; /* EXPERTS: in the second layer */
 
 static qwen3_config small_config(small_model model)
 {
-    return (qwen3_config){.architecture = model == QWEN2 ? "qwen2" : "qwen3",
+    static const char *const types[] = {
+        [UNTIED] = "qwen3", [TIED] = "qwen3", [QWEN2] = "qwen2", [EXPERTS] = "qwen3_moe"};
+    return (qwen3_config){.architecture = types[model],
+                          .num_experts = model == EXPERTS ? 3 : 0,
+                          .num_experts_per_token = 2,
+                          .moe_intermediate_size = 5,
+                          .expert_layers = {2},
                           .qk_norm = model != QWEN2,
                           .attention_bias = model == QWEN2,
                           .vocab_size = 11,
@@ -311,6 +317,14 @@ static void write_config(const temp_dir *dir, const qwen3_config *c)
         (json_int_t)c->head_dim, "max_position_embeddings", 100, "rms_norm_eps", 1e-6, "rope_theta", 1e6,
         "tie_word_embeddings", c->tie_word_embeddings);
     assert_non_null(root);
+    if (c->num_experts) {
+        json_t *experts =
+            json_pack("{s:I, s:I, s:I, s:b, s:i}", "num_experts", (json_int_t)c->num_experts, "num_experts_per_tok",
+                      (json_int_t)c->num_experts_per_token, "moe_intermediate_size",
+                      (json_int_t)c->moe_intermediate_size, "norm_topk_prob", 1, "decoder_sparse_step", 2);
+        assert_int_equal(json_object_update(root, experts), 0);
+        json_decref(experts);
+    }
     write_json(temp_join(dir, "config.json").text, root);
     json_decref(root);
 }
@@ -377,6 +391,7 @@ static void test_checkpoint_values(void **state)
     uint64_t random = test_seed();
     check_values(*state, UNTIED, &random);
     check_values(*state, QWEN2, &random);
+    check_values(*state, EXPERTS, &random);
 }
 
 /* All 65536 numbers of type F16. */
@@ -471,10 +486,21 @@ static void test_tensor_faults(void **state)
          "model.layers.1.self_attn.v_proj.bias is missing"},
         {"short bias", "model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.q_proj.bias", "F32", "[6]",
          QWEN2, QWEN3_ERR_FORMAT, "got shape [6], config.json demands [18]"},
-        {"expert", NULL, "model.layers.1.mlp.experts.0.up_proj.weight", "F32", "[2]", UNTIED, QWEN3_ERR_UNSUPPORTED,
-         "experts.0"},
-        {"router", NULL, "model.layers.1.mlp.gate.weight", "F32", "[2]", UNTIED, QWEN3_ERR_UNSUPPORTED,
-         "mlp.gate.weight"},
+        {"expert", NULL, "model.layers.1.mlp.experts.0.up_proj.weight", "F32", "[2]", UNTIED, QWEN3_ERR_FORMAT,
+         "experts.0.up_proj.weight: config.json has no experts"},
+        {"router", NULL, "model.layers.1.mlp.gate.weight", "F32", "[2]", UNTIED, QWEN3_ERR_FORMAT,
+         "mlp.gate.weight: config.json has no experts"},
+        {"mixture", NULL, NULL, NULL, NULL, EXPERTS, QWEN3_OK, ""},
+        {"missing router", "model.layers.1.mlp.gate.weight", NULL, NULL, NULL, EXPERTS, QWEN3_ERR_FORMAT,
+         "mlp.gate.weight is missing"},
+        {"missing expert", "model.layers.1.mlp.experts.2.up_proj.weight", NULL, NULL, NULL, EXPERTS, QWEN3_ERR_FORMAT,
+         "model.layers.1.mlp.experts.2.up_proj.weight is missing"},
+        {"expert too many", NULL, "model.layers.1.mlp.experts.3.up_proj.weight", "F32", "[2]", EXPERTS,
+         QWEN3_ERR_FORMAT, "experts.3.up_proj.weight: config.json has num_experts = 3"},
+        {"expert beyond 64 bits", NULL, "model.layers.1.mlp.experts.99999999999999999999.x", "F32", "[2]", EXPERTS,
+         QWEN3_ERR_FORMAT, "config.json has num_experts = 3"},
+        {"expert of a dense layer", NULL, "model.layers.0.mlp.experts.0.up_proj.weight", "F32", "[2]", EXPERTS,
+         QWEN3_ERR_FORMAT, "model.layers.0.mlp.experts.0.up_proj.weight: config.json has no experts"},
         {"layer too many", NULL, "model.layers.2.mlp.up_proj.weight", "F32", "[2]", UNTIED, QWEN3_ERR_FORMAT,
          "num_hidden_layers = 2"},
         {"layer beyond 64 bits", NULL, "model.layers.99999999999999999999.x", "F32", "[2]", UNTIED, QWEN3_ERR_FORMAT,
@@ -517,20 +543,22 @@ static void test_tensor_list(void **state)
     qwen3_error err = {0};
     qwen3_tensor_info *list;
     size_t n;
-    for (small_model model = UNTIED; model <= QWEN2; model++) {
+    for (small_model model = UNTIED; model <= EXPERTS; model++) {
         qwen3_config wanted = small_config(model);
         draft d = draft_all(&wanted, &random);
         write_config(dir, &wanted);
         draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
         draft_free(&d);
         assert_int_equal(qwen3_model_tensors(dir->path, &list, &n, &err), QWEN3_OK);
-        assert_int_equal(n, 3 - (model == TIED) + (model == QWEN2 ? 12 : 11) * LAYERS);
+        /* Experts are nine matrices in place of three, and a router. */
+        assert_int_equal(n, 3 - (model == TIED) + (model == QWEN2 ? 12 : 11) * LAYERS + (model == EXPERTS ? 7 : 0));
         assert_string_equal(list[0].name, "model.embed_tokens.weight");
         assert_int_equal(list[0].rows, 11);
         assert_int_equal(list[0].cols, 10);
         assert_string_equal(list[0].dtype, "BF16");
         assert_true(list[0].stored);
-        assert_string_equal(list[n - 1].name, "model.layers.1.mlp.down_proj.weight");
+        assert_string_equal(list[n - 1].name, model == EXPERTS ? "model.layers.1.mlp.experts.2.down_proj.weight"
+                                                               : "model.layers.1.mlp.down_proj.weight");
         free(list);
     }
     assert_int_equal(qwen3_model_tensors("synthetic:tiny", &list, &n, &err), QWEN3_OK);
