@@ -331,7 +331,11 @@ typedef struct qwen3_plan {
 
 QWEN3_API const qwen3_plan *qwen3_model_plan(const qwen3_model *model);
 
-/* Bytes of the model's weights that one decode step of one token touches in the whole job. */
+/* Bytes of the model's weights that a step of so many tokens touches in the whole job. Of experts those that the tokens
+ * choose, on average, where each chooses num_experts_per_token = k of num_experts = E at random: of each layer
+ * E (1 - (1 - k / E)^rows). INFINITY: all weights. 0 where rows is not positive. */
+QWEN3_API double qwen3_model_bytes_per_step(const qwen3_model *model, double rows);
+/* The same of one token. */
 QWEN3_API uint64_t qwen3_model_bytes_per_token(const qwen3_model *model);
 
 /* Writes to text[size] on which NUMA nodes the weights that this rank can reach are, from a sample of their pages:
@@ -751,7 +755,7 @@ typedef struct qwen3_prediction {
  * that is needed. Not collective. */
 QWEN3_API qwen3_status qwen3_predict(const qwen3_scenario *scenario, const qwen3_forward_shape *shape,
                                      qwen3_prediction *prediction, qwen3_error *err);
-/* Floating-point operations of a pass in the whole job. */
+/* Floating-point operations of a pass in the whole job; of experts those of the chosen ones. */
 QWEN3_API double qwen3_forward_flops(const qwen3_config *config, const qwen3_forward_shape *shape);
 /* Bytes of keys and values of one token, all layers. kv_dtype is F32, BF16 or Q8. */
 QWEN3_API double qwen3_kv_bytes_per_token(const qwen3_config *config, qwen3_dtype kv_dtype);

@@ -23,7 +23,7 @@ int64_t count_parameters(const char *spec, const qwen3_config *config, qwen3_err
 /* "qwen3 0.6B BF16": the published size of the same shape, otherwise the number of parameters. */
 static void name_model(const benchmark *b, const char *dtype, char *name, size_t size)
 {
-    static const char *const published[] = {"0.6B", "1.7B", "4B", "8B", "14B", "32B"};
+    static const char *const published[] = {"0.6B", "1.7B", "4B", "8B", "14B", "32B", "30B-A3B", "235B-A22B"};
     char shape[16], spec[32];
     snprintf(shape, sizeof shape, "%.1fM", 1e-6 * (double)b->parameters);
     for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
@@ -55,7 +55,8 @@ static void describe_work(const benchmark *b, const benchmark_test *t, const qwe
         r->prefill_flops = qwen3_forward_flops(&b->config, &(qwen3_forward_shape){t->batch, prompt, t->depth});
     if (t->generate && t->kv_cache) {
         const double held = (double)t->depth + t->prompt + (t->generate + 1) / 2.0; /* on average over the steps */
-        r->decode_bytes = r->model_size + t->batch * qwen3_kv_bytes_per_token(&b->config, plan->kv_dtype) * held;
+        r->decode_bytes = qwen3_model_bytes_per_step(b->model, t->batch) +
+                          t->batch * qwen3_kv_bytes_per_token(&b->config, plan->kv_dtype) * held;
     }
 }
 
@@ -79,7 +80,7 @@ void describe_test(const benchmark *b, const benchmark_test *t, const qwen3_sess
     r->ranks = qwen3_comm_size(b->world);
     r->nodes = b->machine.nodes;
     r->threads = plan->threads;
-    r->model_size = (double)qwen3_model_bytes_per_token(b->model);
+    r->model_size = qwen3_model_bytes_per_step(b->model, INFINITY);
     r->model_parameters = (double)b->parameters;
     describe_work(b, t, plan, r);
     if ((b->o.arguments.model.machine || b->measured) && !b->o.arguments.model.deterministic)

@@ -3,6 +3,7 @@
  * The command line becomes a list of tests. For every strategy, type and number of threads in it a model is opened, and
  * its tests are timed and, with --verify, compared with a reference. The references are computed before any model is
  * open. Results are printed at the end, in the order of the list. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,13 +47,13 @@ static qwen3_status prepare(benchmark *b, qwen3_error *err)
 }
 
 /* A smaller model is over before the machine is measured. */
-#define PREDICTED_BYTES ((uint64_t)64 << 20)
+#define PREDICTED_BYTES ((double)(64 << 20))
 
 /* The rates that predictions go by. Collective. */
 static qwen3_status measure_rates(benchmark *b, qwen3_error *err)
 {
     const qwen3_plan *plan = qwen3_model_plan(b->model);
-    if (qwen3_model_bytes_per_token(b->model) < PREDICTED_BYTES)
+    if (qwen3_model_bytes_per_step(b->model, INFINITY) < PREDICTED_BYTES)
         return QWEN3_OK;
     b->measured = true;
     b->measured_dtype = plan->dtype;

@@ -23,17 +23,18 @@ double test_limit(const qwen3_model *model, const benchmark_test *t, const qwen3
 {
     const qwen3_config *c = qwen3_model_config(model);
     const qwen3_plan *plan = qwen3_model_plan(model);
-    const double weights = (double)qwen3_model_bytes_per_token(model);
     const double kv = t->batch * qwen3_kv_bytes_per_token(c, plan->kv_dtype); /* of one position */
     const int prompt = test_prompt(t);
     double seconds = 0;
     if (prompt)
         seconds += least_seconds(limits, plan->dtype,
                                  qwen3_forward_flops(c, &(qwen3_forward_shape){t->batch, prompt, t->depth}),
-                                 weights + kv * t->depth);
+                                 qwen3_model_bytes_per_step(model, (double)t->batch * prompt) + kv * t->depth);
     for (int step = 0; step < t->generate; step++) {
         const int64_t held = (int64_t)t->depth + t->prompt + step;
         const qwen3_forward_shape next = {t->batch, 1, held}, again = {t->batch, held + 1, 0};
+        const double rows = t->batch * (t->kv_cache ? 1.0 : (double)held + 1);
+        const double weights = qwen3_model_bytes_per_step(model, rows);
         seconds += t->kv_cache ? least_seconds(limits, plan->dtype, qwen3_forward_flops(c, &next),
                                                weights + kv * (double)(held + 1))
                                : least_seconds(limits, plan->dtype, qwen3_forward_flops(c, &again), weights);

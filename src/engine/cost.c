@@ -1,6 +1,7 @@
 /* cost.c - see cost.h. The time of a pass is the sum of
  *
- *   products    weights of the fullest rank over the rate at which products with so many rows get through weights
+ *   products    weights of the fullest rank (of experts, those that are expected to be chosen) over the rate at which
+ *               products with so many rows get through weights
  *   attention   multiply-adds of many queries, bytes of keys and values that few queries read
  *   rows        norms, rotations, activations
  *   barriers    of the threads
@@ -44,11 +45,14 @@ typedef struct rank_share {
     int groups;                           /* S */
     bool split_weights;                   /* a step of few rows: each rank has all of them and 1/S of the weights */
     double rows;                          /* that it computes */
-    double heads, kv_heads, gated;        /* of its head group: query heads, KV heads, intermediate outputs */
-    double layer_values;                  /* weights of its head group */
-    double values;                        /* of these, those that it multiplies in this pass */
+    double heads, kv_heads;               /* of its head group */
+    double gated, expert_gated;           /* intermediate outputs of its head group; of an expert */
+    double layer_values;                  /* weights of its head group, in the mean of the layers */
+    double projected;                     /* weights of q, k, v and o that it multiplies in this pass */
+    double own_gated, own_expert_gated;   /* intermediate outputs that it computes in this pass */
     int parts;                            /* that a step over several nodes is computed in, one after the other */
-    double products, attention, row_work; /* seconds of a layer */
+    double products, attention, row_work; /* seconds of a layer, in the mean of the layers */
+    double queries;                       /* of these, the projection to queries */
     size_t *group_rows, *group_keys;      /* [S] rows and keys of the sequence groups */
     size_t *head_first;                   /* [S + 1] heads whose results each needs where weights are split */
 } rank_share;
@@ -58,11 +62,27 @@ static double larger(double a, double b)
     return a > b ? a : b;
 }
 
-/* q, k, v, o, gate, up and down of so many heads and intermediate outputs. */
-static double matrix_values(const qwen3_config *c, double heads, double kv_heads, double gated)
+/* q, k, v and o of so many heads. */
+static double projection_values(const qwen3_config *c, double heads, double kv_heads)
 {
-    const double dim = (double)c->head_dim;
-    return (double)c->hidden_size * (2 * heads * dim + 2 * kv_heads * dim + 3 * gated);
+    return (double)c->hidden_size * 2 * (heads + kv_heads) * (double)c->head_dim;
+}
+
+/* gate, up and down of so many intermediate outputs. */
+static double gated_values(const qwen3_config *c, double gated)
+{
+    return 3 * (double)c->hidden_size * gated;
+}
+
+static double router_values(const qwen3_config *c)
+{
+    return (double)c->num_experts * (double)c->hidden_size;
+}
+
+/* Layers that have experts, as a part of all. */
+static double experts_part(const qwen3_config *c)
+{
+    return (double)config_expert_layers(c) / (double)c->num_layers;
 }
 
 /* Query-key pairs of a head that are visible. */
@@ -77,7 +97,11 @@ double qwen3_forward_flops(const qwen3_config *c, const qwen3_forward_shape *p)
     if (!c || !p)
         return 0;
     const double heads = (double)c->num_heads, layers = (double)c->num_layers, batch = (double)p->batch;
-    const double linear = 2 * matrix_values(c, heads, (double)c->num_kv_heads, (double)c->intermediate_size);
+    const double with_experts = experts_part(c);
+    const double chosen = (double)c->num_experts_per_token * (double)c->moe_intermediate_size;
+    const double network = (1 - with_experts) * gated_values(c, (double)c->intermediate_size) +
+                           with_experts * (gated_values(c, chosen) + router_values(c));
+    const double linear = 2 * (projection_values(c, heads, (double)c->num_kv_heads) + network);
     const double attention = 4 * heads * (double)c->head_dim; /* scores and sums */
     const double head = 2 * (double)c->hidden_size * (double)c->vocab_size;
     return layers * (batch * (double)p->tokens * linear + visible_pairs(p) * attention) + batch * head;
@@ -106,8 +130,13 @@ static void share_heads(rank_share *r, const gemm_kernel *gemm)
         r->heads = larger(r->heads, (double)range_size(shard.heads));
         r->kv_heads = larger(r->kv_heads, (double)range_size(shard.kv_heads));
         r->gated = larger(r->gated, (double)range_size(gated_mlp_part(r->c->intermediate_size, gemm, place)));
+        r->expert_gated =
+            larger(r->expert_gated, (double)range_size(gated_mlp_part(r->c->moe_intermediate_size, gemm, place)));
     }
-    r->layer_values = matrix_values(r->c, r->heads, r->kv_heads, r->gated);
+    const double with_experts = experts_part(r->c);
+    r->layer_values = projection_values(r->c, r->heads, r->kv_heads) +
+                      (1 - with_experts) * gated_values(r->c, r->gated) +
+                      with_experts * (double)r->c->num_experts * gated_values(r->c, r->expert_gated);
 }
 
 /* The largest of `parts` parts of n outputs. */
@@ -174,15 +203,18 @@ static void share_rows(rank_share *r, const gemm_kernel *gemm)
         r->head_first[g] = (size_t)partition((int64_t)r->heads, 1, groups, g).begin;
     }
     r->head_first[groups] = (size_t)r->heads;
-    r->values = r->layer_values;
+    r->projected = projection_values(r->c, r->heads, r->kv_heads);
+    r->own_gated = r->gated;
+    r->own_expert_gated = r->expert_gated;
     if (!r->split_weights)
         return;
     r->rows = (double)rows;
     r->group_rows[0] = (size_t)rows; /* replicated */
     const double qkv = (r->heads + 2 * r->kv_heads) * dim;
-    r->values = (double)r->c->hidden_size *
-                (largest_part(qkv, attention_grain(gemm, r->c->head_dim), r->groups) +
-                 largest_part(r->heads, 1, r->groups) * dim + 3 * largest_part(r->gated, gemm_grain(gemm), r->groups));
+    r->projected = (double)r->c->hidden_size * (largest_part(qkv, attention_grain(gemm, r->c->head_dim), r->groups) +
+                                                largest_part(r->heads, 1, r->groups) * dim);
+    r->own_gated = largest_part(r->gated, gemm_grain(gemm), r->groups);
+    r->own_expert_gated = largest_part(r->expert_gated, gemm_grain(gemm), r->groups);
 }
 
 /* ---- Computing --------------------------------------------------------------------------------- */
@@ -206,6 +238,29 @@ static double product_seconds(const rank_share *r, double rows, double values)
     return values * each * r->ranks;
 }
 
+/* Of the feed-forward network of a layer, in the mean of the layers. Rows are spread evenly over the experts that are
+ * expected to be chosen; every rank computes the whole router. */
+static double network_seconds(const rank_share *r, double rows)
+{
+    const double with_experts = experts_part(r->c);
+    const double dense = product_seconds(r, rows, gated_values(r->c, r->own_gated));
+    if (with_experts == 0)
+        return dense;
+    const double active = config_active_experts(r->c, rows), each = rows * (double)r->c->num_experts_per_token / active;
+    const double experts = active * product_seconds(r, each, gated_values(r->c, r->own_expert_gated)) +
+                           product_seconds(r, rows, router_values(r->c));
+    return (1 - with_experts) * dense + with_experts * experts;
+}
+
+/* Products of a layer; a step in parts reads the weights once for each of them. */
+static void set_products(rank_share *r)
+{
+    const double rows = r->rows / r->parts;
+    const double queries = (double)r->c->hidden_size * r->heads * (double)r->c->head_dim;
+    r->products = r->parts * (product_seconds(r, rows, r->projected) + network_seconds(r, rows));
+    r->queries = r->parts * product_seconds(r, rows, queries);
+}
+
 static double attention_seconds(const rank_share *r)
 {
     const qwen3_machine *m = r->s->machine;
@@ -223,7 +278,10 @@ static double attention_seconds(const rank_share *r)
 static double row_seconds(const rank_share *r)
 {
     const double dim = (double)r->c->head_dim, part = r->split_weights ? 1.0 / r->groups : 1;
-    const double values = 2 * (double)r->c->hidden_size + ((2 * r->heads + r->kv_heads) * dim + r->gated) * part;
+    const double with_experts = experts_part(r->c);
+    const double gated =
+        (1 - with_experts) * r->gated + with_experts * r->expert_gated * (double)r->c->num_experts_per_token;
+    const double values = 2 * (double)r->c->hidden_size + ((2 * r->heads + r->kv_heads) * dim + gated) * part;
     return r->rows * values * r->ranks / r->s->machine->row_values;
 }
 
@@ -363,8 +421,7 @@ static double overlapped_alone(const rank_share *r, const collective *c, double 
     if (!c->overlaps)
         return 0;
     const double shards = c->kind == COLLECTIVE_RING ? c->rounds : 1;
-    const double queries = (double)r->c->hidden_size * r->heads * (double)r->c->head_dim / r->values * r->products;
-    const double window = (c->among.nodes > 1 ? queries : 0) + r->attention * shards / r->groups;
+    const double window = (c->among.nodes > 1 ? r->queries : 0) + r->attention * shards / r->groups;
     return seconds < window ? seconds : window;
 }
 
@@ -438,7 +495,8 @@ static void add_memory(const rank_share *r, const gemm_kernel *gemm, qwen3_predi
     const double value_bytes = (double)gemm->group_bytes / gemm->kr, ranks = (double)r->groups * r->s->grid_heads;
     const double head = (double)r->c->vocab_size * (double)r->c->hidden_size / ranks;
     const double layers = (double)r->c->num_layers * r->layer_values / sequence_span(r->s).per_node;
-    p->weight_bytes = (layers + head) * value_bytes;
+    const double routers = (double)config_expert_layers(r->c) * router_values(r->c);
+    p->weight_bytes = (layers + head) * value_bytes + routers * sizeof(float);
     const double pages = (double)r->shape.batch * (double)kv_blocks_for(r->group_keys[0] / (size_t)r->shape.batch);
     p->kv_bytes =
         pages * KV_BLOCK * qwen3_kv_bytes_per_token(r->c, r->kv_dtype) * r->kv_heads / (double)r->c->num_kv_heads;
@@ -450,7 +508,7 @@ static void predict(rank_share *r, qwen3_prediction *p)
     const gemm_kernel *gemm = &r->k->gemm[r->dtype];
     share_heads(r, gemm);
     share_rows(r, gemm);
-    r->products = r->parts * product_seconds(r, r->rows / r->parts, r->values);
+    set_products(r);
     r->attention = attention_seconds(r);
     r->row_work = row_seconds(r);
     p->products = layers * r->products + product_seconds(r, (double)r->shape.batch,

@@ -1,6 +1,7 @@
 /* model.c - opening a model: source, grid, groups, weights. Every local phase ends in an agreement. */
 #include "engine/model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -57,22 +58,32 @@ void qwen3_model_placement(const qwen3_model *model, char *text, size_t size)
     free(addresses);
 }
 
-uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
+double qwen3_model_bytes_per_step(const qwen3_model *model, double rows)
 {
-    if (!model)
+    if (!model || !(rows > 0))
         return 0;
     const gemm_kernel *g = &model->kernels->gemm[model->options.dtype];
-    uint64_t values = 0;
+    double packed = 0, experts = 0, routers = 0; /* values */
     for (size_t i = 0; i < source_tensors(model->source); i++) {
         const tensor *t = source_tensor(model->source, i);
-        values += tensor_is_packed(t->kind) ? (uint64_t)t->rows * (uint64_t)t->cols : 0;
+        const double values = (double)t->rows * (double)t->cols;
+        packed += tensor_is_packed(t->kind) && t->kind != TENSOR_EXPERT ? values : 0;
+        experts += t->kind == TENSOR_EXPERT ? values : 0;
+        routers += t->kind == TENSOR_ROUTER ? values : 0;
     }
-    return values * (uint64_t)g->group_bytes / (uint64_t)g->kr;
+    if (experts > 0)
+        packed += experts * config_active_experts(&model->config, rows) / (double)model->config.num_experts;
+    return packed * g->group_bytes / g->kr + routers * sizeof(float);
+}
+
+uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
+{
+    return (uint64_t)llround(qwen3_model_bytes_per_step(model, 1));
 }
 
 /* A model of at most this many bytes of weights lives in the caches. Rounding its activations, keys and values to BF16
  * would save microseconds and cost accuracy. */
-#define SMALL_MODEL_BYTES ((uint64_t)64 << 20)
+#define SMALL_MODEL_BYTES ((double)(64 << 20))
 
 /* Sets the KV type, and with AUTO for a small model the best level that keeps activations in f32; keys and values are
  * then f32 too unless another type is asked for. */
@@ -82,7 +93,7 @@ static void choose_precision(qwen3_model *m, bool level_chosen)
     m->plan.kv_dtype = !choose_kv                         ? m->options.kv_dtype
                        : m->options.dtype < ELEMENT_TYPES ? m->options.dtype
                                                           : QWEN3_DTYPE_BF16;
-    if (level_chosen || qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES)
+    if (level_chosen || qwen3_model_bytes_per_step(m, INFINITY) > SMALL_MODEL_BYTES)
         return;
     while (m->kernels->gemm[m->options.dtype].activation != QWEN3_DTYPE_F32)
         m->kernels = m->kernels->below;
@@ -154,7 +165,7 @@ static qwen3_status choose_grid(qwen3_model *m, const qwen3_rank_info *info, gri
     qwen3_status status = QWEN3_OK;
     plan_ranks ranks = {comm_size(m->world), info->nodes, o->machine};
     const bool automatic = o->strategy == QWEN3_STRATEGY_AUTO && o->grid_sequence == 0 && ranks.ranks > 1;
-    if (automatic && !o->machine && qwen3_model_bytes_per_token(m) > SMALL_MODEL_BYTES) {
+    if (automatic && !o->machine && qwen3_model_bytes_per_step(m, INFINITY) > SMALL_MODEL_BYTES) {
         status = qwen3_machine_measure(m->world, o->threads, m->kernels->isa, o->dtype, &measured, err);
         ranks.machine = &measured;
     }

@@ -42,6 +42,12 @@ int64_t config_expert_layers(const qwen3_config *c)
     return n;
 }
 
+double config_active_experts(const qwen3_config *c, double rows)
+{
+    const double experts = (double)c->num_experts;
+    return experts * (1 - pow(1 - (double)c->num_experts_per_token / experts, rows));
+}
+
 /* A size, by its key of config.json. */
 typedef struct size_limit {
     const char *key;

@@ -25,6 +25,9 @@ qwen3_status config_synthetic(const char *spec, qwen3_config *config, qwen3_erro
 void config_set_experts(qwen3_config *config, int64_t layer, bool has);
 /* Layers that have experts. */
 int64_t config_expert_layers(const qwen3_config *config);
+/* Experts of a layer that `rows` tokens choose together, on average, where each chooses num_experts_per_token = k of
+ * num_experts = E at random: E (1 - (1 - k / E)^rows). */
+double config_active_experts(const qwen3_config *config, double rows);
 /* Bounds that keep every size computation within 63 bits, and divisibility. `where` names the origin. */
 qwen3_status config_check(const qwen3_config *config, const char *where, qwen3_error *err);
 

@@ -440,6 +440,9 @@ static void test_model(void)
     RETURNS(NULL, qwen3_model_config, NULL);
     RETURNS(NULL, qwen3_model_plan, NULL);
     RETURNS(0, qwen3_model_bytes_per_token, NULL);
+    RETURNS(0, qwen3_model_bytes_per_step, NULL, 1);
+    RETURNS(0, qwen3_model_bytes_per_step, model, NAN);
+    RETURNS(0, qwen3_model_bytes_per_step, model, -1);
     RETURNS_FROM(qwen3_model_placement, model, NULL, 64);
     RETURNS_FROM(qwen3_model_placement, model, text, 0);
     HOLDS(strcmp(text, "before") == 0);

@@ -10,7 +10,9 @@
 
 #include <cmocka.h>
 
-static const char *const sizes[] = {"synthetic:0.6B", "synthetic:8B", "synthetic:32B"};
+#include "model/config.h"
+
+static const char *const sizes[] = {"synthetic:0.6B", "synthetic:8B", "synthetic:32B", "synthetic:30B-A3B"};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
 static qwen3_config config_of(const char *spec)
@@ -64,6 +66,59 @@ static void test_flops(void **state)
         assert_close(qwen3_kv_bytes_per_token(&c, QWEN3_DTYPE_F32), 2 * qwen3_kv_bytes_per_token(&c, QWEN3_DTYPE_BF16),
                      1e-12);
     }
+}
+
+/* Of experts only the chosen ones count: one token has k of them, many have all. */
+static void test_experts(void **state)
+{
+    (void)state;
+    const qwen3_config c = config_of("synthetic:30B-A3B");
+    assert_close(config_active_experts(&c, 1), 8, 1e-12);
+    assert_close(config_active_experts(&c, 2), 8 + 8 * (1 - 8.0 / 128),
+                 1e-12); /* 8, and of 8 more those that are new */
+    assert_close(config_active_experts(&c, 1e6), 128, 1e-12);
+    assert_close(qwen3_forward_flops(&c, &(qwen3_forward_shape){1, 1, 0}), 2 * 3.04e9, 0.01); /* embeddings looked up */
+
+    qwen3_config dense = c; /* of the same width */
+    dense.num_experts = 0;
+    dense.intermediate_size = c.num_experts_per_token * c.moe_intermediate_size;
+    qwen3_machine m = qwen3_machine_default();
+    for (int ranks = 1; ranks <= 4; ranks *= 2)
+        for (int groups = 1; groups <= ranks; groups *= ranks > 1 ? ranks : 2) {
+            const qwen3_scenario s = on(&c, &m, ranks, 1), same = on(&dense, &m, ranks, 1);
+            /* One token reads as much; the router is repeated on each rank. */
+            const double one = predict(s, groups, 1, 1, 100).products, wide = predict(same, groups, 1, 1, 100).products;
+            assert_true(one >= wide && one < (1 + 0.02 * ranks) * wide);
+            /* Eight read most of eight times as much, hundreds share experts. */
+            const double eight = predict(s, groups, 8, 1, 100).products,
+                         many = predict(s, groups, 512, 1, 100).products;
+            assert_true(eight > 3 * one && eight < 8 * one);
+            assert_true(many < 64 * eight);
+        }
+    const double memory = predict(on(&c, &m, 1, 1), 1, 1, 1, 0).weight_bytes;
+    assert_true(memory > 2 * 30.1e9 && memory < 2 * 30.6e9);
+}
+
+/* The experts of a step as bytes of an open model. */
+static void test_bytes_per_step(void **state)
+{
+    (void)state;
+    const qwen3_config c = config_of("synthetic:tiny-moe");
+    qwen3_model_options options = qwen3_model_options_default();
+    options.dtype = QWEN3_DTYPE_BF16;
+    options.threads = 1;
+    qwen3_model *model;
+    assert_int_equal(qwen3_model_open(qwen3_comm_self(), "synthetic:tiny-moe", &options, &model, NULL), QWEN3_OK);
+    const double expert = 3 * (double)(c.hidden_size * c.moe_intermediate_size);
+    const double heads = (double)((2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
+    const double layer = 2 * (double)c.hidden_size * heads, router = 4 * (double)(c.num_experts * c.hidden_size);
+    const double head = 2 * (double)(c.vocab_size * c.hidden_size);
+    for (int rows = 1; rows < 100; rows *= 5)
+        assert_close(qwen3_model_bytes_per_step(model, rows),
+                     3 * (layer + router + 2 * expert * config_active_experts(&c, rows)) + head, 1e-12);
+    assert_close(qwen3_model_bytes_per_step(model, INFINITY), 3 * (layer + router + 2 * expert * 10) + head, 1e-12);
+    assert_close((double)qwen3_model_bytes_per_token(model), qwen3_model_bytes_per_step(model, 1), 1e-6);
+    qwen3_model_close(model);
 }
 
 /* More of anything takes longer, and so does a slower machine. */
@@ -248,10 +303,10 @@ static void test_parts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_flops),     cmocka_unit_test(test_monotone), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_symmetric), cmocka_unit_test(test_bytes),    cmocka_unit_test(test_imbalance),
-        cmocka_unit_test(test_priced),    cmocka_unit_test(test_overlap),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_flops),    cmocka_unit_test(test_experts),   cmocka_unit_test(test_bytes_per_step),
+        cmocka_unit_test(test_monotone), cmocka_unit_test(test_limits),    cmocka_unit_test(test_symmetric),
+        cmocka_unit_test(test_bytes),    cmocka_unit_test(test_imbalance), cmocka_unit_test(test_priced),
+        cmocka_unit_test(test_overlap),  cmocka_unit_test(test_refused),   cmocka_unit_test(test_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
