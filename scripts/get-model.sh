@@ -13,6 +13,10 @@ is left alone; a fetch that was interrupted goes on where it stopped when the sa
 NAME: a model of https://huggingface.co/Qwen, or OWNER/MODEL. Dense ones are
     Qwen3-0.6B  Qwen3-1.7B  Qwen3-4B  Qwen3-8B  Qwen3-14B  Qwen3-32B
     Qwen3-4B-Instruct-2507  Qwen3-4B-Thinking-2507  and up to 14B with -Base at the end
+mixtures of experts are
+    Qwen3-30B-A3B  Qwen3-30B-A3B-Base  Qwen3-30B-A3B-Instruct-2507  Qwen3-30B-A3B-Thinking-2507
+    Qwen3-Coder-30B-A3B-Instruct
+    Qwen3-235B-A22B  Qwen3-235B-A22B-Instruct-2507  Qwen3-235B-A22B-Thinking-2507
     (sizes: about 2 GB for every billion of weights)
 
   --verify   fetch nothing, check the files in DIRECTORY against the published checksums

@@ -59,6 +59,7 @@ class Shape:
     sparse_step: int = 1  # layer i has experts if i + 1 is a multiple, and it is not in dense_layers
     dense_layers: tuple = ()
     local_experts: bool = False  # the newer name of num_experts
+    router: float = 0.7  # its standard deviation times sqrt(hidden); 0: all experts are equal
 
     def has_experts(self, layer):
         return (self.model_type == "qwen3_moe" and (layer + 1) % self.sparse_step == 0
@@ -147,7 +148,7 @@ def tensor_shapes(shape, lm_head=False):
             "self_attn.o_proj": matrix(s.hidden, q),
         }
         if s.has_experts(index):
-            layer["mlp.gate"] = matrix(s.experts, s.hidden)
+            layer["mlp.gate"] = (s.experts, s.hidden), s.router / s.hidden**0.5
         networks = [f"mlp.experts.{e}" for e in range(s.experts)] if s.has_experts(index) else ["mlp"]
         inter = s.moe_inter if s.has_experts(index) else s.inter
         for network in networks:

@@ -54,6 +54,9 @@ MODELS = {
                   local_experts=True), {}),
     "moe-f32": (Shape(hidden=72, inter=97, heads=4, kv_heads=2, head_dim=64, vocab=257, model_type="qwen3_moe",
                       experts=5, chosen=2, moe_inter=203, norm_topk=False, sparse_step=2), {"dtype": "f32", "shards": 3}),
+    # All experts are equal: the first two get all rows, and the others none.
+    "moe-ties": (Shape(hidden=80, inter=97, layers=2, heads=4, kv_heads=2, head_dim=32, vocab=199,
+                       model_type="qwen3_moe", experts=6, chosen=2, moe_inter=64, router=0.0), {"dtype": "f16"}),
     "heads16": (Shape(hidden=128, inter=320, heads=16, kv_heads=8, head_dim=32, vocab=1000, rope_parameters=True), {}),
 }
 CHOOSING = {name for name, (shape, _) in MODELS.items() if shape.model_type == "qwen3_moe"}
@@ -196,9 +199,22 @@ def run_case(checks, case, directory, truth, worst):
     checks.true(case, not message, f"{message}\n{outcome}")
 
 
+def check_overflow(checks, directory):
+    """A router whose scores overflow: no expert is the right one, and no logit is a number."""
+    shape = Shape(hidden=72, inter=97, heads=4, kv_heads=2, head_dim=32, vocab=257, model_type="qwen3_moe", experts=64,
+                  moe_inter=32, router=4e38)
+    make_checkpoint.make_checkpoint(directory / "overflow", shape, "f32")
+    for ranks, dtype in itertools.product([ranks for ranks in RANKS if ranks <= FEW], ("f32", "q8")):
+        outcome = run(ranks, "qwen3", "logits", "--model", directory / "overflow", "--tokens", "1,2,3,4", "--output",
+                      directory / "overflow.f32", "--all", "--dtype", dtype, *precision_options("large"))
+        checks.true(f"scores overflow, {dtype}, {ranks} ranks",
+                    not outcome.ok and "row 0: a logit is not a number" in outcome.err, outcome)
+
+
 def main():
     checks, random = Checks(), rng()
     with scratch() as directory:
+        check_overflow(checks, directory)
         truth = Reference(directory, random)
         cases = list(all_cases()) if FULL else covering_cases(random)
         print(f"{len(cases)} runs on {RANKS} ranks", flush=True)

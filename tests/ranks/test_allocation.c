@@ -439,6 +439,7 @@ int main(int argc, char **argv)
     const qwen3_parallel_strategy strategies[] = {QWEN3_STRATEGY_HEAD_WISE, QWEN3_STRATEGY_SEQUENCE};
     for (int i = 0; i < (qwen3_comm_size(world) > 1 ? 2 : 1); i++) {
         check_model(world, "synthetic:tiny", strategies[i], SAMPLE, &random);
+        check_model(world, "synthetic:tiny-moe:layers=1", strategies[i], FORWARD, &random);
         check_model(world, QWEN3_TEST_MODEL, strategies[i], OPEN_MODEL, &random);
     }
     if (qwen3_comm_size(world) == 1)
