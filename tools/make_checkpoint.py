@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes a Qwen3, Qwen3-MoE, Qwen2 or Llama checkpoint of any shape with seeded random weights, in the layout, with the names and
-in the order of the published ones: config.json and model.safetensors, or shards with
+"""Writes a Qwen3, Qwen3-MoE, Qwen2 or Llama checkpoint of any shape with seeded random weights, in the layout, with the
+names and in the order of the published ones: config.json and model.safetensors, or shards with
 model.safetensors.index.json.
 
 The values of a tensor depend on the seed and its name alone: not on the stored type (but for rounding),
@@ -28,7 +28,8 @@ SIZES = {  # hidden, inter, layers, heads, kv_heads, head_dim, vocab, tied
     "14B": (5120, 17408, 40, 40, 8, 128, 151936, False),
     "32B": (5120, 25600, 64, 64, 8, 128, 151936, False),
 }
-ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
+ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM", "qwen2": "Qwen2ForCausalLM",
+                 "llama": "LlamaForCausalLM"}
 EXPERTS = ("experts", "chosen", "moe_inter")  # of qwen3_moe; --size has none
 DTYPES = {"bf16": ("BF16", "bfloat16"), "f16": ("F16", "float16"), "f32": ("F32", "float32")}
 ROWS_AT_ONCE = 4096  # large matrices are made in pieces

@@ -53,7 +53,8 @@ MODELS = {
                   model_type="qwen3_moe", experts=12, chosen=3, moe_inter=40, sparse_step=1, dense_layers=(1,),
                   local_experts=True), {}),
     "moe-f32": (Shape(hidden=72, inter=97, heads=4, kv_heads=2, head_dim=64, vocab=257, model_type="qwen3_moe",
-                      experts=5, chosen=2, moe_inter=203, norm_topk=False, sparse_step=2), {"dtype": "f32", "shards": 3}),
+                      experts=5, chosen=2, moe_inter=203, norm_topk=False, sparse_step=2),
+                {"dtype": "f32", "shards": 3}),
     # All experts are equal: the first two get all rows, and the others none.
     "moe-ties": (Shape(hidden=80, inter=97, layers=2, heads=4, kv_heads=2, head_dim=32, vocab=199,
                        model_type="qwen3_moe", experts=6, chosen=2, moe_inter=64, router=0.0), {"dtype": "f16"}),
