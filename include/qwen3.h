@@ -429,6 +429,8 @@ typedef struct qwen3_session_info {
     uint64_t kv_bytes_used;              /* the part of it that holds tokens */
     uint64_t scratch_bytes;              /* activations and workspaces on this rank */
     uint64_t score_bytes;  /* the part of it for scores: O(seq^2) in STANDARD, O(block) in ONLINE_SOFTMAX */
+    double expert_load;    /* of the rows that this rank computed together in the last step: those of the busiest expert
+                              of a layer over the mean of its experts, in the mean of the layers; 0: no experts, no rows */
     qwen3_comm_stats comm; /* since the last reset */
 } qwen3_session_info;
 

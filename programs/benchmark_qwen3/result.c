@@ -135,6 +135,8 @@ static const field fields[] = {
     {"scratch_bytes", "scratch (fullest rank)", AT(scratch_bytes), NUMBER, "%.2f MiB", 1 / 1048576.0, NULL, 0},
     {"score_bytes", "scores in it (fullest rank)", AT(score_bytes), NUMBER, "%.1f KiB", 1 / 1024.0, "scores KiB",
      PAIRS},
+    {"expert_load", "rows of the busiest expert over the mean", AT(expert_load), NUMBER, "%.2f x", 1, "expert load",
+     LIST | PAIRS},
 
     {"relative_l2", "relative L2 of the logits (worst row)", AT(relative_l2), NUMBER, "%.2e", 1, "rel. L2",
      LIST | PAIRS},

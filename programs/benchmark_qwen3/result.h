@@ -29,7 +29,7 @@ typedef struct benchmark_result {
     char model_filename[256], model_type[32], strategy[16], grid[24], algorithm[24], dtype[8], isa[16], type_kv[8],
         deterministic[4], seed[24], test[64], phase[12], tokens[12], kv_cache[4];
     double ranks, nodes, threads; /* threads of each rank */
-    double model_size;            /* bytes of weights that a step reads */
+    double model_size;            /* bytes of all weights */
     double model_parameters;
     double prompt, generate, depth, batch, repetitions, warmup;
 
@@ -46,6 +46,7 @@ typedef struct benchmark_result {
     double over_predicted;                                        /* avg_ts / predicted_ts */
 
     double weight_bytes, kv_bytes, scratch_bytes, score_bytes; /* fullest rank */
+    double expert_load; /* of a prompt: rows of the busiest expert over the mean, in the mean of the layers */
 
     double relative_l2, max_difference, top1_agreement, verified_rows, tolerance;
     char verified[8]; /* "pass", "fail", or "" without --verify */

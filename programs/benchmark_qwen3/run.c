@@ -16,6 +16,7 @@
 typedef struct rank_totals {
     qwen3_comm_stats prefill, decode;                            /* sums */
     uint64_t weight_bytes, kv_bytes, scratch_bytes, score_bytes; /* maxima: the session tells of its last step */
+    double expert_load;                                          /* of the last prompt */
 } rank_totals;
 
 typedef struct test_run {
@@ -54,6 +55,8 @@ static void add_counters(test_run *run, qwen3_comm_stats *sum)
     rank_totals *totals = &run->totals;
     qwen3_session_info info;
     qwen3_session_get_info(run->session, &info);
+    if (sum == &totals->prefill)
+        totals->expert_load = info.expert_load;
     totals->kv_bytes = larger(totals->kv_bytes, info.kv_bytes);
     totals->scratch_bytes = larger(totals->scratch_bytes, info.scratch_bytes);
     totals->score_bytes = larger(totals->score_bytes, info.score_bytes);
@@ -202,6 +205,15 @@ static void reduce_counters(phase_result *p, const rank_totals *all, bool prefil
         p->comm_overlapped[kind] = under_way[kind] > 0 ? fmax(0, 1 - inside[kind] / under_way[kind]) : NAN;
 }
 
+/* NaN where nothing was routed. */
+static void reduce_load(benchmark_result *r, const rank_totals *all, int ranks)
+{
+    double most = 0;
+    for (int rank = 0; rank < ranks; rank++)
+        most = fmax(most, all[rank].expert_load);
+    r->expert_load = most > 0 ? most : NAN;
+}
+
 static void reduce_memory(benchmark_result *r, const rank_totals *all, int ranks, FILE *progress)
 {
     const double mib = 1048576.0;
@@ -236,6 +248,7 @@ static qwen3_status collect(const test_run *run, qwen3_error *err)
         if (run->test->generate)
             reduce_counters(&run->r->decode, all, false, ranks, b->o.repetitions);
         reduce_memory(run->r, all, ranks, b->o.verbose ? b->notes : NULL);
+        reduce_load(run->r, all, ranks);
         result_complete(run->r, run->test->prompt > 0);
     }
     free(all);

@@ -86,10 +86,11 @@ typedef struct block_layer {
     const activations *input; /* [rows, hidden] normalised */
 } block_layer;
 
-/* Bytes that a state holds. */
+/* Bytes that a state holds, and how its work was spread. */
 typedef struct block_usage {
     size_t bytes, used; /* kept of sequences: allocated; in use */
     size_t score_bytes; /* of explicit scores, in the last step */
+    double expert_load; /* as in qwen3_session_info */
 } block_usage;
 
 /* `state` is what open returned. Of the functions, reserve, append, truncate, usage, start and prepare may be NULL. */

@@ -66,6 +66,8 @@ typedef struct experts_state {
     activations gathered; /* [threads][rows of a tile, hidden] input of rows that do not follow each other */
     activations gated;    /* [pairs, part] weighted */
     float *tiles;         /* as of linear.h: gate and up of tile_width outputs; outputs of down */
+    double load;          /* sum of routing_load over the layers of the step that have been computed: */
+    int layers;
 } experts_state;
 
 static qwen3_status state_open(const decoder *d, int64_t layers, void **state, qwen3_error *err)
@@ -78,6 +80,21 @@ static qwen3_status state_open(const decoder *d, int64_t layers, void **state, q
     for (int i = 0; i < STEP_PARTS; i++)
         s[i].d = d;
     return QWEN3_OK;
+}
+
+static void state_usage(const void *state, block_usage *usage)
+{
+    const experts_state *s = state;
+    *usage = (block_usage){.expert_load = s->layers ? s->load / s->layers : 0};
+}
+
+static void start(team *t, void *state, const block_step *b)
+{
+    experts_state *s = (experts_state *)state + b->part;
+    if (t->tid == 0) {
+        s->load = 0;
+        s->layers = 0;
+    }
 }
 
 /* As in gated_mlp.c. */
@@ -178,8 +195,11 @@ static void route(team *t, experts_state *s, const block_step *b, const block_la
         routing_choose(r, s->d->kernels, i);
     if (!few)
         team_barrier(t);
-    if (t->tid == 0)
+    if (t->tid == 0) {
         routing_sort(r);
+        s->load += routing_load(r);
+        s->layers++;
+    }
     team_barrier(t);
 }
 
@@ -402,7 +422,9 @@ const block block_experts = {
     .declare = declare,
     .open = state_open,
     .close = free,
+    .usage = state_usage,
     .plan = plan,
+    .start = start,
     .run = run,
     .inputs = inputs,
     .input_rows = input_rows,

@@ -84,6 +84,16 @@ void routing_sort(routing *r)
     }
 }
 
+double routing_load(const routing *r)
+{
+    size_t most = 0;
+    for (size_t e = 0; e < r->experts; e++) {
+        const size_t n = r->first[e + 1] - r->first[e];
+        most = n > most ? n : most;
+    }
+    return r->rows ? (double)most * (double)r->experts / (double)(r->rows * r->chosen) : 0;
+}
+
 /* The first of pairs [begin, end) of an expert whose row is not below `row`. */
 static size_t lower_bound(const routing *r, size_t begin, size_t end, size_t row)
 {

@@ -35,6 +35,9 @@ void routing_choose(routing *r, const kernels *k, size_t row);
 /* The pairs of all rows, once these have chosen. One thread. */
 void routing_sort(routing *r);
 
+/* Pairs of the busiest expert over the mean of all experts; 0 without rows. */
+double routing_load(const routing *r);
+
 /* The pairs of an expert whose rows are in [row, end): [*first, *first + result). */
 size_t routing_pairs(const routing *r, int32_t expert, size_t row, size_t end, size_t *first);
 

@@ -382,6 +382,7 @@ void qwen3_session_get_info(const qwen3_session *s, qwen3_session_info *info)
         info->kv_bytes += usage.bytes;
         info->kv_bytes_used += usage.used;
         info->score_bytes += usage.score_bytes;
+        info->expert_load += usage.expert_load;
     }
     for (int kind = 0; kind < QWEN3_COMM_KINDS; kind++) {
         info->comm.calls[kind] -= s->stats_base.calls[kind];

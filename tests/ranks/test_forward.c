@@ -101,6 +101,11 @@ static bool run_scenario(qwen3_comm *group, const char *spec, const qwen3_model_
             logits += qwen3_logits_rows(session) * vocab;
     }
     check(!status, "%s: %s", qwen3_status_name(status), err.message);
+    qwen3_session_info info;
+    qwen3_session_get_info(session, &info);
+    const bool experts = !status && qwen3_model_config(model)->num_experts > 0;
+    check(experts ? info.expert_load >= 1 || qwen3_comm_size(group) > 1 : info.expert_load == 0, "load %g of experts",
+          info.expert_load);
     qwen3_session_close(session);
     qwen3_model_close(model);
     return !status;

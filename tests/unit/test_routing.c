@@ -103,6 +103,7 @@ static void check_pairs(const routing *r)
         active++;
     }
     assert_int_equal(r->n_active, active);
+    assert_true(r->rows ? routing_load(r) >= 1 && routing_load(r) <= (double)r->experts : routing_load(r) == 0);
     assert_int_equal(r->first_tile[active], tile);
 }
 
@@ -141,6 +142,7 @@ static void test_one_expert(void **state)
     check_pairs(&f.r);
     assert_int_equal(f.r.n_active, 1);
     assert_int_equal(f.r.active[0], 6);
+    assert_true(routing_load(&f.r) == 9);
     assert_int_equal(f.r.first_tile[1], 8); /* of at most 7 rows */
     for (size_t i = 0; i < 50; i++)
         assert_true(f.r.pair_rows[i] == (int32_t)i && f.r.pair_weights[i] == 1.0f);
