@@ -8,7 +8,7 @@ import sys
 from e2e import RANKS, ROOT, Checks, run
 
 PAGES = [ROOT / "docs" / name for name in ("PARALLEL_STRATEGIES.md", "PARALLEL_STRATEGIES.zh-CN.md")]
-TINY = {"h": 64, "Q": 128, "K": 64, "d": 32, "heads": 4, "layers": 3}  # synthetic:tiny
+TINY = {"h": 64, "Q": 128, "K": 64, "d": 32, "heads": 4, "layers": 3}  # synthetic:tiny, and tiny-moe
 SHAPE_06B = {"h": 1024, "Q": 2048, "K": 1024, "d": 128, "heads": 16, "layers": 28}
 BLOCK, TABLE, HEADER = 128, 576, 64  # positions of a block; bytes of its table, and of a message of keys
 KINDS = ("reduce", "kv", "query", "partial")
@@ -69,12 +69,13 @@ def agrees(counted, values, tolerance):
 
 
 def check_counted(c, formulas, ranks):
-    """Plain C kernels, whose panels have 16 keys: lengths that fill them, and one that leaves the last open."""
-    tests = ("--model", "synthetic:tiny", "--isa", "c", "--pairs", "--attention-algo", "online_softmax", "-p",
+    """Plain C kernels, whose panels have 16 keys: lengths that fill them, and one that leaves the last open. Experts
+    send what a dense network sends."""
+    tests = ("--isa", "c", "--pairs", "--attention-algo", "online_softmax", "-p",
              f"{32 * ranks},{160 * ranks},{64 * ranks - ranks}", "-n", 12, "-r", 1, "--warmup", 0, "-o", "json")
-    for kv, size in (("f32", 4), ("bf16", 2)):
-        outcome = run(ranks, "benchmark_qwen3", *tests, "--kv-dtype", kv)
-        if not c.true(f"{ranks} ranks, {kv}", outcome.ok, outcome):
+    for model, kv, size in (("tiny", "f32", 4), ("tiny", "bf16", 2), ("tiny-moe", "f32", 4)):
+        outcome = run(ranks, "benchmark_qwen3", "--model", f"synthetic:{model}", *tests, "--kv-dtype", kv)
+        if not c.true(f"{ranks} ranks, {model}, {kv}", outcome.ok, outcome):
             continue
         for row in json.loads(outcome.out):
             s, h = map(int, row["grid"].split("x"))
@@ -84,8 +85,8 @@ def check_counted(c, formulas, ranks):
                 counted = row[f"{phase}_{kind}_bytes"]
                 # Zigzag gives some ranks one position more where they do not divide.
                 tolerance = 0 if phase == "decode" or tokens % (32 * ranks) == 0 else 0.1
-                c.true(f"{ranks} ranks, {row['strategy']} {row['grid']}, {row['test']}, {kv}, {kind}: {counted}",
-                       agrees(counted, values[kind], tolerance), values[kind])
+                what = f"{ranks} ranks, {row['strategy']} {row['grid']}, {row['test']}, {model}, {kv}, {kind}"
+                c.true(f"{what}: {counted}", agrees(counted, values[kind], tolerance), values[kind])
 
 
 def check_table(c, formulas, page):
