@@ -253,6 +253,7 @@ typedef struct qwen3_config {
     const char *architecture; /* "model_type" of config.json, a constant; NULL, in one made by hand: "qwen3" */
     bool qk_norm;             /* queries and keys are normalised by head */
     bool attention_bias;      /* of the projections to q, k and v */
+    bool no_output_head;      /* the weights have none (embedding models): a session has hidden states, no logits */
 } qwen3_config;
 
 /* What a prediction needs to know of the machine ("Prediction"). */
@@ -461,13 +462,14 @@ typedef struct qwen3_generation_config {
     qwen3_sampling_options sampling; /* without bias, seed 0 */
     int32_t end_tokens[QWEN3_MAX_END_TOKENS];
     int n_end_tokens;
+    bool greedy_by_default; /* temperature is 0 because the file does not say do_sample */
 } qwen3_generation_config;
 
 /* Reads generation_config.json of the directory: do_sample (false or missing: temperature is 0), temperature (1 where
- * it is missing), top_k, top_p, min_p, repetition_penalty, eos_token_id (an id or several). Options that are missing or
- * null have the defaults of qwen3_sampling_options_default; missing end tokens are those of eos_token_id in
- * config.json, if there. Other keys are ignored. Without the file only the end tokens of config.json are known, and for
- * "synthetic:SIZE" nothing. *config is zeroed on failure. Not collective. */
+ * it is missing), top_k (0 or -1: all), top_p, min_p, repetition_penalty, eos_token_id (an id or several). Options that
+ * are missing or null have the defaults of qwen3_sampling_options_default; missing end tokens are those of eos_token_id
+ * in config.json, if there. Other keys are ignored. Without the file only the end tokens of config.json are known, and
+ * for "synthetic:SIZE" nothing. *config is zeroed on failure. Not collective. */
 QWEN3_API qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_config *config,
                                                     qwen3_error *err);
 /* Whether the token is among the end tokens. */
@@ -525,6 +527,9 @@ typedef enum qwen3_token_kind {
 
 /* The largest id plus 1. The output head of a model can have more rows; these are no tokens. */
 QWEN3_API int32_t qwen3_tokenizer_vocab_size(const qwen3_tokenizer *tokenizer);
+/* The token that the file's post-processor puts at the end of every text, -1 if there is none. Tokenizers of embedding
+ * models have one. qwen3_tokenizer_encode does not add it. */
+QWEN3_API int32_t qwen3_tokenizer_end(const qwen3_tokenizer *tokenizer);
 /* Any id is allowed. */
 QWEN3_API qwen3_token_kind qwen3_tokenizer_kind(const qwen3_tokenizer *tokenizer, int32_t id);
 /* The bytes of the token [*length], owned by the tokenizer, without a final zero. They need not be well-formed

@@ -76,6 +76,7 @@ static void add_config(item_list *l, const qwen3_config *c)
         {"num_key_value_heads", c->num_kv_heads},
         {"head_dim", c->head_dim},
         {"tie_word_embeddings", c->tie_word_embeddings},
+        {"no output head", c->no_output_head},
         {"attention_bias", c->attention_bias},
         {"original_max_position_embeddings", c->yarn_original_positions},
         {"max_position_embeddings", c->max_positions},

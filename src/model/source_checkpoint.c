@@ -14,7 +14,8 @@
 typedef struct checkpoint_source {
     source base;
     checkpoint files;
-    const stored_tensor **stored; /* [n_tensors]; NULL where the values are those of another */
+    const stored_tensor **stored; /* [n_tensors]; NULL where the values are those of another, or there are none */
+    bool bare;                    /* names lack the prefix: a decoder was saved without its output head */
 } checkpoint_source;
 
 /* ---- Opening ----------------------------------------------------------------------------------- */
@@ -47,13 +48,29 @@ static qwen3_status check_packed(const checkpoint_source *s, const stored_tensor
     return QWEN3_OK;
 }
 
+/* The text after a prefix, or NULL where it does not begin with it. */
+static const char *after(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0 ? text + strlen(prefix) : NULL;
+}
+
+static const stored_tensor *find_stored(const checkpoint_source *s, const char *name)
+{
+    const char *bare = s->bare ? after(name, s->base.prefix) : NULL;
+    return checkpoint_find(&s->files, bare ? bare : name);
+}
+
 static qwen3_status find_tensor(checkpoint_source *s, size_t number, qwen3_error *err)
 {
     const tensor *expected = &s->base.tensors[number];
-    const stored_tensor *t = checkpoint_find(&s->files, expected->name);
+    const stored_tensor *t = find_stored(s, expected->name);
     const bool packed = source_format(&s->base) && tensor_is_packed(expected->kind);
     if (expected->same_as != number && !packed)
         return QWEN3_OK; /* even where the file stores it */
+    if (!t && expected->kind == TENSOR_HEAD && !s->base.config.tie_word_embeddings && (s->bare || packed)) {
+        s->base.config.no_output_head = true;
+        return QWEN3_OK;
+    }
     if (!t)
         return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s is missing", s->files.dir, expected->name);
     s->stored[number] = t;
@@ -65,18 +82,12 @@ static qwen3_status find_tensor(checkpoint_source *s, size_t number, qwen3_error
     return check_shape(&s->files, t, expected, err);
 }
 
-static bool is_declared_bias(const source *s, const char *name)
+static bool is_declared_bias(const checkpoint_source *s, const stored_tensor *t)
 {
-    for (size_t i = 0; i < s->n_tensors; i++)
-        if (s->tensors[i].kind == TENSOR_BIAS && strcmp(s->tensors[i].name, name) == 0)
+    for (size_t i = 0; i < s->base.n_tensors; i++)
+        if (s->base.tensors[i].kind == TENSOR_BIAS && find_stored(s, s->base.tensors[i].name) == t)
             return true;
     return false;
-}
-
-/* The text after a prefix, or NULL where it does not begin with it. */
-static const char *after(const char *text, const char *prefix)
-{
-    return strncmp(text, prefix, strlen(prefix)) == 0 ? text + strlen(prefix) : NULL;
 }
 
 /* A tensor that is not declared is harmless (a stored rotation table), unless it says that the model is another one
@@ -84,10 +95,10 @@ static const char *after(const char *text, const char *prefix)
 static qwen3_status check_extra(const checkpoint_source *s, const stored_tensor *t, qwen3_error *err)
 {
     const char *path = checkpoint_path_of(&s->files, t), *suffix = strrchr(t->name, '.');
-    const char *name = after(t->name, s->base.prefix);
+    const char *name = after(t->name, s->bare ? "" : s->base.prefix);
     if (!name && !after(t->name, "lm_head."))
         return QWEN3_OK;
-    if (suffix && strcmp(suffix, ".bias") == 0 && !is_declared_bias(&s->base, t->name))
+    if (suffix && strcmp(suffix, ".bias") == 0 && !is_declared_bias(s, t))
         return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: tensor %.200s: biases are not supported", path, t->name);
     const char *index = name ? after(name, "layers.") : NULL;
     if (!index)
@@ -106,9 +117,21 @@ static qwen3_status check_extra(const checkpoint_source *s, const stored_tensor 
     return QWEN3_OK;
 }
 
+/* Whether the embedding is there without the prefix of its name, and not with it. */
+static bool is_bare(const checkpoint_source *s)
+{
+    for (size_t i = 0; i < s->base.n_tensors; i++) {
+        const char *name = s->base.tensors[i].name, *bare = after(name, s->base.prefix);
+        if (s->base.tensors[i].kind == TENSOR_EMBEDDING)
+            return bare && !checkpoint_find(&s->files, name) && checkpoint_find(&s->files, bare);
+    }
+    return false;
+}
+
 static qwen3_status check_tensors(checkpoint_source *s, qwen3_error *err)
 {
     qwen3_status status = QWEN3_OK;
+    s->bare = is_bare(s);
     if (s->files.packed)
         status = packed_read_format(&s->files.files[0], &s->base.config, &s->base.format, err);
     for (size_t f = 0; f < s->files.n_files; f++)
@@ -168,9 +191,10 @@ static tensor_view checkpoint_part(const source *base, tensor_part part, void *s
 
 static const char *checkpoint_stored_type(const source *base, size_t number)
 {
-    if (source_format(base) && tensor_is_packed(base->tensors[number].kind))
+    const stored_tensor *t = ((const checkpoint_source *)base)->stored[number];
+    if (t && source_format(base) && tensor_is_packed(base->tensors[number].kind))
         return qwen3_dtype_name(base->format.dtype);
-    return ((const checkpoint_source *)base)->stored[number]->type_name;
+    return t ? t->type_name : "";
 }
 
 static const void *checkpoint_stored(const source *base, size_t number, size_t *bytes)

@@ -656,6 +656,8 @@ static void test_tokenizer(qwen3_tokenizer *t)
     REFUSED(ARGUMENT, "tokenizer is NULL", qwen3_tokenizer_open, QWEN3_TEST_MODEL, NULL);
     REFUSED(IO, "/nowhere", qwen3_tokenizer_open, "/nowhere", &none);
     RETURNS(0, qwen3_tokenizer_vocab_size, NULL);
+    RETURNS(-1, qwen3_tokenizer_end, NULL);
+    RETURNS(-1, qwen3_tokenizer_end, t);
     RETURNS(QWEN3_TOKEN_NONE, qwen3_tokenizer_kind, NULL, 0);
     RETURNS(QWEN3_TOKEN_NONE, qwen3_tokenizer_kind, t, -1);
     RETURNS(QWEN3_TOKEN_NONE, qwen3_tokenizer_kind, t, INT32_MAX);

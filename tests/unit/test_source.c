@@ -510,6 +510,70 @@ static void test_tensor_faults(void **state)
     }
 }
 
+/* The same bytes under names without "model.", or without an output head. */
+static draft draft_renamed(const draft *d, bool bare, bool head)
+{
+    draft renamed = {json_object(), d->data, d->bytes};
+    const char *name;
+    json_t *entry;
+    json_object_foreach(d->header, name, entry)
+    {
+        const bool is_head = strcmp(name, "lm_head.weight") == 0;
+        const char *rest = strncmp(name, "model.", 6) == 0 && bare ? name + 6 : name;
+        json_object_set(renamed.header, is_head && !head ? "unused" : rest, entry);
+    }
+    return renamed;
+}
+
+/* As embedding models are published: a decoder without a head, whose names lack the prefix. */
+static void test_bare_names(void **state)
+{
+    static const struct {
+        small_model model;
+        bool head, no_head;
+    } cases[] = {
+        {UNTIED, false, true}, {UNTIED, true, false}, {TIED, false, false}, {TIED, true, false}, {QWEN2, false, true}};
+    temp_dir *dir = *state;
+    uint64_t random = test_seed();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config wanted = small_config(cases[i].model), config;
+        draft d = draft_all(&wanted, &random), bare = draft_renamed(&d, true, cases[i].head);
+        source *s, *named;
+        qwen3_error err = {0};
+        qwen3_tensor_info *list;
+        size_t n;
+        write_config(dir, &wanted);
+        draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
+        assert_int_equal(model_source_open(dir->path, 0, &named, &config, &err), QWEN3_OK);
+        assert_false(config.no_output_head);
+        draft_write(&bare, temp_join(dir, "model.safetensors.new").text, 0);
+        rename(temp_join(dir, "model.safetensors.new").text, temp_join(dir, "model.safetensors").text);
+        if (model_source_open(dir->path, 0, &s, &config, &err))
+            fail_msg("case %zu: %s", i, err.message);
+        assert_int_equal(config.no_output_head, cases[i].no_head);
+        for (size_t t = 0; t < source_tensors(s); t++) {
+            float values[400], expected[400];
+            if (cases[i].no_head && source_tensor(s, t)->kind == TENSOR_HEAD) {
+                assert_string_equal(source_stored_type(s, t), "");
+                assert_int_equal(source_digest(s, t), 0);
+                continue;
+            }
+            const size_t values_of_t = (size_t)(source_tensor(s, t)->rows * source_tensor(s, t)->cols);
+            part_values(s, whole_of(s, t), values);
+            part_values(named, whole_of(named, t), expected);
+            assert_memory_equal(values, expected, values_of_t * sizeof *values);
+        }
+        source_close(s);
+        source_close(named);
+        assert_int_equal(qwen3_model_tensors(dir->path, &list, &n, &err), QWEN3_OK);
+        assert_int_equal(n,
+                         2 + (cases[i].model != TIED && cases[i].head) + (cases[i].model == QWEN2 ? 12 : 11) * LAYERS);
+        free(list);
+        json_decref(bare.header);
+        draft_free(&d);
+    }
+}
+
 static void test_tensor_list(void **state)
 {
     temp_dir *dir = *state;
@@ -554,6 +618,7 @@ int main(void)
         TEST(test_checkpoint_values),
         TEST(test_f16),
         TEST(test_tensor_faults),
+        TEST(test_bare_names),
         TEST(test_tensor_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
