@@ -586,10 +586,19 @@ QWEN3_API void qwen3_text_stream_close(qwen3_text_stream *stream);
  * implementation renders them. */
 typedef struct qwen3_chat_template qwen3_chat_template;
 
-/* Reads chat_template.jinja of the directory or, without that file, chat_template in tokenizer_config.json.
- * Any other template than the published ones is refused with QWEN3_ERR_UNSUPPORTED. On failure *chat is NULL.
- * Not collective. */
+/* Reads chat_template.jinja of the directory or, without that file, chat_template in tokenizer_config.json: a text, or
+ * a list of {"name", "template"}, of which "tool_use" is for conversations with tools and "default" for the others. For
+ * any other template than the published ones the nearest of them is taken, and qwen3_chat_template_warning says so. One
+ * with other control tokens than theirs is refused with QWEN3_ERR_UNSUPPORTED. On failure *chat is NULL. Not
+ * collective. */
 QWEN3_API qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **chat, qwen3_error *err);
+/* The same for a published template by its name ("qwen3", "qwen3-revised", "qwen3-thinking-2507",
+ * "qwen3-instruct-2507", "qwen3-coder", "qwen3-coder-revised"), or for a file that holds the text of one. Not
+ * collective. */
+QWEN3_API qwen3_status qwen3_chat_template_load(const char *name, qwen3_chat_template **chat, qwen3_error *err);
+/* In what a template that is not a published one differs from that which is used in its place, or "". Belongs to
+ * chat. */
+QWEN3_API const char *qwen3_chat_template_warning(const qwen3_chat_template *chat);
 /* NULL is allowed. */
 QWEN3_API void qwen3_chat_template_close(qwen3_chat_template *chat);
 
@@ -597,7 +606,7 @@ QWEN3_API void qwen3_chat_template_close(qwen3_chat_template *chat);
 typedef enum qwen3_chat_thinking {
     QWEN3_THINKING_OPTIONAL = 0, /* unless enable_thinking is false (Qwen3) */
     QWEN3_THINKING_ALWAYS,       /* the generation prompt opens the reasoning (Qwen3-2507-Thinking) */
-    QWEN3_THINKING_NEVER,        /* (Qwen3-2507-Instruct) */
+    QWEN3_THINKING_NEVER,        /* (Qwen3-2507-Instruct, Qwen3-Coder) */
 } qwen3_chat_thinking;
 
 QWEN3_API qwen3_chat_thinking qwen3_chat_template_thinking(const qwen3_chat_template *chat);
@@ -642,14 +651,16 @@ typedef struct qwen3_render_args {
 /* Renders a conversation: an array of messages, or an object with "messages" and optionally "tools",
  * "enable_thinking" and "add_generation_prompt". The last two override `options`; other members are ignored.
  * A message is an object:
- *   role               "system", "user", "assistant" or "tool"
- *   content            a string. May be missing or null in a message that calls tools. All templates but the first
- *                      version of Qwen3's also take null, as an empty string, in any message but a system message
- *                      that is the first. Content in several parts is refused: no template of the family renders it
+ *   role               "system", "user", "assistant" or "tool"; "developer" is "system"
+ *   content            a string, or an array of parts {"type": "text", "text"}, which are joined by line breaks; other
+ *                      parts are refused. May be missing or null in a message that calls tools. All templates but the
+ *                      first version of Qwen3's and those of Qwen3-Coder also take null, as an empty string, in any
+ *                      message but a system message that is the first
  *   reasoning_content  of an assistant, a string or null. If it is missing, the content before </think> is the
  *                      reasoning. Only reasoning after the user's last question is rendered
  *   tool_calls         of an assistant, an array of {"name", "arguments"} or {"function": {"name", "arguments"}};
- *                      arguments are an object, or a string that is inserted as it is
+ *                      arguments are an object, or a string that is inserted as it is; for Qwen3-Coder it must hold
+ *                      an object in JSON, whose members are rendered
  * JSON is written as Python's json.dumps does with ensure_ascii=False. Integers beyond int64, other numbers beyond
  * double, duplicate members of an object, and tools given twice are refused. Errors name line and column, or message
  * and member. *prompt is the caller's (qwen3_chat_prompt_free); zeroed on failure. Not collective. */

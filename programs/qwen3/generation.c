@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "chat_template_option.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
 #include "common/topology.h"
@@ -15,8 +16,9 @@
 static qwen3_status open_template(generation *g, const char *dir, qwen3_error *err)
 {
     qwen3_error fault = {0};
-    if (qwen3_chat_template_open(dir, &g->chat, &fault) != QWEN3_OK)
-        return set_error(err, fault.status, "%.800s; \"qwen3 run --raw\" completes text without a template",
+    if (chat_template_choose(g->arguments->chat_template, dir, &g->chat, &fault) != QWEN3_OK)
+        return set_error(err, fault.status,
+                         "%.800s; --chat-template chooses another one, and \"qwen3 run --raw\" completes text without",
                          fault.message);
     if (g->arguments->no_thinking && qwen3_chat_template_thinking(g->chat) == QWEN3_THINKING_ALWAYS)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--no-thinking: the model in %s always reasons", dir);

@@ -746,6 +746,15 @@ static void test_chat(void)
     REFUSED(IO, "/nowhere", qwen3_chat_template_open, "/nowhere", &chat);
     WORKS(qwen3_chat_template_open, QWEN3_TEST_MODEL, &chat);
     RETURNS(QWEN3_THINKING_OPTIONAL, qwen3_chat_template_thinking, NULL);
+    HOLDS(*qwen3_chat_template_warning(NULL) == '\0' && *qwen3_chat_template_warning(chat) == '\0');
+    cover("qwen3_chat_template_warning");
+    qwen3_chat_template *loaded = chat;
+    REFUSED(ARGUMENT, "name is NULL", qwen3_chat_template_load, NULL, &loaded);
+    HOLDS(loaded == NULL);
+    REFUSED(ARGUMENT, "chat is NULL", qwen3_chat_template_load, "qwen3", NULL);
+    REFUSED(ARGUMENT, "/nowhere", qwen3_chat_template_load, "/nowhere", &loaded);
+    WORKS(qwen3_chat_template_load, "qwen3", &loaded);
+    qwen3_chat_template_close(loaded);
     REFUSED(ARGUMENT, "chat is NULL", qwen3_chat_template_render, NULL, &good, &prompt);
     HOLDS(prompt.text == NULL && prompt.length == 0);
     REFUSED(ARGUMENT, "args is NULL", qwen3_chat_template_render, chat, NULL, &prompt);

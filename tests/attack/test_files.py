@@ -134,7 +134,7 @@ def check_special_files(a, damaged):
                 (directory / name).unlink()
                 make(directory / name)
             if make is huge and name == "chat_template.jinja":
-                words = "none of the chat templates"
+                words = "has no <.im_start.>"
             a.refused(f"{name} is {make.__name__}", rf"{re.escape(name)}.*({words})", "qwen3", "run", "--model",
                       damaged(damage), "x")
     a.refused("a pipe on several ranks", "config.json: is a pipe", "qwen3", "run", "--model",
