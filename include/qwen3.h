@@ -274,6 +274,8 @@ typedef struct qwen3_model_options {
     bool deterministic;           /* logits do not depend, in any bit, on the number of ranks and threads, on strategy,
                                      grid and tile sizes, nor on how tokens are split into steps and batches; slower.
                                      isa, dtype, kv_dtype and processor must be the same (docs/ARCHITECTURE.md) */
+    bool no_output_head;          /* the output head is not loaded, and there are no logits: for qwen3_hidden and
+                                     qwen3_embeddings */
     const qwen3_machine *machine; /* what AUTO and the choice of movements go by; the caller's, read while the model is
                                      opened. NULL: AUTO measures where the model has more than 64 MiB of weights, and
                                      movements have fixed prices */
@@ -400,13 +402,22 @@ typedef struct qwen3_batch {
 /* One forward pass; appends the batch to the KV cache. Collective. On failure the session holds what
  * it held before. The logits stay distributed over the ranks until the next call on the session. */
 QWEN3_API qwen3_status qwen3_forward(qwen3_session *session, const qwen3_batch *batch, qwen3_error *err);
-/* Rows of logits of the last forward pass, in batch order. */
+/* Rows of logits, and of hidden states, of the last forward pass, in batch order. */
 QWEN3_API size_t qwen3_logits_rows(const qwen3_session *session);
 /* Collects all rows [rows, vocab_size] in `logits` on rank 0 (ignored and may be NULL elsewhere). Collective. */
 QWEN3_API qwen3_status qwen3_logits(qwen3_session *session, float *logits, qwen3_error *err);
 /* The token of the largest logit of each row (lowest id at ties), on all ranks. A logit that is NaN or +INFINITY is
  * an error. Collective; each rank sends one candidate of 16 bytes a row. */
 QWEN3_API qwen3_status qwen3_argmax(qwen3_session *session, int32_t *tokens, qwen3_error *err);
+
+/* Hidden states after the final norm, of the rows whose logits are wanted (qwen3_logits_rows), in batch order: hidden
+ * [rows, hidden_size], the caller's, on every rank that calls. All ranks have the same ones. A state that is not finite
+ * is an error. Not collective. */
+QWEN3_API qwen3_status qwen3_hidden(const qwen3_session *session, float *hidden, qwen3_error *err);
+/* The same as embeddings: of each row the first `dimensions` values (0 = all), divided by their L2 norm: embeddings
+ * [rows, dimensions], the caller's. Not collective. */
+QWEN3_API qwen3_status qwen3_embeddings(const qwen3_session *session, int64_t dimensions, float *embeddings,
+                                        qwen3_error *err);
 
 typedef struct qwen3_session_info {
     qwen3_attention_algorithm algorithm; /* never AUTO */

@@ -79,7 +79,10 @@ class Checkpoint:
             self.tensors.update(read_safetensors(directory / name))
 
     def get(self, name, shape, rows=None):
-        """The tensor, or the rows of it that are looked up, after a check of its whole shape."""
+        """The tensor, or the rows of it that are looked up, after a check of its whole shape. Embedding checkpoints
+        leave the prefix of names out."""
+        if name not in self.tensors:
+            name = name.removeprefix("model.")
         if name not in self.tensors:
             raise ModelError(f"{name} is missing from the checkpoint")
         dtype, values = self.tensors[name]
@@ -246,8 +249,8 @@ def layer(x, weights, config, index):
     return x + (silu(gate) * up) @ tensor("mlp.down_proj", c.hidden, c.inter).T  # [T, h]
 
 
-def forward(directory, tokens, all_positions=True, bf16_weights=False):
-    """Logits [T, v] of a token sequence, or [1, v] of its last position. float64."""
+def hidden_states(directory, tokens, bf16_weights=False):
+    """States [T, h] of a token sequence after the final norm. float64."""
     config, weights = Config(directory), Checkpoint(directory, bf16_weights)
     tokens = np.asarray(tokens, dtype=np.int64)
     if tokens.ndim != 1 or len(tokens) == 0:
@@ -259,8 +262,14 @@ def forward(directory, tokens, all_positions=True, bf16_weights=False):
     x = weights.get("model.embed_tokens.weight", (config.vocab, config.hidden), tokens)  # [T, h]
     for index in range(config.layers):
         x = layer(x, weights, config, index)
+    return rms_norm(x, weights.get("model.norm.weight", (config.hidden,)), config.eps)
+
+
+def forward(directory, tokens, all_positions=True, bf16_weights=False):
+    """Logits [T, v] of a token sequence, or [1, v] of its last position. float64."""
+    config, weights = Config(directory), Checkpoint(directory, bf16_weights)
+    x = hidden_states(directory, tokens, bf16_weights)
     x = x if all_positions else x[-1:]
-    x = rms_norm(x, weights.get("model.norm.weight", (config.hidden,)), config.eps)
     # Tied: the embedding is the output head, even where the file stores an lm_head too.
     head = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
     return x @ weights.get(head, (config.vocab, config.hidden)).T  # [T, v]

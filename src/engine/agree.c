@@ -45,7 +45,7 @@ static void add(item_list *l, const char *name, const char *format, ...)
 
 /* ---- A model ------------------------------------------------------------------------------------ */
 
-enum { MODEL_ITEMS = 32 }; /* at least those of add_options and add_config */
+enum { MODEL_ITEMS = 40 }; /* at least those of add_options and add_config */
 
 static void add_options(item_list *l, const qwen3_model_options *o)
 {
@@ -58,6 +58,7 @@ static void add_options(item_list *l, const qwen3_model_options *o)
     add(l, "expect_decode", "%d", o->expect_decode);
     add(l, "share_weights", "%d", o->share_weights);
     add(l, "deterministic", "%d", o->deterministic);
+    add(l, "no_output_head", "%d", o->no_output_head);
     add(l, "machine", "%s", o->machine ? "given" : "not given");
 }
 
