@@ -26,13 +26,20 @@ class ModelError(Exception):
 
 # ---- Files ---------------------------------------------------------------------------------------
 
-STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F8_E4M3": np.dtype("u1")}
+BLOCK = 128  # rows and columns of an FP8 matrix that share a scale
 
 
 def widen(stored, dtype):
     """Stored values as float64; a BF16 is the upper half of an F32."""
     if dtype == "BF16":
         return (stored.astype("<u4") << 16).view("<f4").astype(np.float64)
+    if dtype == "F8_E4M3":  # sign, 4 bits of exponent, 3 of mantissa; no infinity, one NaN
+        code = np.arange(256)
+        exponent, mantissa = code >> 3 & 15, code & 7
+        table = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10), mantissa * 2.0**-9)
+        table[(code & 127) == 127] = np.nan
+        return np.where(code & 128, -table, table)[stored]
     return stored.astype(np.float64)
 
 
@@ -54,7 +61,7 @@ def read_safetensors(path):
         if name == "__metadata__":
             continue
         if info["dtype"] not in STORED:
-            raise ModelError(f"{path}: {name}: dtype {info['dtype']} is not BF16, F16 or F32")
+            raise ModelError(f"{path}: {name}: dtype {info['dtype']} is not BF16, F16, F32 or F8_E4M3")
         begin, end = info["data_offsets"]
         values = np.frombuffer(data[begin:end], dtype=STORED[info["dtype"]]).reshape(info["shape"])
         tensors[name] = (info["dtype"], values)
@@ -91,6 +98,9 @@ class Checkpoint:
         if rows is not None:
             return widen(values[rows], dtype)
         wide = widen(values, dtype)
+        if dtype == "F8_E4M3":
+            scales = widen(*reversed(self.tensors[name + "_scale_inv"]))
+            wide *= np.repeat(np.repeat(scales, BLOCK, 0), BLOCK, 1)[: shape[0], : shape[1]]
         return round_to_bf16(wide) if self.bf16_weights and len(shape) > 1 else wide
 
 

@@ -165,6 +165,9 @@ static void test_accepted_forms(void **state)
         {"{\"model_type\":\"-\",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\",\"full_attention\"]}", 1e6,
          0},
         {"{\"architectures\":\"-\",\"quantization_config\":null}", 1e6, 0},
+        {"{\"quantization_config\":{\"activation_scheme\":\"dynamic\",\"fmt\":\"e4m3\",\"quant_method\":\"fp8\","
+         "\"modules_to_not_convert\":[\"lm_head\"],\"weight_block_size\":[128,128]}}",
+         1e6, 0},
         /* YaRN that somebody added to a newer file */
         {"{\"rope_theta\":\"-\",\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"},"
          "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}}",
@@ -293,7 +296,15 @@ static void test_refused(void **state)
          "sliding_attention"},
         {"{\"layer_types\":[\"full_attention\"]}", QWEN3_ERR_CONFIG, "layer_types", "28"},
         {"{\"layer_types\":\"full_attention\"}", QWEN3_ERR_CONFIG, "layer_types", "an array"},
-        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", QWEN3_ERR_UNSUPPORTED, "quantization_config", "fp8"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", QWEN3_ERR_UNSUPPORTED,
+         "quantization_config.weight_block_size", "[128, 128]"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[64,128]}}", QWEN3_ERR_UNSUPPORTED,
+         "weight_block_size", "[64,128]"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"fmt\":\"e5m2\",\"weight_block_size\":[128,128]}}",
+         QWEN3_ERR_UNSUPPORTED, "quantization_config.fmt", "e5m2"},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", QWEN3_ERR_UNSUPPORTED,
+         "quantization_config", "gptq"},
+        {"{\"quantization_config\":7}", QWEN3_ERR_UNSUPPORTED, "quantization_config", "fp8"},
         {"{\"num_key_value_heads\":5}", QWEN3_ERR_CONFIG, "num_attention_heads", "multiple"},
         {"{\"num_key_value_heads\":0}", QWEN3_ERR_CONFIG, "num_key_value_heads", "got 0"},
         {"{\"num_key_value_heads\":32}", QWEN3_ERR_CONFIG, "num_attention_heads", "multiple"},
