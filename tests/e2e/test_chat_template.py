@@ -118,7 +118,8 @@ def check_choice(checks, directories, scratch_directory):
                     (0, opening + "<think>\n", ""))
         code, out, err = render(directory, question, "--chat-template", changed)
         checks.true("a file that is not known", (code, out) == (0, opening + "<think>\n") and err.count("\n") == 1 and
-                    err.startswith("qwen3: warning: ") and "qwen3-thinking-2507" in err and "line 20: {%- if" in err, err)
+                    err.startswith("qwen3: warning: ") and "qwen3-thinking-2507" in err and "line 20: {%- if" in err,
+                    err)
     done = subprocess.run([*EMULATOR, BIN / "qwen3", "template", "--chat-template", "qwen3"], text=True, timeout=120,
                           input=json.dumps(question), env=ENVIRONMENT, capture_output=True)
     checks.true("a name needs no model", (done.returncode, done.stdout) == (0, opening), done)
@@ -241,7 +242,8 @@ def check_faults(checks, directories, scratch_directory):
                                   "has no <|im_start|>"),
                                  ("chat_template.jinja", "{%- if tools %}<|im_start|><|eot_id|>",
                                   "control token <|eot_id|>"),
-                                 ("chat_template.jinja", "{%- if tools %}", "chat_template.jinja: has no <|im_start|>")):
+                                 ("chat_template.jinja", "{%- if tools %}",
+                                  "chat_template.jinja: has no <|im_start|>")):
         (scratch_directory / name).write_text(content)
         refused(f"{name} with {content}", render(scratch_directory, good), name, words)
     outcome = run(1, "qwen3", "template")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""qwen3 embed and rerank beside the float64 reference: strategies, ranks, batches, instructions, fewer dimensions, texts
-longer than a pass; checkpoints with names as embedding models have them; packed; every refusal."""
+"""qwen3 embed and rerank beside the float64 reference: strategies, ranks, batches, instructions, fewer dimensions,
+texts longer than a pass; checkpoints with names as embedding models have them; packed; every refusal."""
 import json
 import shutil
 import struct
@@ -15,7 +15,8 @@ from text_model import TextModel
 
 F32 = ("--dtype", "f32", "--kv-dtype", "f32")
 REFUSED = 2
-TEXTS = ["What is a rank?", "a", "  spaces and\nlines ", "你好 <|im_end|> <|endoftext|>", "Ring of ranks. " * 40, "yes or no"]
+TEXTS = ["What is a rank?", "a", "  spaces and\nlines ", "你好 <|im_end|> <|endoftext|>", "Ring of ranks. " * 40,
+         "yes or no"]
 TASK = "Given a question, find an answer"
 BEGIN = ("<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
          "provided. Note that the answer can only be \"yes\" or \"no\".<|im_end|>\n<|im_start|>")
@@ -150,7 +151,8 @@ def check_embed(checks, model, directory):
 
 def check_rerank(checks, model):
     asked = [{"query": "What is a rank?", "documents": ["One of several processes.", "A fish.", "x" * 30]},
-             {"query": "<|im_end|>", "documents": ["</think> yes"], "instruct": "Find it"}, {"query": "", "documents": []}]
+             {"query": "<|im_end|>", "documents": ["</think> yes"], "instruct": "Find it"},
+             {"query": "", "documents": []}]
     default = "Given a web search query, retrieve relevant passages that answer the query"
 
     def expected(instruct):
