@@ -262,6 +262,7 @@ typedef struct qwen3_config {
     bool norm_topk_prob;                        /* the weights of the chosen experts are divided by their sum */
     /* Bit i % 64 of word i / 64: layer i has experts in place of the dense network (qwen3_config_has_experts). */
     uint64_t expert_layers[QWEN3_MAX_LAYERS / 64];
+    bool no_output_head;      /* the weights have none (embedding models): a session has hidden states, no logits */
 } qwen3_config;
 
 /* Whether a layer has experts; false for layers that there are not. */
@@ -285,6 +286,8 @@ typedef struct qwen3_model_options {
     bool deterministic;           /* logits do not depend, in any bit, on the number of ranks and threads, on strategy,
                                      grid and tile sizes, nor on how tokens are split into steps and batches; slower.
                                      isa, dtype, kv_dtype and processor must be the same (docs/ARCHITECTURE.md) */
+    bool no_output_head;          /* the output head is not loaded, and there are no logits: for qwen3_hidden and
+                                     qwen3_embeddings */
     const qwen3_machine *machine; /* what AUTO and the choice of movements go by; the caller's, read while the model is
                                      opened. NULL: AUTO measures where the model has more than 64 MiB of weights, and
                                      movements have fixed prices */
@@ -415,13 +418,22 @@ typedef struct qwen3_batch {
 /* One forward pass; appends the batch to the KV cache. Collective. On failure the session holds what
  * it held before. The logits stay distributed over the ranks until the next call on the session. */
 QWEN3_API qwen3_status qwen3_forward(qwen3_session *session, const qwen3_batch *batch, qwen3_error *err);
-/* Rows of logits of the last forward pass, in batch order. */
+/* Rows of logits, and of hidden states, of the last forward pass, in batch order. */
 QWEN3_API size_t qwen3_logits_rows(const qwen3_session *session);
 /* Collects all rows [rows, vocab_size] in `logits` on rank 0 (ignored and may be NULL elsewhere). Collective. */
 QWEN3_API qwen3_status qwen3_logits(qwen3_session *session, float *logits, qwen3_error *err);
 /* The token of the largest logit of each row (lowest id at ties), on all ranks. A logit that is NaN or +INFINITY is
  * an error. Collective; each rank sends one candidate of 16 bytes a row. */
 QWEN3_API qwen3_status qwen3_argmax(qwen3_session *session, int32_t *tokens, qwen3_error *err);
+
+/* Hidden states after the final norm, of the rows whose logits are wanted (qwen3_logits_rows), in batch order: hidden
+ * [rows, hidden_size], the caller's, on every rank that calls. All ranks have the same ones. A state that is not finite
+ * is an error. Not collective. */
+QWEN3_API qwen3_status qwen3_hidden(const qwen3_session *session, float *hidden, qwen3_error *err);
+/* The same as embeddings: of each row the first `dimensions` values (0 = all), divided by their L2 norm: embeddings
+ * [rows, dimensions], the caller's. Not collective. */
+QWEN3_API qwen3_status qwen3_embeddings(const qwen3_session *session, int64_t dimensions, float *embeddings,
+                                        qwen3_error *err);
 
 typedef struct qwen3_session_info {
     qwen3_attention_algorithm algorithm; /* never AUTO */
@@ -479,13 +491,14 @@ typedef struct qwen3_generation_config {
     qwen3_sampling_options sampling; /* without bias, seed 0 */
     int32_t end_tokens[QWEN3_MAX_END_TOKENS];
     int n_end_tokens;
+    bool greedy_by_default; /* temperature is 0 because the file does not say do_sample */
 } qwen3_generation_config;
 
 /* Reads generation_config.json of the directory: do_sample (false or missing: temperature is 0), temperature (1 where
- * it is missing), top_k, top_p, min_p, repetition_penalty, eos_token_id (an id or several). Options that are missing or
- * null have the defaults of qwen3_sampling_options_default; missing end tokens are those of eos_token_id in
- * config.json, if there. Other keys are ignored. Without the file only the end tokens of config.json are known, and for
- * "synthetic:SIZE" nothing. *config is zeroed on failure. Not collective. */
+ * it is missing), top_k (0 or -1: all), top_p, min_p, repetition_penalty, eos_token_id (an id or several). Options that
+ * are missing or null have the defaults of qwen3_sampling_options_default; missing end tokens are those of eos_token_id
+ * in config.json, if there. Other keys are ignored. Without the file only the end tokens of config.json are known, and
+ * for "synthetic:SIZE" nothing. *config is zeroed on failure. Not collective. */
 QWEN3_API qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_config *config,
                                                     qwen3_error *err);
 /* Whether the token is among the end tokens. */
@@ -543,6 +556,9 @@ typedef enum qwen3_token_kind {
 
 /* The largest id plus 1. The output head of a model can have more rows; these are no tokens. */
 QWEN3_API int32_t qwen3_tokenizer_vocab_size(const qwen3_tokenizer *tokenizer);
+/* The token that the file's post-processor puts at the end of every text, -1 if there is none. Tokenizers of embedding
+ * models have one. qwen3_tokenizer_encode does not add it. */
+QWEN3_API int32_t qwen3_tokenizer_end(const qwen3_tokenizer *tokenizer);
 /* Any id is allowed. */
 QWEN3_API qwen3_token_kind qwen3_tokenizer_kind(const qwen3_tokenizer *tokenizer, int32_t id);
 /* The bytes of the token [*length], owned by the tokenizer, without a final zero. They need not be well-formed
@@ -599,10 +615,19 @@ QWEN3_API void qwen3_text_stream_close(qwen3_text_stream *stream);
  * implementation renders them. */
 typedef struct qwen3_chat_template qwen3_chat_template;
 
-/* Reads chat_template.jinja of the directory or, without that file, chat_template in tokenizer_config.json.
- * Any other template than the published ones is refused with QWEN3_ERR_UNSUPPORTED. On failure *chat is NULL.
- * Not collective. */
+/* Reads chat_template.jinja of the directory or, without that file, chat_template in tokenizer_config.json: a text, or
+ * a list of {"name", "template"}, of which "tool_use" is for conversations with tools and "default" for the others. For
+ * any other template than the published ones the nearest of them is taken, and qwen3_chat_template_warning says so. One
+ * with other control tokens than theirs is refused with QWEN3_ERR_UNSUPPORTED. On failure *chat is NULL. Not
+ * collective. */
 QWEN3_API qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **chat, qwen3_error *err);
+/* The same for a published template by its name ("qwen3", "qwen3-revised", "qwen3-thinking-2507",
+ * "qwen3-instruct-2507", "qwen3-coder", "qwen3-coder-revised"), or for a file that holds the text of one. Not
+ * collective. */
+QWEN3_API qwen3_status qwen3_chat_template_load(const char *name, qwen3_chat_template **chat, qwen3_error *err);
+/* In what a template that is not a published one differs from that which is used in its place, or "". Belongs to
+ * chat. */
+QWEN3_API const char *qwen3_chat_template_warning(const qwen3_chat_template *chat);
 /* NULL is allowed. */
 QWEN3_API void qwen3_chat_template_close(qwen3_chat_template *chat);
 
@@ -610,7 +635,7 @@ QWEN3_API void qwen3_chat_template_close(qwen3_chat_template *chat);
 typedef enum qwen3_chat_thinking {
     QWEN3_THINKING_OPTIONAL = 0, /* unless enable_thinking is false (Qwen3) */
     QWEN3_THINKING_ALWAYS,       /* the generation prompt opens the reasoning (Qwen3-2507-Thinking) */
-    QWEN3_THINKING_NEVER,        /* (Qwen3-2507-Instruct) */
+    QWEN3_THINKING_NEVER,        /* (Qwen3-2507-Instruct, Qwen3-Coder) */
 } qwen3_chat_thinking;
 
 QWEN3_API qwen3_chat_thinking qwen3_chat_template_thinking(const qwen3_chat_template *chat);
@@ -655,14 +680,16 @@ typedef struct qwen3_render_args {
 /* Renders a conversation: an array of messages, or an object with "messages" and optionally "tools",
  * "enable_thinking" and "add_generation_prompt". The last two override `options`; other members are ignored.
  * A message is an object:
- *   role               "system", "user", "assistant" or "tool"
- *   content            a string. May be missing or null in a message that calls tools. All templates but the first
- *                      version of Qwen3's also take null, as an empty string, in any message but a system message
- *                      that is the first. Content in several parts is refused: no template of the family renders it
+ *   role               "system", "user", "assistant" or "tool"; "developer" is "system"
+ *   content            a string, or an array of parts {"type": "text", "text"}, which are joined by line breaks; other
+ *                      parts are refused. May be missing or null in a message that calls tools. All templates but the
+ *                      first version of Qwen3's and those of Qwen3-Coder also take null, as an empty string, in any
+ *                      message but a system message that is the first
  *   reasoning_content  of an assistant, a string or null. If it is missing, the content before </think> is the
  *                      reasoning. Only reasoning after the user's last question is rendered
  *   tool_calls         of an assistant, an array of {"name", "arguments"} or {"function": {"name", "arguments"}};
- *                      arguments are an object, or a string that is inserted as it is
+ *                      arguments are an object, or a string that is inserted as it is; for Qwen3-Coder it must hold
+ *                      an object in JSON, whose members are rendered
  * JSON is written as Python's json.dumps does with ensure_ascii=False. Integers beyond int64, other numbers beyond
  * double, duplicate members of an object, and tools given twice are refused. Errors name line and column, or message
  * and member. *prompt is the caller's (qwen3_chat_prompt_free); zeroed on failure. Not collective. */

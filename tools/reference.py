@@ -26,13 +26,20 @@ class ModelError(Exception):
 
 # ---- Files ---------------------------------------------------------------------------------------
 
-STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F8_E4M3": np.dtype("u1")}
+BLOCK = 128  # rows and columns of an FP8 matrix that share a scale
 
 
 def widen(stored, dtype):
     """Stored values as float64; a BF16 is the upper half of an F32."""
     if dtype == "BF16":
         return (stored.astype("<u4") << 16).view("<f4").astype(np.float64)
+    if dtype == "F8_E4M3":  # sign, 4 bits of exponent, 3 of mantissa; no infinity, one NaN
+        code = np.arange(256)
+        exponent, mantissa = code >> 3 & 15, code & 7
+        table = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10), mantissa * 2.0**-9)
+        table[(code & 127) == 127] = np.nan
+        return np.where(code & 128, -table, table)[stored]
     return stored.astype(np.float64)
 
 
@@ -54,7 +61,7 @@ def read_safetensors(path):
         if name == "__metadata__":
             continue
         if info["dtype"] not in STORED:
-            raise ModelError(f"{path}: {name}: dtype {info['dtype']} is not BF16, F16 or F32")
+            raise ModelError(f"{path}: {name}: dtype {info['dtype']} is not BF16, F16, F32 or F8_E4M3")
         begin, end = info["data_offsets"]
         values = np.frombuffer(data[begin:end], dtype=STORED[info["dtype"]]).reshape(info["shape"])
         tensors[name] = (info["dtype"], values)
@@ -79,7 +86,10 @@ class Checkpoint:
             self.tensors.update(read_safetensors(directory / name))
 
     def get(self, name, shape, rows=None):
-        """The tensor, or the rows of it that are looked up, after a check of its whole shape."""
+        """The tensor, or the rows of it that are looked up, after a check of its whole shape. Embedding checkpoints
+        leave the prefix of names out."""
+        if name not in self.tensors:
+            name = name.removeprefix("model.")
         if name not in self.tensors:
             raise ModelError(f"{name} is missing from the checkpoint")
         dtype, values = self.tensors[name]
@@ -88,6 +98,9 @@ class Checkpoint:
         if rows is not None:
             return widen(values[rows], dtype)
         wide = widen(values, dtype)
+        if dtype == "F8_E4M3":
+            scales = widen(*reversed(self.tensors[name + "_scale_inv"]))
+            wide *= np.repeat(np.repeat(scales, BLOCK, 0), BLOCK, 1)[: shape[0], : shape[1]]
         rounded = self.bf16_weights and len(shape) > 1 and not name.endswith(".mlp.gate.weight")
         return round_to_bf16(wide) if rounded else wide
 
@@ -287,8 +300,8 @@ def layer(x, weights, config, index):
     return x + gated_network(y, tensor, "mlp", c.hidden, c.inter)
 
 
-def forward(directory, tokens, all_positions=True, bf16_weights=False):
-    """Logits [T, v] of a token sequence, or [1, v] of its last position. float64."""
+def hidden_states(directory, tokens, bf16_weights=False):
+    """States [T, h] of a token sequence after the final norm. float64."""
     config, weights = Config(directory), Checkpoint(directory, bf16_weights)
     tokens = np.asarray(tokens, dtype=np.int64)
     if tokens.ndim != 1 or len(tokens) == 0:
@@ -300,8 +313,14 @@ def forward(directory, tokens, all_positions=True, bf16_weights=False):
     x = weights.get("model.embed_tokens.weight", (config.vocab, config.hidden), tokens)  # [T, h]
     for index in range(config.layers):
         x = layer(x, weights, config, index)
+    return rms_norm(x, weights.get("model.norm.weight", (config.hidden,)), config.eps)
+
+
+def forward(directory, tokens, all_positions=True, bf16_weights=False):
+    """Logits [T, v] of a token sequence, or [1, v] of its last position. float64."""
+    config, weights = Config(directory), Checkpoint(directory, bf16_weights)
+    x = hidden_states(directory, tokens, bf16_weights)
     x = x if all_positions else x[-1:]
-    x = rms_norm(x, weights.get("model.norm.weight", (config.hidden,)), config.eps)
     # Tied: the embedding is the output head, even where the file stores an lm_head too.
     head = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
     return x @ weights.get(head, (config.vocab, config.hidden)).T  # [T, v]

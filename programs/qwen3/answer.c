@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/program.h"
+#include "common/progress.h"
 #include "common/statistics.h"
 #include "stop_strings.h"
 
@@ -246,16 +247,21 @@ static qwen3_status prefill(generation *g, answer_writer *w, const int32_t *prom
                             qwen3_error *err)
 {
     qwen3_status status = QWEN3_OK;
+    const size_t reused = g->n_held;
+    progress bar = progress_begin("Prompt", "tokens", (double)(n - reused));
     while (g->n_held < n && *next == GO_ON) {
         size_t rest = n - g->n_held, chunk = rest < PREFILL_TOKENS ? rest : PREFILL_TOKENS;
         memcpy(g->held + g->n_held, prompt + g->n_held, chunk * sizeof *prompt);
         status = forward(g, prompt + g->n_held, chunk, chunk == rest, err);
         if (status != QWEN3_OK)
-            return status;
+            break;
         if (w)
             *next = look_for_interrupt(w);
+        if (w)
+            progress_update(&bar, (double)(g->n_held - reused));
         status = agree_on(g, next, err);
     }
+    progress_end(&bar);
     if (w)
         w->a->prefill_seconds = seconds_now() - w->begin;
     return status;

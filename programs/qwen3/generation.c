@@ -2,10 +2,12 @@
 #include "generation.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
+#include "chat_template_option.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
 #include "common/topology.h"
@@ -14,14 +16,27 @@
 static qwen3_status open_template(generation *g, const char *dir, qwen3_error *err)
 {
     qwen3_error fault = {0};
-    if (qwen3_chat_template_open(dir, &g->chat, &fault) != QWEN3_OK)
-        return set_error(err, fault.status, "%.800s; \"qwen3 run --raw\" completes text without a template",
+    if (chat_template_choose(g->arguments->chat_template, dir, &g->chat, &fault) != QWEN3_OK)
+        return set_error(err, fault.status,
+                         "%.800s; --chat-template chooses another one, and \"qwen3 run --raw\" completes text without",
                          fault.message);
     if (g->arguments->no_thinking && qwen3_chat_template_thinking(g->chat) == QWEN3_THINKING_ALWAYS)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--no-thinking: the model in %s always reasons", dir);
     if (g->arguments->thinking && qwen3_chat_template_thinking(g->chat) == QWEN3_THINKING_NEVER)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--thinking: the model in %s never reasons", dir);
     return QWEN3_OK;
+}
+
+/* A model that reasons, and always takes the likeliest token only because a line is missing in a file, may repeat
+ * itself without end. On rank 0. */
+static void warn_greedy(const generation *g, const command_line *line)
+{
+    const bool reasons = g->chat && qwen3_chat_template_thinking(g->chat) != QWEN3_THINKING_NEVER;
+    if (g->config.greedy_by_default && reasons && !g->arguments->no_thinking && !option_given(line, "temperature"))
+        fprintf(stderr,
+                "qwen3: warning: %s/generation_config.json does not say do_sample, so that the likeliest token is "
+                "always taken, and a model that reasons may repeat itself; --temperature 0.6 draws tokens\n",
+                g->arguments->model.spec);
 }
 
 /* On rank 0. */
@@ -89,6 +104,8 @@ static qwen3_status read_text(generation *g, const qwen3_config *config, const c
         generation_sampling(a, line, g->bias, &g->config.sampling, err) == QWEN3_OK &&
         check_context(g, config, err) == QWEN3_OK)
         open_text(g, config, raw, err);
+    if (err->status == QWEN3_OK)
+        warn_greedy(g, line);
     if (!option_given(line, "seed"))
         choose_seed(g);
     return err->status;

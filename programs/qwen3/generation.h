@@ -7,6 +7,7 @@
 typedef struct generation_arguments {
     model_arguments model;
     char *system;         /* NULL = not given */
+    char *chat_template;  /* a name or a file; NULL = that of the model */
     int64_t max_tokens;   /* of an answer; 0 = as many as fit the context */
     int64_t context;      /* tokens of prompt and answer; 0 = the model's maximum */
     text_list stop, bias; /* bias: "ID=VALUE" */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chat_template_option.h"
 #include "common/program.h"
 #include "generation.h"
 
@@ -26,6 +27,7 @@ static void text_options(generation_arguments *a, option_table *table)
          .argument = "TEXT",
          .utf8 = true,
          .help = "System message"},
+        chat_template_option(&a->chat_template),
         {.name = "thinking",
          .kind = OPTION_FLAG,
          .value = &a->thinking,

@@ -48,6 +48,8 @@ static void print_configuration(const char *spec, const qwen3_config *c)
                c->yarn_factor, c->yarn_original_positions, c->yarn_beta_slow, c->yarn_beta_fast,
                c->yarn_attention_factor);
     printf("tied embeddings      %s\n", c->tie_word_embeddings ? "yes" : "no");
+    if (c->no_output_head)
+        printf("output head          none, for embeddings only\n");
 }
 
 /* Tensors, the types they are stored in, and parameters; a tied output head is not counted twice. */
@@ -127,6 +129,14 @@ static void print_memory(const qwen3_config *config, int nodes)
            kv_values + 4 * kv_vectors, 2 * kv_values, 4 * kv_values);
 }
 
+static bool has_head(const qwen3_tensor_info *tensors, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(tensors[i].name, "lm_head.weight") == 0)
+            return true;
+    return false;
+}
+
 /* On rank 0. */
 static qwen3_status print_info(const info_job *job, qwen3_error *err)
 {
@@ -137,6 +147,7 @@ static qwen3_status print_info(const info_job *job, qwen3_error *err)
     if (status == QWEN3_OK)
         status = qwen3_model_tensors(job->spec, &tensors, &n, err);
     if (status == QWEN3_OK) {
+        config.no_output_head = !config.tie_word_embeddings && !has_head(tensors, n);
         print_configuration(job->spec, &config);
         print_tensors(&config, tensors, n, job->tensors);
         print_memory(&config, job->nodes);

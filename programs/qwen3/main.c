@@ -9,6 +9,8 @@ static const command commands[] = {
     {"chat", "Talk with a model", command_chat},
     {"run", "Answer one prompt", command_run},
     {"logits", "Write the logits of given tokens as raw little-endian float32", command_logits},
+    {"embed", "Turn texts on standard input into vectors", command_embed},
+    {"rerank", "Score documents on standard input by how well they answer a query", command_rerank},
     {"pack", "Pack a checkpoint for the kernels, to be mapped and used in place", command_pack},
     {"info", "Show a model's configuration, tensors, parameters and memory needs", command_info},
     {"tokenize", "Turn text on standard input into token ids", command_tokenize},

@@ -5,13 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chat_template_option.h"
 #include "command.h"
 #include "common/model_arguments.h"
 #include "common/program.h"
 #include "common/text_file.h"
 
 typedef struct template_job {
-    char *directory, *tools_file;
+    char *directory, *name, *tools_file;
     bool no_thinking, no_generation_prompt, batch;
     qwen3_chat_template *chat;
     char *tools; /* [tools_bytes] */
@@ -88,9 +89,10 @@ static qwen3_status render_batch(const template_job *job, qwen3_error *err)
 
 static qwen3_status run_job(template_job *job, qwen3_error *err)
 {
-    qwen3_status status = qwen3_chat_template_open(job->directory, &job->chat, err);
+    qwen3_status status = chat_template_choose(job->name, job->directory, &job->chat, err);
     if (status == QWEN3_OK && job->no_thinking && qwen3_chat_template_thinking(job->chat) == QWEN3_THINKING_ALWAYS)
-        status = set_error(err, QWEN3_ERR_ARGUMENT, "--no-thinking: the model in %s always reasons", job->directory);
+        status = set_error(err, QWEN3_ERR_ARGUMENT, "--no-thinking: the model in %s always reasons",
+                           job->directory ? job->directory : job->name);
     if (status == QWEN3_OK && job->tools_file &&
         !(job->tools = text_file_read(job->tools_file, "--tools", &job->tools_bytes, err)))
         status = err->status;
@@ -111,6 +113,7 @@ qwen3_status command_template(const command *self, qwen3_comm *world, int argc, 
          .value = &job.directory,
          .argument = "DIR",
          .help = "Directory with chat_template.jinja or tokenizer_config.json"},
+        chat_template_option(&job.name),
         {.name = "tools",
          .kind = OPTION_TEXT,
          .value = &job.tools_file,
@@ -136,7 +139,8 @@ qwen3_status command_template(const command *self, qwen3_comm *world, int argc, 
     bool finished = false;
 
     if (options_parse(&line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
-        if (rank == 0 && model_spec_check(job.directory, "DIR", err) == QWEN3_OK)
+        const bool needs_model = !job.name || job.directory;
+        if (rank == 0 && (!needs_model || model_spec_check(job.directory, "DIR", err) == QWEN3_OK))
             run_job(&job, err);
     }
     qwen3_status status = qwen3_comm_agree(world, err);

@@ -8,6 +8,7 @@
 #include "blocks/attention.h"
 #include "blocks/experts.h"
 #include "blocks/gated_mlp.h"
+#include "io/checkpoint.h"
 #include "model/config.h"
 
 typedef struct architecture {
@@ -25,7 +26,10 @@ static qwen3_status read_qwen3(const json_section *s, qwen3_config *c)
 {
     c->qk_norm = true;
     qwen3_status status = config_require_off(s, "attention_bias");
-    return status ? status : json_read_integer(s, "head_dim", &c->head_dim);
+    c->head_dim = 128; /* of every published model, and the reference's own default */
+    if (!status && json_value_of(s, "head_dim"))
+        status = json_read_integer(s, "head_dim", &c->head_dim);
+    return status;
 }
 
 /* Newer files call it num_local_experts. */
@@ -181,6 +185,17 @@ static qwen3_status find_architecture(const json_section *s, const architecture 
     return fail_architecture(s, QWEN3_ERR_UNSUPPORTED, list ? "architectures" : "model_type", list ? list : type);
 }
 
+/* What a directory's weights say of the output head; unknown where there are none, or damaged ones. */
+static stored_head find_head(const char *dir)
+{
+    checkpoint c;
+    if (checkpoint_open(dir, &c, NULL))
+        return STORED_HEAD_UNKNOWN;
+    const stored_head head = checkpoint_find(&c, "lm_head.weight") ? STORED_HEAD_YES : STORED_HEAD_NO;
+    checkpoint_close(&c);
+    return head;
+}
+
 static qwen3_status read_file(const char *dir, qwen3_config *config, qwen3_error *err)
 {
     char *path;
@@ -194,7 +209,8 @@ static qwen3_status read_file(const char *dir, qwen3_config *config, qwen3_error
         status = find_architecture(&s, &a);
     if (!status) {
         config->architecture = a->model_type;
-        status = config_read_json(&s, a->read, config);
+        const bool said = json_value_of(&s, "tie_word_embeddings");
+        status = config_read_json(&s, a->read, said ? STORED_HEAD_UNKNOWN : find_head(dir), config);
     }
     json_decref(root);
     free(path);
@@ -228,6 +244,8 @@ qwen3_status qwen3_config_read(const char *spec, qwen3_config *config, qwen3_err
 
 range model_vocabulary(const qwen3_config *config, const gemm_kernel *gemm, grid_place place)
 {
+    if (config->no_output_head)
+        return (range){0, 0};
     return partition(config->vocab_size, gemm_grain(gemm), (int64_t)place.s_groups * place.h_groups,
                      (int64_t)place.s * place.h_groups + place.h);
 }
@@ -298,12 +316,14 @@ qwen3_status model_source_open(const char *spec, uint64_t seed, source **out, qw
     if (!status)
         status = source_open(spec, seed, &d, out, err);
     declaration_free(&d);
+    if (!status)
+        *config = *source_config(*out);
     if (status)
         *config = (qwen3_config){0};
     return status;
 }
 
-/* Those that are stored in the place of another are not listed. */
+/* Those that are stored in the place of another are not listed, nor is an output head that is not there. */
 qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, size_t *n, qwen3_error *err)
 {
     qwen3_error local;
@@ -324,7 +344,7 @@ qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, 
         status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the list of tensors", spec);
     for (size_t i = 0; list && i < source_tensors(s); i++) {
         const tensor *t = source_tensor(s, i);
-        if (t->same_as != i)
+        if (t->same_as != i || (t->kind == TENSOR_HEAD && config.no_output_head))
             continue;
         qwen3_tensor_info *info = &list[(*n)++];
         *info = (qwen3_tensor_info){.rows = t->rows, .cols = t->cols, .stored = true};

@@ -16,7 +16,7 @@ qwen3_status config_read(const char *spec, qwen3_config *config, qwen3_error *er
 /* The *n blocks of a layer, at most LAYER_BLOCKS, in the order in which they run. */
 const block *const *architecture_blocks(const qwen3_config *config, int64_t layer, int *n);
 
-/* The vocabulary part of a place in the grid. */
+/* The vocabulary part of a place in the grid; empty without an output head. */
 range model_vocabulary(const qwen3_config *config, const gemm_kernel *gemm, grid_place place);
 
 /* What the rank at `place` keeps of a model whose matrices are packed for `gemm`; NULL where only the tensors are

@@ -60,6 +60,7 @@ static void add_options(item_list *l, const qwen3_model_options *o)
     add(l, "expect_decode", "%d", o->expect_decode);
     add(l, "share_weights", "%d", o->share_weights);
     add(l, "deterministic", "%d", o->deterministic);
+    add(l, "no_output_head", "%d", o->no_output_head);
     add(l, "machine", "%s", o->machine ? "given" : "not given");
 }
 
@@ -78,6 +79,7 @@ static void add_config(item_list *l, const qwen3_config *c)
         {"num_key_value_heads", c->num_kv_heads},
         {"head_dim", c->head_dim},
         {"tie_word_embeddings", c->tie_word_embeddings},
+        {"no output head", c->no_output_head},
         {"attention_bias", c->attention_bias},
         {"original_max_position_embeddings", c->yarn_original_positions},
         {"max_position_embeddings", c->max_positions},

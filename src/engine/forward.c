@@ -203,6 +203,8 @@ static void gather_outputs(team *t, qwen3_session *s)
 static void run_head(team *t, qwen3_session *s)
 {
     gather_outputs(t, s);
+    if (s->model->config.no_output_head)
+        return;
     const matrix *head = &s->model->weights.matrices[MODEL_HEAD];
     const matrix_part whole = matrix_whole(head);
     const gemm_input in = activations_input(&s->head.input, 0, s->n_out);

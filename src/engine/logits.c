@@ -10,8 +10,12 @@
 
 qwen3_status session_need_logits(const qwen3_session *s, qwen3_error *err)
 {
-    if (missing(s, "session", err) || s->has_logits)
+    if (missing(s, "session", err))
         return err->status;
+    if (s->model->config.no_output_head)
+        return fail(err, QWEN3_ERR_UNSUPPORTED, "no logits: the model has no output head");
+    if (s->has_logits)
+        return QWEN3_OK;
     return fail(err, QWEN3_ERR_ARGUMENT, "no logits: expected a successful qwen3_forward before");
 }
 

@@ -283,6 +283,7 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
         fail(err, QWEN3_ERR_MEMORY, "no memory for the name of the model");
     if (!err->status)
         model_source_open(spec, m->options.seed, &m->source, &m->config, err);
+    m->config.no_output_head |= m->options.no_output_head;
     if (!err->status)
         choose_dtype(m, err);
     qwen3_status status = agree_on_source(m, err);

@@ -248,12 +248,12 @@ int64_t qwen3_session_length(const qwen3_session *s, int sequence)
     return s && sequence >= 0 && sequence < s->options.max_sequences ? s->sequences.items[sequence].length : 0;
 }
 
-/* Weights are checked when they are packed. An embedding matrix of its own is not packed but read row by row, so
- * its rows are checked when they are used. */
+/* Weights are checked when they are packed. An embedding matrix that is not the output head too is not packed but read
+ * row by row, so its rows are checked when they are used. */
 static qwen3_status check_embeddings(const qwen3_session *s, const step *p, qwen3_error *err)
 {
     const qwen3_config *c = &s->model->config;
-    if (c->tie_word_embeddings)
+    if (c->tie_word_embeddings && !c->no_output_head)
         return QWEN3_OK;
     float *scratch = malloc((size_t)c->hidden_size * sizeof *scratch);
     if (!scratch)

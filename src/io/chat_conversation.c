@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "io/json_file.h"
+#include "io/utf8.h"
 
 /* The member `key` of `where` ("messages[2]." or "") is not what was expected; value NULL: it is missing. */
 static qwen3_status fail_member(qwen3_error *err, const char *where, const char *key, const json_t *value,
@@ -28,20 +29,64 @@ static chat_text text_of(const json_t *string)
 
 static qwen3_status read_role(const json_t *object, const char *where, chat_role *role, qwen3_error *err)
 {
-    static const char *const names[] = {"system", "user", "assistant", "tool"};
+    static const struct {
+        const char *name;
+        chat_role role;
+    } roles[] = {{"system", CHAT_SYSTEM},
+                 {"developer", CHAT_SYSTEM}, /* its later name elsewhere; templates know the first */
+                 {"user", CHAT_USER},
+                 {"assistant", CHAT_ASSISTANT},
+                 {"tool", CHAT_TOOL}};
     const json_t *value = json_object_get(object, "role");
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (json_string_length(value) == strlen(names[i]) && strcmp(json_string_value(value), names[i]) == 0) {
-            *role = (chat_role)i;
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+        if (json_string_length(value) == strlen(roles[i].name) &&
+            strcmp(json_string_value(value), roles[i].name) == 0) {
+            *role = roles[i].role;
             return QWEN3_OK;
         }
     }
-    return fail_member(err, where, "role", value, "\"system\", \"user\", \"assistant\" or \"tool\"");
+    return fail_member(err, where, "role", value, "\"system\", \"developer\", \"user\", \"assistant\" or \"tool\"");
 }
 
-static qwen3_status read_content(const json_t *object, const char *where, bool null_allowed, bool missing_allowed,
+static qwen3_status append_part(const json_t *part, const char *where, text_buffer *text, qwen3_error *err)
+{
+    const json_t *type = json_object_get(part, "type"), *value = json_object_get(part, "text");
+    if (!json_is_object(part))
+        return fail_member(err, where, "", part, "an object");
+    if (json_string_length(type) != 4 || strcmp(json_string_value(type), "text") != 0)
+        return fail_member(err, where, ".type", type, "\"text\": nothing else is rendered");
+    if (!json_is_string(value))
+        return fail_member(err, where, ".text", value, "a string");
+    return text_buffer_append(text, json_string_value(value), json_string_length(value), err);
+}
+
+/* Text in parts is one text with line breaks between them. The message gets it in their place, and owns it. */
+static qwen3_status join_parts(json_t *object, const char *where, const json_t *parts, qwen3_error *err)
+{
+    text_buffer text = {0};
+    qwen3_status status = text_buffer_reserve(&text, 1, err);
+    for (size_t i = 0; i < json_array_size(parts) && !status; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "%scontent[%zu]", where, i);
+        if (i > 0)
+            status = text_buffer_append(&text, "\n", 1, err);
+        if (!status)
+            status = append_part(json_array_get(parts, i), name, &text, err);
+    }
+    if (!status && json_object_set_new(object, "content", json_stringn((const char *)text.data, text.n)))
+        status = fail(err, QWEN3_ERR_MEMORY, "%scontent: out of memory", where);
+    text_buffer_free(&text);
+    return status;
+}
+
+static qwen3_status read_content(json_t *object, const char *where, bool null_allowed, bool missing_allowed,
                                  chat_message *message, qwen3_error *err)
 {
+    if (json_is_array(json_object_get(object, "content"))) {
+        const qwen3_status status = join_parts(object, where, json_object_get(object, "content"), err);
+        if (status)
+            return status;
+    }
     const json_t *value = json_object_get(object, "content");
     message->content = (chat_text){"", 0};
     if (json_is_string(value)) {
@@ -51,7 +96,8 @@ static qwen3_status read_content(const json_t *object, const char *where, bool n
     }
     if (value ? json_is_null(value) && null_allowed : missing_allowed)
         return QWEN3_OK;
-    return fail_member(err, where, "content", value, null_allowed ? "a string or null" : "a string");
+    return fail_member(err, where, "content", value,
+                       null_allowed ? "a string, an array of parts or null" : "a string or an array of parts");
 }
 
 static qwen3_status check_tool_call(const json_t *call, const char *where, qwen3_error *err)
@@ -94,8 +140,8 @@ static qwen3_status read_tool_calls(const json_t *object, size_t index, const js
     return QWEN3_OK;
 }
 
-static qwen3_status read_message(const json_t *object, size_t index, chat_null_content null_content,
-                                 chat_message *message, qwen3_error *err)
+static qwen3_status read_message(json_t *object, size_t index, chat_null_content null_content, chat_message *message,
+                                 qwen3_error *err)
 {
     char where[48];
     snprintf(where, sizeof where, "messages[%zu]", index);
@@ -179,7 +225,7 @@ static qwen3_status read_flag(const json_t *root, const char *key, bool *flag, q
     return QWEN3_OK;
 }
 
-static qwen3_status read_root(chat_conversation *c, chat_null_content null_content, qwen3_error *err)
+static qwen3_status read_root(chat_conversation *c, const chat_null_content null_content[2], qwen3_error *err)
 {
     const json_t *tools = json_object_get(c->root, "tools");
     if (c->tools_root && tools)
@@ -187,15 +233,15 @@ static qwen3_status read_root(chat_conversation *c, chat_null_content null_conte
     if (!json_is_array(c->root) && !json_is_object(c->root))
         return fail(err, QWEN3_ERR_ARGUMENT,
                     "conversation: expected an array of messages, or an object that holds \"messages\"");
-    qwen3_status status =
-        read_messages(json_is_array(c->root) ? c->root : json_object_get(c->root, "messages"), null_content, c, err);
-    if (status || (status = read_tools(c->tools_root ? c->tools_root : tools, c, err)) ||
+    const json_t *messages = json_is_array(c->root) ? c->root : json_object_get(c->root, "messages");
+    qwen3_status status = read_tools(c->tools_root ? c->tools_root : tools, c, err);
+    if (status || (status = read_messages(messages, null_content[c->tools != NULL], c, err)) ||
         (status = read_flag(c->root, "enable_thinking", &c->options.enable_thinking, err)))
         return status;
     return read_flag(c->root, "add_generation_prompt", &c->options.add_generation_prompt, err);
 }
 
-qwen3_status chat_conversation_read(const qwen3_render_args *args, chat_null_content null_content,
+qwen3_status chat_conversation_read(const qwen3_render_args *args, const chat_null_content null_content[2],
                                     chat_conversation *conversation, qwen3_error *err)
 {
     enum { FLAGS = JSON_DECODE_ANY | JSON_ALLOW_NUL };

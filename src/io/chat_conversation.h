@@ -37,8 +37,9 @@ typedef enum chat_null_content {
     CHAT_NULL_ALLOWED,         /* also null in any message but a system message that is the first */
 } chat_null_content;
 
-/* *conversation keeps nothing of args. Zeroed on failure; free with chat_conversation_free. */
-qwen3_status chat_conversation_read(const qwen3_render_args *args, chat_null_content null_content,
+/* null_content: without tools, and with them. *conversation keeps nothing of args. Zeroed on failure; free with
+ * chat_conversation_free. */
+qwen3_status chat_conversation_read(const qwen3_render_args *args, const chat_null_content null_content[2],
                                     chat_conversation *conversation, qwen3_error *err);
 void chat_conversation_free(chat_conversation *conversation);
 

@@ -65,6 +65,11 @@ void chat_add_json(chat_builder *builder, const json_t *value)
     json_python_write(value, add_piece, builder);
 }
 
+void chat_add_str(chat_builder *builder, const json_t *value)
+{
+    json_python_write_str(value, add_piece, builder);
+}
+
 void qwen3_chat_prompt_free(qwen3_chat_prompt *prompt)
 {
     if (!prompt)

@@ -16,5 +16,7 @@ void chat_add(chat_builder *builder, const char *text);
 /* Text of the conversation: added tokens must not be matched in it. */
 void chat_add_content(chat_builder *builder, chat_text content);
 void chat_add_json(chat_builder *builder, const json_t *value);
+/* Python's str(value). */
+void chat_add_str(chat_builder *builder, const json_t *value);
 
 #endif

@@ -110,11 +110,15 @@ static void write_tool_calls(const json_t *tool_calls, bool has_content, chat_bu
 }
 
 /* after_query: the turn follows the user's last question, so its reasoning is kept. */
-static void write_assistant(const qwen3_chat_template *chat, const chat_message *message, bool after_query, bool last,
+static void write_assistant(const chat_form *form, const chat_message *message, bool after_query, bool last,
                             chat_builder *b)
 {
     chat_text content = message->content, reasoning = message->has_reasoning ? message->reasoning : TEXT("");
-    bool thinks = chat->thinking != QWEN3_THINKING_NEVER;
+    bool thinks = form->thinking != QWEN3_THINKING_NEVER;
+    if (message->tool_calls && form->tools != CHAT_TOOLS_JSON) {
+        chat_coder_write_calls(form->tools, message, b);
+        return;
+    }
     if (thinks && !message->has_reasoning && contains(content, TEXT("</think>"))) {
         reasoning = strip_back(before_first(content, TEXT("</think>")));
         reasoning = strip_front(behind_last(reasoning, TEXT("<think>")));
@@ -158,24 +162,30 @@ static size_t last_query(const chat_conversation *c)
     return c->n - 1;
 }
 
-static void write_generation_prompt(const qwen3_chat_template *chat, bool enable_thinking, chat_builder *b)
+static void write_generation_prompt(const chat_form *form, bool enable_thinking, chat_builder *b)
 {
     chat_add(b, "<|im_start|>assistant\n");
-    if (chat->thinking == QWEN3_THINKING_ALWAYS)
+    if (form->thinking == QWEN3_THINKING_ALWAYS)
         chat_add(b, "<think>\n");
-    else if (chat->thinking == QWEN3_THINKING_OPTIONAL && !enable_thinking)
+    else if (form->thinking == QWEN3_THINKING_OPTIONAL && !enable_thinking)
         chat_add(b, "<think>\n\n</think>\n\n");
 }
 
-void chat_template_write(const qwen3_chat_template *chat, const chat_conversation *conversation, chat_builder *builder)
+void chat_template_write(const chat_form *form, const chat_conversation *conversation, chat_builder *builder)
 {
     const chat_conversation *c = conversation;
+    const bool json_tools = form->tools == CHAT_TOOLS_JSON;
     size_t query = last_query(c);
-    write_system(c, builder);
+    if (json_tools)
+        write_system(c, builder);
+    else
+        chat_coder_write_system(form->tools, c, builder);
     for (size_t i = 0; i < c->n; i++) {
         const chat_message *m = &c->messages[i];
         if (m->role == CHAT_ASSISTANT) {
-            write_assistant(chat, m, i > query, i + 1 == c->n, builder);
+            write_assistant(form, m, i > query, i + 1 == c->n, builder);
+        } else if (m->role == CHAT_TOOL && !json_tools) {
+            chat_coder_write_answer(c, i, builder);
         } else if (m->role == CHAT_TOOL) {
             write_tool_answer(c, i, builder);
         } else if (m->role == CHAT_USER || i > 0) {
@@ -185,5 +195,5 @@ void chat_template_write(const qwen3_chat_template *chat, const chat_conversatio
         }
     }
     if (c->options.add_generation_prompt)
-        write_generation_prompt(chat, c->options.enable_thinking, builder);
+        write_generation_prompt(form, c->options.enable_thinking, builder);
 }

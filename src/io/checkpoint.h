@@ -17,9 +17,9 @@ typedef struct checkpoint {
 } checkpoint;
 
 /* If both exist, model.safetensors is read and the index is ignored, as in the reference implementation. With an index,
- * every file it names is opened (a name with '/' or ".." is refused) and checked: every tensor is where weight_map
- * says, weight_map lists every tensor, no tensor is in two files, and metadata.total_size, if given, is the size of all
- * tensors (or, as some tools write it, of all files). PACKED_FILE is looked for last. *c is zeroed on failure. */
+ * every file it names is opened (a name with '/' or ".." is refused) and checked: every tensor but lm_head.weight is
+ * where weight_map says, weight_map lists every tensor, and no tensor is in two files. metadata.total_size is ignored:
+ * published ones count tensors, files or something else. PACKED_FILE is looked for last. *c is zeroed on failure. */
 qwen3_status checkpoint_open(const char *dir, checkpoint *c, qwen3_error *err);
 void checkpoint_close(checkpoint *c);
 /* NULL if there is none. */

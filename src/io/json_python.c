@@ -8,9 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <utf8proc.h>
+
+#include "io/utf8.h"
+
 typedef struct writer {
     json_python_sink sink;
     void *to;
+    bool repr; /* Python's literals, not JSON */
 } writer;
 
 static void put(const writer *w, const char *text)
@@ -58,6 +63,42 @@ static void write_string(const writer *w, const char *text, size_t length)
     }
     w->sink(w->to, text + plain, length - plain);
     put(w, "\"");
+}
+
+/* ---- Python's literals ------------------------------------------------------------------------- */
+
+/* Whether str.isprintable says so: no control, format, private or unassigned character, and no separator but the
+ * space. */
+static bool is_printable(int32_t c)
+{
+    const utf8proc_category_t k = utf8proc_get_property(c)->category;
+    return c == ' ' || (k != UTF8PROC_CATEGORY_CN && k < UTF8PROC_CATEGORY_ZS);
+}
+
+/* In single quotes, unless it has these and no double ones. */
+static void write_literal(const writer *w, const char *text, size_t length)
+{
+    const bool other = memchr(text, '\'', length) && !memchr(text, '"', length);
+    const char *quote = other ? "\"" : "'";
+    size_t bytes;
+    put(w, quote);
+    for (size_t at = 0; at < length; at += bytes) {
+        char escape[16];
+        const int32_t c = utf8_decode((const unsigned char *)text + at, length - at, &bytes);
+        if (c == *quote || c == '\\')
+            snprintf(escape, sizeof escape, "\\%c", (char)c);
+        else if (c == '\n' || c == '\r' || c == '\t')
+            snprintf(escape, sizeof escape, "\\%c", short_escape((char)c));
+        else if (c < 0 || is_printable(c))
+            escape[0] = '\0';
+        else
+            snprintf(escape, sizeof escape, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
+        if (escape[0])
+            put(w, escape);
+        else
+            w->sink(w->to, text + at, bytes);
+    }
+    put(w, quote);
 }
 
 /* ---- Numbers ----------------------------------------------------------------------------------- */
@@ -148,6 +189,14 @@ static void write_real(const writer *w, double x)
 
 /* ---- Values ------------------------------------------------------------------------------------ */
 
+static void write_text(const writer *w, const char *text, size_t length)
+{
+    if (w->repr)
+        write_literal(w, text, length);
+    else
+        write_string(w, text, length);
+}
+
 /* Recursion as deep as the value, which Jansson limits (JSON_PARSER_MAX_DEPTH). NOLINTNEXTLINE(misc-no-recursion) */
 static void write_value(const writer *w, const json_t *value)
 {
@@ -162,7 +211,7 @@ static void write_value(const writer *w, const json_t *value)
         json_object_foreach((json_t *)value, key, member)
         {
             put(w, i++ ? ", " : "");
-            write_string(w, key, strlen(key));
+            write_text(w, key, strlen(key));
             put(w, ": ");
             write_value(w, member);
         }
@@ -178,7 +227,7 @@ static void write_value(const writer *w, const json_t *value)
         put(w, "]");
         break;
     case JSON_STRING:
-        write_string(w, json_string_value(value), json_string_length(value));
+        write_text(w, json_string_value(value), json_string_length(value));
         break;
     case JSON_INTEGER:
         snprintf(number, sizeof number, "%" PRId64, (int64_t)json_integer_value(value));
@@ -188,18 +237,26 @@ static void write_value(const writer *w, const json_t *value)
         write_real(w, json_real_value(value));
         break;
     case JSON_TRUE:
-        put(w, "true");
+        put(w, w->repr ? "True" : "true");
         break;
     case JSON_FALSE:
-        put(w, "false");
+        put(w, w->repr ? "False" : "false");
         break;
     case JSON_NULL:
-        put(w, "null");
+        put(w, w->repr ? "None" : "null");
         break;
     }
 }
 
 void json_python_write(const json_t *value, json_python_sink sink, void *to)
 {
-    write_value(&(writer){sink, to}, value);
+    write_value(&(writer){sink, to, false}, value);
+}
+
+void json_python_write_str(const json_t *value, json_python_sink sink, void *to)
+{
+    if (json_is_string(value))
+        sink(to, json_string_value(value), json_string_length(value));
+    else
+        write_value(&(writer){sink, to, true}, value);
 }

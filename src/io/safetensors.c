@@ -18,7 +18,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensor data is used i
 static const struct {
     const char *name;
     size_t size;
-} stored_types[] = {[STORED_BF16] = {"BF16", 2}, [STORED_F16] = {"F16", 2}, [STORED_F32] = {"F32", 4}};
+} stored_types[] = {
+    [STORED_BF16] = {"BF16", 2}, [STORED_F16] = {"F16", 2}, [STORED_F32] = {"F32", 4}, [STORED_F8] = {"F8_E4M3", 1}};
 
 size_t stored_type_size(stored_type type)
 {

@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 
-typedef enum stored_type { STORED_BF16, STORED_F16, STORED_F32 } stored_type;
+typedef enum stored_type { STORED_BF16, STORED_F16, STORED_F32, STORED_F8 } stored_type; /* F8: E4M3 */
 
 size_t stored_type_size(stored_type type);
 

@@ -58,6 +58,7 @@ qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer,
     if (!t)
         return fail(err, QWEN3_ERR_MEMORY, "%s: cannot allocate the tokenizer", file);
     t->users = 1;
+    t->end = NO_ID;
     qwen3_status status = load_file(t, file, err);
     if (status == QWEN3_OK)
         *tokenizer = t;
@@ -75,6 +76,11 @@ void qwen3_tokenizer_close(qwen3_tokenizer *t)
 int32_t qwen3_tokenizer_vocab_size(const qwen3_tokenizer *t)
 {
     return t ? (int32_t)t->n_tokens : 0;
+}
+
+int32_t qwen3_tokenizer_end(const qwen3_tokenizer *t)
+{
+    return t ? t->end : NO_ID;
 }
 
 qwen3_token_kind qwen3_tokenizer_kind(const qwen3_tokenizer *t, int32_t id)

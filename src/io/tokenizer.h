@@ -43,6 +43,8 @@ struct qwen3_tokenizer {
     size_t n_added;
     bool added_begins[256]; /* whether an added token begins with the byte */
     size_t longest;         /* bytes of the longest token */
+    bool marks;             /* the split pattern is the newer one, in which marks belong to words */
+    int32_t end;            /* the token that the file's post-processor puts at the end of a text; NO_ID = none */
     _Atomic uint8_t *whole; /* [n_tokens] WHOLE_*; a cache that any number of threads may fill */
 };
 
@@ -65,8 +67,8 @@ void added_sort(qwen3_tokenizer *t);
 int32_t added_match(const qwen3_tokenizer *t, const unsigned char *text, size_t bytes);
 
 /* ---- tokenizer_split.c */
-/* Bytes of the first piece of well-formed text; bytes > 0. */
-size_t split_piece(const unsigned char *text, size_t bytes);
+/* Bytes of the first piece of well-formed text; bytes > 0. marks: as in qwen3_tokenizer. */
+size_t split_piece(const unsigned char *text, size_t bytes, bool marks);
 
 /* ---- tokenizer_merge.c */
 /* A place of a long piece: its token, the places beside it (NO_ID: none), the rank of merging it with the next one. */

@@ -55,7 +55,7 @@ static qwen3_status encode_stretch(encoder *e, const unsigned char *text, size_t
     size_t n;
     qwen3_status status = nfc_normalise(&e->nfc, text, bytes, &normal, &n, err);
     for (size_t at = 0, piece; at < n && status == QWEN3_OK; at += piece) {
-        piece = split_piece(normal + at, n - at);
+        piece = split_piece(normal + at, n - at, e->t->marks);
         status = reserve_ids(e, piece, err);
         if (status == QWEN3_OK)
             status = encode_piece(e, normal + at, piece, err);

@@ -10,9 +10,12 @@
 #include "io/json_reader.h"
 #include "io/tokenizer.h"
 
-#define PATTERN                                                                                                        \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"  \
-    "\\s+(?!\\S)|\\s+"
+/* The split pattern, and the newer one of later models, in which marks are part of words. */
+#define PATTERN_OF(letters, others)                                                                                    \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?" letters "+|\\p{N}| ?" others                                 \
+    "+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define PATTERN PATTERN_OF("\\p{L}", "[^\\s\\p{L}\\p{N}]")
+#define PATTERN_WITH_MARKS PATTERN_OF("[\\p{L}\\p{M}]", "[^\\s\\p{L}\\p{M}\\p{N}]")
 
 /* The alphabet of byte-level vocabularies: a byte that is a printable character of Latin-1 is written as itself, the
  * others, in order, as U+0100 and following. */
@@ -115,8 +118,9 @@ static qwen3_status check_small(const json_reader *r, const char *where, const c
     return status;
 }
 
-/* Splitting by the pattern, then bytes. The pattern has its own message, as it differs between families. */
-static qwen3_status check_pre_tokenizer(const json_reader *r, qwen3_error *err)
+/* Splitting by a pattern, then bytes. The pattern has its own message, as it differs between families. *marks: it is
+ * the one with marks. */
+static qwen3_status read_pre_tokenizer(const json_reader *r, bool *marks, qwen3_error *err)
 {
     static const char layout[] =
         "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"PATTERN\"},"
@@ -126,7 +130,9 @@ static qwen3_status check_pre_tokenizer(const json_reader *r, qwen3_error *err)
     qwen3_status status = read_small(r, "", section_names[PRE_TOKENIZER], &value, err);
     json_t *split = json_array_get(json_object_get(value, "pretokenizers"), 0);
     json_t *pattern = json_object_get(json_object_get(split, "pattern"), "Regex");
-    if (status == QWEN3_OK && pattern && (!json_is_string(pattern) || strcmp(json_string_value(pattern), PATTERN) != 0))
+    *marks = json_is_string(pattern) && strcmp(json_string_value(pattern), PATTERN_WITH_MARKS) == 0;
+    if (status == QWEN3_OK && pattern && !*marks &&
+        (!json_is_string(pattern) || strcmp(json_string_value(pattern), PATTERN) != 0))
         status = refuse(r->path, "pre_tokenizer: split pattern", pattern, "that of the Qwen3 family, " PATTERN, err);
     if (status == QWEN3_OK && pattern)
         json_string_set(pattern, "PATTERN");
@@ -138,37 +144,75 @@ static qwen3_status check_pre_tokenizer(const json_reader *r, qwen3_error *err)
     return status;
 }
 
-/* Sections of type ByteLevel, whose flags have no effect on ids or on decoding. */
-static qwen3_status check_byte_level(const json_reader *r, const char *name, bool required, qwen3_error *err)
+static bool has_type(const json_t *object, const char *type)
+{
+    const json_t *value = json_object_get(object, "type");
+    return json_is_string(value) && strcmp(json_string_value(value), type) == 0;
+}
+
+/* A decoder of type ByteLevel, whose flags have no effect. */
+static qwen3_status check_decoder(const json_reader *r, qwen3_error *err)
 {
     json_t *value;
-    qwen3_status status = read_small(r, "", name, &value, err);
-    const json_t *type = json_object_get(value, "type");
-    bool absent = !value || json_is_null(value);
-    if (status == QWEN3_OK &&
-        (absent ? required : !json_is_string(type) || strcmp(json_string_value(type), "ByteLevel") != 0))
-        status = refuse(r->path, name, value, "an object of type ByteLevel", err);
+    qwen3_status status = read_small(r, "", section_names[DECODER], &value, err);
+    if (status == QWEN3_OK && !has_type(value, "ByteLevel"))
+        status = refuse(r->path, section_names[DECODER], value, "an object of type ByteLevel", err);
     json_decref(value);
     return status;
 }
 
-static qwen3_status check_sections(const json_reader *sections, const json_reader *parts, qwen3_error *err)
+/* A template of a text and one token behind it: *end gets its id. False where it is another one. */
+static bool read_template(const json_t *value, int32_t *end)
+{
+    const json_t *single = json_object_get(value, "single");
+    const json_t *text = json_object_get(json_array_get(single, 0), "Sequence");
+    const json_t *name = json_object_get(json_object_get(json_array_get(single, 1), "SpecialToken"), "id");
+    if (json_array_size(single) != 2 || !text || !json_is_string(name))
+        return false;
+    const json_t *ids =
+        json_object_get(json_object_get(json_object_get(value, "special_tokens"), json_string_value(name)), "ids");
+    const json_int_t id = json_integer_value(json_array_get(ids, 0));
+    *end = (int32_t)id;
+    return json_array_size(ids) == 1 && json_is_integer(json_array_get(ids, 0)) && id >= 0 && id < TOKEN_IDS;
+}
+
+/* Nothing, or ByteLevel, whose flags have no effect on ids, or that and a template with a token at the end. */
+static qwen3_status read_post_processor(const json_reader *r, int32_t *end, qwen3_error *err)
+{
+    json_t *value;
+    qwen3_status status = read_small(r, "", section_names[POST_PROCESSOR], &value, err);
+    const json_t *list = has_type(value, "Sequence") ? json_object_get(value, "processors") : NULL;
+    bool good = !value || json_is_null(value) || has_type(value, "ByteLevel") || json_is_array(list);
+    *end = NO_ID;
+    for (size_t i = 0; i < json_array_size(list) && good; i++) {
+        const json_t *one = json_array_get(list, i);
+        good = has_type(one, "ByteLevel") ||
+               (has_type(one, "TemplateProcessing") && *end == NO_ID && read_template(one, end));
+    }
+    if (!good && has_type(value, "TemplateProcessing"))
+        good = read_template(value, end);
+    if (status == QWEN3_OK && !good)
+        status = refuse(r->path, section_names[POST_PROCESSOR], value,
+                        "ByteLevel, and perhaps a template that puts one token at the end", err);
+    json_decref(value);
+    return status;
+}
+
+/* truncation and padding are not looked at: they are about batches of the program that wrote the file. */
+static qwen3_status check_sections(qwen3_tokenizer *t, const json_reader *sections, const json_reader *parts,
+                                   qwen3_error *err)
 {
     static const char *const allowed[PARTS] = {NULL,           NULL,           "\"BPE\"", "null",  "null",
                                                "null or \"\"", "null or \"\"", "false",   "false", "false"};
     qwen3_status status = check_small(&sections[VERSION], "", "version", "\"1.0\"", false, err);
     if (status == QWEN3_OK)
-        status = check_small(&sections[TRUNCATION], "", "truncation", "null", false, err);
-    if (status == QWEN3_OK)
-        status = check_small(&sections[PADDING], "", "padding", "null", false, err);
-    if (status == QWEN3_OK)
         status = check_small(&sections[NORMALIZER], "", "normalizer", "{\"type\":\"NFC\"}", true, err);
     if (status == QWEN3_OK)
-        status = check_pre_tokenizer(&sections[PRE_TOKENIZER], err);
+        status = read_pre_tokenizer(&sections[PRE_TOKENIZER], &t->marks, err);
     if (status == QWEN3_OK)
-        status = check_byte_level(&sections[POST_PROCESSOR], section_names[POST_PROCESSOR], false, err);
+        status = read_post_processor(&sections[POST_PROCESSOR], &t->end, err);
     if (status == QWEN3_OK)
-        status = check_byte_level(&sections[DECODER], section_names[DECODER], true, err);
+        status = check_decoder(&sections[DECODER], err);
     for (int i = SMALL_PARTS; i < PARTS && status == QWEN3_OK; i++)
         status = check_small(&parts[i], "model.", part_names[i], allowed[i], i == SMALL_PARTS, err);
     return status;
@@ -485,7 +529,7 @@ qwen3_status tokenizer_load(qwen3_tokenizer *t, const char *path, const char *te
         return json_expected(&r, "the end of the file", err);
     if (!sections[MODEL].text)
         return fail(err, QWEN3_ERR_FORMAT, "%s: model: is missing", path);
-    status = check_sections(sections, parts, err);
+    status = check_sections(t, sections, parts, err);
     if (status)
         return status;
     /* No token has more bytes than its text in the file. */
@@ -500,5 +544,9 @@ qwen3_status tokenizer_load(qwen3_tokenizer *t, const char *path, const char *te
         status = find_bytes(&l, err);
     if (status == QWEN3_OK)
         status = read_merges(&l, &parts[MERGES], err);
-    return status ? status : read_all_added(&l, &sections[ADDED], err);
+    if (status == QWEN3_OK)
+        status = read_all_added(&l, &sections[ADDED], err);
+    if (status == QWEN3_OK && t->end != NO_ID && qwen3_tokenizer_kind(t, t->end) == QWEN3_TOKEN_NONE)
+        status = fail(err, QWEN3_ERR_FORMAT, "%s: post_processor: no token has the id %d", path, (int)t->end);
+    return status;
 }

@@ -7,7 +7,11 @@
  *   4   ?[^\s\p{L}\p{N}]+[\r\n]*
  *   5  \s*[\r\n]+                        up to the last line break of the white space
  *   6  \s+(?!\S)                         all white space but the last character, or all at the end of the text
- *   7  \s+ */
+ *   7  \s+
+ *
+ * A newer form has [\p{L}\p{M}]+ in 2 and [^\s\p{L}\p{M}\p{N}]+ in 4, and differs in nothing but that marks are
+ * letters: the class before the letters in 2 still has marks, but one that it takes could have been taken by what
+ * follows. */
 #include "io/tokenizer.h"
 
 #include <string.h>
@@ -28,10 +32,10 @@ static bool is_wide_space(int32_t c)
            c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-static kind wide_kind(int32_t c)
+static kind wide_kind(int32_t c, bool marks)
 {
-    utf8proc_category_t category = utf8proc_get_property(c)->category;
-    if (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO)
+    utf8proc_category_t category = utf8proc_get_property(c)->category; /* Lu to Lo, Mn to Me, Nd to No, ... */
+    if (category >= UTF8PROC_CATEGORY_LU && category <= (marks ? UTF8PROC_CATEGORY_ME : UTF8PROC_CATEGORY_LO))
         return LETTER;
     if (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO)
         return NUMBER;
@@ -39,21 +43,21 @@ static kind wide_kind(int32_t c)
 }
 
 /* The kind of the character at text[0], which has *length bytes. bytes > 0. */
-static inline kind kind_at(const unsigned char *text, size_t bytes, size_t *length)
+static inline kind kind_at(const unsigned char *text, size_t bytes, bool marks, size_t *length)
 {
     if (text[0] < 0x80) {
         *length = 1;
         return ascii_kinds[text[0]];
     }
     int32_t c = utf8_decode(text, bytes, length);
-    return c < 0 ? OTHER : wide_kind(c);
+    return c < 0 ? OTHER : wide_kind(c, marks);
 }
 
 /* Where the run of characters of this kind that begins at `at` ends. */
-static size_t run_end(const unsigned char *text, size_t bytes, size_t at, kind wanted)
+static size_t run_end(const unsigned char *text, size_t bytes, size_t at, kind wanted, bool marks)
 {
     size_t length;
-    while (at < bytes && kind_at(text + at, bytes - at, &length) == wanted)
+    while (at < bytes && kind_at(text + at, bytes - at, marks, &length) == wanted)
         at += length;
     return at;
 }
@@ -82,7 +86,7 @@ static size_t space_end(const unsigned char *text, size_t bytes)
 {
     size_t at = 0, last = 0, after_break = 0, length;
     while (at < bytes) {
-        kind k = kind_at(text + at, bytes - at, &length);
+        kind k = kind_at(text + at, bytes - at, false, &length); /* a mark is no space either way */
         if (k != SPACE && k != BREAK)
             break;
         last = at;
@@ -95,24 +99,24 @@ static size_t space_end(const unsigned char *text, size_t bytes)
     return at == bytes || last == 0 ? at : last;
 }
 
-size_t split_piece(const unsigned char *text, size_t bytes)
+size_t split_piece(const unsigned char *text, size_t bytes, bool marks)
 {
     size_t length, next_length;
-    kind first = kind_at(text, bytes, &length), next = SPACE;
+    kind first = kind_at(text, bytes, marks, &length), next = SPACE;
     if (text[0] == '\'') {
         size_t end = contraction(text, bytes);
         if (end)
             return end;
     }
     if (first == LETTER)
-        return run_end(text, bytes, length, LETTER);
+        return run_end(text, bytes, length, LETTER, marks);
     if (first == NUMBER)
         return length;
     if (length < bytes)
-        next = kind_at(text + length, bytes - length, &next_length);
+        next = kind_at(text + length, bytes - length, marks, &next_length);
     if (first != BREAK && next == LETTER)
-        return run_end(text, bytes, length + next_length, LETTER);
+        return run_end(text, bytes, length + next_length, LETTER, marks);
     if (first == OTHER || (text[0] == ' ' && next == OTHER))
-        return run_end(text, bytes, run_end(text, bytes, length, OTHER), BREAK);
+        return run_end(text, bytes, run_end(text, bytes, length, OTHER, marks), BREAK, marks);
     return space_end(text, bytes);
 }

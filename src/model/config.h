@@ -9,13 +9,21 @@
 /* Reads the keys that not all architectures have, or not in the same way. */
 typedef qwen3_status config_reader(const json_section *s, qwen3_config *config);
 
+/* Rows and columns of a matrix of type F8 that share a scale ("weight_block_size" of "quantization_config"). */
+enum { QUANTISED_BLOCK = 128 };
+
+/* Whether the weights beside config.json hold lm_head.weight. */
+typedef enum stored_head { STORED_HEAD_UNKNOWN, STORED_HEAD_NO, STORED_HEAD_YES } stored_head;
+
 /* The keys of config.json that all architectures share, then those of `read`, and the checks of the whole. A missing
  * key, a value of the wrong kind, heads not divisible by KV heads, an unsupported rope type, activation, quantization
  * or an active sliding window are errors that name file and key. Accepts rope_parameters as well as rope_theta +
- * rope_scaling (type or rope_type: default, yarn), and both where they agree. With YaRN, max_positions is the length
- * that it extends to, factor * original_max_position_embeddings, where that is larger than max_position_embeddings
- * (which users who switch YaRN on leave as it was). */
-qwen3_status config_read_json(const json_section *s, config_reader *read, qwen3_config *config);
+ * rope_scaling (type or rope_type: default, yarn), both where they agree, and YaRN in rope_scaling beside
+ * rope_parameters without scaling. Where YaRN does not say original_max_position_embeddings, it is
+ * max_position_embeddings, as in the reference. With YaRN, max_positions is the length that it extends to, factor *
+ * original_max_position_embeddings, where that is larger than max_position_embeddings (which users who switch YaRN on
+ * leave as it was). head decides where tie_word_embeddings is missing. */
+qwen3_status config_read_json(const json_section *s, config_reader *read, stored_head head, qwen3_config *config);
 /* An error unless the switch is absent, null or false: for what is not supported. */
 qwen3_status config_require_off(const json_section *s, const char *key);
 

@@ -14,6 +14,26 @@ qwen3_status config_require_off(const json_section *s, const char *key)
     return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, key, value, "false (nothing else is supported)");
 }
 
+/* FP8 in blocks, or nothing. Tensors that are not quantised are known by their type; what is done with activations is
+ * the engine's own affair. */
+static qwen3_status check_quantization(const json_section *root)
+{
+    const json_t *quantization = json_value_of(root, "quantization_config");
+    if (!quantization)
+        return QWEN3_OK;
+    if (!json_is_object(quantization) || !json_is_text(json_object_get(quantization, "quant_method"), "fp8"))
+        return json_fail_value(root, QWEN3_ERR_UNSUPPORTED, "quantization_config", quantization,
+                               "no such key, or quant_method \"fp8\"");
+    const json_section s = {root->path, "quantization_config.", quantization, root->err};
+    const json_t *format = json_value_of(&s, "fmt"), *block = json_value_of(&s, "weight_block_size");
+    if (format && !json_is_text(format, "e4m3"))
+        return json_fail_value(&s, QWEN3_ERR_UNSUPPORTED, "fmt", format, "\"e4m3\"");
+    if (json_array_size(block) != 2 || json_integer_value(json_array_get(block, 0)) != QUANTISED_BLOCK ||
+        json_integer_value(json_array_get(block, 1)) != QUANTISED_BLOCK)
+        return json_fail_value(&s, QWEN3_ERR_UNSUPPORTED, "weight_block_size", block, "[128, 128]");
+    return QWEN3_OK;
+}
+
 /* Everything that would make the computation another one than ours. */
 static qwen3_status check_features(const json_section *s)
 {
@@ -24,11 +44,7 @@ static qwen3_status check_features(const json_section *s)
     qwen3_status status = config_require_off(s, "use_sliding_window");
     if (status)
         return status;
-    const json_t *quantization = json_value_of(s, "quantization_config");
-    if (quantization)
-        return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, "quantization_config", quantization,
-                               "no such key (only BF16, F16 and F32 weights are supported)");
-    return QWEN3_OK;
+    return check_quantization(s);
 }
 
 static qwen3_status check_layer_types(const json_section *s, int64_t layers)
@@ -58,7 +74,7 @@ static qwen3_status check_layer_types(const json_section *s, int64_t layers)
 typedef struct rope {
     double theta; /* 0: not said here */
     double factor, beta_fast, beta_slow, attention_factor;
-    int64_t original_positions;
+    int64_t original_positions; /* before: those of the model, max_position_embeddings */
 } rope;
 
 /* The type is under "rope_type" or, in older files, "type". */
@@ -91,8 +107,10 @@ static qwen3_status read_yarn(const json_section *s, rope *r)
     r->beta_fast = 32;
     r->beta_slow = 1;
     qwen3_status status;
+    if (json_value_of(s, "original_max_position_embeddings") &&
+        (status = json_read_integer(s, "original_max_position_embeddings", &r->original_positions)))
+        return status;
     if ((status = json_read_number(s, "factor", &r->factor)) ||
-        (status = json_read_integer(s, "original_max_position_embeddings", &r->original_positions)) ||
         (status = json_read_optional_number(s, "beta_fast", &r->beta_fast)) ||
         (status = json_read_optional_number(s, "beta_slow", &r->beta_slow)))
         return status;
@@ -128,7 +146,7 @@ static bool rope_scaling_equal(const rope *a, const rope *b)
 
 static qwen3_status read_rope(const json_section *root, qwen3_config *c)
 {
-    rope newer = {0}, older = {0};
+    rope newer = {.original_positions = c->max_positions}, older = newer;
     bool has_newer, has_older;
     double top = 0;
     qwen3_status status;
@@ -136,7 +154,8 @@ static qwen3_status read_rope(const json_section *root, qwen3_config *c)
         (status = read_rope_object(root, "rope_scaling", "rope_scaling.", &older, &has_older)) ||
         (status = json_read_optional_number(root, "rope_theta", &top)))
         return status;
-    if (has_newer && has_older && !rope_scaling_equal(&newer, &older))
+    const bool added = older.factor != 0 && newer.factor == 0; /* to a newer file, by who wants a longer context */
+    if (has_newer && has_older && !added && !rope_scaling_equal(&newer, &older))
         return fail(root->err, QWEN3_ERR_CONFIG, "%s: rope_parameters and rope_scaling contradict each other",
                     root->path);
     const double thetas[] = {newer.theta, older.theta, top};
@@ -150,18 +169,30 @@ static qwen3_status read_rope(const json_section *root, qwen3_config *c)
     if (c->rope_theta == 0)
         return json_fail_value(root, QWEN3_ERR_CONFIG, "rope_theta", json_object_get(root->object, "rope_theta"),
                                "a number, here or in rope_parameters");
-    const rope *r = has_newer ? &newer : &older;
+    const rope *r = has_newer && !added ? &newer : &older;
     c->yarn_factor = r->factor;
     c->yarn_beta_fast = r->beta_fast;
     c->yarn_beta_slow = r->beta_slow;
     c->yarn_attention_factor = r->attention_factor;
-    c->yarn_original_positions = r->original_positions;
+    c->yarn_original_positions = r->factor != 0 ? r->original_positions : 0;
+    return QWEN3_OK;
+}
+
+/* ---- The output head --------------------------------------------------------------------------- */
+
+/* Published files of the same architecture have both values, so that there is no default. A file that leaves the key
+ * out is known by what is stored beside it. */
+static qwen3_status read_tied(const json_section *s, stored_head head, bool *tied)
+{
+    if (json_value_of(s, "tie_word_embeddings") || head == STORED_HEAD_UNKNOWN)
+        return json_read_bool(s, "tie_word_embeddings", tied);
+    *tied = head == STORED_HEAD_NO;
     return QWEN3_OK;
 }
 
 /* ---- The whole file ---------------------------------------------------------------------------- */
 
-qwen3_status config_read_json(const json_section *s, config_reader *read, qwen3_config *c)
+qwen3_status config_read_json(const json_section *s, config_reader *read, stored_head head, qwen3_config *c)
 {
     const struct {
         const char *key;
@@ -180,7 +211,7 @@ qwen3_status config_read_json(const json_section *s, config_reader *read, qwen3_
         status = json_read_integer(s, integers[i].key, integers[i].value);
     if (status || (status = check_layer_types(s, c->num_layers)) ||
         (status = json_read_number(s, "rms_norm_eps", &c->rms_norm_eps)) || (status = read_rope(s, c)) ||
-        (status = json_read_bool(s, "tie_word_embeddings", &c->tie_word_embeddings)) || (status = read(s, c)) ||
+        (status = read_tied(s, head, &c->tie_word_embeddings)) || (status = read(s, c)) ||
         (status = config_check(c, s->path, s->err)))
         return status;
     int64_t extended = (int64_t)(c->yarn_factor * (double)c->yarn_original_positions);

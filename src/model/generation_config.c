@@ -1,4 +1,5 @@
 /* generation_config.c - how a model is meant to be sampled, as its directory says. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,16 +34,15 @@ static qwen3_status read_end_tokens(const json_section *s, qwen3_generation_conf
     return status;
 }
 
+/* Some files write -1 for all tokens, or 20.0. */
 static qwen3_status read_top_k(const json_section *s, qwen3_sampling_options *o)
 {
-    int64_t k = 0;
-    if (!json_value_of(s, "top_k"))
-        return QWEN3_OK;
-    qwen3_status status = json_read_integer(s, "top_k", &k);
-    if (!status && (k < 0 || k > INT32_MAX))
-        status = json_fail_value(s, QWEN3_ERR_CONFIG, "top_k", json_value_of(s, "top_k"),
-                                 "a positive number, or 0 for all tokens");
-    o->top_k = (int)k;
+    double k = 0;
+    qwen3_status status = json_read_optional_number(s, "top_k", &k);
+    if (!status && (k < -1 || k > INT32_MAX || k != floor(k)))
+        return json_fail_value(s, QWEN3_ERR_CONFIG, "top_k", json_value_of(s, "top_k"),
+                               "an integer, 0 or -1 for all tokens");
+    o->top_k = k > 0 ? (int)k : 0;
     return status;
 }
 
@@ -51,7 +51,8 @@ static qwen3_status read_sampling(const json_section *s, qwen3_generation_config
     qwen3_sampling_options *o = &c->sampling;
     bool sample = false;
     char where[4096];
-    qwen3_status status = json_value_of(s, "do_sample") ? json_read_bool(s, "do_sample", &sample) : QWEN3_OK;
+    c->greedy_by_default = !json_value_of(s, "do_sample");
+    qwen3_status status = c->greedy_by_default ? QWEN3_OK : json_read_bool(s, "do_sample", &sample);
     o->temperature = 1;
     if (status || (status = json_read_optional_number(s, "temperature", &o->temperature)) ||
         (status = read_top_k(s, o)) || (status = json_read_optional_number(s, "top_p", &o->top_p)) ||

@@ -63,6 +63,11 @@ static void add_entry(packing *p, size_t number)
     p->entries[p->n++] = e;
 }
 
+static bool is_missing_head(const packing *p, size_t number)
+{
+    return source_tensor(p->src, number)->kind == TENSOR_HEAD && source_config(p->src)->no_output_head;
+}
+
 static qwen3_status list_entries(packing *p, qwen3_error *err)
 {
     p->entries = calloc(source_tensors(p->src), sizeof *p->entries);
@@ -70,7 +75,7 @@ static qwen3_status list_entries(packing *p, qwen3_error *err)
         return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the list of tensors", p->spec);
     for (int packed = 1; packed >= 0; packed--)
         for (size_t i = 0; i < source_tensors(p->src); i++)
-            if (tensor_is_packed(source_tensor(p->src, i)->kind) == packed)
+            if (tensor_is_packed(source_tensor(p->src, i)->kind) == packed && !is_missing_head(p, i))
                 add_entry(p, i);
     return QWEN3_OK;
 }

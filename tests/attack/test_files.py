@@ -134,7 +134,7 @@ def check_special_files(a, damaged):
                 (directory / name).unlink()
                 make(directory / name)
             if make is huge and name == "chat_template.jinja":
-                words = "none of the chat templates"
+                words = "has no <.im_start.>"
             a.refused(f"{name} is {make.__name__}", rf"{re.escape(name)}.*({words})", "qwen3", "run", "--model",
                       damaged(damage), "x")
     a.refused("a pipe on several ranks", "config.json: is a pipe", "qwen3", "run", "--model",
@@ -162,7 +162,7 @@ def check_tokenizers(a, damaged):
     """Each value of a tokenizer, settings and tables, replaced by one of another kind."""
     good = json.loads((damaged.good / "tokenizer.json").read_text(encoding="utf-8"))
     # These may say what they like, or have no effect.
-    free = {"version", "single_word", "trim_offsets", "add_prefix_space", "use_regex"}
+    free = {"version", "truncation", "padding", "single_word", "trim_offsets", "add_prefix_space", "use_regex"}
     number = 0
     for path in list(paths_of(good))[1:] if 1 in RANKS else []:
         for other in (None, 7, "zz", [], {"zz": 1}):

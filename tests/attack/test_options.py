@@ -59,7 +59,8 @@ def check_values(a):
     """Every option of every program: without its value, with an empty one, with bytes that are no text, with a value
     that it does not take."""
     # Paths, and what is checked after the model.
-    text_options = {"model", "output", "file", "tools", "machine", "machine-save", "tokens", "logit-bias"}
+    text_options = {"model", "output", "file", "tools", "machine", "machine-save", "tokens", "logit-bias",
+                    "chat-template"}
     for program in PROGRAMS:
         for name, takes_value in options_of(a, program):
             if not takes_value:

@@ -159,7 +159,24 @@ def check_templates(a, model, directory):
     a.works("the template itself", "qwen3", "template", "-m", folder, stdin=question)
     for i, text in enumerate(mutations(rng())):
         jinja.write_bytes(text)
-        a.refused(f"template {i}", "chat_template.jinja: is none of", "qwen3", "template", "-m", folder, stdin=question)
+        if {*re.findall(rb"<\|.*?\|>", text)} != {b"<|im_start|>", b"<|im_end|>"}:
+            a.refused(f"template {i}", "chat_template.jinja: has the control token", "qwen3", "template", "-m", folder,
+                      stdin=question)
+            continue
+        outcome = a.works(f"template {i}", "qwen3", "template", "-m", folder, stdin=question)
+        # Between tags of blocks a line break has no effect, with a dash or without.
+        a.true(f"template {i} is known to be another one", outcome.err.count("\n") == 1 and
+               "chat_template.jinja: is none of" in outcome.err or
+               text.replace(b"{%-", b"{%") == TEMPLATE.replace(b"{%-", b"{%"), outcome)
+    # Control tokens of other families are not replaced by ours, and without our own nothing is left to render.
+    for text, words in ((TEMPLATE.replace(b"<|im_end|>", b"<|eot_id|>", 1), "control token <.eot_id.>"),
+                        (TEMPLATE.replace(b"<|im_end|>", b"</s>"), "no <.im_end.>"), (b"", "is empty"),
+                        (b"\0" * 1000, "no <.im_start.>"), (b"{%" * 100000, "no <.im_start.>")):
+        jinja.write_bytes(text)
+        a.refused(f"template {text[:20]}", f"chat_template.jinja: .*{words}", "qwen3", "template", "-m", folder,
+                  stdin=question)
+    jinja.write_bytes(b"<|im_start|><|im_end|>" + b"{{ x }}\n" * 200000)
+    a.works("a template of many tags", "qwen3", "template", "-m", folder, stdin=question)
     # Whatever stands under the name is not passed over for the template of tokenizer_config.json.
     config.write_text(json.dumps({"chat_template": TEMPLATE.decode()}))
     for what, target, words in (("a loop", "chat_template.jinja", "cannot open: Too many levels"),

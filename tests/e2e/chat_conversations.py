@@ -92,10 +92,47 @@ def conversation(random, template):
     return result
 
 
+CODER = ("qwen3-coder", "qwen3-coder-revised")
+FIELDS = ["type", "description", "enum", "items", "default", "required", "name", "minimum"]
+
+
+def coder_tool(random):
+    """A definition in the form that clients use, or in another one."""
+    fields = {key: pick(random, [text(random), value(random), pick(random, ["string", "integer"])])
+              for key in (pick(random, FIELDS) for _ in range(random.randint(5)))}
+    properties = {pick(random, KEYS): pick(random, [fields, fields, text(random)]) for _ in range(random.randint(3))}
+    parameters = {"type": "object", "properties": properties, "required": [text(random)]}
+    tool = {"name": text(random), "description": pick(random, [text(random), value(random)]),
+            "parameters": pick(random, [parameters, parameters, {"properties": {}}, value(random)])}
+    for key in list(tool):
+        if chance(random, 15):
+            del tool[key]
+    if chance(random, 20):
+        tool["strict"] = value(random)
+    return pick(random, [tool, {"type": "function", "function": tool}])
+
+
+def coder_conversation(random):
+    result = conversation(random, "qwen3")
+    for m in result["messages"]:
+        for call in m.get("tool_calls") or []:
+            called = call.get("function") or call
+            called["arguments"] = {pick(random, KEYS): value(random) for _ in range(random.randint(3))}
+            if not call.get("function", True):
+                del call["function"]
+    if result.get("tools"):
+        result["tools"] = [coder_tool(random) for _ in result["tools"]]
+    return result
+
+
 def reference(template):
     """A function of a conversation that returns the prompt. Needs Jinja2."""
+    return reference_of(DATA / "chat" / f"{template}.jinja")
+
+
+def reference_of(path):
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.filters["tojson"] = lambda x: json.dumps(x, ensure_ascii=False)
-    compiled = environment.from_string((DATA / "chat" / f"{template}.jinja").read_text(encoding="utf-8"))
-    return lambda c: compiled.render(**c)
+    compiled = environment.from_string(path.read_text(encoding="utf-8"))
+    return lambda c: compiled.render(**{key: value for key, value in c.items() if value is not None})

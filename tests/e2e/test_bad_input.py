@@ -193,8 +193,7 @@ FILES = [
      "vocab_size|duplicate"),
     *[(f"config without {key}", without(key), key) for key in
       ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-       "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "tie_word_embeddings",
-       "max_position_embeddings")],
+       "num_key_value_heads", "rms_norm_eps", "rope_theta", "max_position_embeddings")],
     ("config without architecture", content("config.json", lambda raw: raw.replace(b"model_type", b"type").replace(
         b"architectures", b"buildings")), "architectures"),
     ("hidden_size is text", config(hidden_size="32"), "hidden_size"),

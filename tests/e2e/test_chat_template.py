@@ -107,6 +107,69 @@ def check_options(checks, directories, scratch_directory):
                     and outcome.err.count("qwen3: error: ") == 1, outcome)
 
 
+def check_choice(checks, directories, scratch_directory):
+    """--chat-template, and the warning about a template that is not known."""
+    question = [{"role": "user", "content": "1 + 1?"}]
+    opening = "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
+    changed = scratch_directory / "changed.jinja"
+    changed.write_text((CHAT / "qwen3-thinking-2507.jinja").read_text().replace("is string", "is not mapping"))
+    for directory in directories.values():
+        checks.true("a name", render(directory, question, "--chat-template", "qwen3-thinking-2507") ==
+                    (0, opening + "<think>\n", ""))
+        code, out, err = render(directory, question, "--chat-template", changed)
+        checks.true("a file that is not known", (code, out) == (0, opening + "<think>\n") and err.count("\n") == 1 and
+                    err.startswith("qwen3: warning: ") and "qwen3-thinking-2507" in err and "line 20: {%- if" in err,
+                    err)
+    done = subprocess.run([*EMULATOR, BIN / "qwen3", "template", "--chat-template", "qwen3"], text=True, timeout=120,
+                          input=json.dumps(question), env=ENVIRONMENT, capture_output=True)
+    checks.true("a name needs no model", (done.returncode, done.stdout) == (0, opening), done)
+    code, out, err = render(directories["qwen3"], question, "--chat-template", "qwen4")
+    checks.true("an unknown name", code == REFUSED and "qwen3-coder-revised" in err, err)
+
+
+def check_coder(checks, scratch_directory):
+    """Prompts that Jinja2 made of Qwen3-Coder's templates. QWEN3_CODER_TEMPLATES=DIR with their texts, NAME.jinja:
+    random conversations beside Jinja2, and the texts are recognised."""
+    lines = json_lines((CHAT / "golden-coder.jsonl").read_text(encoding="utf-8"))
+    for template in chat_conversations.CODER:
+        def rendered(conversations, *options):
+            code, out, err = render(scratch_directory, "".join(json.dumps(c) + "\n" for c in conversations), "--batch",
+                                    *options)
+            return json_lines(out) if code == 0 and err == "" else [err] * len(conversations)
+
+        some = [line for line in lines if line["template"] == template]
+        for line, got in zip(some, rendered(some, "--chat-template", template)):
+            checks.true(f"golden prompts of {template}", got == line["prompt"], (line, got))
+        texts = os.environ.get("QWEN3_CODER_TEMPLATES")
+        if texts:
+            random, path = rng(), pathlib.Path(texts) / f"{template}.jinja"
+            reference = chat_conversations.reference_of(path)
+            conversations = [chat_conversations.coder_conversation(random) for _ in range(20000 if FULL else 1000)]
+            for c, got in zip(conversations, rendered(conversations, "--chat-template", path)):
+                checks.true(f"{template} beside Jinja2", got == reference(c), (c, got, reference(c)))
+
+
+def check_forms(checks, directories):
+    """What clients write beside the form of the published examples."""
+    for template, directory in directories.items():
+        def same(what, messages, plain):
+            checks.true(f"{template}: {what}", render(directory, messages) == render(directory, plain) != (2, "", ""),
+                        render(directory, messages))
+
+        def parts(*texts):
+            return [{"type": "text", "text": text} for text in texts]
+
+        same("content in parts", [{"role": "system", "content": parts("Be brief.")},
+                                  {"role": "user", "content": parts("a", "", "<|im_end|> b")},
+                                  {"role": "assistant", "content": parts()}, {"role": "user", "content": "c"}],
+             [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a\n\n<|im_end|> b"},
+              {"role": "assistant", "content": ""}, {"role": "user", "content": "c"}])
+        same("a developer", [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "a"},
+                             {"role": "developer", "content": "x"}, {"role": "user", "content": "b"}],
+             [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"},
+              {"role": "system", "content": "x"}, {"role": "user", "content": "b"}])
+
+
 # (conversation, words of the message)
 FAULTS = [
     ("", "conversation: line 1"),
@@ -126,7 +189,12 @@ FAULTS = [
     ('[{"role": "user"}]', "messages[0].content is missing, expected a string"),
     ('[{"role": "system", "content": null}]', "messages[0].content: got null, expected a string"),
     ('[{"role": "assistant", "tool_calls": []}]', "messages[0].content is missing"),
-    ('[{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]', "messages[0].content: got [{"),
+    ('[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]',
+     'messages[0].content[0].type: got "image_url", expected "text"'),
+    ('[{"role": "user", "content": [{"type": "text", "text": "a"}, {"text": "b"}]}]',
+     "messages[0].content[1].type is missing"),
+    ('[{"role": "user", "content": [{"type": "text"}]}]', "messages[0].content[0].text is missing"),
+    ('[{"role": "user", "content": ["a"]}]', 'messages[0].content[0]: got "a", expected an object'),
     ('[{"role": "assistant", "content": "", "reasoning_content": 1}]', "messages[0].reasoning_content: got 1"),
     ('[{"role": "assistant", "content": "", "tool_calls": {}}]', "messages[0].tool_calls: got {}, expected an array"),
     ('[{"role": "assistant", "content": "", "tool_calls": [1]}]', "messages[0].tool_calls[0]: got 1"),
@@ -171,8 +239,11 @@ def check_faults(checks, directories, scratch_directory):
     for name, content, words in (("tokenizer_config.json", "{}", "chat_template is missing"),
                                  ("tokenizer_config.json", '{"chat_template": []}', "chat_template: expected a string"),
                                  ("tokenizer_config.json", '{"chat_template": "{{ x }}"}',
-                                  "none of the chat templates"),
-                                 ("chat_template.jinja", "{%- if tools %}", "chat_template.jinja: is none of")):
+                                  "has no <|im_start|>"),
+                                 ("chat_template.jinja", "{%- if tools %}<|im_start|><|eot_id|>",
+                                  "control token <|eot_id|>"),
+                                 ("chat_template.jinja", "{%- if tools %}",
+                                  "chat_template.jinja: has no <|im_start|>")):
         (scratch_directory / name).write_text(content)
         refused(f"{name} with {content}", render(scratch_directory, good), name, words)
     outcome = run(1, "qwen3", "template")
@@ -194,6 +265,9 @@ def main():
         check_golden(checks, directories)
         check_random(checks, directories)
         check_options(checks, directories, directory)
+        check_forms(checks, directories)
+        check_choice(checks, directories, directory)
+        check_coder(checks, directory)
         (directory / "faults").mkdir()
         check_faults(checks, directories, directory / "faults")
     return checks.finish()

@@ -123,6 +123,11 @@ def check_thinking(checks, directory, precision):
     r.holds("what the model wrote", outcome.out == r.model.text(tokens), outcome)
     outcome = r.run(*arguments, "--hide-thinking")
     r.holds("--hide-thinking", outcome.out == text, outcome)
+    outcome = r.run(PROMPT, "-n", 1)
+    r.holds("greedy because the file does not say", outcome.ok and outcome.err.count("\n") == 1 and
+            "generation_config.json does not say do_sample" in outcome.err, outcome)
+    outcome = r.run(PROMPT, "-n", 1, "--temperature", 0)
+    r.holds("greedy because it was asked for", outcome.ok and outcome.err == "", outcome)
     outcome = r.run(PROMPT, "--no-thinking")
     r.holds("--no-thinking where it always reasons", outcome.code == REFUSED and "always reasons" in outcome.err,
             outcome)

@@ -109,7 +109,7 @@ static void test_recognition(void **state)
         text[file.length] = '\n';
         assert_int_equal(open_text(*state, text, file.length + 1, &err), QWEN3_OK);
         text[file.length + 1] = '\n';
-        assert_int_equal(open_text(*state, text, file.length + 2, &err), QWEN3_ERR_UNSUPPORTED);
+        assert_null(chat_template_recognise(text, file.length + 2));
         for (size_t i = 0; i < file.length; i++) { /* one byte more, of a kind that no template ignores */
             memcpy(text, file.text, i);
             text[i] = 'q';
@@ -125,12 +125,12 @@ static void test_recognition(void **state)
 /* A space in a string literal is rendered, one before a tag is not. */
 static void test_literals_count(void **state)
 {
-    qwen3_error err;
     text_file file = read_data("qwen3.jinja");
     char *space = strstr(file.text, "# Tools");
+    (void)state;
     assert_non_null(space);
     space[1] = '\t';
-    assert_int_equal(open_text(*state, file.text, file.length, &err), QWEN3_ERR_UNSUPPORTED);
+    assert_null(chat_template_recognise(file.text, file.length));
     free(file.text);
 }
 
@@ -154,7 +154,7 @@ static void test_config_file(void **state)
     write_json(temp_join(dir, "tokenizer_config.json").text, config);
     qwen3_status status = qwen3_chat_template_open(dir->path, &chat, &err);
     assert_refused("another template", status, QWEN3_ERR_UNSUPPORTED, &err, "tokenizer_config.json: chat_template",
-                   "Qwen3-2507-Instruct");
+                   "<|im_start|>");
     json_object_del(config, "chat_template");
     write_json(temp_join(dir, "tokenizer_config.json").text, config);
     status = qwen3_chat_template_open(dir->path, &chat, &err);
@@ -164,6 +164,126 @@ static void test_config_file(void **state)
     assert_refused("no file", status, QWEN3_ERR_IO, &err, "tokenizer_config.json", "cannot open");
     json_decref(config);
     free(file.text);
+}
+
+/* ---- Other templates --------------------------------------------------------------------------- */
+
+/* The text with its first `from` replaced; free it. */
+static char *replaced(const text_file *file, const char *from, const char *to)
+{
+    const char *found = strstr(file->text, from);
+    char *text = calloc(file->length + strlen(to) + 1, 1);
+    assert_true(found && text);
+    sprintf(text, "%.*s%s%s", (int)(found - file->text), file->text, to, found + strlen(from));
+    return text;
+}
+
+/* A changed template is rendered as the nearest one, and the warning says where the first change is. */
+static void test_nearest(void **state)
+{
+    static const struct {
+        const char *name, *from, *to;
+        const char *nearest, *difference; /* NULL: refused, with this in the message */
+    } cases[] = {
+        {"qwen3.jinja", "{%- if tools %}", "{%- if tools and true %}", "qwen3,", "line 1: {%- if tools and true %}"},
+        {"qwen3-revised.jinja", "message.content is string", "message.content is  string and 1", "qwen3-revised,",
+         "line 20: {%- if ns.multi_step_tool and"},
+        {"qwen3-thinking-2507.jinja", "{{- '<|im_start|>assistant\\n<think>\\n' }}",
+         "{{- '<|im_start|>assistant\\n' }}", "qwen3-thinking-2507,", "{{- '<|im_start|>assistant\\n' }}"},
+        {"qwen3-instruct-2507.jinja", "{%- if tools %}", "{#- fixed -#}{%- if tools %}", "qwen3-instruct-2507,",
+         "white space or comments"},
+        {"qwen3-instruct-2507.jinja", "{%- if tools %}", " {% if tools %}", "qwen3-instruct-2507,", "white space"},
+        {"qwen3-instruct-2507.jinja", "{%- if add_generation_prompt %}", "{%- if", "qwen3-instruct-2507,", "{%- if"},
+        {"qwen3.jinja", "<|im_start|>", "<|start_header_id|>", NULL, "control token <|start_header_id|>"},
+    };
+    static const char user[] = "[{\"role\":\"user\",\"content\":\"q\"}]";
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_chat_template *chat, *known;
+        qwen3_chat_prompt prompt, expected;
+        qwen3_error err = {0};
+        text_file file = read_data(cases[i].name);
+        char *text = replaced(&file, cases[i].from, cases[i].to);
+        write_text(temp_join(*state, "x.jinja").text, text);
+        free(text);
+        free(file.text);
+        qwen3_status status = qwen3_chat_template_load(temp_join(*state, "x.jinja").text, &chat, &err);
+        if (!cases[i].nearest) {
+            assert_refused(cases[i].name, status, QWEN3_ERR_UNSUPPORTED, &err, "x.jinja", cases[i].difference);
+            continue;
+        }
+        if (status)
+            fail_msg("%s: %s", cases[i].name, err.message);
+        const char *warning = qwen3_chat_template_warning(chat);
+        if (!strstr(warning, cases[i].nearest) || !strstr(warning, cases[i].difference))
+            fail_msg("%s: %s", cases[i].name, warning);
+        known = open_data(*state, cases[i].name);
+        assert_string_equal(qwen3_chat_template_warning(known), "");
+        render(chat, user, &prompt);
+        render(known, user, &expected);
+        assert_string_equal(prompt.text, expected.text);
+        qwen3_chat_prompt_free(&prompt);
+        qwen3_chat_prompt_free(&expected);
+        qwen3_chat_template_close(known);
+        qwen3_chat_template_close(chat);
+    }
+}
+
+/* By name; a name that is neither known nor a file is refused with the list. */
+static void test_names(void **state)
+{
+    static const struct {
+        const char *name;
+        qwen3_chat_thinking thinking;
+    } names[] = {{"qwen3", QWEN3_THINKING_OPTIONAL},
+                 {"qwen3-revised", QWEN3_THINKING_OPTIONAL},
+                 {"qwen3-thinking-2507", QWEN3_THINKING_ALWAYS},
+                 {"qwen3-instruct-2507", QWEN3_THINKING_NEVER},
+                 {"qwen3-coder", QWEN3_THINKING_NEVER},
+                 {"qwen3-coder-revised", QWEN3_THINKING_NEVER}};
+    qwen3_chat_template *chat;
+    qwen3_error err;
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_int_equal(qwen3_chat_template_load(names[i].name, &chat, &err), QWEN3_OK);
+        assert_int_equal(qwen3_chat_template_thinking(chat), names[i].thinking);
+        assert_string_equal(qwen3_chat_template_warning(chat), "");
+        qwen3_chat_template_close(chat);
+    }
+    qwen3_status status = qwen3_chat_template_load("qwen4", &chat, &err);
+    assert_refused("no such template", status, QWEN3_ERR_ARGUMENT, &err, "qwen4", "qwen3-coder-revised");
+    assert_null(chat);
+}
+
+/* A list of named templates: the one for tools where there are some. */
+static void test_list(void **state)
+{
+    static const char tools[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}],\"tools\":[{\"name\":\"f\"}]}",
+                      plain[] = "[{\"role\":\"user\",\"content\":\"q\"}]";
+    const temp_dir *dir = *state;
+    qwen3_chat_template *chat;
+    qwen3_chat_prompt p;
+    qwen3_error err;
+    text_file instruct = read_data("qwen3-instruct-2507.jinja"), thinking = read_data("qwen3-thinking-2507.jinja");
+    json_t *config =
+        json_pack("{s:[{s:s,s:s},{s:s,s:s},{s:s,s:s}]}", "chat_template", "name", "rag", "template", "x", "name",
+                  "tool_use", "template", thinking.text, "name", "default", "template", instruct.text);
+    write_json(temp_join(dir, "tokenizer_config.json").text, config);
+    if (qwen3_chat_template_open(dir->path, &chat, &err))
+        fail_msg("%s", err.message);
+    render(chat, plain, &p);
+    assert_null(strstr(p.text, "<think>"));
+    qwen3_chat_prompt_free(&p);
+    render(chat, tools, &p);
+    assert_non_null(strstr(p.text, "<|im_start|>assistant\n<think>\n"));
+    qwen3_chat_prompt_free(&p);
+    qwen3_chat_template_close(chat);
+    json_array_remove(json_object_get(config, "chat_template"), 2);
+    write_json(temp_join(dir, "tokenizer_config.json").text, config);
+    qwen3_status status = qwen3_chat_template_open(dir->path, &chat, &err);
+    assert_refused("no default", status, QWEN3_ERR_FORMAT, &err, "tokenizer_config.json: chat_template", "default");
+    json_decref(config);
+    free(instruct.text);
+    free(thinking.text);
 }
 
 /* ---- Segments ---------------------------------------------------------------------------------- */
@@ -404,16 +524,80 @@ static void test_json(void **state)
     }
 }
 
+static void test_python_literals(void **state)
+{
+    static const struct {
+        const char *json, *expected;
+    } cases[] = {
+        {"\"a'b\\n\"", "a'b\n"},
+        {"true", "True"},
+        {"null", "None"},
+        {"[1,2.5,-0.0,1e16,false,null]", "[1, 2.5, -0.0, 1e+16, False, None]"},
+        {"[\"a\",\"it's\",\"\\\"\",\"'\\\"\"]", "['a', \"it's\", '\"', '\\'\"']"},
+        {"{\"k\":[\"\\n\\t\\\\\\u0001\\u007f\\u00a0\\u00e9\\u200b\\ud834\\udd1e\\udbff\\udfff\"]}",
+         "{'k': ['\\n\\t\\\\\\x01\\x7f\\xa0\xC3\xA9\\u200b\xF0\x9D\x84\x9E\\U0010ffff']}"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[512] = "";
+        json_t *value = json_loads(cases[i].json, JSON_DECODE_ANY, NULL);
+        assert_non_null(value);
+        json_python_write_str(value, append, text);
+        assert_string_equal(text, cases[i].expected);
+        json_decref(value);
+    }
+}
+
+/* Arguments as clients send them, in a string, are what they say; what is no object is refused. */
+static void test_coder_arguments(void **state)
+{
+    static const char before[] = "[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":{\"name\":"
+                                 "\"f\",\"arguments\":",
+                      after[] = "}}]}]";
+    static const char *const bad[] = {"\"[]\"", "\"{\"", "[]", "7", "\"x\""};
+    qwen3_chat_template *chat;
+    qwen3_chat_prompt p, q;
+    char text[256];
+    (void)state;
+    assert_int_equal(qwen3_chat_template_load("qwen3-coder", &chat, NULL), QWEN3_OK);
+    snprintf(text, sizeof text, "%s\"{\\\"a\\\": [1, true]}\"%s", before, after);
+    render(chat, text, &p);
+    snprintf(text, sizeof text, "%s{\"a\":[1,true]}%s", before, after);
+    render(chat, text, &q);
+    assert_string_equal(p.text, q.text);
+    assert_non_null(strstr(p.text, "<function=f>\n<parameter=a>\n[1, True]\n</parameter>\n</function>"));
+    qwen3_chat_prompt_free(&p);
+    qwen3_chat_prompt_free(&q);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        qwen3_error err = {0};
+        snprintf(text, sizeof text, "%s%s%s", before, bad[i], after);
+        const qwen3_render_args args = just(text);
+        assert_true(qwen3_chat_template_render(chat, &args, &p, &err) != QWEN3_OK && !p.text);
+        assert_non_null(strstr(err.message, "messages[0].tool_calls[0].arguments"));
+    }
+    qwen3_chat_template_close(chat);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, temp_dir_setup, temp_dir_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_published),        TEST(test_recognition),
-        TEST(test_literals_count),   TEST(test_config_file),
-        TEST(test_segments),         TEST(test_tools_are_content),
-        TEST(test_golden),           TEST(test_no_content_beside_tool_calls),
-        TEST(test_refused),          TEST(test_out_of_memory),
+        TEST(test_published),
+        TEST(test_recognition),
+        TEST(test_literals_count),
+        TEST(test_config_file),
+        TEST(test_nearest),
+        TEST(test_names),
+        TEST(test_list),
+        TEST(test_python_literals),
+        TEST(test_coder_arguments),
+        TEST(test_segments),
+        TEST(test_tools_are_content),
+        TEST(test_golden),
+        TEST(test_no_content_beside_tool_calls),
+        TEST(test_refused),
+        TEST(test_out_of_memory),
         cmocka_unit_test(test_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -253,6 +253,16 @@ static void test_accepted_forms(void **state)
         {"{\"model_type\":\"-\",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\",\"full_attention\"]}", 1e6,
          0},
         {"{\"architectures\":\"-\",\"quantization_config\":null}", 1e6, 0},
+        {"{\"quantization_config\":{\"activation_scheme\":\"dynamic\",\"fmt\":\"e4m3\",\"quant_method\":\"fp8\","
+         "\"modules_to_not_convert\":[\"lm_head\"],\"weight_block_size\":[128,128]}}",
+         1e6, 0},
+        /* YaRN that somebody added to a newer file */
+        {"{\"rope_theta\":\"-\",\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"},"
+         "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}}",
+         1e6, 4},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768},"
+         "\"rope_parameters\":{\"rope_theta\":1e6}}",
+         1e6, 4},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qwen3_config c;
@@ -278,6 +288,40 @@ static void test_yarn(void **state)
                   &c);
     assert_true(c.yarn_beta_fast == 30 && c.yarn_beta_slow == 2.5 && c.yarn_attention_factor == 1.25);
     assert_int_equal(c.max_positions, 262144);
+    /* without its own, the model's positions are the original ones, as in the reference */
+    expect_config(*state, "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}", &c);
+    assert_int_equal(c.yarn_original_positions, 40960);
+    assert_int_equal(c.max_positions, 163840);
+    expect_config(*state, "{\"rope_scaling\":{\"type\":\"default\"}}", &c);
+    assert_int_equal(c.yarn_original_positions, 0);
+}
+
+/* What a file may leave out: head_dim, which all published models and the reference's default have alike; and
+ * tie_word_embeddings where weights lie beside it. */
+static void test_absent_keys(void **state)
+{
+    static const struct {
+        const char *header;
+        bool tied;
+    } weights[] = {
+        {"{\"model.norm.weight\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", true},
+        {"{\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", false},
+    };
+    static const char *const absent[] = {"{\"tie_word_embeddings\":\"-\"}", "{\"tie_word_embeddings\":null}"};
+    const temp_dir *dir = *state;
+    qwen3_config c;
+    expect_config(dir, "{\"head_dim\":\"-\"}", &c);
+    assert_int_equal(c.head_dim, 128);
+    expect_config(dir, "{\"head_dim\":null}", &c);
+    assert_int_equal(c.head_dim, 128);
+    for (size_t i = 0; i < 4; i++) {
+        write_safetensors(temp_join(dir, "model.safetensors").text, weights[i / 2].header, "\0\0\0", 4);
+        expect_config(dir, absent[i % 2], &c);
+        assert_true(c.tie_word_embeddings == weights[i / 2].tied);
+    }
+    /* what the file says goes before what is stored */
+    expect_config(dir, "{}", &c);
+    assert_true(c.tie_word_embeddings);
 }
 
 /* Each key that a computation depends on: missing, null, of the wrong kind. */
@@ -286,11 +330,19 @@ static void test_required_keys(void **state)
     static const struct {
         const char *key, *wrong;
     } keys[] = {
-        {"vocab_size", "\"151936\""},        {"vocab_size", "151936.0"},  {"hidden_size", "true"},
-        {"intermediate_size", "[3072]"},     {"num_hidden_layers", "{}"}, {"num_attention_heads", "16.5"},
-        {"num_key_value_heads", "\"8\""},    {"head_dim", "1e2"},         {"max_position_embeddings", "\"x\""},
-        {"rms_norm_eps", "\"1e-6\""},        {"rope_theta", "\"1e6\""},   {"tie_word_embeddings", "1"},
-        {"tie_word_embeddings", "\"true\""}, {"hidden_act", "7"},
+        {"vocab_size", "\"151936\""},
+        {"vocab_size", "151936.0"},
+        {"hidden_size", "true"},
+        {"intermediate_size", "[3072]"},
+        {"num_hidden_layers", "{}"},
+        {"num_attention_heads", "16.5"},
+        {"num_key_value_heads", "\"8\""},
+        {"max_position_embeddings", "\"x\""},
+        {"rms_norm_eps", "\"1e-6\""},
+        {"rope_theta", "\"1e6\""},
+        {"tie_word_embeddings", "1"},
+        {"tie_word_embeddings", "\"true\""},
+        {"hidden_act", "7"},
     };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const char *const values[] = {"\"-\"", "null", keys[i].wrong};
@@ -332,7 +384,15 @@ static void test_refused(void **state)
          "sliding_attention"},
         {"{\"layer_types\":[\"full_attention\"]}", QWEN3_ERR_CONFIG, "layer_types", "28"},
         {"{\"layer_types\":\"full_attention\"}", QWEN3_ERR_CONFIG, "layer_types", "an array"},
-        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", QWEN3_ERR_UNSUPPORTED, "quantization_config", "fp8"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", QWEN3_ERR_UNSUPPORTED,
+         "quantization_config.weight_block_size", "[128, 128]"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[64,128]}}", QWEN3_ERR_UNSUPPORTED,
+         "weight_block_size", "[64,128]"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"fmt\":\"e5m2\",\"weight_block_size\":[128,128]}}",
+         QWEN3_ERR_UNSUPPORTED, "quantization_config.fmt", "e5m2"},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", QWEN3_ERR_UNSUPPORTED,
+         "quantization_config", "gptq"},
+        {"{\"quantization_config\":7}", QWEN3_ERR_UNSUPPORTED, "quantization_config", "fp8"},
         {"{\"num_key_value_heads\":5}", QWEN3_ERR_CONFIG, "num_attention_heads", "multiple"},
         {"{\"num_key_value_heads\":0}", QWEN3_ERR_CONFIG, "num_key_value_heads", "got 0"},
         {"{\"num_key_value_heads\":32}", QWEN3_ERR_CONFIG, "num_attention_heads", "multiple"},
@@ -340,6 +400,7 @@ static void test_refused(void **state)
         {"{\"vocab_size\":4611686018427387904}", QWEN3_ERR_CONFIG, "vocab_size", "expected 1 to"},
         {"{\"hidden_size\":0}", QWEN3_ERR_CONFIG, "hidden_size", "got 0"},
         {"{\"head_dim\":127}", QWEN3_ERR_CONFIG, "head_dim", "even"},
+        {"{\"head_dim\":1e2}", QWEN3_ERR_CONFIG, "head_dim", "an integer"},
         {"{\"head_dim\":4096,\"num_attention_heads\":16384}", QWEN3_ERR_CONFIG, "num_attention_heads * head_dim",
          "at most"},
         {"{\"rms_norm_eps\":0}", QWEN3_ERR_CONFIG, "rms_norm_eps", "got 0"},
@@ -357,8 +418,8 @@ static void test_refused(void **state)
          "same"},
         {"{\"rope_scaling\":{\"type\":\"yarn\",\"original_max_position_embeddings\":32768}}", QWEN3_ERR_CONFIG,
          "rope_scaling.factor", "missing"},
-        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}", QWEN3_ERR_CONFIG,
-         "rope_scaling.original_max_position_embeddings", "missing"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":\"x\"}}",
+         QWEN3_ERR_CONFIG, "rope_scaling.original_max_position_embeddings", "an integer"},
         {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":0,\"original_max_position_embeddings\":32768}}",
          QWEN3_ERR_CONFIG, "rope_scaling.factor", "at least 1"},
         {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":1e300,\"original_max_position_embeddings\":32768}}",
@@ -380,8 +441,12 @@ static void test_refused(void **state)
         {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768,"
          "\"truncate\":false}}",
          QWEN3_ERR_UNSUPPORTED, "rope_scaling.truncate", "true"},
-        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768},"
-         "\"rope_parameters\":{\"rope_theta\":1e6}}",
+        {"{\"rope_scaling\":{\"type\":\"default\"},\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1e6,"
+         "\"factor\":4,\"original_max_position_embeddings\":32768}}",
+         QWEN3_ERR_CONFIG, "rope_parameters", "contradict"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2},\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_"
+         "theta\":1e6,"
+         "\"factor\":4}}",
          QWEN3_ERR_CONFIG, "rope_parameters", "contradict"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -477,10 +542,18 @@ static void test_synthetic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_published), TEST(test_other_architectures), TEST(test_other_architectures_refused),
-        TEST(test_experts),   TEST(test_experts_refused),     TEST(test_accepted_forms),
-        TEST(test_yarn),      TEST(test_required_keys),       TEST(test_refused),
-        TEST(test_bad_files), TEST(test_synthetic),
+        TEST(test_published),
+        TEST(test_other_architectures),
+        TEST(test_other_architectures_refused),
+        TEST(test_experts),
+        TEST(test_experts_refused),
+        TEST(test_accepted_forms),
+        TEST(test_yarn),
+        TEST(test_absent_keys),
+        TEST(test_required_keys),
+        TEST(test_refused),
+        TEST(test_bad_files),
+        TEST(test_synthetic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

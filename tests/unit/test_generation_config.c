@@ -60,6 +60,8 @@ static void test_accepted_forms(void **state)
          0,
          0.1,
          1},
+        {{"{\"do_sample\":true,\"top_k\":-1}", "{}"}, 1, 0, 0, 0, 0, 1},
+        {{"{\"do_sample\":true,\"top_k\":20.0}", "{}"}, 1, 20, 0, 0, 0, 1},
         {{"{\"do_sample\":true,\"temperature\":1,\"repetition_penalty\":1.05,\"top_k\":0}", "{}"}, 1, 0, 0, 0, 0, 1.05},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -73,6 +75,9 @@ static void test_accepted_forms(void **state)
             fail_msg("case %zu: temperature %g, top_k %d, top_p %g, min_p %g, repetition_penalty %g", i, o->temperature,
                      o->top_k, o->top_p, o->min_p, o->repetition_penalty);
         assert_int_equal(c.n_end_tokens, cases[i].n_end);
+        const char *file = cases[i].files.generation;
+        assert_true(c.greedy_by_default ==
+                    (file && !strstr(file, "\"do_sample\":t") && !strstr(file, "\"do_sample\":f")));
         assert_true(cases[i].n_end == 0 || qwen3_generation_config_ends(&c, cases[i].end));
     }
 }
@@ -91,7 +96,8 @@ static void test_refused(void **state)
         {{"{\"temperature\":\"hot\"}", "{}"}, QWEN3_ERR_CONFIG, "temperature", "a number"},
         {{"{\"temperature\":-1}", "{}"}, QWEN3_ERR_CONFIG, "generation_config.json: temperature -1", "expected"},
         {{"{\"top_k\":20.5}", "{}"}, QWEN3_ERR_CONFIG, "top_k", "an integer"},
-        {{"{\"top_k\":-1}", "{}"}, QWEN3_ERR_CONFIG, "top_k", "got -1"},
+        {{"{\"top_k\":-2}", "{}"}, QWEN3_ERR_CONFIG, "top_k", "got -2"},
+        {{"{\"top_k\":\"20\"}", "{}"}, QWEN3_ERR_CONFIG, "top_k", "a number"},
         {{"{\"top_k\":4294967296}", "{}"}, QWEN3_ERR_CONFIG, "top_k", "got 4294967296"},
         {{"{\"top_p\":1.5}", "{}"}, QWEN3_ERR_CONFIG, "generation_config.json: top_p 1.5", "0 to 1"},
         {{"{\"min_p\":[0]}", "{}"}, QWEN3_ERR_CONFIG, "min_p", "a number"},

@@ -437,6 +437,147 @@ static void test_f16(void **state)
     draft_free(&whole);
 }
 
+/* ---- F8 ---------------------------------------------------------------------------------------- */
+
+/* The value of an E4M3 number, by its definition; NAN for both codes of it. */
+static double e4m3_value(unsigned char b)
+{
+    const int exponent = b >> 3 & 15, mantissa = b & 7;
+    const double sign = b & 0x80 ? -1 : 1;
+    if ((b & 0x7f) == 0x7f)
+        return NAN;
+    return sign * (exponent ? ldexp(8 + mantissa, exponent - 10) : ldexp(mantissa, -9));
+}
+
+/* A tensor of all codes, and its scales of type `type` under the name of the tensor + suffix. */
+static void add_f8(draft *d, const tensor *t, const char *type, const char *suffix)
+{
+    const int64_t rows = (t->rows + 127) / 128, cols = (t->cols + 127) / 128;
+    const size_t n = (size_t)(t->rows * t->cols), n_scales = (size_t)(rows * cols);
+    unsigned char *data = malloc(n), scales[256];
+    char name[128];
+    assert_non_null(data);
+    assert_true(4 * n_scales <= sizeof scales);
+    for (size_t i = 0; i < n; i++)
+        data[i] = (unsigned char)i;
+    for (size_t i = 0; i < n_scales; i++) {
+        const float value = 0.75f + (float)i;
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        const uint16_t half = strcmp(type, "BF16") == 0 ? (uint16_t)(bits >> 16)
+                                                        : (uint16_t)((bits >> 13 & 0x3ff) | ((bits >> 23) - 112) << 10);
+        if (strcmp(type, "F32") == 0)
+            memcpy(scales + 4 * i, &value, 4);
+        else
+            memcpy(scales + 2 * i, &half, 2);
+    }
+    draft_add(d, t->name, "F8_E4M3", shape_of(t->rows, t->cols), data, n);
+    snprintf(name, sizeof name, "%s%s", t->name, suffix);
+    draft_add(d, name, type, json_pack("[I,I]", (json_int_t)rows, (json_int_t)cols), scales,
+              n_scales * (strcmp(type, "F32") == 0 ? 4 : 2));
+    free(data);
+}
+
+/* Every code, in blocks that the shapes are no multiples of. */
+static void test_f8(void **state)
+{
+    static const char *const types[] = {"BF16", "F32", "F16"};
+    static const float norm[256] = {1};
+    temp_dir *dir = *state;
+    qwen3_config wanted = small_config(UNTIED), config;
+    wanted.hidden_size = 200;
+    wanted.intermediate_size = 136;
+    draft d = {json_object(), NULL, 0};
+    declaration declared;
+    assert_int_equal(model_declare(&wanted, (grid_place){1, 1, 0, 0, false}, NULL, &declared, NULL), QWEN3_OK);
+    for (size_t i = 0; i < declared.n_tensors; i++) {
+        const tensor *t = &declared.tensors[i];
+        if (tensor_is_vector(t->kind))
+            draft_add(&d, t->name, "F32", shape_of(t->rows, t->cols), norm, 4 * (size_t)t->rows);
+        else
+            add_f8(&d, t, types[i % 3], i % 2 ? "_scale_inv" : "_scale");
+    }
+    declaration_free(&declared);
+    write_config(dir, &wanted);
+    draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
+    source *s;
+    qwen3_error err = {0};
+    if (model_source_open(dir->path, 0, &s, &config, &err))
+        fail_msg("%s", err.message);
+    for (size_t i = 0; i < source_tensors(s); i++) {
+        const tensor *t = source_tensor(s, i);
+        if (tensor_is_vector(t->kind))
+            continue;
+        float *values = malloc((size_t)(t->rows * t->cols) * sizeof *values);
+        assert_non_null(values);
+        assert_string_equal(source_stored_type(s, i), "F8_E4M3");
+        part_values(s, whole_of(s, i), values);
+        for (int64_t row = 0; row < t->rows; row++)
+            for (int64_t col = 0; col < t->cols; col++) {
+                const size_t at = (size_t)(row * t->cols + col);
+                const double scale = 0.75 + (double)(row / 128 * ((t->cols + 127) / 128) + col / 128);
+                const double expected = e4m3_value((unsigned char)at) * scale;
+                if (isnan(expected) ? !isnan(values[at]) : (double)values[at] != expected)
+                    fail_msg("%s[%d, %d]: got %a, expected %a", t->name, (int)row, (int)col, (double)values[at],
+                             expected);
+                values[at] = 0;
+            }
+        const tensor_part corner = part_of(i, t->rows / 2, 1, t->cols / 3, t->cols / 2);
+        part_values(s, corner, values);
+        for (int64_t col = corner.cols.begin; col < corner.cols.end; col++) {
+            const int64_t row = corner.rows.begin;
+            const double scale = 0.75 + (double)(row / 128 * ((t->cols + 127) / 128) + col / 128);
+            const double expected = e4m3_value((unsigned char)(row * t->cols + col)) * scale;
+            if (!isnan(expected))
+                assert_true((double)values[col - corner.cols.begin] == expected);
+        }
+        free(values);
+    }
+    source_close(s);
+    draft_free(&d);
+}
+
+/* Without scales, or with other ones than its shape has, F8 is refused. */
+static void test_f8_refused(void **state)
+{
+    static const struct {
+        const char *name, *type, *shape;
+        qwen3_status status;
+        const char *word;
+    } cases[] = {
+        {"none", "F32", "[1,1]", QWEN3_ERR_FORMAT, "model.layers.1.mlp.up_proj.weight: is of type F8_E4M3"},
+        {"model.layers.1.mlp.up_proj.weight_scale_inv", "F32", "[1,2]", QWEN3_ERR_FORMAT, "got shape [1, 2]"},
+        {"model.layers.1.mlp.up_proj.weight_scale_inv", "F32", "[1]", QWEN3_ERR_FORMAT, "got shape [1]"},
+        {"model.layers.1.mlp.up_proj.weight_scale", "F8_E4M3", "[1,1]", QWEN3_ERR_UNSUPPORTED, "got type F8_E4M3"},
+        {"model.layers.1.mlp.up_proj.weight_scale", "I8", "[1,1]", QWEN3_ERR_UNSUPPORTED, "got type I8"},
+        {"model.layers.1.mlp.up_proj.weight_scale", "BF16", "[1,1]", QWEN3_OK, ""},
+    };
+    static const unsigned char zeros[256];
+    temp_dir *dir = *state;
+    uint64_t random = test_seed();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config wanted = small_config(UNTIED), config;
+        draft d = draft_all(&wanted, &random);
+        json_t *shape = json_loads(cases[i].shape, 0, NULL);
+        const size_t n = json_array_size(shape) > 1 ? (size_t)json_integer_value(json_array_get(shape, 1)) : 1;
+        json_object_set(d.header, "unused", json_object_get(d.header, "model.layers.1.mlp.up_proj.weight"));
+        json_object_del(d.header, "model.layers.1.mlp.up_proj.weight");
+        draft_add(&d, "model.layers.1.mlp.up_proj.weight", "F8_E4M3", shape_of(7, 10), zeros, 70);
+        draft_add(&d, cases[i].name, cases[i].type, shape, zeros,
+                  n * (strcmp(cases[i].type, "F32") == 0    ? 4
+                       : strcmp(cases[i].type, "BF16") == 0 ? 2
+                                                            : 1));
+        write_config(dir, &wanted);
+        draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
+        source *s;
+        qwen3_error err = {0};
+        const qwen3_status status = model_source_open(dir->path, 0, &s, &config, &err);
+        assert_refused(cases[i].name, status, cases[i].status, &err, cases[i].word, "");
+        source_close(s);
+        draft_free(&d);
+    }
+}
+
 static size_t elements_of(const json_t *shape)
 {
     size_t n = 1, i;
@@ -536,6 +677,70 @@ static void test_tensor_faults(void **state)
     }
 }
 
+/* The same bytes under names without "model.", or without an output head. */
+static draft draft_renamed(const draft *d, bool bare, bool head)
+{
+    draft renamed = {json_object(), d->data, d->bytes};
+    const char *name;
+    json_t *entry;
+    json_object_foreach(d->header, name, entry)
+    {
+        const bool is_head = strcmp(name, "lm_head.weight") == 0;
+        const char *rest = strncmp(name, "model.", 6) == 0 && bare ? name + 6 : name;
+        json_object_set(renamed.header, is_head && !head ? "unused" : rest, entry);
+    }
+    return renamed;
+}
+
+/* As embedding models are published: a decoder without a head, whose names lack the prefix. */
+static void test_bare_names(void **state)
+{
+    static const struct {
+        small_model model;
+        bool head, no_head;
+    } cases[] = {
+        {UNTIED, false, true}, {UNTIED, true, false}, {TIED, false, false}, {TIED, true, false}, {QWEN2, false, true}};
+    temp_dir *dir = *state;
+    uint64_t random = test_seed();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_config wanted = small_config(cases[i].model), config;
+        draft d = draft_all(&wanted, &random), bare = draft_renamed(&d, true, cases[i].head);
+        source *s, *named;
+        qwen3_error err = {0};
+        qwen3_tensor_info *list;
+        size_t n;
+        write_config(dir, &wanted);
+        draft_write(&d, temp_join(dir, "model.safetensors").text, 0);
+        assert_int_equal(model_source_open(dir->path, 0, &named, &config, &err), QWEN3_OK);
+        assert_false(config.no_output_head);
+        draft_write(&bare, temp_join(dir, "model.safetensors.new").text, 0);
+        rename(temp_join(dir, "model.safetensors.new").text, temp_join(dir, "model.safetensors").text);
+        if (model_source_open(dir->path, 0, &s, &config, &err))
+            fail_msg("case %zu: %s", i, err.message);
+        assert_int_equal(config.no_output_head, cases[i].no_head);
+        for (size_t t = 0; t < source_tensors(s); t++) {
+            float values[400], expected[400];
+            if (cases[i].no_head && source_tensor(s, t)->kind == TENSOR_HEAD) {
+                assert_string_equal(source_stored_type(s, t), "");
+                assert_int_equal(source_digest(s, t), 0);
+                continue;
+            }
+            const size_t values_of_t = (size_t)(source_tensor(s, t)->rows * source_tensor(s, t)->cols);
+            part_values(s, whole_of(s, t), values);
+            part_values(named, whole_of(named, t), expected);
+            assert_memory_equal(values, expected, values_of_t * sizeof *values);
+        }
+        source_close(s);
+        source_close(named);
+        assert_int_equal(qwen3_model_tensors(dir->path, &list, &n, &err), QWEN3_OK);
+        assert_int_equal(n,
+                         2 + (cases[i].model != TIED && cases[i].head) + (cases[i].model == QWEN2 ? 12 : 11) * LAYERS);
+        free(list);
+        json_decref(bare.header);
+        draft_free(&d);
+    }
+}
+
 static void test_tensor_list(void **state)
 {
     temp_dir *dir = *state;
@@ -581,7 +786,10 @@ int main(void)
         cmocka_unit_test(test_tied_head),
         TEST(test_checkpoint_values),
         TEST(test_f16),
+        TEST(test_f8),
+        TEST(test_f8_refused),
         TEST(test_tensor_faults),
+        TEST(test_bare_names),
         TEST(test_tensor_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

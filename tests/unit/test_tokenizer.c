@@ -145,9 +145,15 @@ static bool is_break(int32_t c)
     return c == '\n' || c == '\r';
 }
 
+static bool is_mark(int32_t c)
+{
+    return utf8proc_category_string(c)[0] == 'M';
+}
+
 /* Length of the first match of the pattern in c [n]; each alternative as it is written, with all the ways that
- * a backtracking engine tries, the greediest first. */
-static size_t slow_match(const int32_t *c, size_t n)
+ * a backtracking engine tries, the greediest first. marks: of the newer pattern, [\p{L}\p{M}]+ and
+ * [^\s\p{L}\p{M}\p{N}]+. */
+static size_t slow_match(const int32_t *c, size_t n, bool marks)
 {
     static const char *const contractions[] = {"s", "t", "re", "ve", "m", "ll", "d"};
     for (size_t i = 0; i < 7; i++) {
@@ -164,7 +170,7 @@ static size_t slow_match(const int32_t *c, size_t n)
         if (optional && (is_break(c[0]) || kind_of(c[0]) == LETTER || kind_of(c[0]) == NUMBER))
             continue;
         size_t at = optional;
-        while (at < n && kind_of(c[at]) == LETTER)
+        while (at < n && (kind_of(c[at]) == LETTER || (marks && is_mark(c[at]))))
             at++;
         if (at > optional)
             return at;
@@ -175,7 +181,7 @@ static size_t slow_match(const int32_t *c, size_t n)
         if (optional && c[0] != ' ')
             continue;
         size_t at = optional;
-        while (at < n && kind_of(c[at]) == OTHER)
+        while (at < n && kind_of(c[at]) == OTHER && !(marks && is_mark(c[at])))
             at++;
         if (at == optional)
             continue;
@@ -215,9 +221,11 @@ static void test_split(void **state)
         }
         begins[n] = bytes;
         for (size_t at = 0, match; at < n; at += match) {
-            match = slow_match(points + at, n - at);
+            bool marks = i / 2 % 2;
+            match = slow_match(points + at, n - at, marks);
             assert_true(match > 0);
-            assert_int_equal(split_piece(text + begins[at], bytes - begins[at]), begins[at + match] - begins[at]);
+            assert_int_equal(split_piece(text + begins[at], bytes - begins[at], marks),
+                             begins[at + match] - begins[at]);
         }
     }
 }
@@ -510,8 +518,6 @@ static const struct {
     qwen3_status status;
 } bad_files[] = {
     {"version", "\"2.0\"", "version", QWEN3_ERR_UNSUPPORTED},
-    {"truncation", "{\"max_length\":5}", "truncation", QWEN3_ERR_UNSUPPORTED},
-    {"padding", "{}", "padding", QWEN3_ERR_UNSUPPORTED},
     {"surprise", "1", "surprise", QWEN3_ERR_UNSUPPORTED},
     {"normalizer", NULL, "normalizer", QWEN3_ERR_UNSUPPORTED},
     {"normalizer", "null", "normalizer", QWEN3_ERR_UNSUPPORTED},
@@ -595,6 +601,9 @@ static void test_other_files(void **state)
         {"model/merges/0", "\"\xC4\xA0 t\""},
         {"post_processor", "null"},
         {"post_processor", NULL},
+        {"post_processor", "{\"type\":\"Sequence\",\"processors\":[]}"},
+        {"truncation", "{\"direction\":\"Right\",\"max_length\":5,\"strategy\":\"LongestFirst\",\"stride\":0}"},
+        {"padding", "{\"strategy\":\"BatchLongest\",\"direction\":\"Left\",\"pad_id\":0}"},
         {"model/ignore_merges", NULL},
         {"model/dropout", NULL},
         {"model/end_of_word_suffix", "null"},
@@ -615,6 +624,70 @@ static void test_other_files(void **state)
         expect_ids(t, " there", NULL, 0, " there|");
         qwen3_tokenizer_close(t);
     }
+}
+
+#define END(id)                                                                                                        \
+    "{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},"                        \
+    "{\"SpecialToken\":{\"id\":\"<|end|>\",\"type_id\":0}}],\"special_tokens\":{\"<|end|>\":{\"id\":\"<|end|>\","      \
+    "\"ids\":[" id "],\"tokens\":[\"<|end|>\"]}}}"
+
+/* The token at the end of a text that embedding models have; encoding does not add it. */
+static void test_end_token(void **state)
+{
+    static const struct {
+        const char *post_processor;
+        int32_t end; /* -2: refused */
+    } cases[] = {
+        {"null", -1},
+        {"{\"type\":\"ByteLevel\"}", -1},
+        {"{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"}," END("276") "]}", TINY_TOKENS},
+        {END("276"), TINY_TOKENS},
+        {END("300"), -2},
+        {END("276,277"), -2},
+        {END("\"276\""), -2},
+        {"{\"type\":\"Sequence\",\"processors\":[" END("276") "," END("276") "]}", -2},
+        {"{\"type\":\"Sequence\"}", -2},
+        {"{\"type\":\"TemplateProcessing\",\"single\":[]}", -2},
+        {"{\"type\":\"BertProcessing\"}", -2},
+    };
+    temp_path path = temp_join(*state, "tokenizer.json");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qwen3_tokenizer *t;
+        qwen3_error err = {0};
+        json_t *json = tiny_tokenizer();
+        change(json, "post_processor", cases[i].post_processor);
+        write_json(path.text, json);
+        json_decref(json);
+        qwen3_status status = qwen3_tokenizer_open(path.text, &t, &err);
+        if (cases[i].end == -2) {
+            assert_true(status != QWEN3_OK && strstr(err.message, "post_processor"));
+            continue;
+        }
+        assert_int_equal(status, QWEN3_OK);
+        assert_int_equal(qwen3_tokenizer_end(t), cases[i].end);
+        expect_ids(t, " there", NULL, 0, " there|");
+        qwen3_tokenizer_close(t);
+    }
+}
+
+/* The pattern of the file decides how text is split: "e" and a mark that has no composed form, then "s". */
+static void test_pattern_with_marks(void **state)
+{
+    static const char text[] = "the\xCC\xA7re"; /* the cedilla ends a word in the first pattern */
+    qwen3_tokenizer *t;
+    qwen3_error err = {0};
+    json_t *json = tiny_tokenizer();
+    change(json, "pre_tokenizer/pretokenizers/0/pattern/Regex",
+           "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{L}\\\\p{M}]+|\\\\p{N}| "
+           "?[^\\\\s\\\\p{L}\\\\p{M}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"");
+    write_json(temp_join(*state, "tokenizer.json").text, json);
+    json_decref(json);
+    if (qwen3_tokenizer_open(temp_join(*state, "tokenizer.json").text, &t, &err))
+        fail_msg("%s", err.message);
+    assert_true(t->marks);
+    assert_int_equal(split_piece((const unsigned char *)text, sizeof text - 1, t->marks), sizeof text - 1);
+    assert_int_equal(split_piece((const unsigned char *)text, sizeof text - 1, false), 3);
+    qwen3_tokenizer_close(t);
 }
 
 /* No prefix of a good file is a good file, and no change of a byte does harm. */
@@ -666,6 +739,8 @@ int main(void)
         TEST(test_decode),
         TEST(test_bad_files),
         TEST(test_other_files),
+        TEST(test_end_token),
+        TEST(test_pattern_with_marks),
         TEST(test_truncated_and_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
