@@ -20,7 +20,7 @@ static bool has_role(const json_t *messages, size_t i, const char *role)
 /* The number of messages that are never dropped: the system message, if there is one. */
 static size_t kept(const conversation *c)
 {
-    return has_role(c->messages, 0, "system");
+    return has_role(c->messages, 0, "system") || has_role(c->messages, 0, "developer");
 }
 
 static qwen3_status out_of_memory(qwen3_error *err)

@@ -139,6 +139,7 @@ static const architecture architectures[] = {
     {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe, expert_blocks, "model."},
     {"Qwen2ForCausalLM", "qwen2", read_qwen2, dense_blocks, "model."},
     {"LlamaForCausalLM", "llama", read_llama, dense_blocks, "model."},
+    {"Qwen3Model", "qwen3", read_qwen3, dense_blocks, "model."}, /* without an output head: embeddings */
 };
 
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };

@@ -253,6 +253,7 @@ static void test_accepted_forms(void **state)
         {"{\"model_type\":\"-\",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\",\"full_attention\"]}", 1e6,
          0},
         {"{\"architectures\":\"-\",\"quantization_config\":null}", 1e6, 0},
+        {"{\"architectures\":[\"Qwen3Model\"]}", 1e6, 0},
         {"{\"quantization_config\":{\"activation_scheme\":\"dynamic\",\"fmt\":\"e4m3\",\"quant_method\":\"fp8\","
          "\"modules_to_not_convert\":[\"lm_head\"],\"weight_block_size\":[128,128]}}",
          1e6, 0},
