@@ -109,8 +109,8 @@ qwen3_status command_template(const command *self, qwen3_comm *world, int argc, 
          .short_name = 'm',
          .kind = OPTION_TEXT,
          .value = &job.directory,
-         .argument = "DIR",
-         .help = "Directory with chat_template.jinja or tokenizer_config.json"},
+         .argument = "DIR|FILE.gguf",
+         .help = "Directory with chat_template.jinja or tokenizer_config.json, or a GGUF file"},
         {.name = "tools",
          .kind = OPTION_TEXT,
          .value = &job.tools_file,
@@ -136,7 +136,7 @@ qwen3_status command_template(const command *self, qwen3_comm *world, int argc, 
     bool finished = false;
 
     if (options_parse(&line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
-        if (rank == 0 && model_spec_check(job.directory, "DIR", err) == QWEN3_OK)
+        if (rank == 0 && model_spec_check(job.directory, "DIR or FILE.gguf", err) == QWEN3_OK)
             run_job(&job, err);
     }
     qwen3_status status = qwen3_comm_agree(world, err);

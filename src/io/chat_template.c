@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "io/file.h"
+#include "io/gguf.h"
 #include "io/json_file.h"
 
 static qwen3_status recognise(const char *path, const char *member, const char *text, size_t length,
@@ -49,11 +50,25 @@ static qwen3_status read_config(const char *path, const qwen3_chat_template **kn
     return status;
 }
 
+static qwen3_status read_gguf(const char *path, const qwen3_chat_template **known, qwen3_error *err)
+{
+    gguf_file file;
+    gguf_text text = {0};
+    qwen3_status status = gguf_file_open(path, &file, err);
+    const gguf_section s = {&file, "tokenizer.", err};
+    if (!status)
+        status = gguf_read_text(&s, "chat_template", &text);
+    if (!status)
+        status = recognise(path, ": tokenizer.chat_template", text.data, text.bytes, known, err);
+    gguf_file_close(&file);
+    return status;
+}
+
 qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **chat, qwen3_error *err)
 {
     qwen3_error local;
     const qwen3_chat_template *known = NULL;
-    char *jinja = NULL, *config = NULL;
+    char *jinja = NULL, *config = NULL, *metadata = NULL;
     qwen3_status status;
     err = error_begin(err, &local);
     if (missing(chat, "chat", err))
@@ -63,9 +78,11 @@ qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **cha
         return err->status;
     if (asprintf(&jinja, "%s/chat_template.jinja", dir) < 0 || asprintf(&config, "%s/tokenizer_config.json", dir) < 0)
         status = fail(err, QWEN3_ERR_MEMORY, "%s: out of memory", dir);
-    else if (file_exists(jinja))
+    else if (!(status = gguf_metadata_path(dir, &metadata, err)) && metadata)
+        status = read_gguf(metadata, &known, err);
+    else if (!status && file_exists(jinja))
         status = read_jinja(jinja, &known, err);
-    else
+    else if (!status)
         status = read_config(config, &known, err);
     if (!status && !(*chat = malloc(sizeof **chat)))
         status = fail(err, QWEN3_ERR_MEMORY, "%s: chat template: out of memory", dir);
@@ -73,6 +90,7 @@ qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **cha
         **chat = *known;
     free(jinja);
     free(config);
+    free(metadata);
     return status;
 }
 

@@ -48,6 +48,9 @@ struct qwen3_tokenizer {
 
 /* ---- tokenizer_load.c */
 qwen3_status tokenizer_load(qwen3_tokenizer *t, const char *path, const char *text, size_t bytes, qwen3_error *err);
+/* ---- tokenizer_gguf.c */
+struct gguf_file;
+qwen3_status tokenizer_load_gguf(qwen3_tokenizer *t, const struct gguf_file *file, qwen3_error *err);
 
 /* ---- tokenizer_tables.c */
 /* Fills the vocabulary, `name` in messages, from the bytes of the tokens. Refuses two tokens of the same bytes. */

@@ -193,6 +193,7 @@ static qwen3_status read_merge(const tokenizer_loader *l, json_reader *r, int32_
 {
     char first_buffer[2 * TOKEN_LONGEST], second_buffer[2 * TOKEN_LONGEST];
     token_text left, right;
+    *out = (triple){NO_ID, NO_ID, NO_ID};
     bool pair = json_take(r, '[');
     qwen3_status status = json_take_string(r, first_buffer, sizeof first_buffer, &left.data, &left.n, err);
     if (status)
