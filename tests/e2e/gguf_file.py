@@ -239,6 +239,20 @@ def values_of(raw, name, shape):
     return decode(np.frombuffer(raw, np.uint8).reshape(-1, size)).reshape(shape).astype(np.float32)
 
 
+# Where the binary16 numbers of a block are.
+HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2],
+          "Q6_K": [208]}
+
+
+def random_blocks(name, values, random):
+    """Blocks of any bits, those that no quantiser makes among them, with scales of either sign."""
+    _, block, size, _, _ = TYPES[name]
+    raw = random.randint(0, 256, (values // block, size)).astype(np.uint8)
+    for at in HALVES[name]:
+        raw[:, at : at + 2] = half(random.randn(len(raw)) * 10.0 ** random.randint(-7, -3, len(raw)))
+    return raw.tobytes()
+
+
 # ---- Files ------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,13 @@
 #!/usr/bin/env python3
 """GGUF files, written by gguf_file.py: weights of every type have, bit for bit, the values that the format defines, on
 any number of ranks; configuration, tokenizer, chat template and stop tokens are those of the same model as a
-directory."""
+directory.
+
+QWEN3_TEST_TOKENIZER=DIR: also ids of a published tokenizer, as in test_tokenizer.py.
+"""
 import json
+import os
+import pathlib
 import shutil
 import struct
 import sys
@@ -47,8 +52,18 @@ class Pair:
         self.shape, self.path, self.twin = shape, folder / f"{name}.gguf", folder / f"{name}-twin"
         make_checkpoint.make_checkpoint(folder / name, shape, dtype="f32", seed=seed)
         self.file, values = gguf_file.convert(folder / name, kind if callable(kind) else lambda *_: kind)
+        if kind in gguf_file.HALVES:
+            self.replace("model.layers.0.mlp.up_proj.weight", kind, values, np.random.RandomState(seed))
         self.path.write_bytes(self.file.bytes())
         gguf_file.write_twin(folder / name, self.twin, values)
+
+    def replace(self, name, kind, values, random):
+        """One matrix has random blocks."""
+        shape, stored = values[name].shape, gguf_file.gguf_name(name)
+        data = gguf_file.random_blocks(kind, values[name].size, random)
+        values[name] = gguf_file.values_of(data, kind, shape)
+        self.file.tensors = [(n, dims, number, data if n == stored else raw)
+                             for n, dims, number, raw in self.file.tensors]
 
 
 def logits(folder, ranks, model, *arguments):
@@ -186,6 +201,16 @@ def check_text(checks, folder, directory, kind):
                         f"{expected}\n{outcome}")
 
 
+def check_published(checks, folder, directory):
+    path, golden = folder / "published.gguf", directory / "encode-golden.jsonl"
+    rows = [json.loads(line) for line in golden.open(encoding="utf-8")]
+    path.write_bytes(gguf_file.File(gguf_file.tokenizer_keys(directory, 151936), []).bytes())
+    outcome = run(1, "qwen3", "tokenize", "--model", path, "--batch",
+                  stdin="".join(json.dumps(row["text"]) + "\n" for row in rows).encode())
+    found = [json.loads(line) for line in outcome.out.split("\n") if line]
+    checks.true("ids of the published tokenizer", outcome.ok and found == [row["ids"] for row in rows], outcome)
+
+
 def main():
     checks, random = Checks(), rng()
     with scratch() as folder:
@@ -199,6 +224,8 @@ def main():
         check_text(checks, folder, DEMO, "Q8_0")
         text = TextModel(folder / "text").directory
         check_text(checks, folder, text, "F16")
+        if os.environ.get("QWEN3_TEST_TOKENIZER"):
+            check_published(checks, folder, pathlib.Path(os.environ["QWEN3_TEST_TOKENIZER"]))
     return checks.finish()
 
 
