@@ -262,7 +262,7 @@ typedef struct qwen3_config {
     bool norm_topk_prob;                        /* the weights of the chosen experts are divided by their sum */
     /* Bit i % 64 of word i / 64: layer i has experts in place of the dense network (qwen3_config_has_experts). */
     uint64_t expert_layers[QWEN3_MAX_LAYERS / 64];
-    bool no_output_head;      /* the weights have none (embedding models): a session has hidden states, no logits */
+    bool no_output_head; /* the weights have none (embedding models): a session has hidden states, no logits */
 } qwen3_config;
 
 /* Whether a layer has experts; false for layers that there are not. */
@@ -300,8 +300,9 @@ typedef struct qwen3_model qwen3_model;
 /* Opens `spec`: a directory in the published layout (config.json with model.safetensors, or with
  * model.safetensors.index.json and its shards), or "synthetic:SIZE" with SIZE one of tiny, 0.6B, 1.7B,
  * 4B, 8B, 14B, 32B, tiny-moe, 30B-A3B, 235B-A22B (seeded random weights, the same for any number of ranks; ":layers=N"
- * after SIZE: with N layers), or the directory of a packed model (qwen3_model_pack). Each rank reads and packs only the
- * weights that the strategy gives it. A packed model is mapped by all ranks of a node and used in place if the chosen
+ * after SIZE: with N layers), or the directory of a packed model (qwen3_model_pack), or a GGUF file, "FILE.gguf", the
+ * first one where it is split (docs/GGUF.md: types and what is exact). Each rank reads and packs only the weights that
+ * the strategy gives it. A packed model is mapped by all ranks of a node and used in place if the chosen
  * kernels have panels of its height; otherwise it is repacked. Its checksums are verified before: the ranks of a node
  * read the file once, and a damaged tensor is an error that names it. Collective over comm, which the model shares.
  * options NULL = defaults. On failure *model is NULL and nothing is kept. */
@@ -350,13 +351,13 @@ typedef struct qwen3_tensor_info {
     char name[96];
     int64_t rows, cols; /* vectors have cols = 1 */
     bool stored;        /* present in the checkpoint (always true for synthetic models) */
-    char dtype[8];      /* as stored: "BF16", "F32", "F16"; packed: "bf16", "q8", ... */
+    char dtype[8]; /* as stored: "BF16", "F32", "F16", in a GGUF file also "Q4_K", ...; packed: "bf16", "q8", ... */
 } qwen3_tensor_info;
 
-/* Writes the model of directory `spec` as a packed model to the directory `output`, with copies of configuration and
- * tokenizer. `output` must be empty or not exist, and is left like that on failure. What a process that is killed
- * leaves there is refused as a model. Weights are packed as options->dtype for the kernels of options->isa, by
- * options->threads; other options are ignored. NULL = defaults. Rank 0 does the work. Collective. */
+/* Writes the model of the directory or GGUF file `spec` as a packed model to the directory `output`, with copies of
+ * configuration and tokenizer. `output` must be empty or not exist, and is left like that on failure. What a process
+ * that is killed leaves there is refused as a model. Weights are packed as options->dtype for the kernels of
+ * options->isa, by options->threads; other options are ignored. NULL = defaults. Rank 0 does the work. Collective. */
 QWEN3_API qwen3_status qwen3_model_pack(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         const char *output, qwen3_error *err);
 
@@ -498,7 +499,8 @@ typedef struct qwen3_generation_config {
  * it is missing), top_k (0 or -1: all), top_p, min_p, repetition_penalty, eos_token_id (an id or several). Options that
  * are missing or null have the defaults of qwen3_sampling_options_default; missing end tokens are those of eos_token_id
  * in config.json, if there. Other keys are ignored. Without the file only the end tokens of config.json are known, and
- * for "synthetic:SIZE" nothing. *config is zeroed on failure. Not collective. */
+ * for "synthetic:SIZE" nothing. A GGUF file has end tokens, and may have sampling options. *config is zeroed on
+ * failure. Not collective. */
 QWEN3_API qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_config *config,
                                                     qwen3_error *err);
 /* Whether the token is among the end tokens. */
@@ -541,7 +543,7 @@ QWEN3_API qwen3_status qwen3_sample(qwen3_session *session, qwen3_sampler *const
  * Immutable: any number of threads may use one at once. Nothing in this section is collective. */
 typedef struct qwen3_tokenizer qwen3_tokenizer;
 
-/* Reads `path`: a directory with tokenizer.json, or that file. Settings that would change ids and are not
+/* Reads `path`: a directory with tokenizer.json, that file, or a GGUF file. Settings that would change ids and are not
  * handled are refused by name (QWEN3_ERR_UNSUPPORTED). On failure *tokenizer is NULL and nothing is kept. */
 QWEN3_API qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer, qwen3_error *err);
 /* NULL is allowed. Where streams are open, the tokenizer is freed with the last of them. */
@@ -618,8 +620,8 @@ typedef struct qwen3_chat_template qwen3_chat_template;
 /* Reads chat_template.jinja of the directory or, without that file, chat_template in tokenizer_config.json: a text, or
  * a list of {"name", "template"}, of which "tool_use" is for conversations with tools and "default" for the others. For
  * any other template than the published ones the nearest of them is taken, and qwen3_chat_template_warning says so. One
- * with other control tokens than theirs is refused with QWEN3_ERR_UNSUPPORTED. On failure *chat is NULL. Not
- * collective. */
+ * with other control tokens than theirs is refused with QWEN3_ERR_UNSUPPORTED. dir may be a GGUF
+ * file. On failure *chat is NULL. Not collective. */
 QWEN3_API qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **chat, qwen3_error *err);
 /* The same for a published template by its name ("qwen3", "qwen3-revised", "qwen3-thinking-2507",
  * "qwen3-instruct-2507", "qwen3-coder", "qwen3-coder-revised"), or for a file that holds the text of one. Not

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# get-model.sh [--verify] NAME [DIRECTORY]: see usage().
+# get-model.sh [--verify] NAME[:TYPE] [DIRECTORY]: see usage().
 set -euo pipefail
 
 usage() {
     cat <<'END'
-Usage: scripts/get-model.sh [--verify] NAME [DIRECTORY]
+Usage: scripts/get-model.sh [--verify] NAME[:TYPE] [DIRECTORY]
 
 Fetches a published model from Hugging Face into DIRECTORY (models/ and the model's name): the files that the programs
 read, no others. Each is checked against its published checksum before it appears under its name. What is there already
@@ -18,6 +18,8 @@ mixtures of experts are
     Qwen3-Coder-30B-A3B-Instruct
     Qwen3-235B-A22B  Qwen3-235B-A22B-Instruct-2507  Qwen3-235B-A22B-Thinking-2507
     (sizes: about 2 GB for every billion of weights)
+and as GGUF files, of one type of weights each
+    Qwen3-0.6B-GGUF:Q8_0  Qwen3-4B-GGUF:Q4_K_M  and up to 32B; without TYPE the error lists the types
 
   --verify   fetch nothing, check the files in DIRECTORY against the published checksums
   --help     this text
@@ -82,16 +84,27 @@ request() {
         --config <(if [ -n "${HF_TOKEN:-}" ]; then printf 'header = "Authorization: Bearer %s"\n' "$HF_TOKEN"; fi) "$1"
 }
 
-# Lines "FILE SIZE sha256|blob HASH" of the files that are needed, from the answer of the server on standard input.
-# Large files have a SHA-256; small ones are known by what git calls them, SHA-1 of a header and the content.
+# needed_files TYPE: lines "FILE SIZE sha256|blob HASH" of the files that are needed, from the answer of the server on
+# standard input. Large files have a SHA-256; small ones are known by what git calls them, SHA-1 of a header and the
+# content. Where GGUF files of several models are there, and not one of them is meant: a line "types TYPE...".
 needed_files() {
     python3 -c '
 import json, re, sys
+GGUF = re.compile(r"(?!mmproj|imatrix)(\w[\w.-]*?[-.](\w+))(?:-\d{5}-of-\d{5})?\.gguf", re.I)
 NEEDED = re.compile(r"(tokenizer|tokenizer_config|generation_config|config|model\.safetensors\.index)\.json"
                     r"|chat_template\.jinja|model(-\d+-of-\d+)?\.safetensors")
+wanted = sys.argv[1].lower()
 try:
-    for file in json.load(sys.stdin):
-        if file["type"] == "file" and NEEDED.fullmatch(file["path"]):
+    files = [file for file in json.load(sys.stdin) if file["type"] == "file"]
+    models = {match[1]: match[2] for match in (GGUF.fullmatch(file["path"]) for file in files) if match}
+    if wanted or not any(file["path"] == "config.json" for file in files):
+        chosen = {stem for stem, kind in models.items() if not wanted or kind.lower() == wanted}
+        if models and len(chosen) != 1:
+            print("types", *sorted(set(models.values())))
+            sys.exit()
+        NEEDED = re.compile("(" + "|".join(map(re.escape, chosen)) + r")(-\d{5}-of-\d{5})?\.gguf")
+    for file in files:
+        if NEEDED.fullmatch(file["path"]):
             lfs = file.get("lfs")
             size, hash = (lfs["size"], lfs["oid"]) if lfs else (file["size"], file["oid"])
             if not re.fullmatch("[0-9a-f]{64}" if lfs else "[0-9a-f]{40}", hash):
@@ -99,7 +112,7 @@ try:
             print(file["path"], int(size), "sha256" if lfs else "blob", hash)
 except (ValueError, KeyError, TypeError, AttributeError):
     sys.exit(1)
-'
+' "$1"
 }
 
 bytes_of() {
@@ -170,10 +183,11 @@ if [ $# -lt 1 ] || [ $# -gt 2 ]; then
     usage >&2
     exit 2
 fi
-model=$1
+model=${1%:*} type=
+[[ $1 != *:* ]] || type=${1##*:}
 [[ $model == */* ]] || model=Qwen/$model
-[[ $model =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
-    fail "$1: expected the name of a model, or OWNER/MODEL (--help shows names)"
+[[ $model:$type =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9_]*$ ]] ||
+    fail "$1: expected the name of a model, or OWNER/MODEL, perhaps with :TYPE (--help shows names)"
 directory=${2:-models/${model#*/}}
 for program in curl python3 sha256sum; do
     command -v $program >/dev/null ||
@@ -192,9 +206,12 @@ for ((failures = 1; ; failures++)); do
     fi
     sleep $((failures * failures))
 done
-files=$(needed_files <<<"${answer%??????}") || fail "$endpoint: the answer is no list of a model's files"
-[[ $'\n'$files == *$'\n'config.json\ * && $files == *.safetensors\ * ]] ||
-    fail "$endpoint/$model: no config.json and *.safetensors there: not a model that the programs can read"
+files=$(needed_files "$type" <<<"${answer%??????}") || fail "$endpoint: the answer is no list of a model's files"
+if [[ $files == types\ * ]]; then
+    fail "$endpoint/$model: expected one type of its GGUF files, as in ${model#*/}:${files##* }; there: ${files#types }"
+fi
+[[ $files == *.gguf\ * || ($'\n'$files == *$'\n'config.json\ * && $files == *.safetensors\ *) ]] ||
+    fail "$endpoint/$model: no config.json and *.safetensors, and no *.gguf: not a model that the programs can read"
 
 if [ $verify = yes ]; then
     bad=0
@@ -221,4 +238,8 @@ while read -r file size kind hash; do
         fetch "$file" "$size" "$kind" "$hash"
     fi
 done <<<"$files"
-echo "$model is complete in $directory"
+if [[ $files == *.gguf\ * ]]; then
+    echo "$model is complete: --model $directory/$(sort <<<"$files" | head -n 1 | cut -d ' ' -f 1)"
+else
+    echo "$model is complete in $directory"
+fi

@@ -348,7 +348,7 @@ static qwen3_status check_options(benchmark_options *o, const extra_options *ext
     choose_pairs(o, extra, line, ranks);
     take_first(o, line);
     if (o->arguments.spec)
-        status = model_spec_check(o->arguments.spec, "DIR or synthetic:SIZE", err);
+        status = model_spec_check(o->arguments.spec, "DIR, FILE.gguf or synthetic:SIZE", err);
     if (status == QWEN3_OK)
         status = model_arguments_check(&o->arguments, line, ranks, err);
     if (status != QWEN3_OK)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -25,7 +26,7 @@ option model_spec_option(char **spec)
                     .short_name = 'm',
                     .kind = OPTION_TEXT,
                     .value = spec,
-                    .argument = "DIR|synthetic:SIZE",
+                    .argument = "DIR|FILE.gguf|synthetic:SIZE",
                     .help = MODEL_SPEC_HELP};
 }
 
@@ -187,14 +188,8 @@ qwen3_status model_file_check(const char *spec, const char *expected, qwen3_erro
     struct stat info;
     if (!spec)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--model is missing, expected %s", expected);
-    if (stat(spec, &info) == 0 || errno != ENOENT) {
-        if (ends_in(spec, ".gguf"))
-            return set_error(err, QWEN3_ERR_UNSUPPORTED,
-                             "--model: %s: GGUF is not read yet; expected %s: a published checkpoint, config.json with "
-                             "*.safetensors (scripts/get-model.sh fetches one), or what \"qwen3 pack\" made of it",
-                             spec, expected);
+    if (stat(spec, &info) == 0 || errno != ENOENT)
         return QWEN3_OK;
-    }
     const char *name = published_name(spec);
     if (name)
         return set_error(
@@ -213,11 +208,53 @@ qwen3_status model_spec_check(char *spec, const char *expected, qwen3_error *err
         return QWEN3_OK;
     if (model_file_check(spec, expected, err) != QWEN3_OK)
         return err->status;
-    if (stat(spec, &info) != 0 || S_ISDIR(info.st_mode) || take_directory(spec))
+    if (stat(spec, &info) != 0 || S_ISDIR(info.st_mode) || ends_in(spec, ".gguf") || take_directory(spec))
         return QWEN3_OK;
     return set_error(err, QWEN3_ERR_ARGUMENT,
                      "--model: %s: is a file, expected %s (of a checkpoint, any file beside its config.json will do)",
                      spec, expected);
+}
+
+static bool is_gguf(const char *spec)
+{
+    struct stat info;
+    return ends_in(spec, ".gguf") && stat(spec, &info) == 0 && !S_ISDIR(info.st_mode);
+}
+
+enum { MOST_TYPES = 16 };
+
+/* The types of matrices other than BF16, "Q4_K, Q6_K"; "" where there are none. */
+static void list_types(const qwen3_tensor_info *tensors, size_t n, char *text, size_t size)
+{
+    const char *types[MOST_TYPES];
+    size_t known = 0, used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < n && known < MOST_TYPES; i++) {
+        size_t t = 0;
+        while (t < known && strcmp(types[t], tensors[i].dtype) != 0)
+            t++;
+        if (t < known || tensors[i].cols == 1 || strcmp(tensors[i].dtype, "BF16") == 0)
+            continue;
+        types[known++] = tensors[i].dtype;
+        if (used < size)
+            used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", tensors[i].dtype);
+    }
+}
+
+void model_conversion_note(const qwen3_comm *world, const char *spec, qwen3_dtype dtype)
+{
+    qwen3_tensor_info *tensors = NULL;
+    size_t n = 0;
+    char types[128];
+    if (qwen3_comm_rank(world) != 0 || dtype != QWEN3_DTYPE_AUTO || !is_gguf(spec) ||
+        qwen3_model_tensors(spec, &tensors, &n, NULL) != QWEN3_OK)
+        return;
+    list_types(tensors, n, types, sizeof types);
+    if (types[0])
+        fprintf(stderr,
+                "qwen3: note: %s weights are rounded to bf16; --dtype f32 computes with the file's own values\n",
+                types);
+    free(tensors);
 }
 
 /* "1x6, 2x3, 3x2, 6x1" */

@@ -15,8 +15,8 @@ typedef struct model_arguments {
 } model_arguments;
 
 #define MODEL_SPEC_HELP                                                                                                \
-    "Checkpoint directory, packed model, or seeded random weights of size tiny, 0.6B, 1.7B, 4B, 8B, 14B, 32B, "        \
-    "tiny-moe, 30B-A3B or 235B-A22B, with :layers=N after it if wanted"
+    "Checkpoint directory, packed model, GGUF file, or seeded random weights of size tiny, 0.6B, 1.7B, 4B, 8B, 14B, "  \
+    "32B, tiny-moe, 30B-A3B or 235B-A22B, with :layers=N after it if wanted"
 
 model_arguments model_arguments_default(void);
 /* --model alone, for programs that need nothing else. */
@@ -29,6 +29,8 @@ void model_arguments_options(model_arguments *a, option_table *table);
 qwen3_status model_spec_check(char *spec, const char *expected, qwen3_error *err);
 /* The same where --model may be a file. */
 qwen3_status model_file_check(const char *spec, const char *expected, qwen3_error *err);
+/* Says on standard error, on rank 0, which types of a GGUF file AUTO rounds. */
+void model_conversion_note(const qwen3_comm *world, const char *spec, qwen3_dtype dtype);
 /* Checks the grid against the strategy and the number of ranks, reads --machine, and completes a->model, which then is
  * valid as long as *a is where it is. */
 qwen3_status model_arguments_check(model_arguments *a, const command_line *line, int ranks, qwen3_error *err);

@@ -33,10 +33,13 @@ static void warn_greedy(const generation *g, const command_line *line)
 {
     const bool reasons = g->chat && qwen3_chat_template_thinking(g->chat) != QWEN3_THINKING_NEVER;
     if (g->config.greedy_by_default && reasons && !g->arguments->no_thinking && !option_given(line, "temperature"))
-        fprintf(stderr,
-                "qwen3: warning: %s/generation_config.json does not say do_sample, so that the likeliest token is "
-                "always taken, and a model that reasons may repeat itself; --temperature 0.6 draws tokens\n",
-                g->arguments->model.spec);
+        fprintf(
+            stderr,
+            "qwen3: warning: %s%s, so that the likeliest token is always taken, and a model that reasons may repeat "
+            "itself; --temperature 0.6 draws tokens\n",
+            g->arguments->model.spec,
+            model_spec_is_gguf(g->arguments->model.spec) ? " does not say general.sampling.temp"
+                                                         : "/generation_config.json does not say do_sample");
 }
 
 /* On rank 0. */
@@ -140,6 +143,7 @@ qwen3_status generation_open_model(generation *g, qwen3_error *err)
     if (status != QWEN3_OK)
         return status;
     plan_warn(g->world, g->model);
+    model_conversion_note(g->world, g->arguments->model.spec, options.dtype);
     session.max_sequences = 1;
     session.max_tokens = g->context;
     return qwen3_session_open(g->model, &session, &g->session, err);

@@ -153,10 +153,11 @@ static qwen3_status read_bias(const char *text, qwen3_logit_bias *bias, qwen3_er
 
 qwen3_status generation_check(generation_arguments *a, const command_line *line, int ranks, qwen3_error *err)
 {
-    if (model_spec_check(a->model.spec, "DIR, such as models/demo", err) != QWEN3_OK)
+    if (model_spec_check(a->model.spec, "DIR, such as models/demo, or FILE.gguf", err) != QWEN3_OK)
         return err->status;
     if (strncmp(a->model.spec, "synthetic:", strlen("synthetic:")) == 0)
-        return set_error(err, QWEN3_ERR_ARGUMENT, "--model: %s has no tokenizer, expected DIR", a->model.spec);
+        return set_error(err, QWEN3_ERR_ARGUMENT, "--model: %s has no tokenizer, expected DIR or FILE.gguf",
+                         a->model.spec);
     if (a->thinking && a->no_thinking)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--thinking contradicts --no-thinking");
     return model_arguments_check(&a->model, line, ranks, err);

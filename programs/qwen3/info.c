@@ -58,7 +58,7 @@ static void print_tensors(const qwen3_config *config, const qwen3_tensor_info *t
     struct {
         char name[8];
         size_t tensors;
-    } types[4] = {{"", 0}};
+    } types[16] = {{"", 0}};
     size_t n_types = 0, stored = 0;
     int64_t parameters = 0;
 
@@ -175,7 +175,7 @@ qwen3_status command_info(const command *self, qwen3_comm *world, int argc, cons
     bool finished = false;
 
     if (options_parse(&line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
-        if (rank == 0 && model_spec_check(job.spec, "DIR or synthetic:SIZE", err) == QWEN3_OK)
+        if (rank == 0 && model_spec_check(job.spec, "DIR, FILE.gguf or synthetic:SIZE", err) == QWEN3_OK)
             print_info(&job, err);
     }
     qwen3_status status = qwen3_comm_agree(world, err);

@@ -55,7 +55,7 @@ static void describe_options(logits_job *job, option_table *table)
 
 static qwen3_status check_options(logits_job *job, const command_line *line, int ranks, qwen3_error *err)
 {
-    if (model_spec_check(job->arguments.spec, "DIR or synthetic:SIZE", err) != QWEN3_OK)
+    if (model_spec_check(job->arguments.spec, "DIR, FILE.gguf or synthetic:SIZE", err) != QWEN3_OK)
         return err->status;
     if (!job->tokens_text)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--tokens is missing, expected ID,ID,... or @FILE");
@@ -162,6 +162,7 @@ static qwen3_status run_job(logits_job *job, qwen3_comm *world, qwen3_error *err
     if (status != QWEN3_OK)
         return status;
     plan_warn(world, model);
+    model_conversion_note(world, job->arguments.spec, job->arguments.model.dtype);
     status = run_steps(job, world, model, err);
     qwen3_model_close(model);
     return status;

@@ -15,6 +15,8 @@ static qwen3_status pack(qwen3_comm *world, const char *spec, const qwen3_model_
     qwen3_status status = qwen3_comm_agree(world, err);
     if (status == QWEN3_OK)
         status = qwen3_model_pack(world, spec, model, directory.name, err);
+    if (status == QWEN3_OK)
+        model_conversion_note(world, spec, model->dtype);
     bool agreed = status != QWEN3_OK;
     output_file_finish(&directory, status, err);
     return agreed ? status : qwen3_comm_agree(world, err);
@@ -30,8 +32,8 @@ qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, cons
          .short_name = 'm',
          .kind = OPTION_TEXT,
          .value = &spec,
-         .argument = "DIR",
-         .help = "Checkpoint directory, or packed model to be packed for another level"},
+         .argument = "DIR|FILE.gguf",
+         .help = "Checkpoint directory, GGUF file, or packed model to be packed for another level"},
         {.name = "dtype", .kind = OPTION_DTYPE, .value = &model.dtype, .help = "Type of packed weights (default bf16)"},
         {.name = "isa",
          .kind = OPTION_ISA,
@@ -56,7 +58,7 @@ qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, cons
     bool finished = false;
 
     if (options_parse(&line, qwen3_comm_rank(world) == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
-        if (model_spec_check(spec, "the directory of a checkpoint", err) == QWEN3_OK && !output)
+        if (model_spec_check(spec, "the directory of a checkpoint, or FILE.gguf", err) == QWEN3_OK && !output)
             set_error(err, QWEN3_ERR_ARGUMENT, "--output is missing, expected the name of a new directory");
     }
     qwen3_status status = qwen3_comm_agree(world, err);

@@ -111,8 +111,8 @@ qwen3_status command_template(const command *self, qwen3_comm *world, int argc, 
          .short_name = 'm',
          .kind = OPTION_TEXT,
          .value = &job.directory,
-         .argument = "DIR",
-         .help = "Directory with chat_template.jinja or tokenizer_config.json"},
+         .argument = "DIR|FILE.gguf",
+         .help = "Directory with chat_template.jinja or tokenizer_config.json, or a GGUF file"},
         chat_template_option(&job.name),
         {.name = "tools",
          .kind = OPTION_TEXT,
@@ -140,7 +140,7 @@ qwen3_status command_template(const command *self, qwen3_comm *world, int argc, 
 
     if (options_parse(&line, rank == 0 ? stdout : NULL, &finished, err) == QWEN3_OK && !finished) {
         const bool needs_model = !job.name || job.directory;
-        if (rank == 0 && (!needs_model || model_spec_check(job.directory, "DIR", err) == QWEN3_OK))
+        if (rank == 0 && (!needs_model || model_spec_check(job.directory, "DIR or FILE.gguf", err) == QWEN3_OK))
             run_job(&job, err);
     }
     qwen3_status status = qwen3_comm_agree(world, err);

@@ -209,7 +209,7 @@ static qwen3_status check_options(const text_job *job, qwen3_error *err)
 {
     if (job->json && job->batch)
         return set_error(err, QWEN3_ERR_ARGUMENT, "--json contradicts --batch, whose lines are JSON anyway");
-    return model_file_check(job->model, "DIR or a tokenizer.json", err);
+    return model_file_check(job->model, "DIR, a tokenizer.json or FILE.gguf", err);
 }
 
 static qwen3_status run_command(text_job *job, command_line *line, qwen3_comm *world, qwen3_error *err)
@@ -230,8 +230,8 @@ static option tokenizer_option(text_job *job)
                     .short_name = 'm',
                     .kind = OPTION_TEXT,
                     .value = &job->model,
-                    .argument = "DIR",
-                    .help = "Directory with tokenizer.json, or that file"};
+                    .argument = "DIR|FILE",
+                    .help = "Directory with tokenizer.json, that file, or a GGUF file"};
 }
 
 qwen3_status command_tokenize(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)

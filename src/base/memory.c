@@ -160,8 +160,8 @@ void memory_unmap(void *p, size_t bytes)
         munmap(p, round_up(bytes, HUGE_PAGE));
 }
 
-/* One huge page. Fails for a moment while a page of it is on its way to the kernel's lists, as all are that somebody has
- * just touched. */
+/* One huge page. Fails for a moment while a page of it is on its way to the kernel's lists, as all are that somebody
+ * has just touched. */
 static void collapse_page(const volatile unsigned char *page)
 {
     (void)*page; /* it must be there before it can grow */

@@ -18,6 +18,8 @@ typedef struct architecture {
     /* As architecture_blocks. */
     const block *const *(*blocks)(const qwen3_config *config, int64_t layer, int *n);
     const char *prefix; /* of the names of tensors */
+    const char *gguf;   /* "general.architecture" of a GGUF file; NULL: not read from one */
+    config_gguf_reader *read_gguf;
 } architecture;
 
 /* ---- What they read and consist of ------------------------------------------------------------- */
@@ -85,6 +87,12 @@ static qwen3_status read_qwen3_moe(const json_section *s, qwen3_config *c)
     return read_expert_layers(s, c);
 }
 
+static qwen3_status read_qwen3_gguf(const gguf_section *s, qwen3_config *c)
+{
+    c->qk_norm = true;
+    return gguf_read_integer(s, "attention.key_length", &c->head_dim);
+}
+
 /* Heads share the hidden size where the file does not say how large they are. */
 static qwen3_status read_head_dim(const json_section *s, qwen3_config *c)
 {
@@ -101,6 +109,13 @@ static qwen3_status read_qwen2(const json_section *s, qwen3_config *c)
 {
     c->attention_bias = true;
     return read_head_dim(s, c);
+}
+
+static qwen3_status read_qwen2_gguf(const gguf_section *s, qwen3_config *c)
+{
+    (void)s;
+    c->attention_bias = true;
+    return QWEN3_OK;
 }
 
 /* Its attention_bias is one of the projection back, too. */
@@ -135,11 +150,12 @@ static const block *const *expert_blocks(const qwen3_config *config, int64_t lay
 /* ---- The table --------------------------------------------------------------------------------- */
 
 static const architecture architectures[] = {
-    {"Qwen3ForCausalLM", "qwen3", read_qwen3, dense_blocks, "model."},
-    {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe, expert_blocks, "model."},
-    {"Qwen2ForCausalLM", "qwen2", read_qwen2, dense_blocks, "model."},
-    {"LlamaForCausalLM", "llama", read_llama, dense_blocks, "model."},
-    {"Qwen3Model", "qwen3", read_qwen3, dense_blocks, "model."}, /* without an output head: embeddings */
+    {"Qwen3ForCausalLM", "qwen3", read_qwen3, dense_blocks, "model.", "qwen3", read_qwen3_gguf},
+    {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe, expert_blocks, "model.", NULL, NULL},
+    {"Qwen2ForCausalLM", "qwen2", read_qwen2, dense_blocks, "model.", "qwen2", read_qwen2_gguf},
+    {"LlamaForCausalLM", "llama", read_llama, dense_blocks, "model.", NULL, NULL},
+    /* Without an output head: embeddings. */
+    {"Qwen3Model", "qwen3", read_qwen3, dense_blocks, "model.", NULL, NULL},
 };
 
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
@@ -218,12 +234,54 @@ static qwen3_status read_file(const char *dir, qwen3_config *config, qwen3_error
     return status;
 }
 
+static qwen3_status find_gguf_architecture(const gguf_file *file, const architecture **out, qwen3_error *err)
+{
+    const gguf_section general = {file, "general.", err};
+    char expected[128] = "";
+    size_t n = 0;
+    gguf_text name;
+    const qwen3_status status = gguf_read_text(&general, "architecture", &name);
+    if (status)
+        return status;
+    for (const architecture *a = architectures; a < architectures + ARCHITECTURES; a++) {
+        *out = a;
+        if (a->gguf && gguf_text_is(name, a->gguf))
+            return QWEN3_OK;
+        if (a->gguf && n < sizeof expected)
+            n += (size_t)snprintf(expected + n, sizeof expected - n, "%s%s", n ? " or " : "", a->gguf);
+    }
+    return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: key general.architecture: got \"%.*s\", expected %s", file->path,
+                (int)(name.bytes < 40 ? name.bytes : 40), name.data, expected);
+}
+
+static qwen3_status read_gguf(const char *path, qwen3_config *config, qwen3_error *err)
+{
+    gguf g;
+    char prefix[32];
+    const architecture *a = NULL;
+    qwen3_status status = gguf_open(path, &g, err);
+    if (status)
+        return status;
+    status = find_gguf_architecture(&g.files[0], &a, err);
+    if (!status) {
+        config->architecture = a->model_type;
+        snprintf(prefix, sizeof prefix, "%s.", a->gguf);
+        status = config_read_gguf(&g, prefix, a->read_gguf, config, err);
+    }
+    gguf_close(&g);
+    return status;
+}
+
 qwen3_status config_read(const char *spec, qwen3_config *config, qwen3_error *err)
 {
     if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
         return config_synthetic(spec + strlen(SYNTHETIC_PREFIX), config, err);
     *config = (qwen3_config){0};
-    qwen3_status status = read_file(spec, config, err);
+    char *path;
+    qwen3_status status = gguf_metadata_path(spec, &path, err);
+    if (!status)
+        status = path ? read_gguf(path, config, err) : read_file(spec, config, err);
+    free(path);
     if (status)
         *config = (qwen3_config){0};
     return status;

@@ -8,7 +8,8 @@ static qwen3_status pack(const char *spec, qwen3_dtype dtype, const kernels *k, 
                          qwen3_error *err)
 {
     if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
-        return fail(err, QWEN3_ERR_ARGUMENT, "%s: has no files to pack; expected the directory of a checkpoint", spec);
+        return fail(err, QWEN3_ERR_ARGUMENT,
+                    "%s: has no files to pack; expected a GGUF file or the directory of a checkpoint", spec);
     source *src;
     qwen3_config config;
     qwen3_status status = model_source_open(spec, 0, &src, &config, err);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "io/file.h"
+#include "io/gguf.h"
 #include "io/json_file.h"
 
 /* A text of a template, and what is called it in messages. */
@@ -93,6 +94,35 @@ static qwen3_status read_config(const char *path, qwen3_chat_template *chat, qwe
     return status;
 }
 
+static qwen3_status choose_gguf(const gguf_section *s, const char *key, chat_form *form, char *warning)
+{
+    gguf_text text = {0};
+    char *where;
+    qwen3_status status = gguf_read_text(s, key, &text);
+    if (status)
+        return status;
+    if (asprintf(&where, "%s: %s%s", s->file->path, s->prefix, key) < 0)
+        return fail(s->err, QWEN3_ERR_MEMORY, "%s: out of memory", s->file->path);
+    status = choose(&(template_text){where, text.data, text.bytes}, form, warning, s->err);
+    free(where);
+    return status;
+}
+
+/* One template, and perhaps another for conversations with tools. */
+static qwen3_status read_gguf(const char *path, qwen3_chat_template *chat, qwen3_error *err)
+{
+    gguf_file file;
+    qwen3_status status = gguf_file_open(path, &file, err);
+    const gguf_section s = {&file, "tokenizer.", err};
+    if (!status)
+        status = choose_gguf(&s, "chat_template", &chat->form, chat->warning);
+    chat->with_tools = chat->form;
+    if (!status && gguf_find(&s, "chat_template.tool_use"))
+        status = choose_gguf(&s, "chat_template.tool_use", &chat->with_tools, chat->warning);
+    gguf_file_close(&file);
+    return status;
+}
+
 /* *chat is owned by the caller. */
 static qwen3_status make(const char *what, qwen3_chat_template **chat, qwen3_error *err)
 {
@@ -112,7 +142,7 @@ static qwen3_status end_opening(qwen3_chat_template **chat, qwen3_status status)
 qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **chat, qwen3_error *err)
 {
     qwen3_error local;
-    char *jinja = NULL, *config = NULL;
+    char *jinja = NULL, *config = NULL, *metadata = NULL;
     err = error_begin(err, &local);
     if (missing(chat, "chat", err))
         return err->status;
@@ -123,10 +153,13 @@ qwen3_status qwen3_chat_template_open(const char *dir, qwen3_chat_template **cha
     if (!status &&
         (asprintf(&jinja, "%s/chat_template.jinja", dir) < 0 || asprintf(&config, "%s/tokenizer_config.json", dir) < 0))
         status = fail(err, QWEN3_ERR_MEMORY, "%s: out of memory", dir);
-    else if (!status)
-        status = file_exists(jinja) ? read_jinja(jinja, *chat, err) : read_config(config, *chat, err);
+    else if (!status && !(status = gguf_metadata_path(dir, &metadata, err)))
+        status = metadata             ? read_gguf(metadata, *chat, err)
+                 : file_exists(jinja) ? read_jinja(jinja, *chat, err)
+                                      : read_config(config, *chat, err);
     free(jinja);
     free(config);
+    free(metadata);
     return end_opening(chat, status);
 }
 

@@ -89,7 +89,7 @@ qwen3_status new_dir_close(int descriptor, const char *name, qwen3_error *err)
     return status;
 }
 
-static qwen3_status write_copy(const new_dir *dir, const char *name, const void *data, size_t bytes, qwen3_error *err)
+qwen3_status new_dir_put(const new_dir *dir, const char *name, const void *data, size_t bytes, qwen3_error *err)
 {
     int descriptor = -1;
     qwen3_status status = new_dir_file(dir, name, &descriptor, err);
@@ -113,7 +113,7 @@ qwen3_status new_dir_copy(const new_dir *dir, const char *from, const char *name
         bool empty = stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 0;
         status = empty ? QWEN3_OK : file_map(path, &data, &bytes, err);
         if (!status)
-            status = write_copy(dir, name, data, bytes, err);
+            status = new_dir_put(dir, name, data, bytes, err);
         file_unmap(data, bytes);
     }
     free(path);

@@ -19,6 +19,8 @@ qwen3_status new_dir_write(int descriptor, const char *name, const void *data, s
 /* What is written next replaces the beginning of the file. */
 qwen3_status new_dir_rewind(int descriptor, const char *name, qwen3_error *err);
 qwen3_status new_dir_close(int descriptor, const char *name, qwen3_error *err);
+/* Makes a file in it that holds the data. */
+qwen3_status new_dir_put(const new_dir *dir, const char *name, const void *data, size_t bytes, qwen3_error *err);
 /* Copies a regular file of directory `from`, if there is one of this name; one that cannot be read is an error. */
 qwen3_status new_dir_copy(const new_dir *dir, const char *from, const char *name, qwen3_error *err);
 /* status QWEN3_OK: waits until the disk has the names; otherwise removes all files. Returns status. *dir is zeroed. */

@@ -7,10 +7,11 @@
 #include <sys/stat.h>
 
 #include "io/file.h"
+#include "io/gguf.h"
 
 enum { FILE_LONGEST = 100 << 20, PATH_LONGEST = 4096 };
 
-static qwen3_status load_file(qwen3_tokenizer *t, const char *path, qwen3_error *err)
+static qwen3_status load_json(qwen3_tokenizer *t, const char *path, qwen3_error *err)
 {
     void *text;
     size_t bytes;
@@ -22,7 +23,34 @@ static qwen3_status load_file(qwen3_tokenizer *t, const char *path, qwen3_error 
     else
         status = tokenizer_load(t, path, text, bytes, err);
     file_unmap(text, bytes);
-    if (status == QWEN3_OK && !(t->whole = calloc(t->n_tokens + 1, sizeof *t->whole)))
+    return status;
+}
+
+static qwen3_status load_gguf(qwen3_tokenizer *t, const char *path, qwen3_error *err)
+{
+    gguf_file file;
+    qwen3_status status = gguf_file_open(path, &file, err);
+    if (!status)
+        status = tokenizer_load_gguf(t, &file, err);
+    gguf_file_close(&file);
+    return status;
+}
+
+/* path: a file of one of the two formats, or the directory of a model. */
+static qwen3_status load_file(qwen3_tokenizer *t, const char *path, qwen3_error *err)
+{
+    char file[PATH_LONGEST], *metadata;
+    struct stat info;
+    bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    int length = snprintf(file, sizeof file, directory ? "%s/tokenizer.json" : "%s", path);
+    if (length < 0 || (size_t)length >= sizeof file)
+        return fail(err, QWEN3_ERR_ARGUMENT, "tokenizer: the path has %d bytes, expected less than %d", length,
+                    PATH_LONGEST);
+    qwen3_status status = gguf_metadata_path(path, &metadata, err);
+    if (!status)
+        status = metadata ? load_gguf(t, metadata, err) : load_json(t, file, err);
+    free(metadata);
+    if (!status && !(t->whole = calloc(t->n_tokens + 1, sizeof *t->whole)))
         status = fail(err, QWEN3_ERR_MEMORY, "%s: cannot allocate %zu bytes", path, t->n_tokens);
     return status;
 }
@@ -41,25 +69,18 @@ static void destroy(qwen3_tokenizer *t)
 qwen3_status qwen3_tokenizer_open(const char *path, qwen3_tokenizer **tokenizer, qwen3_error *err)
 {
     qwen3_error local;
-    char file[PATH_LONGEST];
-    struct stat info;
     err = error_begin(err, &local);
     if (missing(tokenizer, "tokenizer", err))
         return err->status;
     *tokenizer = NULL;
     if (missing(path, "path", err))
         return err->status;
-    bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    int length = snprintf(file, sizeof file, directory ? "%s/tokenizer.json" : "%s", path);
-    if (length < 0 || (size_t)length >= sizeof file)
-        return fail(err, QWEN3_ERR_ARGUMENT, "tokenizer: the path has %d bytes, expected less than %d", length,
-                    PATH_LONGEST);
     qwen3_tokenizer *t = calloc(1, sizeof *t);
     if (!t)
-        return fail(err, QWEN3_ERR_MEMORY, "%s: cannot allocate the tokenizer", file);
+        return fail(err, QWEN3_ERR_MEMORY, "%s: cannot allocate the tokenizer", path);
     t->users = 1;
     t->end = NO_ID;
-    qwen3_status status = load_file(t, file, err);
+    qwen3_status status = load_file(t, path, err);
     if (status == QWEN3_OK)
         *tokenizer = t;
     else

@@ -50,10 +50,13 @@ struct qwen3_tokenizer {
 
 /* ---- tokenizer_load.c */
 qwen3_status tokenizer_load(qwen3_tokenizer *t, const char *path, const char *text, size_t bytes, qwen3_error *err);
+/* ---- tokenizer_gguf.c */
+struct gguf_file;
+qwen3_status tokenizer_load_gguf(qwen3_tokenizer *t, const struct gguf_file *file, qwen3_error *err);
 
 /* ---- tokenizer_tables.c */
-/* Fills the vocabulary from the bytes of the tokens. Refuses two tokens of the same bytes. */
-qwen3_status vocabulary_build(qwen3_tokenizer *t, const char *path, qwen3_error *err);
+/* Fills the vocabulary, `name` in messages, from the bytes of the tokens. Refuses two tokens of the same bytes. */
+qwen3_status vocabulary_build(qwen3_tokenizer *t, const char *path, const char *name, qwen3_error *err);
 /* Id of the ordinary token of these bytes, or NO_ID. */
 int32_t vocabulary_find(const qwen3_tokenizer *t, const unsigned char *bytes, size_t n);
 qwen3_status merges_reserve(qwen3_tokenizer *t, size_t n, qwen3_error *err);

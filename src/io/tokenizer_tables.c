@@ -63,7 +63,7 @@ int32_t vocabulary_find(const qwen3_tokenizer *t, const unsigned char *bytes, si
     return t->vocabulary[vocabulary_slot(t, bytes, n)];
 }
 
-qwen3_status vocabulary_build(qwen3_tokenizer *t, const char *path, qwen3_error *err)
+qwen3_status vocabulary_build(qwen3_tokenizer *t, const char *path, const char *name, qwen3_error *err)
 {
     t->vocabulary_slots = slots_for(t->n_tokens);
     t->vocabulary = malloc(t->vocabulary_slots * sizeof *t->vocabulary);
@@ -75,7 +75,7 @@ qwen3_status vocabulary_build(qwen3_tokenizer *t, const char *path, qwen3_error 
             continue;
         size_t slot = vocabulary_slot(t, bytes_of(t, (int32_t)id), t->tokens[id].bytes);
         if (t->vocabulary[slot] != NO_ID)
-            return fail(err, QWEN3_ERR_FORMAT, "%s: model.vocab: ids %d and %zu are the same token", path,
+            return fail(err, QWEN3_ERR_FORMAT, "%s: %s: ids %d and %zu are the same token", path, name,
                         (int)t->vocabulary[slot], id);
         t->vocabulary[slot] = (int32_t)id;
     }

@@ -149,6 +149,17 @@ qwen3_status config_check(const qwen3_config *c, const char *where, qwen3_error 
     return c->yarn_factor == 0 ? QWEN3_OK : check_yarn(c, where, err);
 }
 
+qwen3_status config_finish(qwen3_config *c, const char *where, qwen3_error *err)
+{
+    const qwen3_status status = config_check(c, where, err);
+    if (status)
+        return status;
+    const int64_t extended = (int64_t)(c->yarn_factor * (double)c->yarn_original_positions);
+    if (extended > c->max_positions)
+        c->max_positions = extended;
+    return config_check(c, where, err);
+}
+
 /* The published models, and two small enough for tests. */
 static const struct synthetic_size {
     const char *name;

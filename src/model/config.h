@@ -1,7 +1,8 @@
-/* config.h - the model's shape: bounds, the keys of config.json, named synthetic sizes. */
+/* config.h - the model's shape: bounds, the keys of config.json and of GGUF files, named synthetic sizes. */
 #ifndef QWEN3_MODEL_CONFIG_H
 #define QWEN3_MODEL_CONFIG_H
 
+#include "io/gguf.h"
 #include "io/json_section.h"
 
 #define SYNTHETIC_PREFIX "synthetic:"
@@ -36,7 +37,17 @@ int64_t config_expert_layers(const qwen3_config *config);
 /* Experts of a layer that `rows` tokens choose together, on average, where each chooses num_experts_per_token = k of
  * num_experts = E at random: E (1 - (1 - k / E)^rows). */
 double config_active_experts(const qwen3_config *config, double rows);
+/* Reads the keys of a GGUF file that not all architectures have; s->prefix is "ARCHITECTURE.". */
+typedef qwen3_status config_gguf_reader(const gguf_section *s, qwen3_config *config);
+
+/* The same from the keys of a GGUF file whose prefix is "ARCHITECTURE.". The embedding is tied to the output head where
+ * there is no tensor output.weight, and the vocabulary is as large as the list of tokens. */
+qwen3_status config_read_gguf(const gguf *g, const char *prefix, config_gguf_reader *read, qwen3_config *config,
+                              qwen3_error *err);
+
 /* Bounds that keep every size computation within 63 bits, and divisibility. `where` names the origin. */
 qwen3_status config_check(const qwen3_config *config, const char *where, qwen3_error *err);
+/* The same, before and after it sets max_positions to what YaRN extends to, where that is more. */
+qwen3_status config_finish(qwen3_config *config, const char *where, qwen3_error *err);
 
 #endif

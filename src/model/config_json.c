@@ -211,11 +211,7 @@ qwen3_status config_read_json(const json_section *s, config_reader *read, stored
         status = json_read_integer(s, integers[i].key, integers[i].value);
     if (status || (status = check_layer_types(s, c->num_layers)) ||
         (status = json_read_number(s, "rms_norm_eps", &c->rms_norm_eps)) || (status = read_rope(s, c)) ||
-        (status = read_tied(s, head, &c->tie_word_embeddings)) || (status = read(s, c)) ||
-        (status = config_check(c, s->path, s->err)))
+        (status = read_tied(s, head, &c->tie_word_embeddings)) || (status = read(s, c)))
         return status;
-    int64_t extended = (int64_t)(c->yarn_factor * (double)c->yarn_original_positions);
-    if (extended > c->max_positions)
-        c->max_positions = extended;
-    return config_check(c, s->path, s->err);
+    return config_finish(c, s->path, s->err);
 }

@@ -89,6 +89,83 @@ static qwen3_status read_file(const char *dir, const char *name, bool optional,
     return status;
 }
 
+/* ---- GGUF files --------------------------------------------------------------------------------- */
+
+static qwen3_status add_gguf_end(const gguf_section *s, const char *key, int64_t tokens, qwen3_generation_config *c)
+{
+    int64_t id = 0;
+    qwen3_status status = gguf_find(s, key) ? gguf_read_integer(s, key, &id) : QWEN3_OK;
+    if (status || !gguf_find(s, key))
+        return status;
+    if (id < 0 || id >= tokens)
+        return fail(s->err, QWEN3_ERR_CONFIG, "%s: key %s%s: got %lld, expected the id of one of %lld tokens",
+                    s->file->path, s->prefix, key, (long long)id, (long long)tokens);
+    if (!qwen3_generation_config_ends(c, (int32_t)id))
+        c->end_tokens[c->n_end_tokens++] = (int32_t)id;
+    return QWEN3_OK;
+}
+
+/* The published models end a turn with <|im_end|> and a text with <|endoftext|>. A file has one key for the end that
+ * its model was trained for, so the other one is found by its text, as by other readers of the format. */
+static void add_known_ends(const gguf_value *tokens, qwen3_generation_config *c)
+{
+    const unsigned char *at = tokens->data;
+    for (uint64_t id = 0; id < tokens->n && id < INT32_MAX; id++) {
+        const gguf_text text = gguf_next_text(&at);
+        if ((gguf_text_is(text, "<|im_end|>") || gguf_text_is(text, "<|endoftext|>")) &&
+            !qwen3_generation_config_ends(c, (int32_t)id) && c->n_end_tokens < QWEN3_MAX_END_TOKENS)
+            c->end_tokens[c->n_end_tokens++] = (int32_t)id;
+    }
+}
+
+/* What the authors recommend, in newer files. Without a temperature decoding is greedy, as without
+ * generation_config.json. */
+static qwen3_status read_gguf_sampling(const gguf_section *s, qwen3_sampling_options *o)
+{
+    const struct {
+        const char *key;
+        double *value;
+    } numbers[] = {{"temp", &o->temperature},
+                   {"top_p", &o->top_p},
+                   {"min_p", &o->min_p},
+                   {"penalty_repeat", &o->repetition_penalty}};
+    int64_t k = 0;
+    char where[4096];
+    qwen3_status status = QWEN3_OK;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers && !status; i++)
+        if (gguf_find(s, numbers[i].key))
+            status = gguf_read_number(s, numbers[i].key, numbers[i].value);
+    if (!status && gguf_find(s, "top_k"))
+        status = gguf_read_integer(s, "top_k", &k);
+    if (status)
+        return status;
+    o->top_k = k < 0 ? 0 : k > INT32_MAX ? INT32_MAX : (int)k; /* negative: all tokens, as 0 */
+    snprintf(where, sizeof where, "%s: key %s", s->file->path, s->prefix);
+    if (sampling_options_check(o, where, s->err))
+        return s->err ? s->err->status = QWEN3_ERR_CONFIG : QWEN3_ERR_CONFIG;
+    return QWEN3_OK;
+}
+
+static qwen3_status read_gguf(const char *path, qwen3_generation_config *c, qwen3_error *err)
+{
+    static const char *const keys[] = {"eos_token_id", "eot_token_id", "eom_token_id"};
+    gguf_file file;
+    const gguf_value *tokens = NULL;
+    qwen3_status status = gguf_file_open(path, &file, err);
+    const gguf_section s = {&file, "tokenizer.ggml.", err}, sampling = {&file, "general.sampling.", err};
+    if (!status)
+        status = read_gguf_sampling(&sampling, &c->sampling);
+    c->greedy_by_default = !status && !gguf_find(&sampling, "temp");
+    if (!status)
+        status = gguf_read_array(&s, "tokens", GGUF_STRING, &tokens);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && !status; i++)
+        status = add_gguf_end(&s, keys[i], (int64_t)tokens->n, c);
+    if (!status)
+        add_known_ends(tokens, c);
+    gguf_file_close(&file);
+    return status;
+}
+
 qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_config *config, qwen3_error *err)
 {
     qwen3_error local;
@@ -101,9 +178,14 @@ qwen3_status qwen3_generation_config_read(const char *spec, qwen3_generation_con
     *config = (qwen3_generation_config){.sampling = qwen3_sampling_options_default()};
     if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
         return QWEN3_OK;
-    qwen3_status status = read_file(spec, "generation_config.json", true, read_sampling, config, err);
-    if (!status && config->n_end_tokens == 0)
+    char *metadata;
+    qwen3_status status = gguf_metadata_path(spec, &metadata, err);
+    if (!status)
+        status = metadata ? read_gguf(metadata, config, err)
+                          : read_file(spec, "generation_config.json", true, read_sampling, config, err);
+    if (!status && !metadata && config->n_end_tokens == 0)
         status = read_file(spec, "config.json", false, read_end_tokens, config, err);
+    free(metadata);
     if (status)
         *config = (qwen3_generation_config){0};
     return status;

@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "io/checkpoint.h"
+#include "io/gguf.h"
 #include "io/new_dir.h"
 #include "io/utf8.h"
 #include "model/packed.h"
@@ -16,7 +17,7 @@
 /* Everything but the weights that belongs to a published model; what is not there is not missed. */
 static const char *const copied_files[] = {
     "config.json", "generation_config.json",  "tokenizer.json",    "tokenizer_config.json", "vocab.json",
-    "merges.txt",  "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "merges.txt",  "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",   GGUF_METADATA_FILE,
 };
 
 /* A tensor of the file, in its order: matrices first, so that their data are aligned. */
@@ -249,6 +250,27 @@ static qwen3_status write_file(packing *p, const new_dir *dir, const kernels *k,
     return status ? status : closed;
 }
 
+/* Of a GGUF file: its keys and values, and whether the embedding is the output head, which its tensors say. */
+static qwen3_status write_metadata(const packing *p, const new_dir *dir, qwen3_error *err)
+{
+    gguf_file file;
+    gguf_text text = {0}, data;
+    char key[64];
+    qwen3_status status = gguf_file_open(p->spec, &file, err);
+    if (!status)
+        status = gguf_read_text(&(gguf_section){&file, "general.", err}, "architecture", &text);
+    if (!status) {
+        snprintf(key, sizeof key, "%.*s.tie_word_embeddings", (int)(text.bytes < 32 ? text.bytes : 32), text.data);
+        status = gguf_metadata(&file, key, source_config(p->src)->tie_word_embeddings, &data, err);
+    }
+    if (!status) {
+        status = new_dir_put(dir, GGUF_METADATA_FILE, data.data, data.bytes, err);
+        free((char *)data.data);
+    }
+    gguf_file_close(&file);
+    return status;
+}
+
 static qwen3_status check_dtype(const packing *p, qwen3_error *err)
 {
     const packed_format *packed = source_format(p->src);
@@ -273,6 +295,8 @@ qwen3_status pack_model(const source *src, const char *spec, qwen3_dtype dtype, 
     if (!status && !(status = new_dir_begin(output, &dir, err))) {
         for (size_t i = 0; i < sizeof copied_files / sizeof *copied_files && !status; i++)
             status = new_dir_copy(&dir, spec, copied_files[i], err);
+        if (!status && gguf_is_path(spec))
+            status = write_metadata(&p, &dir, err);
         if (!status)
             status = write_file(&p, &dir, k, err);
         status = new_dir_finish(&dir, status);

@@ -1,5 +1,6 @@
-/* packed.h - a packed model: a directory with the configuration and tokenizer of a checkpoint and PACKED_FILE, whose
- * matrices are packed for the kernels and are used where they lie, in the mapped file.
+/* packed.h - a packed model: a directory with the configuration and tokenizer of a checkpoint, or with
+ * GGUF_METADATA_FILE (io/gguf.h) in their place, and PACKED_FILE, whose matrices are packed for the kernels and are
+ * used where they lie, in the mapped file.
  *
  * PACKED_FILE is a safetensors file. A matrix is a U8 tensor of one dimension under its name in the checkpoint: whole,
  * packed as in kernels.h, with zeros up to a multiple of PACKED_ALIGNMENT; so is the output head, also where it is the

@@ -21,6 +21,8 @@ qwen3_status source_open(const char *spec, uint64_t seed, declaration *d, source
     qwen3_status status;
     if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
         status = source_open_synthetic(seed, d, out, err);
+    else if (gguf_is_path(spec))
+        status = source_open_gguf(spec, d, out, err);
     else
         status = source_open_checkpoint(spec, d, out, err);
     if (!status) {

@@ -1,5 +1,5 @@
-/* source.h - where weights come from, tensor by tensor and part by part: a checkpoint or a seeded generator. Each rank
- * reads only the parts it keeps. */
+/* source.h - where weights come from, tensor by tensor and part by part: a checkpoint, a GGUF file or a seeded
+ * generator. Each rank reads only the parts it keeps. */
 #ifndef QWEN3_MODEL_SOURCE_H
 #define QWEN3_MODEL_SOURCE_H
 
@@ -26,12 +26,12 @@ static inline float view_value(const tensor_view *v, size_t i)
 }
 
 /* spec as in qwen3_model_open; d declares the tensors of its configuration, which move to the source: d has none after
- * success. For a checkpoint, checks that every tensor is there with its shape and a supported type; one whose values
- * are those of another is not demanded, and ignored. Names may lack the prefix of the architecture; then there need be
- * no output head, and no_output_head of the source's configuration says whether there is one. Unknown extra tensors are
- * an error only if they are named like a layer beyond num_layers, or like a bias or an expert that the configuration
- * does not have. On failure *out is NULL.
- * Not collective. */
+ * success. For a GGUF file, checks that it has every tensor, with its shape, and no other. For a checkpoint, checks
+ * that every tensor is there with its shape and a supported type; one whose values are those of another is not
+ * demanded, and ignored. Names may lack the prefix of the architecture; then there need be no output head, and
+ * no_output_head of the source's configuration says whether there is one. Unknown extra tensors are an error only if
+ * they are named like a layer beyond num_layers, or like a bias or an expert that the configuration does not have. On
+ * failure *out is NULL. Not collective. */
 qwen3_status source_open(const char *spec, uint64_t seed, declaration *d, source **out, qwen3_error *err);
 void source_close(source *s);
 
@@ -59,8 +59,8 @@ typedef struct source_share {
  * damaged. Not collective. */
 qwen3_status source_verify(const source *s, const source_share *share, qwen3_error *err);
 
-/* The type name as stored ("BF16", "F32", "F16"; "BF16" for synthetic tensors; "bf16", "q8", "q4", "f32" for packed
- * ones); "" where the values are those of another tensor, or there are none. */
+/* The type name as stored ("BF16", "F32", "F16"; also "Q4_K" and others of gguf_types.h; "BF16" for synthetic tensors;
+ * "bf16", "q8", "q4", "f32" for packed ones); "" where the values are those of another tensor, or there are none. */
 const char *source_stored_type(const source *s, size_t number);
 
 /* For ranks that compare what they read. */

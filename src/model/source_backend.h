@@ -34,5 +34,6 @@ source source_begin(const source_backend *backend, const declaration *d);
 /* *out is owned by the caller, who ends it with backend->close. */
 qwen3_status source_open_synthetic(uint64_t seed, const declaration *d, source **out, qwen3_error *err);
 qwen3_status source_open_checkpoint(const char *dir, const declaration *d, source **out, qwen3_error *err);
+qwen3_status source_open_gguf(const char *path, const declaration *d, source **out, qwen3_error *err);
 
 #endif

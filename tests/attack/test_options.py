@@ -98,12 +98,13 @@ def check_model(a, model, directory):
         path.write_bytes(b"GGUF\3\0\0\0")
     programs = [["benchmark_qwen3"], *(["qwen3", name] for name in ("chat", "run", "info", "pack", "template"))]
     for program in (*programs, ["qwen3", "logits", *logits]):
-        a.refused("a GGUF file", r"x\.gguf: GGUF is not read.*safetensors.*get-model\.sh", *program, "-m", gguf)
+        output = ["--output", directory / "packed"] if "pack" in program else []
+        a.refused("a damaged GGUF file", r"x\.gguf: has 8 bytes", *program, "-m", gguf, *output)
         a.refused("some file", r"notes\.txt: is a file, expected .*DIR|notes\.txt: is a file, expected the dir",
                   *program, "-m", other)
         a.refused("weights without a configuration", r"alone\.safetensors: is a file", *program, "-m", alone)
         a.refused("a device", r"/dev/null: is a file", *program, "-m", os.devnull)
-    a.refused("a GGUF file for its words", r"x\.gguf: GGUF is not read", "qwen3", "tokenize", "-m", gguf)
+    a.refused("a damaged GGUF file for its words", r"x\.gguf: has 8 bytes", "qwen3", "tokenize", "-m", gguf)
     a.refused("a file on two ranks", r"notes\.txt: is a file", "qwen3", "logits", "-m", other, *logits, ranks=FEW[-1])
 
 

@@ -20,6 +20,9 @@ FILES = {
     "config.json": b'{"a": "\xc3\xa9"}', "tokenizer.json": b"[0]" * 5000, "chat_template.jinja": b"{{ x }}\n",
     "model.safetensors.index.json": b"{} ", LARGE: bytes(range(256)) * 4000,
 }
+GGUF = {"tiny-Q8_0.gguf": b"GGUF" * 100, "tiny-q4_k_m-00001-of-00002.gguf": b"GGUF" * 50,
+        "tiny-q4_k_m-00002-of-00002.gguf": b"GGUF" * 60, "mmproj-tiny-F16.gguf": b"GGUF"}
+ALL = {**FILES, **GGUF}
 FEW = {name: FILES[name] for name in ("config.json", LARGE)}  # starting curl takes the time
 WITHOUT_SLEEP = "sleep() { :; }; export -f sleep;"
 NOT_NEEDED = {"README.md": b"#", "vocab.json": b"{}", "pytorch_model.bin": b"x" * 100, ".gitattributes": b"*"}
@@ -83,7 +86,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(server.status)
         elif self.path == "/api/models/Qwen/Tiny/tree/main":
             self.answer(200, server.tree)
-        elif self.path.startswith("/Qwen/Tiny/resolve/main/") and parts[-1] in FILES:
+        elif self.path.startswith("/Qwen/Tiny/resolve/main/") and parts[-1] in ALL:
             other = f"http://localhost:{server.server_port}" if large and not server.proxied else ""
             self.answer(302 if large else 307, Location=f"{other}/cdn/{parts[-1]}")
         elif parts[1] == "cdn":
@@ -92,7 +95,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(404, b"Entry not found")
 
     def file(self, name):
-        server, data = self.server, FILES[name]
+        server, data = self.server, ALL[name]
         if name in server.damage:
             data = data[:-1] + bytes([data[-1] ^ 1])
         begin = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
@@ -122,15 +125,15 @@ class Runner:
 
     def fetched(self, what, done, directory, names=FEW):
         found = {path.name: path.read_bytes() for path in (self.directory / directory).iterdir()}
-        self.checks.true(what, done.returncode == 0 and found == {name: FILES[name] for name in names},
+        self.checks.true(what, done.returncode == 0 and found == {name: ALL[name] for name in names},
                          f"{done}\n{sorted(found)}\n{self.server.asked}")
 
     def refused(self, what, done, *words):
         """One message; no file stands under its name that is not the published one."""
-        found = [path for path in self.directory.rglob("*") if path.name in FILES]
+        found = [path for path in self.directory.rglob("*") if path.name in ALL]
         self.checks.true(what, done.returncode == 1 and done.stderr.count("get-model.sh: error: ") == 1
                          and done.stderr.count("\n") == 1 and all(word in done.stderr for word in words)
-                         and all(path.read_bytes() == FILES[path.name] for path in found), done)
+                         and all(path.read_bytes() == ALL[path.name] for path in found), done)
 
 
 def check_fetch(r):
@@ -216,6 +219,23 @@ def check_refusals(r):
     r.checks.true("--help", done.returncode == 0 and "Qwen3-0.6B" in done.stdout and not done.stderr, done)
 
 
+def check_gguf(r):
+    server = r.server
+    server.reset(tree=listing({**GGUF, **NOT_NEEDED, "params": b"{}"}))
+    r.refused("several types", r.run("Tiny", "types"), "Tiny:", "Q8_0", "q4_k_m")
+    r.refused("an unknown type", r.run("Tiny:Q2_K", "types"), "Q8_0")
+    split = [name for name in GGUF if "q4_k_m" in name]
+    done = r.run("Tiny:Q4_K_M", "split")
+    r.fetched("the parts of a type", done, "split", split)
+    r.checks.true("what to give to --model", done.stdout.endswith(f"--model split/{split[0]}\n"), done)
+    r.fetched("another type", r.run("Qwen/Tiny:q8_0", "whole-gguf"), "whole-gguf", ["tiny-Q8_0.gguf"])
+    server.reset(tree=listing({"tiny-Q8_0.gguf": GGUF["tiny-Q8_0.gguf"]}))
+    r.fetched("the only type", r.run("Tiny", "only"), "only", ["tiny-Q8_0.gguf"])
+    server.reset()
+    r.refused("a type of a checkpoint", r.run("Tiny:Q8_0", "none"), "not a model")
+    r.refused("a type that is a path", r.run("Tiny:../x"), "TYPE")
+
+
 def check_verify(r):
     server, directory = r.server, r.directory / "models" / "Tiny"
     server.reset(FILES)
@@ -237,6 +257,7 @@ def main():
         check_fetch(r)
         check_resume(r)
         check_refusals(r)
+        check_gguf(r)
         check_verify(r)
         server.shutdown()
     return checks.finish()

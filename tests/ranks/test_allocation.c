@@ -321,6 +321,21 @@ static qwen3_status open_tokenizer(qwen3_error *err)
     return status;
 }
 
+static qwen3_status open_gguf_tokenizer(qwen3_error *err)
+{
+    qwen3_tokenizer *t = tokenizer;
+    qwen3_status status = qwen3_tokenizer_open(QWEN3_TEST_GGUF, &t, err);
+    check(!status == !!t, "status %d with a tokenizer, or none without", (int)status);
+    qwen3_tokenizer_close(t);
+    return status;
+}
+
+static qwen3_status read_gguf_generation_config(qwen3_error *err)
+{
+    qwen3_generation_config config;
+    return qwen3_generation_config_read(QWEN3_TEST_GGUF, &config, err);
+}
+
 static qwen3_status read_generation_config(qwen3_error *err)
 {
     qwen3_generation_config config;
@@ -390,6 +405,8 @@ static void check_text(void)
     } calls[] = {{"opening a tokenizer", open_tokenizer, true},
                  {"reading a generation config", read_generation_config, true},
                  {"opening a chat template", open_template, true},
+                 {"opening a tokenizer of a GGUF file", open_gguf_tokenizer, false},
+                 {"reading a generation config of a GGUF file", read_gguf_generation_config, false},
                  {"rendering", render, true},
                  {"encoding and decoding", encode_and_decode, false}};
     qwen3_error err = {0};
@@ -441,6 +458,7 @@ int main(int argc, char **argv)
         check_model(world, "synthetic:tiny", strategies[i], SAMPLE, &random);
         check_model(world, "synthetic:tiny-moe:layers=1", strategies[i], FORWARD, &random);
         check_model(world, QWEN3_TEST_MODEL, strategies[i], OPEN_MODEL, &random);
+        check_model(world, QWEN3_TEST_GGUF, strategies[i], OPEN_MODEL, &random);
     }
     if (qwen3_comm_size(world) == 1)
         check_text();

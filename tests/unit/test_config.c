@@ -543,18 +543,10 @@ static void test_synthetic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_published),
-        TEST(test_other_architectures),
-        TEST(test_other_architectures_refused),
-        TEST(test_experts),
-        TEST(test_experts_refused),
-        TEST(test_accepted_forms),
-        TEST(test_yarn),
-        TEST(test_absent_keys),
-        TEST(test_required_keys),
-        TEST(test_refused),
-        TEST(test_bad_files),
-        TEST(test_synthetic),
+        TEST(test_published), TEST(test_other_architectures), TEST(test_other_architectures_refused),
+        TEST(test_experts),   TEST(test_experts_refused),     TEST(test_accepted_forms),
+        TEST(test_yarn),      TEST(test_absent_keys),         TEST(test_required_keys),
+        TEST(test_refused),   TEST(test_bad_files),           TEST(test_synthetic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
