@@ -215,7 +215,7 @@ qwen3_status model_spec_check(char *spec, const char *expected, qwen3_error *err
                      spec, expected);
 }
 
-static bool is_gguf(const char *spec)
+bool model_spec_is_gguf(const char *spec)
 {
     struct stat info;
     return ends_in(spec, ".gguf") && stat(spec, &info) == 0 && !S_ISDIR(info.st_mode);
@@ -246,7 +246,7 @@ void model_conversion_note(const qwen3_comm *world, const char *spec, qwen3_dtyp
     qwen3_tensor_info *tensors = NULL;
     size_t n = 0;
     char types[128];
-    if (qwen3_comm_rank(world) != 0 || dtype != QWEN3_DTYPE_AUTO || !is_gguf(spec) ||
+    if (qwen3_comm_rank(world) != 0 || dtype != QWEN3_DTYPE_AUTO || !model_spec_is_gguf(spec) ||
         qwen3_model_tensors(spec, &tensors, &n, NULL) != QWEN3_OK)
         return;
     list_types(tensors, n, types, sizeof types);

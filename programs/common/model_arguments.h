@@ -29,6 +29,8 @@ void model_arguments_options(model_arguments *a, option_table *table);
 qwen3_status model_spec_check(char *spec, const char *expected, qwen3_error *err);
 /* The same where --model may be a file. */
 qwen3_status model_file_check(const char *spec, const char *expected, qwen3_error *err);
+/* Whether --model names a GGUF file. */
+bool model_spec_is_gguf(const char *spec);
 /* Says on standard error, on rank 0, which types of a GGUF file AUTO rounds. */
 void model_conversion_note(const qwen3_comm *world, const char *spec, qwen3_dtype dtype);
 /* Checks the grid against the strategy and the number of ranks, reads --machine, and completes a->model, which then is
