@@ -93,6 +93,25 @@ static qwen3_status read_qwen3_gguf(const gguf_section *s, qwen3_config *c)
     return gguf_read_integer(s, "attention.key_length", &c->head_dim);
 }
 
+/* All layers have experts, and the weights of those that are chosen are normalised unless the file says otherwise. */
+static qwen3_status read_qwen3_moe_gguf(const gguf_section *s, qwen3_config *c)
+{
+    qwen3_status status;
+    c->norm_topk_prob = true;
+    if ((status = read_qwen3_gguf(s, c)) || (status = gguf_read_integer(s, "expert_count", &c->num_experts)) ||
+        (status = gguf_read_integer(s, "expert_used_count", &c->num_experts_per_token)) ||
+        (status = gguf_read_integer(s, "expert_feed_forward_length", &c->moe_intermediate_size)) ||
+        (gguf_find(s, "expert_weights_norm") &&
+         (status = gguf_read_bool(s, "expert_weights_norm", &c->norm_topk_prob))))
+        return status;
+    if (c->num_experts < 1)
+        return fail(s->err, QWEN3_ERR_CONFIG, "%s: key %sexpert_count: got %" PRId64 ", expected at least 1",
+                    s->file->path, s->prefix, c->num_experts);
+    for (int64_t i = 0; i < c->num_layers && i < QWEN3_MAX_LAYERS; i++)
+        config_set_experts(c, i, true);
+    return QWEN3_OK;
+}
+
 /* Heads share the hidden size where the file does not say how large they are. */
 static qwen3_status read_head_dim(const json_section *s, qwen3_config *c)
 {
@@ -151,7 +170,7 @@ static const block *const *expert_blocks(const qwen3_config *config, int64_t lay
 
 static const architecture architectures[] = {
     {"Qwen3ForCausalLM", "qwen3", read_qwen3, dense_blocks, "model.", "qwen3", read_qwen3_gguf},
-    {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe, expert_blocks, "model.", NULL, NULL},
+    {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe, expert_blocks, "model.", "qwen3moe", read_qwen3_moe_gguf},
     {"Qwen2ForCausalLM", "qwen2", read_qwen2, dense_blocks, "model.", "qwen2", read_qwen2_gguf},
     {"LlamaForCausalLM", "llama", read_llama, dense_blocks, "model.", NULL, NULL},
     /* Without an output head: embeddings. */

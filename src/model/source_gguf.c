@@ -34,7 +34,14 @@ static const name_pair layer_names[] = {
     {"self_attn.o_proj", "attn_output"}, {"self_attn.q_norm", "attn_q_norm"},
     {"self_attn.k_norm", "attn_k_norm"}, {"post_attention_layernorm", "ffn_norm"},
     {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
-    {"mlp.down_proj", "ffn_down"},
+    {"mlp.down_proj", "ffn_down"},       {"mlp.gate", "ffn_gate_inp"},
+};
+
+/* Of one expert; the tensor of the file has those of all experts of a layer, one after the other. */
+static const name_pair expert_names[] = {
+    {"gate_proj", "ffn_gate_exps"},
+    {"up_proj", "ffn_up_exps"},
+    {"down_proj", "ffn_down_exps"},
 };
 
 static const name_pair model_names[] = {
@@ -49,66 +56,94 @@ static const char *after(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0 ? text + strlen(prefix) : NULL;
 }
 
-/* Writes the name that the format has for a declared one; "" where it has none. */
-static void gguf_name(const source *s, const char *name, char out[GGUF_NAME_MAX])
+/* What a declared tensor is called in a file. */
+typedef struct stored_name {
+    char text[GGUF_NAME_MAX]; /* "" where the format has no name for it */
+    int64_t expert;           /* of those in the tensor; -1: the tensor is no stack of them */
+} stored_name;
+
+static const char *their_name(const name_pair *pairs, size_t n, const char *stem, size_t length)
 {
+    for (size_t i = 0; i < n; i++)
+        if (length == strlen(pairs[i].ours) && after(stem, pairs[i].ours))
+            return pairs[i].theirs;
+    return NULL;
+}
+
+#define NAMES(pairs) pairs, sizeof(pairs) / sizeof *(pairs)
+
+static stored_name gguf_name(const source *s, const char *name)
+{
+    stored_name out = {"", -1};
     const char *inner = after(name, s->prefix), *layers = inner ? after(inner, "layers.") : NULL;
-    const char *stem = inner ? inner : name;
-    const name_pair *pairs = layers ? layer_names : model_names;
-    const size_t n = layers ? sizeof layer_names / sizeof *pairs : sizeof model_names / sizeof *pairs;
-    char *rest = NULL;
-    long layer = 0;
-    out[0] = '\0';
-    if (layers) {
-        layer = strtol(layers, &rest, 10);
+    const char *suffix = strrchr(name, '.'), *theirs;
+    if (!layers) {
+        const char *stem = inner ? inner : name;
+        if ((theirs = their_name(NAMES(model_names), stem, (size_t)(suffix - stem))))
+            snprintf(out.text, sizeof out.text, "%s%s", theirs, suffix);
+        return out;
+    }
+    char *rest;
+    const long layer = strtol(layers, &rest, 10);
+    const char *stem = rest + 1, *expert = after(stem, "mlp.experts.");
+    if (expert) {
+        out.expert = strtol(expert, &rest, 10);
         stem = rest + 1;
+        theirs = their_name(NAMES(expert_names), stem, (size_t)(suffix - stem));
+    } else {
+        theirs = their_name(NAMES(layer_names), stem, (size_t)(suffix - stem));
     }
-    const char *suffix = strrchr(stem, '.');
-    for (size_t i = 0; i < n; i++) {
-        if ((size_t)(suffix - stem) != strlen(pairs[i].ours) || !after(stem, pairs[i].ours))
-            continue;
-        if (layers)
-            snprintf(out, GGUF_NAME_MAX, "blk.%ld.%s%s", layer, pairs[i].theirs, suffix);
-        else
-            snprintf(out, GGUF_NAME_MAX, "%s%s", pairs[i].theirs, suffix);
-    }
+    if (theirs)
+        snprintf(out.text, sizeof out.text, "blk.%ld.%s%s", layer, theirs, suffix);
+    return out;
 }
 
 /* ---- Opening ------------------------------------------------------------------------------------- */
 
-static qwen3_status check_shape(const gguf_tensor *t, const tensor *expected, qwen3_error *err)
+/* experts: in the tensor; 1 where it is no stack of them. */
+static qwen3_status check_shape(const gguf_tensor *t, const tensor *expected, int64_t experts, qwen3_error *err)
 {
     const bool vector = tensor_is_vector(expected->kind);
     const int64_t cols = vector ? expected->rows : expected->cols, rows = vector ? 1 : expected->rows;
-    if (t->dims[0] == cols && t->dims[1] == rows && t->dims[2] == 1 && t->dims[3] == 1)
+    if (t->dims[0] == cols && t->dims[1] == rows && t->dims[2] == experts && t->dims[3] == 1)
         return QWEN3_OK;
-    char got[96] = "";
+    char got[96] = "", demanded[72];
     for (int i = 0; i < t->n_dims; i++)
         snprintf(got + strlen(got), sizeof got - strlen(got), "%s%" PRId64, i ? ", " : "", t->dims[i]);
-    char demanded[48];
-    snprintf(demanded, sizeof demanded, vector ? "%" PRId64 : "%" PRId64 ", %" PRId64, cols, rows);
+    int n = snprintf(demanded, sizeof demanded, "%" PRId64, cols);
+    if (!vector)
+        n += snprintf(demanded + n, sizeof demanded - (size_t)n, ", %" PRId64, rows);
+    if (experts != 1)
+        snprintf(demanded + n, sizeof demanded - (size_t)n, ", %" PRId64, experts);
     return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s: got dimensions [%s], the keys of the file demand [%s]", t->path,
                 t->name, got, demanded);
+}
+
+static size_t row_bytes(const gguf_type *type, int64_t cols)
+{
+    return (size_t)(cols / type->block * type->bytes);
 }
 
 static qwen3_status find_tensor(gguf_source *s, size_t number, qwen3_error *err)
 {
     const tensor *expected = &s->base.tensors[number];
     const char *path = s->files.files[0].path;
-    char name[GGUF_NAME_MAX];
     if (expected->same_as != number)
         return QWEN3_OK;
-    gguf_name(&s->base, expected->name, name);
-    if (!name[0])
+    const stored_name name = gguf_name(&s->base, expected->name);
+    if (!name.text[0])
         return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: tensor %s: has no known name in GGUF files", path, expected->name);
-    const gguf_tensor *t = gguf_find_tensor(&s->files, name);
+    const gguf_tensor *t = gguf_find_tensor(&s->files, name.text);
     if (!t)
-        return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s is missing", path, name);
-    s->stored[number] = (stored_rows){t, t->data};
+        return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s is missing", path, name.text);
     if (tensor_is_vector(expected->kind) && t->type->block != 1)
-        return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: tensor %s: got type %s, expected F32, F16 or BF16", t->path, name,
-                    t->type->name);
-    return check_shape(t, expected, err);
+        return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: tensor %s: got type %s, expected F32, F16 or BF16", t->path,
+                    name.text, t->type->name);
+    qwen3_status status = check_shape(t, expected, name.expert < 0 ? 1 : s->base.config.num_experts, err);
+    const size_t before = name.expert < 0 ? 0 : (size_t)(name.expert * expected->rows);
+    if (!status)
+        s->stored[number] = (stored_rows){t, t->data + before * row_bytes(t->type, t->dims[0])};
+    return status;
 }
 
 static bool is_used(const gguf_source *s, const gguf_tensor *t)
@@ -158,12 +193,12 @@ static tensor_view gguf_part(const source *base, tensor_part part, void *scratch
     const gguf_type *type = stored->tensor->type;
     const size_t rows = (size_t)range_size(part.rows), cols = (size_t)range_size(part.cols);
     const size_t whole = (size_t)base->tensors[part.tensor].cols, begin = (size_t)part.cols.begin;
-    const size_t row_bytes = whole / (size_t)type->block * (size_t)type->bytes;
-    const unsigned char *row = stored->data + (size_t)part.rows.begin * row_bytes;
+    const size_t stride = row_bytes(type, (int64_t)whole);
+    const unsigned char *row = stored->data + (size_t)part.rows.begin * stride;
     if (!type->expand)
         return (tensor_view){row + begin * (size_t)type->bytes,
                              type->bytes == sizeof(float) ? QWEN3_DTYPE_F32 : QWEN3_DTYPE_BF16, whole};
-    for (size_t i = 0; i < rows; i++, row += row_bytes)
+    for (size_t i = 0; i < rows; i++, row += stride)
         expand_columns(type, row, begin, begin + cols, (float *)scratch + i * cols);
     return (tensor_view){scratch, QWEN3_DTYPE_F32, cols};
 }

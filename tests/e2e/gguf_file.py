@@ -320,7 +320,8 @@ def part_name(stem, i, parts):
 LAYER = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
          "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
-         "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+         "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "mlp.gate": "ffn_gate_inp"}
+EXPERT = {"gate_proj": "ffn_gate_exps", "up_proj": "ffn_up_exps", "down_proj": "ffn_down_exps"}
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
@@ -329,7 +330,14 @@ def gguf_name(name):
     if stem in WHOLE:
         return f"{WHOLE[stem]}.{suffix}"
     _, _, layer, inner = stem.split(".", 3)
+    if inner.startswith("mlp.experts."):
+        return f"blk.{layer}.{EXPERT[inner.split('.')[-1]]}.{suffix}"
     return f"blk.{layer}.{LAYER[inner]}.{suffix}"
+
+
+def expert_of(name):
+    """The number of the expert whose matrix it is, or None."""
+    return int(name.split(".experts.")[1].split(".")[0]) if ".experts." in name else None
 
 
 def config_keys(config, architecture="qwen3"):
@@ -355,6 +363,10 @@ def config_keys(config, architecture="qwen3"):
         keys[f"{architecture}.rope.scaling.type"] = (STRING, "yarn")
         keys[f"{architecture}.rope.scaling.factor"] = (F32, rope["factor"])
         keys[f"{architecture}.rope.scaling.original_context_length"] = (U32, rope["original_max_position_embeddings"])
+    if config.get("num_experts"):
+        keys[f"{architecture}.expert_count"] = (U32, config["num_experts"])
+        keys[f"{architecture}.expert_used_count"] = (U32, config["num_experts_per_tok"])
+        keys[f"{architecture}.expert_feed_forward_length"] = (U32, config["moe_intermediate_size"])
     return keys
 
 
@@ -392,20 +404,24 @@ def plain_tokens(rows):
 
 def convert(directory, type_of, keys=None):
     """The checkpoint in `directory` as a File, and {name in the checkpoint: its values in f32}. type_of(name, shape):
-    the type of a matrix; vectors are F32."""
+    the type of a matrix; vectors and routers are F32. The experts of a layer are one tensor."""
     directory = pathlib.Path(directory)
     config = json.loads((directory / "config.json").read_text())
-    tensors, values = [], {}
+    tensors, values, stacks = [], {}, {}
     stored = reference.Checkpoint(directory).tensors
-    for name, (dtype, raw) in stored.items():
+    for name, (dtype, raw) in sorted(stored.items(), key=lambda item: expert_of(item[0]) or 0):
         wide = np.asarray(reference.widen(raw, dtype), np.float32)
         if name == "lm_head.weight" and config["tie_word_embeddings"]:
             continue
-        kind = type_of(name, wide.shape) if wide.ndim == 2 else "F32"
+        kind = type_of(name, wide.shape) if wide.ndim == 2 and not name.endswith("mlp.gate.weight") else "F32"
         data = quantise(wide, kind)
         values[name] = values_of(data, kind, wide.shape)
-        tensors.append((gguf_name(name), list(wide.shape[::-1]), TYPES[kind][0], data))
-    architecture = config["model_type"]
+        if expert_of(name) is None:
+            tensors.append((gguf_name(name), list(wide.shape[::-1]), TYPES[kind][0], data))
+        else:
+            stacks.setdefault((gguf_name(name), wide.shape[::-1], TYPES[kind][0]), []).append(data)
+    tensors += [(name, [*dims, len(data)], kind, b"".join(data)) for (name, dims, kind), data in stacks.items()]
+    architecture = config["model_type"].replace("_", "")
     keys = keys if keys is not None else plain_tokens(config["vocab_size"])
     return File({**config_keys(config, architecture), **keys}, tensors), values
 

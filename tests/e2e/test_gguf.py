@@ -42,6 +42,9 @@ MODELS["yarn"] = (Shape(hidden=96, inter=160, layers=2, heads=3, kv_heads=3, hea
                         yarn={"factor": 4.0, "original_max_position_embeddings": 64}), "Q8_0")
 MODELS["qwen2"] = (Shape(hidden=128, inter=160, layers=2, heads=4, kv_heads=2, head_dim=32, vocab=200,
                          model_type="qwen2"), "Q4_1")
+MODELS["experts"] = (Shape(hidden=256, inter=256, layers=2, heads=4, kv_heads=2, head_dim=64, vocab=200,
+                           model_type="qwen3_moe", experts=5, chosen=2, moe_inter=256),
+                     lambda name, _: "Q6_K" if "down_proj" in name else "Q4_K")
 
 
 class Pair:
