@@ -35,8 +35,8 @@ status=0
 # the demo model, which take minutes, and what measures the machine.
 QWEN3_TEST_CASES=15
 export QWEN3_TEST_CASES
-programs='e2e\.(bad_input|programs|chat_template|determinism|reference|get_model|gguf|demo_model|plan|figures|results)'
-on max -LE "api|attack" -E "^($programs|scripts\..*|unit\.machine|ranks\.allocation.*)\$" || status=1
+programs='bad_input|programs|chat_template|determinism|reference|get_model|gguf|demo_model|plan|figures|results'
+on max -LE "api|attack" -E "^(e2e\.($programs)|scripts\..*|unit\.machine|ranks\.allocation.*)\$" || status=1
 for cpu in neoverse-n1 cortex-a72; do
     on $cpu -R '^unit\.(kernels|gemm)$' || status=1
 done
