@@ -129,8 +129,6 @@ void chat_coder_write_system(chat_tools tools, const chat_conversation *conversa
 {
     chat_builder *b = builder;
     const chat_message *first = &conversation->messages[0];
-    size_t i;
-    json_t *tool;
     if (first->role != CHAT_SYSTEM && !conversation->tools)
         return;
     chat_add(b, "<|im_start|>system\n");
@@ -141,7 +139,8 @@ void chat_coder_write_system(chat_tools tools, const chat_conversation *conversa
     if (conversation->tools) {
         chat_add(b, tools == CHAT_TOOLS_XML_REVISED ? "\n\n# Tools" : "");
         chat_add(b, "\n\nYou have access to the following functions:\n\n<tools>");
-        json_array_foreach(conversation->tools, i, tool) add_tool(tools, tool, b);
+        for (size_t i = 0; i < json_array_size(conversation->tools); i++)
+            add_tool(tools, json_array_get(conversation->tools, i), b);
         chat_add(b, "\n</tools>\n\nIf you choose to call a function ONLY reply in the following format with NO suffix:"
                     "\n\n<tool_call>\n<function=example_function_name>\n<parameter=example_parameter_1>\nvalue_1\n"
                     "</parameter>\n<parameter=example_parameter_2>\nThis is the value for the second parameter\nthat "
