@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """GGUF files that are damaged, hostile or of other models: each is refused with a message that names file and key or
 tensor, before anything is allocated or read that the file does not have."""
+import dataclasses
 import os
 import struct
 import sys
@@ -22,9 +23,9 @@ HUGE = (1 << 63) - 1, 1 << 63, (1 << 64) - 1, 1 << 61, 1 << 40
 
 
 class Files:
-    def __init__(self, folder):
+    def __init__(self, folder, shape=SHAPE):
         self.folder = folder
-        make_checkpoint.make_checkpoint(folder / "model", SHAPE, "f32")
+        make_checkpoint.make_checkpoint(folder / "model", shape, "f32")
         self.good, _ = gguf_file.convert(folder / "model", lambda *_: "Q8_0")
 
     def put(self, data, name="bad.gguf"):
@@ -162,7 +163,7 @@ def check_models(a, files):
                              ((ARRAY, (U32, [1, 2])), "got an array of u32")):
             files(a, f"{key} {value}", f"{key}.*{words}", files.with_keys(**{key.replace(".", "__"): value}))
     for key, value, words in (
-            ("general.architecture", (STRING, "llama"), 'got "llama", expected qwen3 or qwen2'),
+            ("general.architecture", (STRING, "llama"), 'got "llama", expected qwen3 or qwen3moe or qwen2'),
             ("general.architecture", (STRING, "qwen3\0"), "general.architecture"),
             ("qwen3.attention.sliding_window", (U32, 4096), "sliding_window: got 4096"),
             ("qwen3.attention.value_length", (U32, 64), "value_length: got 64"),
@@ -188,6 +189,23 @@ def check_models(a, files):
                     ["benchmark_qwen3", "-p", 2, "-n", 1, "-r", 1]):
         a.refused("another architecture", 'bad.gguf: .*got "gpt2"', *program, "--model",
                   files.put(files.with_keys(general__architecture=(STRING, "gpt2"))))
+
+
+def check_experts(a, folder):
+    folder.mkdir()
+    files = Files(folder, dataclasses.replace(SHAPE, model_type="qwen3_moe", experts=4, chosen=2, moe_inter=96))
+    a.works("the good experts", "qwen3", "logits", "--model", files.put(files.good, "good.gguf"), *LOGITS)
+    for key, value, words in (
+            ("expert_count", None, "expert_count is missing"),
+            ("expert_count", (U32, 0), "expert_count: got 0, expected at least 1"),
+            ("expert_count", (U32, 5), r"ffn_gate_inp.weight: got dimensions \[64, 4\], .* demand \[64, 5\]"),
+            ("expert_used_count", (U32, 5), "num_experts_per_tok"),
+            ("expert_feed_forward_length", (U32, 64), r"ffn_gate_exps.weight: got .* demand \[64, 64, 4\]"),
+            ("expert_weights_norm", (U32, 1), "a bool")):
+        files(a, f"{key} {value}", words, files.with_keys(**{f"qwen3moe__{key}": value}))
+    stack = "blk.1.ffn_up_exps.weight"
+    files(a, "another stack", f"{stack}: got dimensions", files.with_tensor(stack, dims=[64, 48, 8]))
+    files(a, "no stack", f"{stack} is missing", files.with_tensor(stack, to="blk.1.other.weight"))
 
 
 def check_splits(a, files):
@@ -278,6 +296,7 @@ def main():
         check_keys(a, files)
         check_tensors(a, files)
         check_models(a, files)
+        check_experts(a, directory / "experts")
         check_splits(a, files)
         check_text(a, files, directory / "text")
     return a.finish()
