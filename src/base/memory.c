@@ -160,22 +160,20 @@ void memory_unmap(void *p, size_t bytes)
         munmap(p, round_up(bytes, HUGE_PAGE));
 }
 
-/* One huge page. Fails for a moment while a page of it is on its way to the kernel's lists, as all are that somebody
- * has just touched. */
-static void collapse_page(const volatile unsigned char *page)
-{
-    (void)*page; /* it must be there before it can grow */
-    for (int i = 0; i < COLLAPSE_ATTEMPTS; i++)
-        if (madvise((void *)(uintptr_t)page, HUGE_PAGE, MADV_COLLAPSE) == 0 || errno != EAGAIN)
-            return;
-}
-
 void memory_collapse(const void *p, size_t bytes)
 {
-    const volatile unsigned char *page = (const unsigned char *)round_up((uintptr_t)p, HUGE_PAGE);
+    const volatile unsigned char *begin = (const unsigned char *)round_up((uintptr_t)p, HUGE_PAGE);
     const unsigned char *last = (const unsigned char *)p + bytes;
-    for (; page < last; page += HUGE_PAGE)
-        collapse_page(page);
+    if (begin >= last)
+        return;
+    for (const volatile unsigned char *page = begin; page < last; page += HUGE_PAGE)
+        (void)*page; /* a page must be there before it can grow */
+    /* Passes over pages that are on their way to the kernel's lists, as all are that somebody has just touched, and
+     * over those that are huge already. */
+    const size_t whole = round_up((uintptr_t)last - (uintptr_t)begin, HUGE_PAGE);
+    for (int i = 0; i < COLLAPSE_ATTEMPTS; i++)
+        if (madvise((void *)(uintptr_t)begin, whole, MADV_COLLAPSE) == 0 || errno != EAGAIN)
+            return;
 }
 
 qwen3_status memory_alloc(void **out, size_t bytes, const char *what, qwen3_error *err)
