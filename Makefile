@@ -89,7 +89,7 @@ package:
 # deps first: a recursive make, so that -j cannot reorder them.
 check: deps
 	@$(MAKE) --no-print-directory build
-	ctest --test-dir $(BUILD) --parallel $(JOBS) --output-on-failure --no-tests=error $(CTEST)
+	ctest --test-dir $(BUILD) --parallel $$((2 * $(JOBS))) --output-on-failure --no-tests=error $(CTEST)
 
 # Starts a program on the ranks of the demo.
 LAUNCH = OMP_NUM_THREADS=$$(($(THREADS))) tests/launch.sh $(if $(filter none,$(MPI)),none 1,$$(sed -n 's/^MPIEXEC_EXECUTABLE:[^=]*=//p' $(BUILD)/CMakeCache.txt) $(RANKS))

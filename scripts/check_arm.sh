@@ -27,7 +27,7 @@ on() {
     export QEMU_CPU
     shift
     echo "qemu-aarch64 -cpu $QEMU_CPU"
-    ctest --test-dir $build --parallel "$(nproc)" --output-on-failure --no-tests=error "$@"
+    ctest --test-dir $build --parallel "$((2 * $(nproc)))" --output-on-failure --no-tests=error "$@"
 }
 
 status=0
