@@ -271,6 +271,18 @@ QWEN3_API bool qwen3_config_has_experts(const qwen3_config *config, int64_t laye
 /* What a prediction needs to know of the machine ("Prediction"). */
 typedef struct qwen3_machine qwen3_machine;
 
+/* What may take long when a model is opened or packed. */
+typedef enum qwen3_stage {
+    QWEN3_STAGE_VERIFY = 0, /* the checksums of a packed model are compared; bytes of the file */
+    QWEN3_STAGE_LOAD,       /* weights are read, converted and packed; bytes of packed weights */
+    QWEN3_STAGE_PACK,       /* the same for a file; bytes of the file */
+} qwen3_stage;
+
+/* How far a stage is: `done` of `total` bytes that are this rank's part, about ten times a second, and once at its end
+ * with done = total, unless it failed. Called in the thread that called the library, while other threads work: it
+ * should return soon, and must not call the library. */
+typedef void qwen3_progress(void *context, qwen3_stage stage, uint64_t done, uint64_t total);
+
 typedef struct qwen3_model_options {
     qwen3_parallel_strategy strategy;
     int grid_sequence, grid_heads; /* S and H of HYBRID; 0, 0 = chosen; otherwise S * H = ranks */
@@ -291,6 +303,9 @@ typedef struct qwen3_model_options {
     const qwen3_machine *machine; /* what AUTO and the choice of movements go by; the caller's, read while the model is
                                      opened. NULL: AUTO measures where the model has more than 64 MiB of weights, and
                                      movements have fixed prices */
+    qwen3_progress *progress;     /* is told how far opening or packing is; NULL: nobody is. Not collective: some ranks
+                                     may have one, and others none */
+    void *progress_context;       /* its first argument */
 } qwen3_model_options;
 
 QWEN3_API qwen3_model_options qwen3_model_options_default(void);
@@ -357,7 +372,8 @@ typedef struct qwen3_tensor_info {
 /* Writes the model of the directory or GGUF file `spec` as a packed model to the directory `output`, with copies of
  * configuration and tokenizer. `output` must be empty or not exist, and is left like that on failure. What a process
  * that is killed leaves there is refused as a model. Weights are packed as options->dtype for the kernels of
- * options->isa, by options->threads; other options are ignored. NULL = defaults. Rank 0 does the work. Collective. */
+ * options->isa, by options->threads, and options->progress is told; other options are ignored. NULL = defaults. Rank 0
+ * does the work. Collective. */
 QWEN3_API qwen3_status qwen3_model_pack(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         const char *output, qwen3_error *err);
 

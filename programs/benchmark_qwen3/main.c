@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "benchmark.h"
+#include "common/loading.h"
 #include "common/output_file.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
@@ -99,7 +100,7 @@ static qwen3_status run_model(benchmark *b, const benchmark_test *first, qwen3_e
     if (first->strategy != QWEN3_STRATEGY_HYBRID)
         options.grid_sequence = options.grid_heads = 0;
     test_list_plan(&b->list, &options);
-    qwen3_status status = qwen3_model_open(b->world, b->o.spec, &options, &b->model, err);
+    qwen3_status status = load_model(b->world, b->o.spec, &options, &b->model, err);
     if (status == QWEN3_OK && !b->described) {
         b->described = true;
         model_conversion_note(b->world, b->o.spec, first->dtype);

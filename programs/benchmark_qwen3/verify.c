@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "benchmark.h"
+#include "common/loading.h"
 #include "common/program.h"
 
 /* Rows of logits are wide (600 KiB for the published vocabulary). */
@@ -71,7 +72,7 @@ static qwen3_status compute_references(benchmark *b, qwen3_error *err)
     model_options.isa = QWEN3_ISA_C;
     model_options.threads = b->o.arguments.model.threads;
     model_options.seed = b->o.arguments.model.seed;
-    qwen3_status status = qwen3_model_open(qwen3_comm_self(), b->o.spec, &model_options, &model, err);
+    qwen3_status status = load_model(qwen3_comm_self(), b->o.spec, &model_options, &model, err);
     if (status != QWEN3_OK)
         explain(err);
     for (size_t i = 0; i < b->list.shapes && status == QWEN3_OK; i++) {

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "chat_template_option.h"
+#include "common/loading.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
 #include "common/topology.h"
@@ -139,7 +140,7 @@ qwen3_status generation_open_model(generation *g, qwen3_error *err)
     qwen3_session_options session = g->arguments->model.session;
     qwen3_status status = threads_settle(g->world, options.threads, g->arguments->model.bind, err);
     if (status == QWEN3_OK)
-        status = qwen3_model_open(g->world, g->arguments->model.spec, &options, &g->model, err);
+        status = load_model(g->world, g->arguments->model.spec, &options, &g->model, err);
     if (status != QWEN3_OK)
         return status;
     plan_warn(g->world, g->model);

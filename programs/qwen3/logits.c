@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "command.h"
+#include "common/loading.h"
 #include "common/model_arguments.h"
 #include "common/output_file.h"
 #include "common/program.h"
@@ -158,7 +159,7 @@ static qwen3_status run_job(logits_job *job, qwen3_comm *world, qwen3_error *err
     job->arguments.session.max_tokens = (int64_t)job->n;
     status = threads_settle(world, job->arguments.model.threads, job->arguments.bind, err);
     if (status == QWEN3_OK)
-        status = qwen3_model_open(world, job->arguments.spec, &job->arguments.model, &model, err);
+        status = load_model(world, job->arguments.spec, &job->arguments.model, &model, err);
     if (status != QWEN3_OK)
         return status;
     plan_warn(world, model);

@@ -1,5 +1,6 @@
 /* pack.c - qwen3 pack: a checkpoint to a packed model, which is mapped and used in place. */
 #include "command.h"
+#include "common/loading.h"
 #include "common/model_arguments.h"
 #include "common/output_file.h"
 #include "common/program.h"
@@ -14,7 +15,7 @@ static qwen3_status pack(qwen3_comm *world, const char *spec, const qwen3_model_
         output_directory_begin(&directory, "--output", output, spec, err);
     qwen3_status status = qwen3_comm_agree(world, err);
     if (status == QWEN3_OK)
-        status = qwen3_model_pack(world, spec, model, directory.name, err);
+        status = convert_model(world, spec, model, directory.name, err);
     if (status == QWEN3_OK)
         model_conversion_note(world, spec, model->dtype);
     bool agreed = status != QWEN3_OK;

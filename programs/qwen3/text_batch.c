@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/loading.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
 #include "common/topology.h"
@@ -80,7 +81,7 @@ qwen3_status text_model_open(text_model *m, qwen3_error *err)
     m->context = m->context ? m->context : config.max_positions;
     status = threads_settle(m->world, m->arguments.model.threads, m->arguments.bind, err);
     if (status == QWEN3_OK)
-        status = qwen3_model_open(m->world, dir, &m->arguments.model, &m->model, err);
+        status = load_model(m->world, dir, &m->arguments.model, &m->model, err);
     if (status != QWEN3_OK)
         return status;
     plan_warn(m->world, m->model);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/loading.h"
 #include "test_parallel_strategies/checks.h"
 #include "test_parallel_strategies/problem.h"
 
@@ -84,7 +85,7 @@ static qwen3_status run_model(qwen3_comm *comm, const qwen3_model_options *optio
     session_options.max_tokens = 256;
     session_options.algorithm = algorithm;
     session_options.token_split_min = 16; /* short steps split weights, the long ones rows */
-    qwen3_status status = qwen3_model_open(comm, spec, options, &model, err);
+    qwen3_status status = load_model(comm, spec, options, &model, err);
     if (status == QWEN3_OK)
         status = qwen3_session_open(model, &session_options, &session, err);
     if (status == QWEN3_OK) {

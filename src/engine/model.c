@@ -226,27 +226,29 @@ static qwen3_status check_memory(qwen3_model *m, const declaration *d, qwen3_err
 }
 
 /* The ranks of a node share the reading of what has checksums. */
-static qwen3_status verify(qwen3_model *m, qwen3_error *err)
+static qwen3_status verify(qwen3_model *m, work *told, qwen3_error *err)
 {
     comm *node = NULL;
     if (comm_split_node(m->world, &node, err))
         return err->status;
-    source_verify(m->source, &(source_share){comm_rank(node), comm_size(node), m->plan.threads}, err);
+    source_verify(m->source, &(source_share){comm_rank(node), comm_size(node), m->plan.threads, told}, err);
     comm_free(node);
     return err->status;
 }
 
 static qwen3_status load(qwen3_model *m, const declaration *d, qwen3_error *err)
 {
+    work told = {.report = m->options.progress, .context = m->options.progress_context};
+    m->options.progress = NULL; /* for the time of this call */
     check_memory(m, d, err);
     qwen3_status status = qwen3_comm_agree(m->world, err);
     if (!status) {
-        verify(m, err);
+        verify(m, &told, err);
         status = qwen3_comm_agree(m->world, err);
     }
     if (status)
         return status;
-    weights_load(&m->weights, m->source, d, m->share_comm, m->plan.threads, err);
+    weights_load(&m->weights, m->source, d, m->share_comm, (packers){m->plan.threads, &told}, err);
     m->plan.weights_shared = m->weights.shared || m->weights.mapped;
     m->plan.weight_bytes = m->weights.slice_bytes + m->weights.own_bytes;
     size_t sharers = m->plan.weights_shared ? (size_t)comm_size(m->share_comm) : 1;

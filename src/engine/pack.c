@@ -4,19 +4,18 @@
 #include "model/config.h"
 #include "model/packed.h"
 
-static qwen3_status pack(const char *spec, qwen3_dtype dtype, const kernels *k, int threads, const char *output,
-                         qwen3_error *err)
+static qwen3_status pack(const pack_options *o, qwen3_error *err)
 {
-    if (strncmp(spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
+    if (strncmp(o->spec, SYNTHETIC_PREFIX, strlen(SYNTHETIC_PREFIX)) == 0)
         return fail(err, QWEN3_ERR_ARGUMENT,
-                    "%s: has no files to pack; expected a GGUF file or the directory of a checkpoint", spec);
+                    "%s: has no files to pack; expected a GGUF file or the directory of a checkpoint", o->spec);
     source *src;
     qwen3_config config;
-    qwen3_status status = model_source_open(spec, 0, &src, &config, err);
+    qwen3_status status = model_source_open(o->spec, 0, &src, &config, err);
     if (!status)
-        status = source_verify(src, &(source_share){0, 1, threads}, err);
+        status = source_verify(src, &(source_share){0, 1, o->threads, o->work}, err);
     if (!status)
-        status = pack_model(src, spec, dtype, k, threads, output, err);
+        status = pack_model(src, o, err);
     source_close(src);
     return status;
 }
@@ -34,7 +33,8 @@ qwen3_status qwen3_model_pack(qwen3_comm *c, const char *spec, const qwen3_model
     if (missing(spec, "spec", err) || missing(output, "output", err) || dtype_check(o.dtype, err) ||
         team_check_threads(o.threads, err))
         return qwen3_comm_agree(c, err);
+    work told = {.report = o.progress, .context = o.progress_context};
     if (!kernels_choose(o.isa, &k, err) && comm_rank(c) == 0)
-        pack(spec, o.dtype, k, o.threads ? o.threads : info.default_threads, output, err);
+        pack(&(pack_options){spec, o.dtype, k, o.threads ? o.threads : info.default_threads, output, &told}, err);
     return qwen3_comm_agree(c, err);
 }

@@ -31,7 +31,7 @@ typedef struct packing {
     const gemm_kernel *gemm;
     const char *spec;
     packed_format format;
-    int threads;
+    packers by;
     entry *entries; /* [n] */
     size_t n;
     int file;
@@ -181,7 +181,7 @@ static qwen3_status write_matrix(packing *p, const entry *e, qwen3_error *err)
     void *data;
     qwen3_status status = memory_alloc(&data, e->bytes, "a packed matrix", err);
     if (!status)
-        status = weights_pack_matrix(p->src, p->gemm, e->tensor, data, p->threads, err);
+        status = weights_pack_matrix(p->src, p->gemm, e->tensor, data, p->by, err);
     if (!status)
         status = write_data(p, data, e->bytes, err);
     memory_free(data, e->bytes);
@@ -221,9 +221,22 @@ static qwen3_status write_rows(packing *p, const entry *e, qwen3_error *err)
         }
         if (!status)
             status = write_data(p, v.data, count * dtype_size(v.type), err);
+        work_done(p->by.work, count * dtype_size(v.type));
+        work_tell(p->by.work);
     }
     free(scratch);
     return status;
+}
+
+/* Without the zeros at the ends of matrices. */
+static uint64_t data_bytes(const packing *p)
+{
+    uint64_t bytes = 0;
+    for (const entry *e = p->entries; e < p->entries + p->n; e++) {
+        const tensor *t = entry_tensor(p, e);
+        bytes += tensor_is_packed(t->kind) ? gemm_packed_bytes(p->gemm, (size_t)t->rows, (size_t)t->cols) : e->bytes;
+    }
+    return bytes;
 }
 
 static qwen3_status write_file(packing *p, const new_dir *dir, const kernels *k, qwen3_error *err)
@@ -236,6 +249,7 @@ static qwen3_status write_file(packing *p, const new_dir *dir, const kernels *k,
     if (status)
         return status;
     status = write_header(p, k, err);
+    work_begin(p->by.work, QWEN3_STAGE_PACK, data_bytes(p));
     for (size_t i = 0; i < p->n && !status; i++) {
         status = tensor_is_packed(entry_tensor(p, &p->entries[i])->kind) ? write_matrix(p, &p->entries[i], err)
                                                                          : write_rows(p, &p->entries[i], err);
@@ -246,6 +260,8 @@ static qwen3_status write_file(packing *p, const new_dir *dir, const kernels *k,
         status = new_dir_rewind(p->file, PACKED_FILE, err);
     if (!status)
         status = write_header(p, k, err);
+    if (!status)
+        work_end(p->by.work);
     qwen3_status closed = new_dir_close(p->file, PACKED_FILE, err);
     return status ? status : closed;
 }
@@ -281,21 +297,25 @@ static qwen3_status check_dtype(const packing *p, qwen3_error *err)
     return QWEN3_OK;
 }
 
-qwen3_status pack_model(const source *src, const char *spec, qwen3_dtype dtype, const kernels *k, int threads,
-                        const char *output, qwen3_error *err)
+qwen3_status pack_model(const source *src, const pack_options *options, qwen3_error *err)
 {
     const packed_format *packed = source_format(src);
+    const kernels *k = options->kernels;
+    qwen3_dtype dtype = options->dtype;
     if (dtype == QWEN3_DTYPE_AUTO)
         dtype = packed ? packed->dtype : QWEN3_DTYPE_BF16;
     const gemm_kernel *g = &k->gemm[dtype];
-    packing p = {
-        .src = src, .gemm = g, .spec = spec, .threads = threads, .format = {dtype, g->nr, g->kr, g->group_bytes}};
+    packing p = {.src = src,
+                 .gemm = g,
+                 .spec = options->spec,
+                 .by = {options->threads, options->work},
+                 .format = {dtype, g->nr, g->kr, g->group_bytes}};
     new_dir dir = {0};
     qwen3_status status = check_dtype(&p, err);
-    if (!status && !(status = new_dir_begin(output, &dir, err))) {
+    if (!status && !(status = new_dir_begin(options->output, &dir, err))) {
         for (size_t i = 0; i < sizeof copied_files / sizeof *copied_files && !status; i++)
-            status = new_dir_copy(&dir, spec, copied_files[i], err);
-        if (!status && gguf_is_path(spec))
+            status = new_dir_copy(&dir, p.spec, copied_files[i], err);
+        if (!status && gguf_is_path(p.spec))
             status = write_metadata(&p, &dir, err);
         if (!status)
             status = write_file(&p, &dir, k, err);

@@ -98,6 +98,7 @@ typedef struct verification {
     const char *digits;      /* of all chunks */
     atomic_size_t next, bad; /* bad: the first one that is damaged, or the number of chunks */
     size_t end;
+    work *work;
 } verification;
 
 /* The tensor of a chunk, and the bytes of it that come before. */
@@ -110,24 +111,42 @@ static const stored_tensor *chunk_tensor(const safetensors *file, size_t chunk, 
     return t;
 }
 
+static size_t chunk_bytes(const stored_tensor *t, size_t before)
+{
+    const size_t left = t->bytes - before;
+    return left < PACKED_CHUNK ? left : PACKED_CHUNK;
+}
+
+static uint64_t bytes_of_chunks(const safetensors *file, size_t begin, size_t end)
+{
+    uint64_t bytes = 0;
+    size_t chunk = 0;
+    for (const stored_tensor *t = file->tensors; t < file->tensors + file->n_tensors; t++)
+        for (size_t before = 0; before < t->bytes; before += PACKED_CHUNK, chunk++)
+            bytes += chunk >= begin && chunk < end ? chunk_bytes(t, before) : 0;
+    return bytes;
+}
+
 static bool chunk_is_good(const verification *v, size_t chunk)
 {
     size_t before;
     const stored_tensor *t = chunk_tensor(v->file, chunk, &before);
-    const size_t left = t->bytes - before;
     checksum sum = {0};
     char digits[PACKED_DIGITS];
-    checksum_add(&sum, (const char *)t->data + before, left < PACKED_CHUNK ? left : PACKED_CHUNK);
+    checksum_add(&sum, (const char *)t->data + before, chunk_bytes(t, before));
     packed_write_digits(&sum, digits);
+    work_done(v->work, chunk_bytes(t, before));
     return memcmp(digits, v->digits + chunk * PACKED_DIGITS, PACKED_DIGITS) == 0;
 }
 
 static void verify_body(team *t, void *arg)
 {
-    (void)t;
     verification *v = arg;
     for (size_t chunk; (chunk = atomic_fetch_add(&v->next, 1)) < v->end;) {
-        if (chunk_is_good(v, chunk))
+        const bool good = chunk_is_good(v, chunk);
+        if (t->tid == 0)
+            work_tell(v->work);
+        if (good)
             continue;
         size_t bad = atomic_load(&v->bad);
         while (chunk < bad && !atomic_compare_exchange_weak(&v->bad, &bad, chunk))
@@ -138,16 +157,19 @@ static void verify_body(team *t, void *arg)
 qwen3_status packed_verify(const safetensors *file, const source_share *share, qwen3_error *err)
 {
     const size_t chunks = count_chunks(file);
-    verification v = {.file = file, .digits = safetensors_metadata(file, "data_checksums")};
+    verification v = {.file = file, .digits = safetensors_metadata(file, "data_checksums"), .work = share->work};
     if (strlen(v.digits) != chunks * PACKED_DIGITS)
         return fail(err, QWEN3_ERR_FORMAT, "%s: metadata: data_checksums: got %zu digits, expected %zu", file->path,
                     strlen(v.digits), chunks * PACKED_DIGITS);
     v.next = chunks * (size_t)share->part / (size_t)share->parts;
     v.end = chunks * ((size_t)share->part + 1) / (size_t)share->parts;
     v.bad = chunks;
+    work_begin(share->work, QWEN3_STAGE_VERIFY, bytes_of_chunks(file, v.next, v.end));
     team_run(share->threads, verify_body, &v);
-    if (v.bad == chunks)
+    if (v.bad == chunks) {
+        work_end(share->work);
         return QWEN3_OK;
+    }
     size_t before;
     const stored_tensor *t = chunk_tensor(file, v.bad, &before);
     return fail(

@@ -55,9 +55,17 @@ qwen3_status packed_read_format(const safetensors *file, const qwen3_config *con
 /* As source_verify. */
 qwen3_status packed_verify(const safetensors *file, const source_share *share, qwen3_error *err);
 
-/* Writes the model `src`, opened from directory `spec`, as the packed model `output` for the kernels of k, which must
- * not exist and appears whole or not at all. dtype AUTO as in qwen3_model_options. Not collective. (pack.c) */
-qwen3_status pack_model(const source *src, const char *spec, qwen3_dtype dtype, const kernels *k, int threads,
-                        const char *output, qwen3_error *err);
+/* How a model is packed. */
+typedef struct pack_options {
+    const char *spec;       /* where the source was opened */
+    qwen3_dtype dtype;      /* AUTO as in qwen3_model_options */
+    const kernels *kernels; /* that it is for */
+    int threads;
+    const char *output; /* a directory, which must not exist and appears whole or not at all */
+    work *work;         /* is told how far it is; NULL: nobody is */
+} pack_options;
+
+/* Writes a source as a packed model. Not collective. (pack.c) */
+qwen3_status pack_model(const source *src, const pack_options *options, qwen3_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef QWEN3_MODEL_SOURCE_H
 #define QWEN3_MODEL_SOURCE_H
 
+#include "base/work.h"
 #include "model/declaration.h"
 
 typedef struct source source;
@@ -50,9 +51,10 @@ const packed_format *source_format(const source *s);
 /* A whole packed matrix in the mapped file, aligned to PACKED_ALIGNMENT. */
 packed_matrix source_packed(const source *s, size_t number);
 
-/* What one of several ranks does of a task, and its threads. */
+/* What one of several ranks does of a task, its threads, and who is told how far it is, or NULL. */
 typedef struct source_share {
     int part, parts, threads;
+    work *work;
 } source_share;
 
 /* Reads a share of what is stored with checksums, the data of a packed model, and names the first tensor that is

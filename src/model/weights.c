@@ -125,6 +125,7 @@ typedef struct packer {
     size_t scratch_floats;
     atomic_size_t *taken; /* [threads][jobs] panels of a thread's part that are taken */
     atomic_size_t bad;    /* lowest panel with a value that is not finite, + 1; 0 = none */
+    work *work;
 } packer;
 
 static const pack_job *job_of_panel(const pack_list *list, size_t panel)
@@ -184,6 +185,12 @@ static size_t panel_bytes(const packer *p, const pack_job *job)
     return gemm_packed_bytes(p->gemm, (size_t)p->gemm->nr, job->k);
 }
 
+/* The panels of a job that a thread of this rank touches first. */
+static range panels_of(const packer *p, const pack_job *job, int thread, int threads)
+{
+    return weights_touched((int64_t)job->n, job->from->grain, p->gemm->nr, p->part, p->parts, thread, threads);
+}
+
 static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float *scratch)
 {
     size_t nr = (size_t)p->gemm->nr, row = panel * nr;
@@ -209,12 +216,16 @@ static void pack_part(packer *p, const team *t, int owner)
     for (size_t j = 0; j < p->list->n_jobs; j++) {
         const pack_job *job = &p->list->jobs[j];
         atomic_size_t *taken = &p->taken[(size_t)owner * p->list->n_jobs + j];
-        range part = weights_touched((int64_t)job->n, job->from->grain, p->gemm->nr, p->part, p->parts, owner, t->size);
+        const range part = panels_of(p, job, owner, t->size);
         if (p->parts > 1 && owner == t->tid)
             memory_collapse(p->base + job->offset + (size_t)part.begin * panel_bytes(p, job),
                             (size_t)range_size(part) * panel_bytes(p, job));
         for (size_t i; (i = (size_t)part.begin + atomic_fetch_add(taken, 1)) < (size_t)part.end;) {
-            if (pack_panel(p, job, i, scratch))
+            const bool packed = pack_panel(p, job, i, scratch);
+            work_done(p->work, panel_bytes(p, job));
+            if (t->tid == 0)
+                work_tell(p->work);
+            if (packed)
                 continue;
             size_t at = job->first_panel + i + 1, bad = atomic_load(&p->bad);
             while ((bad == 0 || at < bad) && !atomic_compare_exchange_weak(&p->bad, &bad, at))
@@ -270,7 +281,7 @@ static qwen3_status pack_all(packer *p, int threads, qwen3_error *err)
     return QWEN3_OK;
 }
 
-qwen3_status weights_pack_matrix(const source *src, const gemm_kernel *gemm, size_t number, void *dst, int threads,
+qwen3_status weights_pack_matrix(const source *src, const gemm_kernel *gemm, size_t number, void *dst, packers by,
                                  qwen3_error *err)
 {
     const range rows = {0, source_tensor(src, number)->rows}, cols = {0, source_tensor(src, number)->cols};
@@ -279,8 +290,8 @@ qwen3_status weights_pack_matrix(const source *src, const gemm_kernel *gemm, siz
     pack_list list = {.jobs = &job};
     matrix ignored;
     list_add(&list, gemm, &whole, &ignored);
-    packer p = {.src = src, .gemm = gemm, .list = &list, .base = dst, .parts = 1};
-    return pack_all(&p, threads, err);
+    packer p = {.src = src, .gemm = gemm, .list = &list, .base = dst, .parts = 1, .work = by.work};
+    return pack_all(&p, by.threads, err);
 }
 
 /* ---- In place ---------------------------------------------------------------------------------- */
@@ -375,7 +386,17 @@ static qwen3_status allocate_slice(weights *w, comm *share, qwen3_error *err)
     return memory_alloc(&w->slice, w->slice_bytes, "packed weights", err);
 }
 
-static qwen3_status pack_both(weights *w, const source *src, const declaration *d, comm *share, int threads,
+/* Bytes of what this rank packs of a list. */
+static uint64_t packed_bytes(const packer *p, int threads)
+{
+    uint64_t bytes = 0;
+    for (const pack_job *job = p->list->jobs; job < p->list->jobs + p->list->n_jobs; job++)
+        for (int i = 0; i < threads; i++)
+            bytes += (uint64_t)range_size(panels_of(p, job, i, threads)) * panel_bytes(p, job);
+    return bytes;
+}
+
+static qwen3_status pack_both(weights *w, const source *src, const declaration *d, comm *share, packers by,
                               qwen3_error *err)
 {
     pack_list own = {.jobs = calloc(d->n_matrices, sizeof(pack_job))};
@@ -384,13 +405,18 @@ static qwen3_status pack_both(weights *w, const source *src, const declaration *
     if (own.jobs && slice.jobs) {
         list_matrices(&own, d, true, w->matrices);
         list_matrices(&slice, d, false, w->matrices);
-        packer p = {.src = src, .gemm = w->gemm, .list = &own, .base = w->own, .parts = 1};
-        status = pack_all(&p, threads, err);
-        p = (packer){.src = src, .gemm = w->gemm, .list = &slice, .base = w->slice};
-        p.part = w->shared ? comm_rank(share) : 0;
-        p.parts = w->shared ? comm_size(share) : 1;
+        packer alone = {.src = src, .gemm = w->gemm, .list = &own, .base = w->own, .parts = 1, .work = by.work};
+        packer together = alone;
+        together.list = &slice;
+        together.base = w->slice;
+        together.part = w->shared ? comm_rank(share) : 0;
+        together.parts = w->shared ? comm_size(share) : 1;
+        work_begin(by.work, QWEN3_STAGE_LOAD, packed_bytes(&alone, by.threads) + packed_bytes(&together, by.threads));
+        status = pack_all(&alone, by.threads, err);
         if (!status)
-            status = pack_all(&p, threads, err);
+            status = pack_all(&together, by.threads, err);
+        if (!status)
+            work_end(by.work);
     } else {
         status = fail(err, QWEN3_ERR_MEMORY, "no memory for a list of %zu matrices", d->n_matrices);
     }
@@ -414,7 +440,7 @@ static qwen3_status make_tables(weights *w, const declaration *d, qwen3_error *e
     return QWEN3_OK;
 }
 
-qwen3_status weights_load(weights *w, const source *src, const declaration *d, comm *share, int threads,
+qwen3_status weights_load(weights *w, const source *src, const declaration *d, comm *share, packers by,
                           qwen3_error *err)
 {
     *w = (weights){.gemm = d->gemm, .mapped = weights_mapped(src, d)};
@@ -433,7 +459,7 @@ qwen3_status weights_load(weights *w, const source *src, const declaration *d, c
     if (!status && w->mapped)
         map_all(src, d, w->matrices);
     else if (!status)
-        status = pack_both(w, src, d, share, threads, err);
+        status = pack_both(w, src, d, share, by, err);
     if (w->shared)
         comm_shared_sync(share, w->segment);
     return status;

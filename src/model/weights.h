@@ -80,14 +80,20 @@ void weights_bytes(const declaration *d, size_t *slice_bytes, size_t *own_bytes)
  */
 bool weights_mapped(const source *src, const declaration *d);
 
+/* Who packs: threads, and who is told of every panel of it, or NULL. */
+typedef struct packers {
+    int threads;
+    work *work;
+} packers;
+
 /* Packs a whole tensor to dst, zeroed memory of gemm_packed_bytes. Errors as of weights_load. Not collective. */
-qwen3_status weights_pack_matrix(const source *src, const gemm_kernel *gemm, size_t number, void *dst, int threads,
+qwen3_status weights_pack_matrix(const source *src, const gemm_kernel *gemm, size_t number, void *dst, packers by,
                                  qwen3_error *err);
 
-/* Reads, converts and packs what d declares of the tensors of src; `threads` threads on each rank of `share` (ranks
+/* Reads, converts and packs what d declares of the tensors of src; the threads of each rank of `share` (ranks
  * with the same slices on one node, or a group of one) work together. NaN or infinity in a tensor is an error that
  * names it. Collective over share; the outcome may differ between ranks, so the caller must agree. */
-qwen3_status weights_load(weights *w, const source *src, const declaration *d, comm *share, int threads,
+qwen3_status weights_load(weights *w, const source *src, const declaration *d, comm *share, packers by,
                           qwen3_error *err);
 /* Collective over the group they were loaded with. Zeroed weights are allowed. */
 void weights_free(weights *w);

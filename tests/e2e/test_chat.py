@@ -374,6 +374,21 @@ def check_plain_terminal(c, ranks):
     c.holds(f"the end: {status}", status == 0, t.text[-1500:])
 
 
+def check_loading(c):
+    """A line says how far the weights are, where they take longer than a second, and is erased."""
+    arguments = command(1, "--model", "synthetic:0.6B:layers=1", "--tokens", "1", "--dtype", "q4", "--threads", "1",
+                        "--output", c.directory / "loaded")
+    arguments[arguments.index("chat")] = "logits"
+    begin = time.monotonic()
+    t = Terminal(arguments)
+    while t.more(1):
+        pass
+    seconds, status = time.monotonic() - begin, t.end()
+    lines = re.findall(r"\rLoading \[#*-*\] (\d+) %: \d+ of \d+ MB, [\d.]+ MB/s", t.text)
+    c.holds(f"loading on a terminal: {status}, {seconds:.1f} s", status == 0 and (len(lines) > 0 or seconds < 2) and
+            lines == sorted(lines, key=int) and (not lines or t.text.endswith("\r\x1b[K")), t.text[-1500:])
+
+
 def main():
     checks = Checks()
     with scratch() as directory:
@@ -390,6 +405,7 @@ def main():
         for ranks in FEW:  # whose answers are not looked at: once
             check_terminal(c, ranks)
         check_plain_terminal(c, FEW[-1])
+        check_loading(c)
     return checks.finish()
 
 

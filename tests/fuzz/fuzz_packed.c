@@ -54,11 +54,11 @@ static void load(const source *src, const qwen3_config *config)
     declaration d;
     weights w;
     qwen3_error err = {0}, damaged = {0};
-    succeeded(source_verify(src, &(source_share){0, 1, 1}, &damaged), &damaged);
+    succeeded(source_verify(src, &(source_share){0, 1, 1, NULL}, &damaged), &damaged);
     const gemm_kernel *gemm = &kernels_get(QWEN3_ISA_C)->gemm[format->dtype];
     if (!succeeded(model_declare(config, (grid_place){1, 1, 0, 0}, gemm, &d, &err), &err))
         return;
-    if (succeeded(weights_load(&w, src, &d, qwen3_comm_self(), 1, &err), &err))
+    if (succeeded(weights_load(&w, src, &d, qwen3_comm_self(), (packers){1, NULL}, &err), &err))
         demand(w.n_matrices == d.n_matrices);
     weights_free(&w);
     declaration_free(&d);

@@ -63,9 +63,9 @@ static void test_threads(void **state)
         declaration d;
         assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, g, &d, &err), QWEN3_OK);
         weights one, many;
-        assert_int_equal(weights_load(&one, src, &d, qwen3_comm_self(), 1, &err), QWEN3_OK);
+        assert_int_equal(weights_load(&one, src, &d, qwen3_comm_self(), (packers){1, NULL}, &err), QWEN3_OK);
         for (int threads = 2; threads < 80; threads = threads * 3 - 1) {
-            assert_int_equal(weights_load(&many, src, &d, qwen3_comm_self(), threads, &err), QWEN3_OK);
+            assert_int_equal(weights_load(&many, src, &d, qwen3_comm_self(), (packers){threads, NULL}, &err), QWEN3_OK);
             assert_int_equal(many.slice_bytes, one.slice_bytes);
             assert_memory_equal(many.slice, one.slice, one.slice_bytes);
             assert_memory_equal(many.own, one.own, one.allocated);
@@ -96,7 +96,7 @@ static void test_bias(void **state)
     const int64_t dim = config.head_dim, heads = config.num_heads, kv_heads = config.num_kv_heads, layer = 1;
     weights whole, part;
     assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, g, &d, &err), QWEN3_OK);
-    assert_int_equal(weights_load(&whole, src, &d, qwen3_comm_self(), 1, &err), QWEN3_OK);
+    assert_int_equal(weights_load(&whole, src, &d, qwen3_comm_self(), (packers){1, NULL}, &err), QWEN3_OK);
     declaration_free(&d);
     const block_weights all = weights_of(&whole, layer, 0);
     assert_null(all.vectors[ATTENTION_Q_NORM]);
@@ -107,7 +107,7 @@ static void test_bias(void **state)
         const head_shard shard = attention_heads(&config, place);
         const size_t n = (size_t)(range_size(shard.heads) * dim), n_kv = (size_t)(range_size(shard.kv_heads) * dim);
         assert_int_equal(model_declare(&config, place, g, &d, &err), QWEN3_OK);
-        assert_int_equal(weights_load(&part, src, &d, qwen3_comm_self(), 1, &err), QWEN3_OK);
+        assert_int_equal(weights_load(&part, src, &d, qwen3_comm_self(), (packers){1, NULL}, &err), QWEN3_OK);
         const float *bias = weights_of(&part, layer, 0).vectors[ATTENTION_QKV_BIAS];
         assert_int_equal(weights_of(&part, layer, 0).matrices[ATTENTION_QKV].n, n + 2 * n_kv);
         assert_memory_equal(bias, q + shard.heads.begin * dim, n * sizeof *bias);
