@@ -366,7 +366,8 @@ typedef struct qwen3_tensor_info {
     char name[96];
     int64_t rows, cols; /* vectors have cols = 1 */
     bool stored;        /* present in the checkpoint (always true for synthetic models) */
-    char dtype[8]; /* as stored: "BF16", "F32", "F16", in a GGUF file also "Q4_K", ...; packed: "bf16", "q8", ... */
+    char dtype[8];      /* as stored: "BF16", "F32", "F16", in a GGUF file also "Q4_K", ...; quantised:
+                           "F8_E4M3", "GPTQ-4", "GPTQ-8", "AWQ-4"; packed: "bf16", "q8", ... */
 } qwen3_tensor_info;
 
 /* Writes the model of the directory or GGUF file `spec` as a packed model to the directory `output`, with copies of

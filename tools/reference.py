@@ -26,7 +26,8 @@ class ModelError(Exception):
 
 # ---- Files ---------------------------------------------------------------------------------------
 
-STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F8_E4M3": np.dtype("u1")}
+STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F8_E4M3": np.dtype("u1"),
+          "I32": np.dtype("<i4")}
 BLOCK = 128  # rows and columns of an FP8 matrix that share a scale
 
 
@@ -61,11 +62,38 @@ def read_safetensors(path):
         if name == "__metadata__":
             continue
         if info["dtype"] not in STORED:
-            raise ModelError(f"{path}: {name}: dtype {info['dtype']} is not BF16, F16, F32 or F8_E4M3")
+            raise ModelError(f"{path}: {name}: dtype {info['dtype']} is not BF16, F16, F32, F8_E4M3 or I32")
         begin, end = info["data_offsets"]
         values = np.frombuffer(data[begin:end], dtype=STORED[info["dtype"]]).reshape(info["shape"])
         tensors[name] = (info["dtype"], values)
     return tensors
+
+
+AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # where value i of eight is in its word
+
+
+def unpack(words, bits, axis, order=None):
+    """The codes in words of 32 bits, low bits first, which take the place of their word along an axis."""
+    places = np.arange(32 // bits) if order is None else np.array(order)
+    codes = np.stack([words.view("<u4") >> np.uint32(bits * place) & np.uint32(2**bits - 1) for place in places],
+                     axis + 1)
+    shape = list(words.shape)
+    shape[axis] *= len(places)
+    return codes.reshape(shape).astype(np.int64)
+
+
+def in_groups(tensors, stem, how):
+    """W [out, in] of GPTQ or AWQ, (q - z) times the scale of the group, from what quantization_config says."""
+    awq, bits = how["quant_method"] == "awq", how["bits"]
+    order = AWQ_ORDER if awq else None
+    offset = 0 if awq or how.get("checkpoint_format") == "gptq_v2" else 1
+    codes = unpack(tensors[f"{stem}.qweight"][1], bits, 1 if awq else 0, order)
+    zeros = unpack(tensors[f"{stem}.qzeros"][1], bits, 1, order) + offset
+    scales = widen(*reversed(tensors[f"{stem}.scales"]))
+    groups = np.arange(len(codes)) // (how["group_size"] if how["group_size"] > 0 else len(codes))
+    if f"{stem}.g_idx" in tensors:
+        groups = tensors[f"{stem}.g_idx"][1]
+    return ((codes - zeros[groups]) * scales[groups]).T
 
 
 class Checkpoint:
@@ -78,6 +106,7 @@ class Checkpoint:
         directory = Path(directory)
         self.bf16_weights = bf16_weights
         self.tensors = {}
+        self.quantization = json.loads((directory / "config.json").read_text()).get("quantization_config")
         index = directory / "model.safetensors.index.json"
         names = {"model.safetensors"}
         if index.exists():
@@ -88,11 +117,15 @@ class Checkpoint:
     def get(self, name, shape, rows=None):
         """The tensor, or the rows of it that are looked up, after a check of its whole shape. Embedding checkpoints
         leave the prefix of names out."""
-        if name not in self.tensors:
+        stem = name.removesuffix(".weight")
+        if name not in self.tensors and f"{stem}.qweight" not in self.tensors:
             name = name.removeprefix("model.")
-        if name not in self.tensors:
+        if f"{stem}.qweight" in self.tensors:
+            dtype, values = "F64", in_groups(self.tensors, stem, self.quantization)
+        elif name in self.tensors:
+            dtype, values = self.tensors[name]
+        else:
             raise ModelError(f"{name} is missing from the checkpoint")
-        dtype, values = self.tensors[name]
         if values.shape != tuple(shape):
             raise ModelError(f"{name}: expected shape {list(shape)}, got {list(values.shape)}")
         if rows is not None:

@@ -223,8 +223,15 @@ bool model_spec_is_gguf(const char *spec)
 
 enum { MOST_TYPES = 16 };
 
-/* The types of matrices other than BF16, "Q4_K, Q6_K"; "" where there are none. */
-static void list_types(const qwen3_tensor_info *tensors, size_t n, char *text, size_t size)
+/* Whether a type of a checkpoint is that of quantised weights. */
+static bool is_quantised(const char *type)
+{
+    return strcmp(type, "F8_E4M3") == 0 || strncmp(type, "GPTQ", 4) == 0 || strncmp(type, "AWQ", 3) == 0;
+}
+
+/* The types of matrices that BF16 does not hold, "Q4_K, Q6_K"; "" where there are none. F16 and F32 are among them in a
+ * GGUF file only, where types are mixed. */
+static void list_types(const qwen3_tensor_info *tensors, size_t n, bool gguf, char *text, size_t size)
 {
     const char *types[MOST_TYPES];
     size_t known = 0, used = 0;
@@ -233,7 +240,8 @@ static void list_types(const qwen3_tensor_info *tensors, size_t n, char *text, s
         size_t t = 0;
         while (t < known && strcmp(types[t], tensors[i].dtype) != 0)
             t++;
-        if (t < known || tensors[i].cols == 1 || strcmp(tensors[i].dtype, "BF16") == 0)
+        if (t < known || tensors[i].cols == 1 || strcmp(tensors[i].dtype, "BF16") == 0 ||
+            (!gguf && !is_quantised(tensors[i].dtype)))
             continue;
         types[known++] = tensors[i].dtype;
         if (used < size)
@@ -246,10 +254,10 @@ void model_conversion_note(const qwen3_comm *world, const char *spec, qwen3_dtyp
     qwen3_tensor_info *tensors = NULL;
     size_t n = 0;
     char types[128];
-    if (qwen3_comm_rank(world) != 0 || dtype != QWEN3_DTYPE_AUTO || !model_spec_is_gguf(spec) ||
+    if (qwen3_comm_rank(world) != 0 || dtype != QWEN3_DTYPE_AUTO ||
         qwen3_model_tensors(spec, &tensors, &n, NULL) != QWEN3_OK)
         return;
-    list_types(tensors, n, types, sizeof types);
+    list_types(tensors, n, model_spec_is_gguf(spec), types, sizeof types);
     if (types[0])
         fprintf(stderr,
                 "qwen3: note: %s weights are rounded to bf16; --dtype f32 computes with the file's own values\n",

@@ -10,9 +10,6 @@
 /* Reads the keys that not all architectures have, or not in the same way. */
 typedef qwen3_status config_reader(const json_section *s, qwen3_config *config);
 
-/* Rows and columns of a matrix of type F8 that share a scale ("weight_block_size" of "quantization_config"). */
-enum { QUANTISED_BLOCK = 128 };
-
 /* Whether the weights beside config.json hold lm_head.weight. */
 typedef enum stored_head { STORED_HEAD_UNKNOWN, STORED_HEAD_NO, STORED_HEAD_YES } stored_head;
 

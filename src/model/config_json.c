@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "model/config.h"
+#include "model/quantised.h"
 
 qwen3_status config_require_off(const json_section *s, const char *key)
 {
@@ -14,26 +15,6 @@ qwen3_status config_require_off(const json_section *s, const char *key)
     return json_fail_value(s, QWEN3_ERR_UNSUPPORTED, key, value, "false (nothing else is supported)");
 }
 
-/* FP8 in blocks, or nothing. Tensors that are not quantised are known by their type; what is done with activations is
- * the engine's own affair. */
-static qwen3_status check_quantization(const json_section *root)
-{
-    const json_t *quantization = json_value_of(root, "quantization_config");
-    if (!quantization)
-        return QWEN3_OK;
-    if (!json_is_object(quantization) || !json_is_text(json_object_get(quantization, "quant_method"), "fp8"))
-        return json_fail_value(root, QWEN3_ERR_UNSUPPORTED, "quantization_config", quantization,
-                               "no such key, or quant_method \"fp8\"");
-    const json_section s = {root->path, "quantization_config.", quantization, root->err};
-    const json_t *format = json_value_of(&s, "fmt"), *block = json_value_of(&s, "weight_block_size");
-    if (format && !json_is_text(format, "e4m3"))
-        return json_fail_value(&s, QWEN3_ERR_UNSUPPORTED, "fmt", format, "\"e4m3\"");
-    if (json_array_size(block) != 2 || json_integer_value(json_array_get(block, 0)) != QUANTISED_BLOCK ||
-        json_integer_value(json_array_get(block, 1)) != QUANTISED_BLOCK)
-        return json_fail_value(&s, QWEN3_ERR_UNSUPPORTED, "weight_block_size", block, "[128, 128]");
-    return QWEN3_OK;
-}
-
 /* Everything that would make the computation another one than ours. */
 static qwen3_status check_features(const json_section *s)
 {
@@ -41,10 +22,9 @@ static qwen3_status check_features(const json_section *s)
     if (!json_is_text(activation, "silu"))
         return json_fail_value(s, json_is_string(activation) ? QWEN3_ERR_UNSUPPORTED : QWEN3_ERR_CONFIG, "hidden_act",
                                activation, "\"silu\"");
-    qwen3_status status = config_require_off(s, "use_sliding_window");
-    if (status)
-        return status;
-    return check_quantization(s);
+    quantization ignored;
+    const qwen3_status status = config_require_off(s, "use_sliding_window");
+    return status ? status : quantization_read(s, &ignored);
 }
 
 static qwen3_status check_layer_types(const json_section *s, int64_t layers)

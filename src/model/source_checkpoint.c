@@ -1,9 +1,6 @@
 /* source_checkpoint.c - weights from a model directory: in place in the mapped files where type and
- * alignment allow, otherwise copied or, for F16 and F8, widened to f32 (F16 exactly).
- *
- * A matrix X.weight of type F8_E4M3 [rows, cols] has scales X.weight_scale_inv [ceil(rows / 128), ceil(cols / 128)],
- * called X.weight_scale by some programs. Each value is multiplied by the scale of its block of 128 x 128, whatever the
- * name says. (Micikevicius et al. 2022; DeepSeek-V3) */
+ * alignment allow, otherwise copied or, for F16, widened to f32, exactly; matrices that are quantised are expanded by
+ * quantised.c. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,14 +12,15 @@
 #include "io/checkpoint.h"
 #include "model/config.h"
 #include "model/packed.h"
+#include "model/quantised.h"
 #include "model/source_backend.h"
 
 typedef struct checkpoint_source {
     source base;
     checkpoint files;
-    const stored_tensor **stored; /* [n_tensors]; NULL where the values are those of another, or there are none */
-    const stored_tensor **scales; /* [n_tensors] of those of type F8; NULL for others */
-    bool bare;                    /* names lack the prefix: a decoder was saved without its output head */
+    stored_values *stored;     /* [n_tensors] */
+    quantization quantization; /* once a matrix in groups was found */
+    bool bare;                 /* names lack the prefix: a decoder was saved without its output head */
 } checkpoint_source;
 
 /* ---- Opening ----------------------------------------------------------------------------------- */
@@ -67,34 +65,127 @@ static const stored_tensor *find_stored(const checkpoint_source *s, const char *
     return checkpoint_find(&s->files, bare ? bare : name);
 }
 
-enum { SCALE_BLOCK = QUANTISED_BLOCK };
-
-static int64_t blocks_of(int64_t n)
+/* As checkpoint_find, of a tensor that is called as the declared one, but for its ending. */
+static const stored_tensor *find_beside(const checkpoint_source *s, size_t number, const char *ending)
 {
-    return (n + SCALE_BLOCK - 1) / SCALE_BLOCK;
+    const char *name = s->base.tensors[number].name;
+    const char *end = ending[0] == '.' ? strrchr(name, '.') : name + strlen(name);
+    char beside[TENSOR_NAME_MAX + 16];
+    snprintf(beside, sizeof beside, "%.*s%s", (int)(end - name), name, ending);
+    return find_stored(s, beside);
 }
 
-/* The scales of a tensor of type F8. */
-static qwen3_status find_scales(checkpoint_source *s, size_t number, qwen3_error *err)
+/* Scales [rows, cols] of a matrix. */
+static qwen3_status check_scales(const checkpoint_source *s, const stored_tensor *t, int64_t rows, int64_t cols,
+                                 qwen3_error *err)
 {
-    static const char *const suffixes[] = {"_scale_inv", "_scale"};
-    const tensor *expected = &s->base.tensors[number];
-    const stored_tensor *t = NULL;
-    char name[TENSOR_NAME_MAX + 16];
-    for (size_t i = 0; i < 2 && !t; i++) {
-        snprintf(name, sizeof name, "%s%s", expected->name, suffixes[i]);
-        t = find_stored(s, name);
-    }
-    if (!t)
-        return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s: is of type F8_E4M3 and has no scales %s_scale_inv",
-                    checkpoint_path_of(&s->files, s->stored[number]), expected->name, expected->name);
+    const tensor expected = {.rows = rows, .cols = cols, .kind = TENSOR_MATRIX};
     if (!t->supported || t->type == STORED_F8)
         return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: tensor %s: got type %s, expected BF16, F16 or F32",
                     checkpoint_path_of(&s->files, t), t->name, t->type_name);
-    const tensor blocks = {.rows = blocks_of(expected->rows), .cols = blocks_of(expected->cols), .kind = TENSOR_MATRIX};
-    s->scales[number] = t;
-    return check_shape(&s->files, t, &blocks, err);
+    return check_shape(&s->files, t, &expected, err);
 }
+
+static int64_t blocks_of(int64_t n, int64_t block)
+{
+    return (n + block - 1) / block;
+}
+
+/* The scales of a tensor of type F8. */
+static qwen3_status find_f8_scales(checkpoint_source *s, size_t number, qwen3_error *err)
+{
+    const tensor *expected = &s->base.tensors[number];
+    stored_values *stored = &s->stored[number];
+    stored->scales = find_beside(s, number, "_scale_inv");
+    if (!stored->scales)
+        stored->scales = find_beside(s, number, "_scale");
+    if (!stored->scales)
+        return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s: is of type F8_E4M3 and has no scales %s_scale_inv",
+                    checkpoint_path_of(&s->files, stored->values), expected->name, expected->name);
+    return check_scales(s, stored->scales, blocks_of(expected->rows, F8_BLOCK), blocks_of(expected->cols, F8_BLOCK),
+                        err);
+}
+
+/* ---- Matrices in groups ------------------------------------------------------------------------ */
+
+/* Words [rows, cols] of 32 bits, or [rows] where cols is 0. */
+static qwen3_status check_words(const checkpoint_source *s, const stored_tensor *t, int64_t rows, int64_t cols,
+                                qwen3_error *err)
+{
+    const tensor expected = {.rows = rows, .cols = cols, .kind = cols ? TENSOR_MATRIX : TENSOR_BIAS};
+    if (strcmp(t->type_name, "I32") != 0)
+        return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: tensor %s: got type %s, expected I32",
+                    checkpoint_path_of(&s->files, t), t->name, t->type_name);
+    return check_shape(&s->files, t, &expected, err);
+}
+
+/* config.json beside the files, which has been checked. */
+static qwen3_status read_quantization(checkpoint_source *s, qwen3_error *err)
+{
+    char *path;
+    json_t *root = NULL;
+    if (asprintf(&path, "%s/config.json", s->files.dir) < 0)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the name of config.json", s->files.dir);
+    qwen3_status status = json_file_load(path, &root, err);
+    if (!status)
+        status = quantization_read(&(json_section){path, "", root, err}, &s->quantization);
+    json_decref(root);
+    free(path);
+    return status;
+}
+
+static qwen3_status check_groups(const checkpoint_source *s, size_t number, int64_t groups, qwen3_error *err)
+{
+    const stored_values *stored = &s->stored[number];
+    const tensor *expected = &s->base.tensors[number];
+    qwen3_status status = stored->groups ? check_words(s, stored->groups, expected->cols, 0, err) : QWEN3_OK;
+    for (int64_t col = 0; col < expected->cols && stored->groups && !status; col++) {
+        const int64_t group = quantised_group(stored, &s->quantization, col);
+        if (group < 0 || group >= groups)
+            status = fail(err, QWEN3_ERR_FORMAT,
+                          "%s: tensor %s: got group %" PRId64 " for column %" PRId64 ", expected 0 to %" PRId64,
+                          checkpoint_path_of(&s->files, stored->groups), stored->groups->name, group, col, groups - 1);
+    }
+    return status;
+}
+
+/* A matrix that is stored as qweight, of GPTQ or AWQ. */
+static qwen3_status find_groups(checkpoint_source *s, size_t number, qwen3_error *err)
+{
+    const tensor *expected = &s->base.tensors[number];
+    stored_values *stored = &s->stored[number];
+    quantization *q = &s->quantization;
+    const char *path = checkpoint_path_of(&s->files, stored->values), *name = stored->values->name;
+    qwen3_status status = q->method ? QWEN3_OK : read_quantization(s, err);
+    if (status)
+        return status;
+    if (q->method != QUANTIZATION_GPTQ && q->method != QUANTIZATION_AWQ)
+        return fail(err, QWEN3_ERR_CONFIG,
+                    "%s: tensor %s: config.json has no quantization_config of quant_method \"gptq\" or \"awq\"", path,
+                    name);
+    const int64_t rows = expected->rows, cols = expected->cols, per = 32 / q->bits;
+    const bool awq = q->method == QUANTIZATION_AWQ;
+    const int64_t groups = q->group_size > 0 ? blocks_of(cols, q->group_size) : 1;
+    stored->scales = find_beside(s, number, ".scales");
+    stored->zeros = find_beside(s, number, ".qzeros");
+    stored->groups = awq ? NULL : find_beside(s, number, ".g_idx");
+    if (!stored->scales || !stored->zeros || (q->act_order && !stored->groups))
+        return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s: has no %s beside it", path, name,
+                    !stored->scales  ? "scales"
+                    : !stored->zeros ? "qzeros"
+                                     : "g_idx, and config.json says desc_act");
+    if (rows % per != 0 || (!awq && cols % per != 0))
+        return fail(err, QWEN3_ERR_UNSUPPORTED,
+                    "%s: tensor %s: a matrix of %" PRId64 " x %" PRId64 " is not whole words of %d codes", path, name,
+                    rows, cols, (int)per);
+    if ((status = check_words(s, stored->values, awq ? cols : cols / per, awq ? rows / per : rows, err)) ||
+        (status = check_words(s, stored->zeros, groups, rows / per, err)) ||
+        (status = check_scales(s, stored->scales, groups, rows, err)))
+        return status;
+    return check_groups(s, number, groups, err);
+}
+
+/* ---- All tensors ------------------------------------------------------------------------------- */
 
 static qwen3_status find_tensor(checkpoint_source *s, size_t number, qwen3_error *err)
 {
@@ -107,16 +198,20 @@ static qwen3_status find_tensor(checkpoint_source *s, size_t number, qwen3_error
         s->base.config.no_output_head = true;
         return QWEN3_OK;
     }
+    const bool grouped = !t && !packed && expected->kind != TENSOR_EMBEDDING && !tensor_is_vector(expected->kind) &&
+                         (t = find_beside(s, number, ".qweight"));
     if (!t)
         return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s is missing", s->files.dir, expected->name);
-    s->stored[number] = t;
+    s->stored[number].values = t;
+    if (grouped)
+        return find_groups(s, number, err);
     if (packed)
         return check_packed(s, t, expected, err);
     if (!t->supported)
         return fail(err, QWEN3_ERR_UNSUPPORTED, "%s: tensor %s: got type %s, expected BF16, F16, F32 or F8_E4M3",
                     checkpoint_path_of(&s->files, t), expected->name, t->type_name);
     qwen3_status status = check_shape(&s->files, t, expected, err);
-    return status || t->type != STORED_F8 ? status : find_scales(s, number, err);
+    return status || t->type != STORED_F8 ? status : find_f8_scales(s, number, err);
 }
 
 static bool is_declared_bias(const checkpoint_source *s, const stored_tensor *t)
@@ -197,54 +292,16 @@ static void widen_f16(const unsigned char *src, int64_t n, float *out)
     }
 }
 
-/* 4 bits of exponent, 3 of mantissa, no infinity. */
-static inline float e4m3_to_f32(unsigned char b)
-{
-    const uint32_t sign = (uint32_t)(b & 0x80) << 24, exponent = b >> 3 & 15, mantissa = b & 7;
-    uint32_t bits = (exponent + 120) << 23 | mantissa << 20; /* exponent bias 7 to 127 */
-    float small = (float)(int32_t)mantissa * 0x1p-9f, result;
-    if (exponent == 0)
-        memcpy(&bits, &small, sizeof bits);
-    if ((b & 0x7f) == 0x7f)
-        bits = UINT32_C(0x7fc00000); /* NaN */
-    bits |= sign;
-    memcpy(&result, &bits, sizeof result);
-    return result;
-}
-
-static float scale_at(const stored_tensor *scales, int64_t row, int64_t col)
-{
-    const unsigned char *at =
-        (const unsigned char *)scales->data + (size_t)(row * scales->shape[1] + col) * stored_type_size(scales->type);
-    float value;
-    uint16_t half;
-    if (scales->type == STORED_F32) {
-        memcpy(&value, at, sizeof value);
-        return value;
-    }
-    memcpy(&half, at, sizeof half);
-    return scales->type == STORED_F16 ? f16_to_f32(half) : bf16_to_f32(half);
-}
-
-/* A part of a matrix of type F8, times its scales. out [rows of the part, columns] */
-static void widen_f8(const stored_tensor *t, const stored_tensor *scales, const tensor_part *part, float *out)
-{
-    const unsigned char *data = t->data;
-    for (int64_t row = part->rows.begin; row < part->rows.end; row++)
-        for (int64_t col = part->cols.begin, end; col < part->cols.end; col = end) {
-            const float scale = scale_at(scales, row / SCALE_BLOCK, col / SCALE_BLOCK);
-            end = (col / SCALE_BLOCK + 1) * SCALE_BLOCK;
-            end = end < part->cols.end ? end : part->cols.end;
-            for (int64_t i = col; i < end; i++)
-                *out++ = e4m3_to_f32(data[row * t->shape[1] + i]) * scale;
-        }
-}
-
 static tensor_view checkpoint_part(const source *base, tensor_part part, void *scratch)
 {
-    const stored_tensor *t = ((const checkpoint_source *)base)->stored[part.tensor];
-    if (t->type == STORED_F8) {
-        widen_f8(t, ((const checkpoint_source *)base)->scales[part.tensor], &part, scratch);
+    const checkpoint_source *s = (const checkpoint_source *)base;
+    const stored_values *stored = &s->stored[part.tensor];
+    const stored_tensor *t = stored->values;
+    if (stored->scales) {
+        if (stored->zeros)
+            expand_groups(stored, &s->quantization, &part, scratch);
+        else
+            expand_f8(stored, &part, scratch);
         return (tensor_view){scratch, QWEN3_DTYPE_F32, (size_t)range_size(part.cols)};
     }
     const size_t size = stored_type_size(t->type), row_elements = t->rank == 2 ? (size_t)t->shape[1] : 1;
@@ -266,7 +323,10 @@ static tensor_view checkpoint_part(const source *base, tensor_part part, void *s
 
 static const char *checkpoint_stored_type(const source *base, size_t number)
 {
-    const stored_tensor *t = ((const checkpoint_source *)base)->stored[number];
+    const checkpoint_source *s = (const checkpoint_source *)base;
+    const stored_tensor *t = s->stored[number].values;
+    if (s->stored[number].zeros)
+        return quantization_name(&s->quantization);
     if (t && source_format(base) && tensor_is_packed(base->tensors[number].kind))
         return qwen3_dtype_name(base->format.dtype);
     return t ? t->type_name : "";
@@ -274,7 +334,7 @@ static const char *checkpoint_stored_type(const source *base, size_t number)
 
 static const void *checkpoint_stored(const source *base, size_t number, size_t *bytes)
 {
-    const stored_tensor *t = ((const checkpoint_source *)base)->stored[number];
+    const stored_tensor *t = ((const checkpoint_source *)base)->stored[number].values;
     *bytes = t ? t->bytes : 0;
     return t ? t->data : NULL;
 }
@@ -300,7 +360,6 @@ static void checkpoint_source_close(source *base)
     checkpoint_source *s = (checkpoint_source *)base;
     checkpoint_close(&s->files);
     free(s->stored);
-    free(s->scales);
     free(s);
 }
 
@@ -314,9 +373,8 @@ qwen3_status source_open_checkpoint(const char *dir, const declaration *d, sourc
         return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for %zu bytes", dir, sizeof *s);
     s->base = source_begin(&backend, d);
     s->stored = calloc(d->n_tensors, sizeof *s->stored);
-    s->scales = calloc(d->n_tensors, sizeof *s->scales);
     qwen3_status status;
-    if (!s->stored || !s->scales)
+    if (!s->stored)
         status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the tensor table", dir);
     else if (!(status = checkpoint_open(dir, &s->files, err)))
         status = check_tensors(s, err);

@@ -10,11 +10,14 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
+
 from refusals import BIN, EMULATOR, ENVIRONMENT, FEW, FULL, SANITIZED, Attacks, execute
 
 from e2e import RANKS, scratch
 
 import make_checkpoint
+import test_gptq_awq
 from test_bad_input import FILES, SHAPE, VALUES, config, content, read_file, write_file
 from text_model import TextModel
 
@@ -234,6 +237,52 @@ def check_without_proc(a, model):
     a.true("a model is loaded without /proc", done.returncode == 0, done.stderr)
 
 
+def check_groups(a, directory):
+    """Matrices of GPTQ and AWQ: every tensor beside them, their types and shapes, and what config.json says of them."""
+    stem = "model.layers.1.mlp.up_proj"
+    random = np.random.RandomState(5)
+    models = {name: (directory / name, test_gptq_awq.make_model(directory / name, *test_gptq_awq.FORMS[name], random))
+              for name in ("gptq", "awq")}
+    groups = models["gptq"][1][f"{stem}.g_idx"][1]
+    ordered = {**test_gptq_awq.GPTQ, "desc_act": True}
+
+    def other(place, value):
+        changed = groups.copy()
+        changed[place] = value
+        return ("I32", changed)
+
+    for name, ending, value, config, words in (
+            ("gptq", "qzeros", None, None, "up_proj.qweight: has no qzeros beside it"),
+            ("awq", "scales", None, None, "up_proj.qweight: has no scales beside it"),
+            ("awq", "qweight", None, None, "up_proj.weight is missing"),
+            ("gptq", "g_idx", None, ordered, "has no g_idx, and config.json says desc_act"),
+            ("gptq", "g_idx", other(159, 4), None, "g_idx: got group 4 for column 159, expected 0 to 3"),
+            ("gptq", "g_idx", other(0, -1), None, "g_idx: got group -1 for column 0"),
+            ("gptq", "g_idx", other(7, -(2**31)), None, "g_idx: got group -2147483648 for column 7"),
+            ("gptq", "g_idx", ("I32", groups[:-1]), None, "g_idx: got shape .159., config.json demands .160."),
+            ("gptq", "g_idx", ("F32", groups), None, "g_idx: got type F32, expected I32"),
+            ("gptq", "scales", ("I32", np.zeros((4, 208), "<i4")), None, "scales: got type I32"),
+            ("gptq", "scales", ("F16", np.full((4, 208), np.inf, "<f2")), None, "up_proj.weight: NaN or infinite"),
+            ("gptq", "scales", ("F16", np.ones((3, 208), "<f2")), None, "scales: got shape .3, 208., .* .4, 208."),
+            ("gptq", "qzeros", ("I32", np.zeros((4, 208), "<i4")), None, "qzeros: got shape .4, 208., .* .4, 26."),
+            ("gptq", "qweight", ("F32", np.zeros((20, 208), "<f4")), None, "qweight: got type F32, expected I32"),
+            ("awq", "qweight", ("I32", np.zeros((20, 208), "<i4")), None, "qweight: got shape .20, 208., .*160, 26"),
+            ("gptq", "qweight", ("I32", np.zeros(4160, "<i4")), None, "qweight: got shape .4160."),
+            ("gptq", "none", None, {**test_gptq_awq.GPTQ, "group_size": 2**62}, "got shape .4, .* .1, "),
+            ("gptq", "none", None, {**test_gptq_awq.GPTQ, "group_size": 2}, "got shape .4, .* .80, "),
+            ("gptq", "none", None, {**test_gptq_awq.GPTQ, "bits": 8}, "qweight: got shape .* .40, "),
+            ("gptq", "none", None, test_gptq_awq.AWQ, "qweight: got shape .20, "),
+            ("awq", "none", None, {"quant_method": "fp8", "weight_block_size": [128, 128]},
+             "has no quantization_config of quant_method"),
+            ("awq", "none", None, False, "quantization_config: got false"),
+            ("awq", "none", None, {**test_gptq_awq.AWQ, "bits": 3}, "quantization_config.bits: got 3, expected 4")):
+        model, tensors = models[name]
+        damaged = {key: tensors[key] for key in tensors if key != f"{stem}.{ending}"}
+        test_gptq_awq.write(model / "model.safetensors", damaged | ({f"{stem}.{ending}": value} if value else {}))
+        test_gptq_awq.set_config(model, quantization_config=test_gptq_awq.FORMS[name][0] if config is None else config)
+        a.refused(f"{name}: {ending} {config}", words, "qwen3", "logits", "--model", model, *LOGITS)
+
+
 def main():
     a = Attacks()
     with scratch() as directory:
@@ -248,6 +297,7 @@ def main():
         check_generation(a, Damages(text))
         check_benchmark(a, model)
         check_without_proc(a, model.good)
+        check_groups(a, directory)
     return a.finish()
 
 

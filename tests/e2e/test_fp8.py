@@ -101,7 +101,7 @@ def main():
         (model / "model.safetensors").write_bytes(raw.replace(b"_scale_inv", b"_scale_xyz"))
         got, outcome = logits(1, model, output)
         checks.true("no scales", outcome.code == 2 and "has no scales" in outcome.err, outcome)
-        for what, words in (({"quant_method": "gptq"}, "quant_method"), ({**QUANTIZED, "fmt": "e5m2"}, "fmt"),
+        for what, words in (({"quant_method": "bitsandbytes"}, "quant_method"), ({**QUANTIZED, "fmt": "e5m2"}, "fmt"),
                             ({**QUANTIZED, "weight_block_size": [64, 64]}, "weight_block_size")):
             set_config(model, quantization_config=what)
             got, outcome = logits(1, model, output)

@@ -257,6 +257,12 @@ static void test_accepted_forms(void **state)
         {"{\"quantization_config\":{\"activation_scheme\":\"dynamic\",\"fmt\":\"e4m3\",\"quant_method\":\"fp8\","
          "\"modules_to_not_convert\":[\"lm_head\"],\"weight_block_size\":[128,128]}}",
          1e6, 0},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":8,\"group_size\":-1,\"desc_act\":true,"
+         "\"checkpoint_format\":\"gptq_v2\",\"pack_dtype\":\"int32\",\"sym\":true}}",
+         1e6, 0},
+        {"{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":128,\"version\":\"GEMM\","
+         "\"zero_point\":true,\"modules_to_not_convert\":null}}",
+         1e6, 0},
         /* YaRN that somebody added to a newer file */
         {"{\"rope_theta\":\"-\",\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"},"
          "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}}",
@@ -391,9 +397,26 @@ static void test_refused(void **state)
          "weight_block_size", "[64,128]"},
         {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"fmt\":\"e5m2\",\"weight_block_size\":[128,128]}}",
          QWEN3_ERR_UNSUPPORTED, "quantization_config.fmt", "e5m2"},
-        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", QWEN3_ERR_UNSUPPORTED,
-         "quantization_config", "gptq"},
-        {"{\"quantization_config\":7}", QWEN3_ERR_UNSUPPORTED, "quantization_config", "fp8"},
+        {"{\"quantization_config\":{\"quant_method\":\"bitsandbytes\",\"bits\":4}}", QWEN3_ERR_UNSUPPORTED,
+         "quantization_config", "bitsandbytes"},
+        {"{\"quantization_config\":7}", QWEN3_ERR_UNSUPPORTED, "quantization_config", "\"gptq\" or \"awq\""},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", QWEN3_ERR_CONFIG,
+         "quantization_config.group_size", "missing"},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":3,\"group_size\":128}}", QWEN3_ERR_UNSUPPORTED,
+         "quantization_config.bits", "4 or 8"},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":0}}", QWEN3_ERR_CONFIG,
+         "quantization_config.group_size", "got 0"},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":128,\"checkpoint_format\":"
+         "\"marlin\"}}",
+         QWEN3_ERR_UNSUPPORTED, "quantization_config.checkpoint_format", "marlin"},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":128,\"pack_dtype\":\"int16\"}}",
+         QWEN3_ERR_UNSUPPORTED, "quantization_config.pack_dtype", "int16"},
+        {"{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":8,\"group_size\":128}}", QWEN3_ERR_UNSUPPORTED,
+         "quantization_config.bits", "got 8"},
+        {"{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":128,\"version\":\"gemv\"}}",
+         QWEN3_ERR_UNSUPPORTED, "quantization_config.version", "gemv"},
+        {"{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":128,\"zero_point\":false}}",
+         QWEN3_ERR_UNSUPPORTED, "quantization_config.zero_point", "false"},
         {"{\"num_key_value_heads\":5}", QWEN3_ERR_CONFIG, "num_attention_heads", "multiple"},
         {"{\"num_key_value_heads\":0}", QWEN3_ERR_CONFIG, "num_key_value_heads", "got 0"},
         {"{\"num_key_value_heads\":32}", QWEN3_ERR_CONFIG, "num_attention_heads", "multiple"},
