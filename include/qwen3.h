@@ -390,6 +390,9 @@ QWEN3_API uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_paral
 
 /* ---- Session ----------------------------------------------------------------------------------- */
 
+/* Positions of one sequence whose keys and values lie together in a page of the KV cache. */
+#define QWEN3_KV_PAGE 128
+
 typedef struct qwen3_session_options {
     int max_sequences;                   /* sequences that can live at once */
     int64_t max_tokens;                  /* tokens per sequence that the KV cache holds */
