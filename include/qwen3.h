@@ -407,6 +407,10 @@ typedef struct qwen3_session_options {
                                  otherwise 512 where sums cross nodes, and 4096 where only keys and values do */
     qwen3_dtype wire;         /* how long sums over several nodes travel: F32, or rounded to BF16 or Q8, which is
                                  fewer bytes and an error; AUTO: F32 */
+    int64_t kv_pages;         /* pages of keys and values that a rank may keep, of all sequences together, shared ones
+                                 once; 0 = as many as it gets memory for. A rank keeps about 1 / grid_sequence of the
+                                 positions of a sequence, in pages that it has for this sequence alone, or shares with
+                                 those that begin in the same way (qwen3_session_fork) */
 } qwen3_session_options;
 
 QWEN3_API qwen3_session_options qwen3_session_options_default(void);
@@ -423,6 +427,12 @@ QWEN3_API qwen3_status qwen3_session_reset(qwen3_session *session, int sequence,
 /* Removes the tokens of a sequence from position `length` on, 0 <= length <= qwen3_session_length, as if they had never
  * been there, and frees KV pages that become empty. The logits of the last forward pass stay. Collective. */
 QWEN3_API qwen3_status qwen3_session_truncate(qwen3_session *session, int sequence, int64_t length, qwen3_error *err);
+/* Gives the sequence `to`, which is empty, the first `positions` tokens of `from`, without computing them: what follows
+ * is what it would be had they been computed for `to`. Both share the pages of the KV cache; a page in which one of
+ * them goes on is copied then. Truncating, resetting or continuing one of them does not change the other. On failure
+ * nothing changes. Collective. */
+QWEN3_API qwen3_status qwen3_session_fork(qwen3_session *session, int from, int to, int64_t positions,
+                                          qwen3_error *err);
 /* Tokens that the sequence holds; 0 where there is none of this number. */
 QWEN3_API int64_t qwen3_session_length(const qwen3_session *session, int sequence);
 
@@ -437,7 +447,8 @@ typedef struct qwen3_batch {
 } qwen3_batch;
 
 /* One forward pass; appends the batch to the KV cache. Collective. On failure the session holds what
- * it held before. The logits stay distributed over the ranks until the next call on the session. */
+ * it held before. QWEN3_ERR_CAPACITY: a sequence would be longer than max_tokens, or a rank has no more pages. The
+ * logits stay distributed over the ranks until the next call on the session. */
 QWEN3_API qwen3_status qwen3_forward(qwen3_session *session, const qwen3_batch *batch, qwen3_error *err);
 /* Rows of logits, and of hidden states, of the last forward pass, in batch order. */
 QWEN3_API size_t qwen3_logits_rows(const qwen3_session *session);
@@ -459,7 +470,9 @@ QWEN3_API qwen3_status qwen3_embeddings(const qwen3_session *session, int64_t di
 typedef struct qwen3_session_info {
     qwen3_attention_algorithm algorithm; /* never AUTO */
     uint64_t kv_bytes;                   /* KV cache reserved on this rank */
-    uint64_t kv_bytes_used;              /* the part of it that holds tokens */
+    uint64_t kv_bytes_used;              /* the part of it that holds tokens; shared pages count once */
+    int64_t kv_pages;                    /* that this rank may keep (qwen3_session_options); 0: no limit */
+    int64_t kv_pages_used;               /* that hold tokens */
     uint64_t scratch_bytes;              /* activations and workspaces on this rank */
     uint64_t score_bytes;  /* the part of it for scores: O(seq^2) in STANDARD, O(block) in ONLINE_SOFTMAX */
     double expert_load;    /* of the rows that this rank computed together in the last step: those of the busiest expert

@@ -183,6 +183,8 @@ static qwen3_status state_open(const decoder *d, int64_t layers, void **state, q
                                  .q_block_size = o->q_block_size,
                                  .kv_block_size = (int)round_up((size_t)o->kv_block_size, KV_BLOCK)};
     qwen3_status status = kv_cache_open(&s->cache, &s->shape, layers, d->sequences, err);
+    if (o->kv_pages > 0)
+        s->cache.most_pages = (size_t)o->kv_pages;
     s->inverse_frequencies = calloc((size_t)c->head_dim / 2, sizeof *s->inverse_frequencies);
     if (!status && !s->inverse_frequencies)
         status = fail(err, QWEN3_ERR_MEMORY, "no memory for %lld rotation frequencies", (long long)c->head_dim / 2);
@@ -207,6 +209,7 @@ static void state_usage(const void *state, block_usage *usage)
     const attention_state *s = state;
     *usage = (block_usage){.bytes = s->cache.total_pages * s->cache.page_bytes,
                            .used = s->cache.used_pages * s->cache.page_bytes,
+                           .pages = s->cache.used_pages,
                            .score_bytes = s->parts[0].exchange.workspace.score_bytes};
 }
 
@@ -238,6 +241,11 @@ static void append(void *state, const block_step *b)
 static void truncate_sequence(void *state, int sequence, int64_t kept)
 {
     kv_cache_truncate(&((attention_state *)state)->cache, sequence, kept);
+}
+
+static qwen3_status fork_sequence(void *state, int from, int to, int64_t kept, qwen3_error *err)
+{
+    return kv_cache_fork(&((attention_state *)state)->cache, from, to, kept, err);
 }
 
 /* ---- The plan of a step ------------------------------------------------------------------------ */
@@ -754,6 +762,7 @@ const block block_attention = {
     .reserve = reserve,
     .append = append,
     .truncate = truncate_sequence,
+    .fork = fork_sequence,
     .usage = state_usage,
     .plan = plan,
     .start = start,

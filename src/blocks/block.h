@@ -89,11 +89,13 @@ typedef struct block_layer {
 /* Bytes that a state holds, and how its work was spread. */
 typedef struct block_usage {
     size_t bytes, used; /* kept of sequences: allocated; in use */
+    size_t pages;       /* of KV_BLOCK positions in use */
     size_t score_bytes; /* of explicit scores, in the last step */
     double expert_load; /* as in qwen3_session_info */
 } block_usage;
 
-/* `state` is what open returned. Of the functions, reserve, append, truncate, usage, start and prepare may be NULL. */
+/* `state` is what open returned. Of the functions, reserve, append, truncate, fork, usage, start and prepare may be
+ * NULL. */
 struct block {
     const char *name;
     /* Declares the tensors of one layer, then what the rank at d->place keeps of them. */
@@ -108,6 +110,8 @@ struct block {
     void (*append)(void *state, const block_step *s);
     /* Forgets what is kept of a sequence but its first `kept` own positions. */
     void (*truncate)(void *state, int sequence, int64_t kept);
+    /* The empty sequence `to` gets the first `kept` own positions of `from`. Local. On failure nothing changes. */
+    qwen3_status (*fork)(void *state, int from, int to, int64_t kept, qwen3_error *err);
     void (*usage)(const void *state, block_usage *usage);
 
     /* Adds the buffers of a planned step, not committed yet, to the memory plan, in phases from `phase` on. Local. */

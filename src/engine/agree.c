@@ -142,7 +142,7 @@ qwen3_status agree_on_source(const qwen3_model *m, qwen3_error *err)
 
 /* ---- A session ---------------------------------------------------------------------------------- */
 
-enum { SESSION_ITEMS = 8 };
+enum { SESSION_ITEMS = 9 };
 
 qwen3_status agree_on_session(const qwen3_model *m, const qwen3_session_options *o, qwen3_error *err)
 {
@@ -150,6 +150,7 @@ qwen3_status agree_on_session(const qwen3_model *m, const qwen3_session_options 
     if (!err->status && !list_open(&l, SESSION_ITEMS, err)) {
         add(&l, "max_sequences", "%d", o->max_sequences);
         add(&l, "max_tokens", "%" PRId64, o->max_tokens);
+        add(&l, "kv_pages", "%" PRId64, o->kv_pages);
         add(&l, "algorithm", "%s", qwen3_algorithm_name(o->algorithm));
         add(&l, "q_block_size", "%d", o->q_block_size);
         add(&l, "kv_block_size", "%d", o->kv_block_size);

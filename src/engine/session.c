@@ -30,6 +30,9 @@ static qwen3_status check_options(const qwen3_session_options *o, const qwen3_co
     if (o->max_tokens < 0 || o->max_tokens > config->max_positions)
         return fail(err, QWEN3_ERR_ARGUMENT, "max_tokens %lld: the model has %lld positions (max_position_embeddings)",
                     (long long)o->max_tokens, (long long)config->max_positions);
+    if (o->kv_pages < 0)
+        return fail(err, QWEN3_ERR_ARGUMENT, "kv_pages %lld: expected a positive number, or 0 for no limit",
+                    (long long)o->kv_pages);
     if (o->q_block_size < 0 || o->q_block_size > MAX_BLOCK)
         return fail(err, QWEN3_ERR_ARGUMENT, "q_block_size %d: expected 1..%d, or 0 for the default", o->q_block_size,
                     MAX_BLOCK);
@@ -221,6 +224,15 @@ qwen3_status qwen3_session_reset(qwen3_session *s, int sequence, qwen3_error *er
     return QWEN3_OK;
 }
 
+/* s->owned[groups]: how many of the positions below `length` each group keeps. Collective. */
+static void gather_owned(qwen3_session *s, int sequence, int64_t length)
+{
+    for (int g = 0; g < s->sequences.groups; g++)
+        s->owned_bytes[g] = sizeof *s->owned;
+    const int64_t mine = sequences_owned_below(&s->sequences, sequence, length);
+    comm_allgather(s->model->sequence_comm, &mine, s->owned, s->owned_bytes, QWEN3_COMM_CONTROL);
+}
+
 qwen3_status qwen3_session_truncate(qwen3_session *s, int sequence, int64_t length, qwen3_error *err)
 {
     qwen3_error local;
@@ -235,12 +247,45 @@ qwen3_status qwen3_session_truncate(qwen3_session *s, int sequence, int64_t leng
              (long long)t->items[sequence].length, sequence);
     if (qwen3_comm_agree(s->model->world, err))
         return err->status;
-    for (int g = 0; g < t->groups; g++)
-        s->owned_bytes[g] = sizeof *s->owned;
-    const int64_t mine = sequences_owned_below(t, sequence, length);
-    comm_allgather(s->model->sequence_comm, &mine, s->owned, s->owned_bytes, QWEN3_COMM_CONTROL);
+    gather_owned(s, sequence, length);
     truncate_sequence(s, sequence, length, s->owned);
     return QWEN3_OK;
+}
+
+static qwen3_status fork_sequence(qwen3_session *s, int from, int to, int64_t positions, qwen3_error *err)
+{
+    const int64_t kept = s->owned[s->sequences.group];
+    qwen3_status status = sequences_fork(&s->sequences, from, to, positions, s->owned, err);
+    for (size_t k = 0; k < s->n_blocks && !status; k++)
+        if (s->blocks[k].block->fork)
+            status = s->blocks[k].block->fork(s->blocks[k].state, from, to, kept, err);
+    return status;
+}
+
+qwen3_status qwen3_session_fork(qwen3_session *s, int from, int to, int64_t positions, qwen3_error *err)
+{
+    qwen3_error local;
+    err = error_begin(err, &local);
+    if (missing(s, "session", err))
+        return err->status;
+    const int most = s->options.max_sequences;
+    if (from < 0 || from >= most || to < 0 || to >= most || from == to)
+        fail(err, QWEN3_ERR_ARGUMENT, "sequences %d and %d: expected two of 0..%d", from, to, most - 1);
+    else if (positions < 0 || positions > s->sequences.items[from].length)
+        fail(err, QWEN3_ERR_ARGUMENT, "positions %lld: expected 0..%lld, the tokens of sequence %d",
+             (long long)positions, (long long)s->sequences.items[from].length, from);
+    else if (s->sequences.items[to].length > 0)
+        fail(err, QWEN3_ERR_ARGUMENT, "sequence %d has %lld tokens; expected an empty one", to,
+             (long long)s->sequences.items[to].length);
+    if (qwen3_comm_agree(s->model->world, err))
+        return err->status;
+    gather_owned(s, from, positions);
+    fork_sequence(s, from, to, positions, err);
+    if (qwen3_comm_agree(s->model->world, err)) {
+        memset(s->owned, 0, (size_t)s->sequences.groups * sizeof *s->owned);
+        truncate_sequence(s, to, 0, s->owned);
+    }
+    return err->status;
 }
 
 int64_t qwen3_session_length(const qwen3_session *s, int sequence)
@@ -295,16 +340,17 @@ static void commit(qwen3_session *s, session_part *part)
             s->blocks[k].block->append(s->blocks[k].state, &part->run);
 }
 
-/* Undoes a commit, the last one first. */
-static void roll_back(qwen3_session *s, const step *p)
+/* Gives back what has been reserved for a step, and undoes its commit, the last one first. */
+static void roll_back(qwen3_session *s, const step *p, bool committed)
 {
     const int groups = s->sequences.groups;
     for (size_t q = 0; q < p->n_sequences; q++) {
         const sequence_entry *e = &s->sequences.items[p->sequences[q]];
         int64_t length = e->length;
         for (int g = 0; g < groups; g++) {
-            s->owned[g] = e->owned[g] - step_new_owned(p, q, groups, g);
-            length -= step_new_owned(p, q, groups, g);
+            const int64_t new = committed ? step_new_owned(p, q, groups, g) : 0;
+            s->owned[g] = e->owned[g] - new;
+            length -= new;
         }
         truncate_sequence(s, p->sequences[q], length, s->owned);
     }
@@ -317,7 +363,7 @@ static int parts_of(const qwen3_session *s, const qwen3_batch *batch)
     return comm_overlaps(s->model->world) && rows >= (size_t)s->options.overlap_min_rows ? STEP_PARTS : 1;
 }
 
-/* Plans a part and books its positions. Local; on failure nothing of this part has changed. */
+/* Plans a part and books its positions. Local; on failure it has changed nothing but what is reserved. */
 static qwen3_status begin_part(qwen3_session *s, const qwen3_batch *batch, int part, qwen3_error *err)
 {
     session_part *p = &s->parts[part];
@@ -358,8 +404,10 @@ qwen3_status qwen3_forward(qwen3_session *s, const qwen3_batch *batch, qwen3_err
     qwen3_status status = comm_agree_on(s->model->world, "batch", err->status ? 0 : digest_batch(batch), err);
     if (!status)
         status = forward_run(s, err);
+    if (status && begun < s->n_parts)
+        roll_back(s, &s->parts[begun].step, false);
     while (status && begun > 0)
-        roll_back(s, &s->parts[--begun].step);
+        roll_back(s, &s->parts[--begun].step, true);
     s->has_logits = !status;
     return status;
 }
@@ -371,7 +419,8 @@ void qwen3_session_get_info(const qwen3_session *s, qwen3_session_info *info)
     *info = (qwen3_session_info){0};
     if (!s)
         return;
-    *info = (qwen3_session_info){.algorithm = s->options.algorithm, .comm = *comm_stats(s->model->world)};
+    *info = (qwen3_session_info){
+        .algorithm = s->options.algorithm, .kv_pages = s->options.kv_pages, .comm = *comm_stats(s->model->world)};
     for (int i = 0; i < STEP_PARTS; i++)
         info->scratch_bytes += s->parts[i].arena.bytes;
     for (size_t k = 0; k < s->n_blocks; k++) {
@@ -381,6 +430,7 @@ void qwen3_session_get_info(const qwen3_session *s, qwen3_session_info *info)
         s->blocks[k].block->usage(s->blocks[k].state, &usage);
         info->kv_bytes += usage.bytes;
         info->kv_bytes_used += usage.used;
+        info->kv_pages_used += (int64_t)usage.pages;
         info->score_bytes += usage.score_bytes;
         info->expert_load += usage.expert_load;
     }

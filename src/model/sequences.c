@@ -62,6 +62,18 @@ int64_t sequences_owned_below(const sequence_table *t, int sequence, int64_t len
     return below;
 }
 
+qwen3_status sequences_fork(sequence_table *t, int from, int to, int64_t length, const int64_t *owned, qwen3_error *err)
+{
+    const int64_t mine = owned[t->group];
+    qwen3_status status = sequences_reserve(t, to, mine, err);
+    if (status)
+        return status;
+    if (mine > 0)
+        memcpy(t->items[to].positions, t->items[from].positions, (size_t)mine * sizeof(int32_t));
+    sequences_truncate(t, to, length, owned);
+    return QWEN3_OK;
+}
+
 void sequences_truncate(sequence_table *t, int sequence, int64_t length, const int64_t *owned)
 {
     sequence_entry *s = &t->items[sequence];

@@ -34,6 +34,10 @@ qwen3_status sequences_reserve(sequence_table *t, int sequence, int64_t n, qwen3
 int64_t sequences_append(sequence_table *t, int sequence, int32_t position, int owner);
 /* How many of the positions below `length` this rank's group keeps. */
 int64_t sequences_owned_below(const sequence_table *t, int sequence, int64_t length);
+/* The empty sequence `to` gets the positions of `from` below `length`, kept by the same groups; owned as below. On
+ * failure nothing changes. */
+qwen3_status sequences_fork(sequence_table *t, int from, int to, int64_t length, const int64_t *owned,
+                            qwen3_error *err);
 /* Forgets the positions from `length` on; owned[groups] is what sequences_owned_below says on each group. */
 void sequences_truncate(sequence_table *t, int sequence, int64_t length, const int64_t *owned);
 

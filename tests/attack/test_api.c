@@ -480,6 +480,7 @@ static void test_session_open(qwen3_model *model)
     WITH("algorithm -1", algorithm, (qwen3_attention_algorithm)-1);
     WITH("q_block_size -1", q_block_size, -1);
     WITH("q_block_size 2147483647", q_block_size, INT32_MAX);
+    WITH("kv_pages -1", kv_pages, -1);
     WITH("kv_block_size -1", kv_block_size, -1);
     WITH("kv_block_size 2147483647", kv_block_size, INT32_MAX);
     WITH("token_split_min -1", token_split_min, -1);
@@ -585,6 +586,15 @@ static void test_session(void)
     REFUSED(ARGUMENT, "length -1", qwen3_session_truncate, session, 0, -1);
     REFUSED(ARGUMENT, "length 7", qwen3_session_truncate, session, 0, 7);
     REFUSED(ARGUMENT, "length 9223372036854775807", qwen3_session_truncate, session, 0, INT64_MAX);
+    REFUSED(ARGUMENT, "session is NULL", qwen3_session_fork, NULL, 0, 1, 0);
+    REFUSED(ARGUMENT, "sequences -1 and 1", qwen3_session_fork, session, -1, 1, 0);
+    REFUSED(ARGUMENT, "sequences 0 and 2147483647", qwen3_session_fork, session, 0, INT32_MAX, 0);
+    REFUSED(ARGUMENT, "sequences 0 and 0", qwen3_session_fork, session, 0, 0, 0);
+    REFUSED(ARGUMENT, "positions -1", qwen3_session_fork, session, 0, 1, -1);
+    REFUSED(ARGUMENT, "positions 7: expected 0..6", qwen3_session_fork, session, 0, 1, 7);
+    WORKS(qwen3_session_fork, session, 0, 1, 5);
+    REFUSED(ARGUMENT, "sequence 1 has 5 tokens; expected an empty one", qwen3_session_fork, session, 0, 1, 5);
+    RETURNS(5, qwen3_session_length, session, 1);
     RETURNS(6, qwen3_session_length, session, 0);
     qwen3_session_info info = {.kv_bytes = 7};
     RETURNS_FROM(qwen3_session_get_info, session, NULL);
@@ -969,6 +979,7 @@ static void test_end(bool several)
         REFUSED(ARGUMENT, "after message passing had ended", qwen3_forward, session, &some_batch);
         REFUSED(ARGUMENT, "no logits", qwen3_argmax, session, &token);
         REFUSED(ARGUMENT, "after message passing had ended", qwen3_session_truncate, session, 0, 0);
+        REFUSED(ARGUMENT, "after message passing had ended", qwen3_session_fork, session, 0, 1, 0);
     }
 #ifdef QWEN3_WITH_MPI
     qwen3_comm *again = world;

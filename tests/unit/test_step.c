@@ -204,6 +204,55 @@ static void test_truncate(void **state)
         }
 }
 
+/* Sequences that begin alike share pages, until one goes on in a page or has fewer positions of it. */
+static void test_fork(void **state)
+{
+    (void)state;
+    fixture f;
+    open_groups(&f, 1);
+    kv_cache *c = &f.cache[0];
+    sequence_table *t = &f.table[0];
+    int32_t sequences[300] = {0};
+    advance(&f, 300, sequences, 16);
+    assert_int_equal(c->used_pages, 3);
+    assert_int_equal(kv_cache_fork(c, 0, 1, 290, NULL), QWEN3_OK);
+    assert_int_equal(sequences_fork(t, 0, 1, 290, (int64_t[]){290}, NULL), QWEN3_OK);
+    assert_int_equal(c->used_pages, 3);
+    for (int p = 0; p < 3; p++) {
+        assert_ptr_equal(c->sequences[1].pages[p], c->sequences[0].pages[p]);
+        assert_int_equal(c->sequences[0].pages[p]->users, 2);
+    }
+    unsigned char *data = c->sequences[0].pages[2]->data;
+    for (size_t i = 0; i < c->page_bytes; i++)
+        data[i] = (unsigned char)i;
+    advance(&f, 1, (int32_t[]){1}, 16); /* copies the last page */
+    assert_int_equal(c->used_pages, 4);
+    assert_ptr_equal(c->sequences[1].pages[1], c->sequences[0].pages[1]);
+    const kv_page *copy = c->sequences[1].pages[2], *source = c->sequences[0].pages[2];
+    assert_ptr_not_equal(copy, source);
+    assert_memory_equal(copy->data, data, c->page_bytes); /* kr of plain C is 1: no slot is filled up with zeros */
+    assert_int_equal(copy->slots.count, 290 - 2 * KV_BLOCK + 1);
+    assert_int_equal(source->slots.count, 300 - 2 * KV_BLOCK);
+    assert_int_equal(copy->users + source->users, 2);
+
+    kv_cache_truncate(c, 0, 100); /* in a page that is shared: it stays as it is */
+    sequences_truncate(t, 0, 100, (int64_t[]){100});
+    assert_int_equal(c->sequences[0].pages[0]->slots.count, KV_BLOCK);
+    assert_int_equal(kv_cache_reserve(c, 0, 0, NULL), QWEN3_OK); /* until it is read for this sequence */
+    assert_int_equal(c->sequences[0].pages[0]->slots.count, 100);
+    assert_int_equal(c->sequences[1].pages[0]->slots.count, KV_BLOCK);
+
+    c->most_pages = c->used_pages;
+    qwen3_error err = {0};
+    assert_int_equal(kv_cache_reserve(c, 0, 28, NULL), QWEN3_OK);
+    assert_int_equal(kv_cache_reserve(c, 0, 29, &err), QWEN3_ERR_CAPACITY);
+    assert_non_null(strstr(err.message, "(kv_pages)"));
+    kv_cache_truncate(c, 1, 0);
+    sequences_truncate(t, 1, 0, (int64_t[]){0});
+    assert_int_equal(kv_cache_reserve(c, 0, 29, NULL), QWEN3_OK);
+    close_groups(&f);
+}
+
 /* Whatever the steps are, every page is filled by one group, in order, and groups have about as many. */
 static void test_whole_pages(void **state)
 {
@@ -235,8 +284,8 @@ static void test_whole_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_row_once), cmocka_unit_test(test_refused),     cmocka_unit_test(test_pages_return),
-        cmocka_unit_test(test_truncate),       cmocka_unit_test(test_whole_pages),
+        cmocka_unit_test(test_every_row_once), cmocka_unit_test(test_refused), cmocka_unit_test(test_pages_return),
+        cmocka_unit_test(test_truncate),       cmocka_unit_test(test_fork),    cmocka_unit_test(test_whole_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
