@@ -34,8 +34,8 @@ typedef struct qwen3_scheduler_options {
     int64_t max_tokens;  /* most tokens of a prompt and its answer together; 0 = as many as the model has positions */
     int64_t step_tokens; /* most tokens of one step, at least max_running; 0 = default, 512 */
     double longest_wait; /* seconds that a running answer may wait for its next token because prompts are computed: they
-                            are split so that steps are shorter, by the times of steps before. At least one token of
-                            a prompt is computed in a step. INFINITY: prompts are computed as fast as possible */
+                            are split so that steps are shorter, by the times of steps before. A few tokens of prompts
+                            are computed in every step. INFINITY: prompts are computed as fast as possible */
     int64_t kv_pages;    /* pages of QWEN3_KV_PAGE positions that a rank keeps, at least what one request of max_tokens
                             needs; 0 = what fits in half of the memory that is available when the scheduler is opened */
     int32_t n_tokens;    /* only ids below are chosen (qwen3_tokenizer_vocab_size); 0 = vocab_size */

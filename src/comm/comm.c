@@ -324,7 +324,7 @@ static double failed_value(const comm *c, const qwen3_error *err)
     return err->status == QWEN3_OK ? 0 : c->size - c->rank; /* the lowest rank has the largest value */
 }
 
-static qwen3_status refuse_ended(const comm *c, qwen3_error *err)
+qwen3_status comm_check(const comm *c, qwen3_error *err)
 {
     if (c->backend->ended && c->backend->ended())
         return fail(err, QWEN3_ERR_ARGUMENT, "the communicator was used after message passing had ended");
@@ -338,7 +338,7 @@ qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
         err = &local;
     if (missing(c, "comm", err))
         return err->status;
-    if (refuse_ended(c, err))
+    if (comm_check(c, err))
         return err->status;
     const double failed = failed_value(c, err);
     double largest = failed;
@@ -348,7 +348,7 @@ qwen3_status qwen3_comm_agree(qwen3_comm *c, qwen3_error *err)
 
 qwen3_status comm_agree_on(comm *c, const char *what, uint64_t digest, qwen3_error *err)
 {
-    if (refuse_ended(c, err))
+    if (comm_check(c, err))
         return err->status;
     const double failed = failed_value(c, err), high = (double)(digest >> 32), low = (double)(uint32_t)digest;
     double largest[] = {failed, high, -high, low, -low};

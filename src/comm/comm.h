@@ -47,6 +47,8 @@ void comm_alltoall(comm *c, const void *send, const size_t *send_bytes, void *re
 void comm_gather(comm *c, const void *send, void *recv, const size_t *bytes, qwen3_comm_kind kind);
 void comm_broadcast(comm *c, void *data, size_t bytes, int root, qwen3_comm_kind kind);
 
+/* Fails where message passing has ended. Not collective. */
+qwen3_status comm_check(const comm *c, qwen3_error *err);
 /* As qwen3_comm_agree. If all is well, but a rank has another digest of `what` than rank 0, all return QWEN3_ERR_COMM.
  */
 qwen3_status comm_agree_on(comm *c, const char *what, uint64_t digest, qwen3_error *err);

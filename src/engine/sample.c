@@ -15,8 +15,8 @@
 
 #include "base/digest.h"
 #include "blocks/architectures.h"
+#include "engine/sample.h"
 #include "engine/select.h"
-#include "engine/session.h"
 #include "model/sampler.h"
 
 /* What a rank sends of a row in one round. */
@@ -37,12 +37,14 @@ typedef enum row_state {
 } row_state;
 
 typedef struct row {
-    qwen3_sampler *sampler; /* NULL: greedy, among all rows of the output head */
+    choice *choice;
+    const qwen3_sampler *sampler; /* of the choice */
     row_state state;
     drawing drawing;
     logits_part part;
-    float *logits; /* this rank's part, which bias and penalties change during the call */
-    float *saved;
+    float *logits;  /* this rank's part, which bias and penalties change during the call */
+    float *saved;   /* what was there, where they are changed: all of the part with a mask (row_changes) */
+    float *scratch; /* where there is a mask: what bias and penalties change, of no use after */
     size_t top_k;   /* 0: all */
     int32_t tokens; /* ids that may be chosen */
     candidate first, drawn;
@@ -85,31 +87,64 @@ static size_t row_records(const sampling *c, const row *r, int rank)
     return row_greedy(r) ? 1 : r->top_k == 0 ? 2 : n < r->top_k ? n : r->top_k;
 }
 
-static void open_row(const sampling *c, size_t index, qwen3_sampler *sampler)
+/* Logits of this rank's part that are changed during the call. */
+static size_t row_changes(const row *r)
+{
+    return r->choice->mask ? r->part.n : r->sampler ? sampler_changes(r->sampler) : 0;
+}
+
+static void open_row(const sampling *c, row *r, choice *of)
 {
     const qwen3_model *m = c->session->model;
-    row *r = &c->rows[index];
-    *r = (row){.sampler = sampler, .tokens = sampler ? sampler->n_tokens : (int32_t)m->config.vocab_size};
+    const qwen3_sampler *sampler = of->sampler;
+    *r = (row){.choice = of, .sampler = sampler, .tokens = sampler ? sampler->n_tokens : (int32_t)m->config.vocab_size};
     int rank = comm_rank(m->world);
-    r->logits = c->session->head.logits + index * m->weights.matrices[MODEL_HEAD].n;
+    r->logits = c->session->head.logits + of->row * m->weights.matrices[MODEL_HEAD].n;
     r->part = (logits_part){.kernels = m->kernels,
                             .logits = r->logits,
                             .n = row_size(c, r, rank),
                             .first = (int32_t)session_vocabulary(m, rank).begin};
+    of->fault = CHOICE_GOOD;
     if (row_greedy(r))
         return;
     r->drawing.inverse_temperature = 1 / sampler->options.temperature;
-    r->drawing.key = mix64(mix64(sampler->options.seed) + (sampler->length + 1) * GOLDEN_GAMMA);
+    r->drawing.key = mix64(mix64(sampler->options.seed) + (sampler->length + of->ahead + 1) * GOLDEN_GAMMA);
     if (sampler->options.top_k < r->tokens)
         r->top_k = (size_t)sampler->options.top_k;
+}
+
+/* Bias, penalties and mask. */
+static void change_logits(row *r)
+{
+    const uint64_t *mask = r->choice->mask;
+    if (!mask) {
+        if (r->sampler)
+            sampler_adjust(r->sampler, r->logits, r->part.first, r->part.n, r->saved);
+        return;
+    }
+    memcpy(r->saved, r->logits, r->part.n * sizeof *r->logits);
+    if (r->sampler)
+        sampler_adjust(r->sampler, r->logits, r->part.first, r->part.n, r->scratch);
+    for (size_t i = 0; i < r->part.n; i++) {
+        const size_t token = (size_t)r->part.first + i;
+        if (!(mask[token / 64] >> token % 64 & 1))
+            r->logits[i] = -INFINITY;
+    }
+}
+
+static void restore_logits(const row *r)
+{
+    if (r->choice->mask)
+        memcpy(r->logits, r->saved, r->part.n * sizeof *r->logits);
+    else if (r->sampler)
+        sampler_restore(r->sampler, r->logits, r->part.first, r->part.n, r->saved);
 }
 
 /* The first round: writes this rank's records of a row and returns their number. */
 static size_t say_first(const sampling *c, row *r, record *out)
 {
     size_t n = row_records(c, r, c->rank);
-    if (r->sampler)
-        sampler_adjust(r->sampler, r->logits, r->part.first, r->part.n, r->saved);
+    change_logits(r);
     if (!logits_part_scan(&r->part)) {
         out[0].candidate.token = NOT_FINITE;
     } else if (r->top_k > 0) {
@@ -164,9 +199,8 @@ static void judge(row *r)
         r->state = r->sampler->options.top_p < 1 ? ROW_WEIGHS : ROW_DONE;
 }
 
-static qwen3_status hear_first(const sampling *c, size_t index, qwen3_error *err)
+static void hear_first(const sampling *c, row *r)
 {
-    row *r = &c->rows[index];
     best_list l;
     best_list_init(&l, r->top_k ? r->top_k : 1, c->list);
     r->drawn = (candidate){.token = -1};
@@ -185,19 +219,18 @@ static qwen3_status hear_first(const sampling *c, size_t index, qwen3_error *err
             candidate_beats(said[1].candidate, r->drawn, r->drawing.inverse_temperature))
             r->drawn = said[1].candidate;
     }
-    if (!finite)
-        return fail(err, QWEN3_ERR_FORMAT,
-                    "row %zu: a logit is not a number, or infinite; the weights or the input overflow", index);
     best_list_finish(&l);
-    if (l.n == 0)
-        return fail(err, QWEN3_ERR_ARGUMENT, "row %zu: no token may be chosen; expected a bias that leaves one", index);
+    if (!finite || l.n == 0) {
+        r->choice->fault = finite ? CHOICE_NO_TOKEN : CHOICE_NOT_FINITE;
+        r->state = ROW_DONE;
+        return;
+    }
     r->first = l.items[0];
     if (row_greedy(r))
         r->drawn = r->first;
     else if (r->top_k > 0)
         r->drawn = draw_from_list(c, r, &l);
     judge(r);
-    return QWEN3_OK;
 }
 
 /* ---- Rounds ------------------------------------------------------------------------------------ */
@@ -212,7 +245,7 @@ static void exchange(const sampling *c)
     comm_allgather(c->session->model->world, c->mine, c->all, c->bytes, QWEN3_COMM_LOGITS);
 }
 
-static qwen3_status first_round(const sampling *c, qwen3_error *err)
+static void first_round(const sampling *c)
 {
     for (size_t rank = 0; rank < c->ranks; rank++) {
         c->bytes[rank] = 0;
@@ -224,8 +257,7 @@ static qwen3_status first_round(const sampling *c, qwen3_error *err)
         out += say_first(c, &c->rows[i], out);
     exchange(c);
     for (size_t i = 0; i < c->n; i++)
-        hear_first(c, i, err); /* the first failure is kept */
-    return err->status;
+        hear_first(c, &c->rows[i]);
 }
 
 static void hear_more(const sampling *c, row *r)
@@ -276,11 +308,107 @@ static bool next_round(const sampling *c)
 
 /* ---- One call ---------------------------------------------------------------------------------- */
 
-/* Checks the samplers and marks those in use. */
-static qwen3_status take_samplers(const qwen3_session *s, qwen3_sampler *const *samplers, size_t n, qwen3_error *err)
+static void free_rows(sampling *c)
 {
+    free(c->rows);
+    free(c->mine);
+    free(c->list);
+    free(c->e);
+    free(c->block_max);
+    free(c->saved);
+    free(c->bytes);
+}
+
+static qwen3_status allocate(sampling *c, choice *choices, qwen3_error *err)
+{
+    size_t blocks = 0, saved = 0, scratch = 0, most_k = 1, all = 0;
+    c->rows = calloc(c->n, sizeof *c->rows);
+    if (!c->rows)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for choosing the tokens of %zu rows", c->n);
+    for (size_t i = 0; i < c->n; i++) {
+        row *r = &c->rows[i];
+        open_row(c, r, &choices[i]);
+        blocks += logits_part_blocks(r->part.n);
+        saved += row_changes(r);
+        if (r->choice->mask && r->sampler && sampler_changes(r->sampler) > scratch)
+            scratch = sampler_changes(r->sampler);
+        most_k = r->top_k > most_k ? r->top_k : most_k;
+        for (size_t rank = 0; rank < c->ranks; rank++)
+            all += row_records(c, r, (int)rank) + 1; /* 1: in later rounds */
+        c->most += row_records(c, r, c->rank) + 1;
+    }
+    c->mine = malloc((c->most + all) * sizeof *c->mine);
+    c->list = malloc(best_list_room(most_k) * sizeof *c->list);
+    c->e = malloc(most_k * sizeof *c->e);
+    c->block_max = malloc((blocks + 1) * sizeof *c->block_max);
+    c->saved = malloc((saved + scratch + 1) * sizeof *c->saved);
+    c->bytes = malloc(2 * c->ranks * sizeof *c->bytes);
+    if (!c->mine || !c->list || !c->e || !c->block_max || !c->saved || !c->bytes)
+        return fail(err, QWEN3_ERR_MEMORY, "no memory for the candidates of %zu rows", c->n);
+    c->all = c->mine + c->most;
+    c->at = c->bytes + c->ranks;
+    blocks = saved = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        row *r = &c->rows[i];
+        r->part.block_max = c->block_max + blocks;
+        r->saved = c->saved + scratch + saved;
+        r->scratch = c->saved;
+        blocks += logits_part_blocks(r->part.n);
+        saved += row_changes(r);
+    }
+    return QWEN3_OK;
+}
+
+/* What all ranks must have alike of the choices: samplers and how they draw. Masks come from one rank. */
+static uint64_t digest_choices(const choice *choices, size_t n)
+{
+    uint64_t digest = 0;
     for (size_t i = 0; i < n; i++) {
+        const qwen3_sampler *sampler = choices[i].sampler;
+        if (!sampler)
+            continue;
+        const qwen3_sampling_options *o = &sampler->options;
+        const double numbers[] = {o->temperature,       o->top_p, o->min_p, o->presence_penalty, o->frequency_penalty,
+                                  o->repetition_penalty};
+        const uint64_t integers[] = {i + 1, (uint64_t)o->top_k, o->seed, o->n_bias, sampler->length + choices[i].ahead};
+        digest = digest_bytes(digest, numbers, sizeof numbers);
+        digest = digest_bytes(digest, integers, sizeof integers);
+    }
+    return digest;
+}
+
+qwen3_status choose_tokens(qwen3_session *s, choice *choices, size_t n, qwen3_error *err)
+{
+    comm *world = s->model->world;
+    sampling c = {.session = s,
+                  .n = n,
+                  .ranks = (size_t)comm_size(world),
+                  .rank = comm_rank(world),
+                  .scale = mass_scale(s->model->config.vocab_size)};
+    if (!err->status)
+        allocate(&c, choices, err);
+    if (!comm_agree_on(world, "samplers", err->status ? 0 : digest_choices(choices, n), err)) {
+        first_round(&c);
+        while (next_round(&c))
+            ;
+        for (size_t i = 0; i < n; i++) {
+            restore_logits(&c.rows[i]);
+            choices[i].token = c.rows[i].drawn.token;
+        }
+    }
+    free_rows(&c);
+    return err->status;
+}
+
+/* ---- The public functions ---------------------------------------------------------------------- */
+
+/* Checks the samplers and marks those in use. */
+static qwen3_status take_samplers(const qwen3_session *s, qwen3_sampler *const *samplers, choice *choices,
+                                  qwen3_error *err)
+{
+    for (size_t i = 0; i < s->n_out; i++) {
         qwen3_sampler *sampler = samplers ? samplers[i] : NULL;
+        choices[i] = (choice){.row = i, .sampler = sampler};
         if (!sampler)
             continue;
         if (sampler->in_use)
@@ -297,70 +425,12 @@ static qwen3_status take_samplers(const qwen3_session *s, qwen3_sampler *const *
     return QWEN3_OK;
 }
 
-static void free_rows(sampling *c)
+static qwen3_status fail_choice(size_t index, choice_fault fault, qwen3_error *err)
 {
-    free(c->rows);
-    free(c->mine);
-    free(c->list);
-    free(c->e);
-    free(c->block_max);
-    free(c->saved);
-    free(c->bytes);
-}
-
-static qwen3_status allocate(sampling *c, qwen3_sampler *const *samplers, qwen3_error *err)
-{
-    size_t blocks = 0, saved = 0, most_k = 1, all = 0;
-    c->rows = calloc(c->n, sizeof *c->rows);
-    if (!c->rows)
-        return fail(err, QWEN3_ERR_MEMORY, "no memory for choosing the tokens of %zu rows", c->n);
-    for (size_t i = 0; i < c->n; i++) {
-        row *r = &c->rows[i];
-        open_row(c, i, samplers ? samplers[i] : NULL);
-        blocks += logits_part_blocks(r->part.n);
-        saved += r->sampler ? sampler_changes(r->sampler) : 0;
-        most_k = r->top_k > most_k ? r->top_k : most_k;
-        for (size_t rank = 0; rank < c->ranks; rank++)
-            all += row_records(c, r, (int)rank) + 1; /* 1: in later rounds */
-        c->most += row_records(c, r, c->rank) + 1;
-    }
-    c->mine = malloc((c->most + all) * sizeof *c->mine);
-    c->list = malloc(best_list_room(most_k) * sizeof *c->list);
-    c->e = malloc(most_k * sizeof *c->e);
-    c->block_max = malloc((blocks + 1) * sizeof *c->block_max);
-    c->saved = malloc((saved + 1) * sizeof *c->saved);
-    c->bytes = malloc(2 * c->ranks * sizeof *c->bytes);
-    if (!c->mine || !c->list || !c->e || !c->block_max || !c->saved || !c->bytes)
-        return fail(err, QWEN3_ERR_MEMORY, "no memory for the candidates of %zu rows", c->n);
-    c->all = c->mine + c->most;
-    c->at = c->bytes + c->ranks;
-    blocks = saved = 0;
-    for (size_t i = 0; i < c->n; i++) {
-        row *r = &c->rows[i];
-        r->part.block_max = c->block_max + blocks;
-        r->saved = c->saved + saved;
-        blocks += logits_part_blocks(r->part.n);
-        saved += r->sampler ? sampler_changes(r->sampler) : 0;
-    }
-    return QWEN3_OK;
-}
-
-/* What all ranks must have alike of the samplers: that and how they draw. */
-static uint64_t digest_samplers(qwen3_sampler *const *samplers, size_t n)
-{
-    uint64_t digest = 0;
-    for (size_t i = 0; samplers && i < n; i++) {
-        const qwen3_sampler *sampler = samplers[i];
-        if (!sampler)
-            continue;
-        const qwen3_sampling_options *o = &sampler->options;
-        const double numbers[] = {o->temperature,       o->top_p, o->min_p, o->presence_penalty, o->frequency_penalty,
-                                  o->repetition_penalty};
-        const uint64_t integers[] = {i + 1, (uint64_t)o->top_k, o->seed, o->n_bias, sampler->length};
-        digest = digest_bytes(digest, numbers, sizeof numbers);
-        digest = digest_bytes(digest, integers, sizeof integers);
-    }
-    return digest;
+    if (fault == CHOICE_NOT_FINITE)
+        return fail(err, QWEN3_ERR_FORMAT,
+                    "row %zu: a logit is not a number, or infinite; the weights or the input overflow", index);
+    return fail(err, QWEN3_ERR_ARGUMENT, "row %zu: no token may be chosen; expected a bias that leaves one", index);
 }
 
 qwen3_status qwen3_sample(qwen3_session *s, qwen3_sampler *const *samplers, int32_t *tokens, qwen3_error *err)
@@ -369,35 +439,26 @@ qwen3_status qwen3_sample(qwen3_session *s, qwen3_sampler *const *samplers, int3
     err = error_begin(err, &local);
     if (session_need_logits(s, err) || s->n_out == 0)
         return err->status;
-    comm *world = s->model->world;
-    sampling c = {.session = s,
-                  .n = s->n_out,
-                  .ranks = (size_t)comm_size(world),
-                  .rank = comm_rank(world),
-                  .scale = mass_scale(s->model->config.vocab_size)};
-    if (!missing(tokens, "tokens", err) && !take_samplers(s, samplers, c.n, err))
-        allocate(&c, samplers, err);
-    if (!comm_agree_on(world, "samplers", err->status ? 0 : digest_samplers(samplers, c.n), err)) {
-        if (!first_round(&c, err))
-            while (next_round(&c))
-                ;
-        for (size_t i = 0; i < c.n; i++) {
-            row *r = &c.rows[i];
-            if (r->sampler)
-                sampler_restore(r->sampler, r->logits, r->part.first, r->part.n, r->saved);
-        }
-    }
-    for (size_t i = 0; i < c.n; i++) {
+    choice *choices = calloc(s->n_out, sizeof *choices);
+    if (!choices)
+        fail(err, QWEN3_ERR_MEMORY, "no memory for choosing the tokens of %zu rows", s->n_out);
+    else if (!missing(tokens, "tokens", err))
+        take_samplers(s, samplers, choices, err);
+    choose_tokens(s, choices, s->n_out, err);
+    for (size_t i = 0; i < s->n_out && !err->status; i++)
+        if (choices[i].fault)
+            fail_choice(i, choices[i].fault, err);
+    for (size_t i = 0; i < s->n_out; i++) {
         qwen3_sampler *sampler = samplers ? samplers[i] : NULL;
         if (sampler)
             sampler->in_use = false;
         if (err->status)
             continue;
-        tokens[i] = c.rows[i].drawn.token;
+        tokens[i] = choices[i].token;
         if (sampler)
             sampler_append(sampler, tokens[i], true);
     }
-    free_rows(&c);
+    free(choices);
     return err->status;
 }
 

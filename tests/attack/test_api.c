@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "qwen3.h"
+#include "qwen3_scheduler.h"
 #ifdef QWEN3_WITH_MPI
 #include "qwen3_mpi.h"
 #endif
@@ -678,6 +679,139 @@ static void test_sampler(void)
     REFUSED(IO, "/nowhere", qwen3_generation_config_read, "/nowhere", &config);
 }
 
+/* ---- Schedulers -------------------------------------------------------------------------------- */
+
+static void test_scheduler_open(void)
+{
+    qwen3_model *model = open_model(world);
+    const qwen3_scheduler_options good = qwen3_scheduler_options_default();
+    qwen3_scheduler_options o = good;
+    qwen3_scheduler *scheduler = (qwen3_scheduler *)&o;
+    cover("qwen3_scheduler_options_default");
+    REFUSED(ARGUMENT, "model is NULL", qwen3_scheduler_open, NULL, &good, &scheduler);
+    HOLDS(scheduler == NULL);
+    REFUSED(ARGUMENT, "scheduler is NULL", qwen3_scheduler_open, model, &good, NULL);
+#define WITH(text, member, value)                                                                                      \
+    do {                                                                                                               \
+        o = good;                                                                                                      \
+        o.member = value;                                                                                              \
+        REFUSED(ARGUMENT, text, qwen3_scheduler_open, model, &o, &scheduler);                                          \
+    } while (0)
+    WITH("max_running 0", max_running, 0);
+    WITH("max_running 2147483647", max_running, INT32_MAX);
+    WITH("max_waiting -1", max_waiting, -1);
+    WITH("max_cached -1", max_cached, -1);
+    WITH("max_tokens -1", max_tokens, -1);
+    WITH("max_tokens 9223372036854775807", max_tokens, INT64_MAX);
+    WITH("step_tokens 15: expected 16", step_tokens, 15);
+    WITH("longest_wait 0", longest_wait, 0);
+    WITH("longest_wait nan", longest_wait, NAN);
+    WITH("kv_pages -1", kv_pages, -1);
+    WITH("kv_pages 1: expected at least", kv_pages, 1);
+    WITH("n_tokens -1", n_tokens, -1);
+    WITH("n_tokens 2147483647", n_tokens, INT32_MAX);
+    WITH("q_block_size -1", session.q_block_size, -1);
+#undef WITH
+    HOLDS(scheduler == NULL);
+    qwen3_model_close(model);
+}
+
+static bool count_event(void *context, const qwen3_scheduler_event *event)
+{
+    (void)event;
+    ++*(int *)context;
+    return true;
+}
+
+static void test_requests(qwen3_scheduler *scheduler)
+{
+    const int32_t beyond[] = {1, 1 << 30};
+    int events = 0;
+    uint64_t id = 7;
+    const qwen3_scheduler_request good = {.prompt = some_tokens,
+                                          .n_prompt = 3,
+                                          .max_tokens = 4,
+                                          .sampling = qwen3_sampling_options_default(),
+                                          .event = count_event,
+                                          .context = &events};
+    qwen3_scheduler_request r = good;
+    const qwen3_token_filter filter = {.context = &r};
+    REFUSED(ARGUMENT, "scheduler is NULL", qwen3_scheduler_submit, NULL, &good, &id);
+    REFUSED(ARGUMENT, "request is NULL", qwen3_scheduler_submit, scheduler, NULL, &id);
+    REFUSED(ARGUMENT, "id is NULL", qwen3_scheduler_submit, scheduler, &good, NULL);
+#define WITH(text, member, value)                                                                                      \
+    do {                                                                                                               \
+        r = good;                                                                                                      \
+        r.member = value;                                                                                              \
+        REFUSED(ARGUMENT, text, qwen3_scheduler_submit, scheduler, &r, &id);                                           \
+    } while (0)
+    WITH("prompt is NULL", prompt, NULL);
+    WITH("0 tokens", n_prompt, 0);
+    WITH("tokens; expected 1..", n_prompt, SIZE_MAX);
+    WITH("id 1073741824", prompt, beyond);
+    WITH("max_tokens -1", max_tokens, -1);
+    WITH("n -1", n, -1);
+    WITH("n 2147483647", n, INT32_MAX);
+    WITH("temperature -1", sampling.temperature, -1);
+    WITH("top_k -1", sampling.top_k, -1);
+    WITH("bias is NULL", sampling.n_bias, 1);
+    WITH("stop_tokens is NULL", n_stop_tokens, 1);
+    WITH("top_logprobs 21", top_logprobs, 21);
+    WITH("top_logprobs -1", top_logprobs, -1);
+    WITH("filter", filter, &filter);
+    WITH("event is NULL", event, NULL);
+#undef WITH
+    HOLDS(id == 0 && events == 0);
+    WORKS(qwen3_scheduler_submit, scheduler, &good, &id);
+    HOLDS(id == 1);
+    RETURNS(true, qwen3_scheduler_wait, scheduler, INFINITY);
+    for (int i = 0; i < 4; i++)
+        WORKS(qwen3_scheduler_step, scheduler);
+    HOLDS(events == 4);
+    RETURNS(false, qwen3_scheduler_wait, scheduler, 0);
+    RETURNS(false, qwen3_scheduler_wait, scheduler, NAN);
+    RETURNS_FROM(qwen3_scheduler_wake, scheduler);
+    RETURNS(false, qwen3_scheduler_wait, scheduler, INFINITY);
+    RETURNS_FROM(qwen3_scheduler_cancel, scheduler, UINT64_MAX);
+    WORKS(qwen3_scheduler_step, scheduler);
+    WORKS(qwen3_scheduler_submit, scheduler, &good, &id); /* dropped when it is closed */
+    HOLDS(id == 2);
+}
+
+static void test_scheduler(void)
+{
+    qwen3_model *model = open_model(world);
+    qwen3_scheduler *scheduler;
+    qwen3_scheduler_stats stats = {.running = 7};
+    uint64_t id;
+    NAMES("unknown", qwen3_finish_name, (qwen3_finish)99);
+    NAMES("length", qwen3_finish_name, QWEN3_FINISH_LENGTH);
+    WORKS(qwen3_scheduler_open, model, NULL, &scheduler);
+    if (qwen3_comm_rank(world) == 0) {
+        test_requests(scheduler);
+    } else {
+        const qwen3_scheduler_request request = {.prompt = some_tokens, .n_prompt = 3};
+        REFUSED(ARGUMENT, "on rank", qwen3_scheduler_submit, scheduler, &request, &id);
+        REFUSED(ARGUMENT, "on rank", qwen3_scheduler_step, scheduler);
+        RETURNS(false, qwen3_scheduler_wait, scheduler, INFINITY);
+        RETURNS_FROM(qwen3_scheduler_wake, scheduler);
+        RETURNS_FROM(qwen3_scheduler_cancel, scheduler, 1);
+    }
+    WORKS(qwen3_scheduler_follow, scheduler);
+    RETURNS_FROM(qwen3_scheduler_get_stats, scheduler, NULL);
+    RETURNS_FROM(qwen3_scheduler_get_stats, scheduler, &stats);
+    RETURNS_FROM(qwen3_scheduler_get_stats, NULL, &stats);
+    HOLDS(stats.running == 0);
+    REFUSED(ARGUMENT, "scheduler is NULL", qwen3_scheduler_step, NULL);
+    REFUSED(ARGUMENT, "scheduler is NULL", qwen3_scheduler_follow, NULL);
+    RETURNS(false, qwen3_scheduler_wait, NULL, 1);
+    RETURNS_FROM(qwen3_scheduler_wake, NULL);
+    RETURNS_FROM(qwen3_scheduler_cancel, NULL, 1);
+    RETURNS_FROM(qwen3_scheduler_close, NULL);
+    qwen3_scheduler_close(scheduler);
+    qwen3_model_close(model);
+}
+
 /* ---- Text -------------------------------------------------------------------------------------- */
 
 static void test_tokenizer(qwen3_tokenizer *t)
@@ -962,10 +1096,12 @@ static void test_comm_from_mpi(void)
 /* ---- The end ----------------------------------------------------------------------------------- */
 
 /* The model lives as long as its session, and both are closed after message passing has ended. */
-static void test_end(bool several)
+static void test_end(bool root, bool several)
 {
     qwen3_model *model = open_model(world), *other = NULL;
     qwen3_session *session = open_session(model), *second = open_session(model);
+    qwen3_scheduler *scheduler, *none;
+    WORKS(qwen3_scheduler_open, model, NULL, &scheduler);
     qwen3_model_close(model);
     WORKS(qwen3_forward, session, &some_batch);
     WORKS(qwen3_forward, second, &some_batch);
@@ -980,6 +1116,9 @@ static void test_end(bool several)
         REFUSED(ARGUMENT, "no logits", qwen3_argmax, session, &token);
         REFUSED(ARGUMENT, "after message passing had ended", qwen3_session_truncate, session, 0, 0);
         REFUSED(ARGUMENT, "after message passing had ended", qwen3_session_fork, session, 0, 1, 0);
+        REFUSED(ARGUMENT, "after message passing had ended", qwen3_scheduler_open, model, NULL, &none);
+        if (!root)
+            REFUSED(ARGUMENT, "after message passing had ended", qwen3_scheduler_follow, scheduler);
     }
 #ifdef QWEN3_WITH_MPI
     qwen3_comm *again = world;
@@ -988,6 +1127,7 @@ static void test_end(bool several)
     REFUSED(ARGUMENT, "MPI is not initialised", qwen3_comm_from_mpi, MPI_COMM_WORLD, &again);
 #endif
     qwen3_session_close(session);
+    qwen3_scheduler_close(scheduler);
     WORKS(qwen3_model_open, qwen3_comm_self(), "synthetic:tiny", NULL, &other);
     qwen3_model_close(other);
 }
@@ -1013,6 +1153,8 @@ int main(int argc, char **argv)
     test_session();
     test_sampler_open();
     test_sampler();
+    test_scheduler_open();
+    test_scheduler();
     test_text();
     test_operators();
 #ifdef QWEN3_WITH_MPI
@@ -1021,7 +1163,7 @@ int main(int argc, char **argv)
 #endif
     double failed = failures;
     qwen3_comm_max(world, &failed, 1);
-    test_end(several);
+    test_end(root, several);
     for (int i = 0; root && i < n_covered; i++)
         printf("covered %s\n", covered[i]);
     if (root)
