@@ -258,8 +258,32 @@ static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_s
     store_outputs(g, m, panel->cols, sums, panel->y, y_stride);
 }
 
+/* Panels one after the other, each with all rows. */
+static void whole_panels(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, const gemm_output *y)
+{
+    const size_t nr = (size_t)g->nr, k = w->k1 - w->k0;
+    for (size_t out = w->n0; out < w->n1; out += nr)
+        g->panel(&(gemm_panel){.rows = x->rows,
+                               .k_groups = groups_of(g, k),
+                               .cols = min_size(nr, w->n - out),
+                               .x = x->x,
+                               .x_stride = x->stride,
+                               .w = gemm_at(g, w->w, w->k, out, w->k0),
+                               .y = y->y + (out - w->n0),
+                               .y_stride = y->stride,
+                               .accumulate = y->accumulate,
+                               .next = out + nr < w->n1 ? gemm_at(g, w->w, w->k, out + nr, w->k0) : w->next,
+                               .next_bytes = panel_bytes(g, k)});
+}
+
 void gemm(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, const gemm_output *y)
 {
+    if (g->few && x->rows <= g->few_rows)
+        g = g->few;
+    if (g->panel) {
+        whole_panels(g, w, x, y);
+        return;
+    }
     const size_t m = x->rows, nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const bool expands = g->expand && (!g->tile || m > GEMM_FEW_ROWS);
     const size_t k_piece = expands ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr

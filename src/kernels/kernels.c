@@ -182,7 +182,8 @@ static void build_tables(void)
         for (int type = 0; type < DTYPE_COUNT; type++) {
             gemm_kernel *g = &tables[isa].gemm[type];
             g->quantise = tables[isa].quantise[type];
-            g->policy = &processor->prefetch;
+            g->policy = tables[isa].few[type].policy = &processor->prefetch;
+            g->few_rows = type == QWEN3_DTYPE_BF16 ? processor->amx.bf16_rows : processor->amx.block_rows;
         }
         tables[isa].bytes.policy = &processor->prefetch;
     }

@@ -79,6 +79,19 @@ typedef struct gemm_prefetch {
     int level;         /* of the cache, 1 or 2; 1: the rows of x that follow the tile's own too */
 } gemm_prefetch;
 
+/* The product of any number of rows of x with one panel of `cols` <= nr outputs (gemm_kernel.panel). */
+typedef struct gemm_panel {
+    size_t rows, k_groups, cols;
+    const void *x;
+    size_t x_stride;
+    const void *w;
+    float *y;
+    size_t y_stride;
+    bool accumulate;
+    const char *next; /* weights that come next, to be prefetched; NULL = none */
+    size_t next_bytes;
+} gemm_panel;
+
 /* Matrix product with packed weights: y[r, j] (+)= sum_i x[r, i] W[j, i] over one panel of nr outputs.
  *
  * Packed layout of W[n, k] (all levels; only nr differs): panels of nr outputs; within a panel, groups of
@@ -112,6 +125,12 @@ typedef struct gemm_kernel {
      * there is a tile too, both give the same bits. */
     void (*expand)(size_t k_groups, const void *w, void *panel);
     const struct gemm_kernel *expanded;
+    /* NULL, or what `tile` does for all rows of a product: weights that are brought near serve all of them. */
+    void (*panel)(const gemm_panel *p);
+    /* NULL, or a kernel of the same packing, activation and bits, which products of up to few_rows rows are left to:
+     * kernels.few. few_rows is set for all levels in one place (kernels.c). */
+    const struct gemm_kernel *few;
+    size_t few_rows;
     /* Q8, Q4: kernels.quantise of the level; set for all levels in one place (kernels.c). */
     bool (*quantise)(const float *x, bf16 *scale, int8_t *q);
     /* Of this processor; set for all levels in one place (kernels.c). */
@@ -129,6 +148,7 @@ typedef struct kernels {
     const char *name;
     const struct kernels *below;   /* the level that this one is built on; NULL for plain C */
     gemm_kernel gemm[DTYPE_COUNT]; /* by storage type */
+    gemm_kernel few[DTYPE_COUNT];  /* what gemm[type].few points to */
     /* Panels like those of gemm[BF16], but a signed byte, without a scale, in the place of each value. Gives what
      * gemm[BF16] of the level that it comes from gives of bytes_to_bf16, to the last bit. For few rows, which would not
      * pay for expanding; tile is NULL where the level has none. */

@@ -23,10 +23,10 @@ void kernels_init_avx512(kernels *k);
 void kernels_init_avx512_vnni(kernels *k);
 void kernels_init_avx512_bf16(kernels *k);
 void kernels_init_amx(kernels *k);
-/* The part of kernels_init_amx that needs vectors (kernels_amx_int8.c), and the entries of the level that few rows are
- * left to (kernels_avx512_vnni.c). */
+/* The part of kernels_init_amx that needs vectors (kernels_amx_int8.c), and what few rows are left to
+ * (kernels_amx_few.c, kernels_avx512_vnni.c). */
 void kernels_amx_int8(kernels *k);
-extern const gemm_kernel kernels_vnni_q8, kernels_vnni_q4;
+extern const gemm_kernel kernels_amx_few_bf16, kernels_vnni_q8, kernels_vnni_q4;
 #elif defined(__aarch64__)
 void kernels_init_neon(kernels *k);
 void kernels_init_neon_dot(kernels *k);

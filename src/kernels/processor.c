@@ -8,17 +8,22 @@
 #include <cpuid.h>
 #endif
 
+/* The only processors with AMX so far; measured on a core of 2 MiB of second-level cache
+ * (docs/notebook/2026-11-27-amx.md). */
+#define AMX_MEASURED .amx = {.bf16_rows = 12, .block_rows = 4}
+
 /* Model numbers are left out: virtual machines change them, and the families measured do not differ within. */
 static const processor_family families[] = {
     /* Measured on Emerald Rapids and on a later core with AMX. */
-    {"Intel", "GenuineIntel", 6, {.elements = true, .piece_level = 2}, .fast_bf16 = false},
+    {"Intel", "GenuineIntel", 6, {.elements = true, .piece_level = 2}, .fast_bf16 = false, AMX_MEASURED},
     /* Measured on Zen 4 and Zen 5, the only ones so far that have AVX512_BF16. */
-    {"AMD Zen", "AuthenticAMD", 0x17, {.elements = false, .piece_level = 1}, .fast_bf16 = true},
+    {"AMD Zen", "AuthenticAMD", 0x17, {.elements = false, .piece_level = 1}, .fast_bf16 = true, AMX_MEASURED},
 };
 
 /* Prefetches what no hardware is known to follow, and keeps to f32, which is more exact, where it is not known that
  * VDPBF16PS is faster. */
-static const processor_family unknown = {"unknown", "", 0, {.elements = false, .piece_level = 1}, .fast_bf16 = false};
+static const processor_family unknown = {"unknown",          "",          0, {.elements = false, .piece_level = 1},
+                                         .fast_bf16 = false, AMX_MEASURED};
 
 const processor_family *processor_family_of(const char *vendor, unsigned family)
 {

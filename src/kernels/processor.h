@@ -5,6 +5,7 @@
 #define QWEN3_KERNELS_PROCESSOR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* How products of few rows, which are bound by reading weights, prefetch these. No value depends on it. */
 typedef struct prefetch_policy {
@@ -16,6 +17,12 @@ typedef struct prefetch_policy {
     int piece_level;
 } prefetch_policy;
 
+/* Up to how many rows the AMX level leaves products to vectors, whose bits are the same: a tile of few rows waits for
+ * weights that vectors read ahead. */
+typedef struct amx_policy {
+    size_t bf16_rows, block_rows; /* of BF16 weights (keys and values too), of Q8 and Q4 */
+} amx_policy;
+
 typedef struct processor_family {
     const char *name;
     const char *vendor; /* of CPUID */
@@ -23,6 +30,7 @@ typedef struct processor_family {
     prefetch_policy prefetch;
     /* VDPBF16PS multiplies faster than f32 multiply-adds. Elsewhere the level of AVX512_BF16 is passed over. */
     bool fast_bf16;
+    amx_policy amx;
 } processor_family;
 
 /* The line of the table for a vendor and a family of CPUID; an unknown processor has one too. Never NULL. */

@@ -160,13 +160,17 @@ static void build(void)
         return;
     level = *below;
     kernels_init_amx_emulated(&level);
+    if (!kernels_get(QWEN3_ISA_AVX512))
+        level.gemm[QWEN3_DTYPE_BF16].few = NULL;
     for (int type = QWEN3_DTYPE_Q8; !kernels_get(QWEN3_ISA_AVX512_VNNI) && type <= QWEN3_DTYPE_Q4; type++) {
         level.gemm[type] = below->gemm[type];
+        level.few[type] = below->few[type];
         level.multiply_add[type] = below->multiply_add[type];
     }
     for (int type = 0; type < DTYPE_COUNT; type++) { /* as kernels.c does for the real levels */
         level.gemm[type].quantise = level.quantise[type];
-        level.gemm[type].policy = level.bytes.policy = below->bytes.policy;
+        level.gemm[type].policy = level.few[type].policy = level.bytes.policy = below->bytes.policy;
+        level.gemm[type].few_rows = 5;
     }
     level.below = below;
     level.isa = QWEN3_ISA_AMX;

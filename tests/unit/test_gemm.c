@@ -295,6 +295,59 @@ static void test_bytes_tile(void **state)
     }
 }
 
+/* What few rows are left to gives the same bits, for sums that it starts or goes on with, and alone or beside others.
+ */
+static void check_few(const kernels *k, const gemm_kernel *g, size_t rows, size_t k_groups, bool accumulate,
+                      random_float draw)
+{
+    const gemm_kernel *few = g->few;
+    const size_t nr = (size_t)g->nr, depth = k_groups * (size_t)g->kr, gap = random_below(5);
+    const size_t x_stride = depth + random_below(3) * (g->activation == QWEN3_DTYPE_Q8 ? BLOCK : 1);
+    const bool at_start = random_below(2);
+    fenced fx, fw, fy;
+    unsigned char *x = fence(&fx, activation_bytes(g->activation, (rows - 1) * x_stride + depth), at_start);
+    unsigned char *w = fence(&fw, k_groups * nr * (size_t)g->group_bytes, at_start);
+    float *y = fence(&fy, ((rows - 1) * (nr + gap) + nr) * sizeof *y, at_start);
+    float expected[GEMM_MOST_ROWS * GEMM_MOST_OUTPUTS];
+    draw_activations(g->activation, x, (rows - 1) * x_stride + depth, draw);
+    fill_panel(g, k_groups, w, draw);
+    fill_nasty(expected, rows * nr);
+    for (size_t r = 0; r < rows; r++)
+        memcpy(y + r * (nr + gap), expected + r * nr, nr * sizeof *y);
+    g->tile((int)rows, k_groups, x, x_stride, w, expected, nr, accumulate, NULL);
+    gemm_prefetch prefetch = {(const char *)w, 128, 1 + (int)random_below(2)};
+    few->tile((int)rows, k_groups, x, x_stride, w, y, nr + gap, accumulate, random_below(2) ? &prefetch : NULL);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < nr; j++) {
+            const float got = y[r * (nr + gap) + j], want = expected[r * nr + j];
+            if (memcmp(&got, &want, sizeof got) != 0 && !(isnan(got) && isnan(want)))
+                fail_msg("%s %s: few rows: row %zu, output %zu of depth %zu: got %a, expected %a", k->name,
+                         qwen3_dtype_name(g->storage), r, j, depth, (double)got, (double)want);
+        }
+    unfence(&fx);
+    unfence(&fw);
+    unfence(&fy);
+}
+
+static void test_few_rows(void **state)
+{
+    (void)state;
+    static const random_float draws[] = {random_plain, random_nasty, random_ends};
+    FOR_EACH_LEVEL(k)
+    {
+        for (int type = 0; type < DTYPE_COUNT; type++) {
+            const gemm_kernel *g = &k->gemm[type], *few = g->few;
+            if (!few)
+                continue;
+            assert_true(few->storage == g->storage && few->activation == g->activation && few->nr == g->nr &&
+                        few->kr == g->kr && few->group_bytes == g->group_bytes && g->few_rows <= 24);
+            for (size_t rows = 1; rows <= (size_t)few->mr; rows++)
+                for (size_t i = 0; i < 24; i++)
+                    check_few(k, g, rows, random_below(type < ELEMENT_TYPES ? 70 : 6), i & 1, draws[i / 2 % 3]);
+        }
+    }
+}
+
 /* Infinities and NaN reach exactly the outputs that they enter. */
 static void test_tile_not_finite(void **state)
 {
@@ -707,6 +760,40 @@ static void check_gemm(const kernels *k, const gemm_kernel *g, size_t m, size_t 
     matrix_free(&w);
 }
 
+/* Every number of rows, around those of tiles: the rows of the largest product. */
+static void test_numbers_of_rows(void **state)
+{
+    (void)state;
+    enum { MOST = 290 }; /* more than pass by together at any level */
+    FOR_EACH_LEVEL(k)
+    {
+        for (int type = 0; type < DTYPE_COUNT; type++) {
+            const gemm_kernel *g = &k->gemm[type];
+            if (!g->panel)
+                continue;
+            for (size_t depth = 31; depth < 700; depth += 300) {
+                const size_t n = 65 + random_below(60), stride = (depth + 31) / 32 * 32;
+                matrix w;
+                assert_true(matrix_make(&w, g, n, depth, QWEN3_DTYPE_F32, false, random_plain));
+                unsigned char *x = make_activation(g, MOST, depth, stride, random_plain);
+                float *whole = malloc(MOST * n * sizeof *whole), *y = malloc(MOST * n * sizeof *y);
+                const gemm_weights weights = {w.packed.data, n, depth, 0, n, 0, depth, w.packed.data};
+                gemm(g, &weights, &(gemm_input){x, MOST, stride}, &(gemm_output){whole, n, false});
+                for (size_t rows = 1; rows < MOST; rows += rows < 66 ? 1 : 50) {
+                    memset(y, 0, rows * n * sizeof *y);
+                    gemm(g, &weights, &(gemm_input){x, rows, stride}, &(gemm_output){y, n, rows & 1});
+                    assert_memory_equal(y, whole, rows * n * sizeof *y);
+                    assert_false(test_level_holds_tiles());
+                }
+                free(x);
+                free(whole);
+                free(y);
+                matrix_free(&w);
+            }
+        }
+    }
+}
+
 static void test_gemm(void **state)
 {
     (void)state;
@@ -872,6 +959,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tile),
         cmocka_unit_test(test_bytes_tile),
+        cmocka_unit_test(test_few_rows),
         cmocka_unit_test(test_tile_not_finite),
         cmocka_unit_test(test_pack),
         cmocka_unit_test(test_pack_blocks),
@@ -880,6 +968,7 @@ int main(void)
         cmocka_unit_test(test_activation_blocks),
         cmocka_unit_test(test_expand),
         cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_numbers_of_rows),
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_rows),
     };

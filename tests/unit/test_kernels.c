@@ -93,6 +93,8 @@ static void test_processor_families(void **state)
         assert_int_equal(f->prefetch.elements, cases[i].prefetch.elements);
         assert_int_equal(f->prefetch.piece_level, cases[i].prefetch.piece_level);
         assert_int_equal(f->fast_bf16, cases[i].fast_bf16);
+        assert_in_range(f->amx.bf16_rows, 1, 24); /* gemm.c keeps the sums of so many */
+        assert_in_range(f->amx.block_rows, 1, 24);
     }
 }
 

@@ -1,11 +1,16 @@
-/* kernels_amx.c - BF16 x BF16 products with f32 sums in tile registers (TDPBF16PS); for bytes see kernels_amx_int8.c.
+/* kernels_amx.c - BF16 x BF16 products with f32 sums in tile registers (TDPBF16PS); for bytes see kernels_amx_int8.c,
+ * for few rows kernels_amx_few.c.
  *
  * A panel's groups are pairs, so 16 of them are the second operand without any change, and 16 rows of x are the first:
  * four tiles hold the sums of 16 rows and all 64 outputs, which leaves one for x and three for weights. The ends of
  * rows and of k are tiles that are configured smaller, so nothing is padded or copied and nothing else is read.
  *
+ * Loading tiles is what limits (docs/notebook/2026-11-27-amx.md). So a chunk of weights stays in the first-level cache
+ * while all rows pass by, and sums that pass from chunk to chunk lie tile after tile: rows of y, which are often a
+ * power of 2 apart, would meet in a few sets of the cache.
+ *
  * The instruction adds the 16 products of even and of odd i apart, then both to the sum, takes denormal inputs for 0
- * and flushes denormal sums. Tiles are configured in every call and released at its end: a configuration that is left
+ * and flushes denormal sums. Tiles are configured for each panel and released at its end: a configuration that is left
  * to the thread would be lost to other code that uses tiles, and saved at every switch of threads.
  */
 #include "kernels/x86/amx_tiles.h"
@@ -16,36 +21,47 @@
 #define PAIR_BYTES ((size_t)4)
 #define GROUP_BYTES (NR * PAIR_BYTES)
 #define STEP_GROUPS ((size_t)AMX_BYTES / PAIR_BYTES) /* that one tile of x covers */
-/* Weights that several tiles of rows read one after the other: 32 KiB, which stay in the first-level cache. */
-#define CHUNK_STEPS ((size_t)8)
+/* Of weights, 32 KiB. */
+#define CHUNK_GROUPS (8 * STEP_GROUPS)
+/* Rows whose sums pass from chunk to chunk, 64 KiB on the stack. */
+#define SUM_ROWS ((size_t)256)
 
-/* A step has PREFETCH_STEP values. */
-static void prefetch_step(const gemm_prefetch *prefetch, size_t step)
+/* Where the sums of 16 rows and NR outputs are: floats from row to row, and from tile to tile. NULL: they are 0. */
+typedef struct sums {
+    float *at;
+    size_t row, tile;
+} sums;
+
+/* Weights to prefetch into the second-level cache, step_bytes with every step. */
+typedef struct prefetching {
+    const char *from, *end;
+    size_t step_bytes;
+} prefetching;
+
+static inline void prefetch_step(prefetching *p)
 {
-    for (size_t b = 0; prefetch && b < prefetch->step_bytes; b += 64)
-        __builtin_prefetch(prefetch->from + step * prefetch->step_bytes + b, 0, 2);
+    const char *end = p->from + p->step_bytes < p->end ? p->from + p->step_bytes : p->end;
+    for (; p->from < end; p->from += 64)
+        __builtin_prefetch(p->from, 0, 2);
 }
 
-/* y[configured rows, NR] (+)= x W, for `steps` times the configured groups, from step `first` of the tile on. */
-static void add_steps(size_t first, size_t steps, const bf16 *x, size_t x_stride, const char *w, float *y,
-                      size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
+/* to[configured rows, NR] = from + x W, for `steps` times the configured groups. */
+static void add_steps(size_t steps, const bf16 *x, size_t x_bytes, const char *w, sums from, sums to,
+                      prefetching *prefetch)
 {
-    const size_t x_bytes = x_stride * sizeof *x, y_bytes = y_stride * sizeof *y;
-    if (accumulate) {
-        amx_load(0, y, y_bytes);
-        amx_load(1, y + 16, y_bytes);
-        amx_load(2, y + 32, y_bytes);
-        amx_load(3, y + 48, y_bytes);
+    if (from.at) {
+        amx_load(0, from.at, from.row * sizeof(float));
+        amx_load(1, from.at + from.tile, from.row * sizeof(float));
+        amx_load(2, from.at + 2 * from.tile, from.row * sizeof(float));
+        amx_load(3, from.at + 3 * from.tile, from.row * sizeof(float));
     } else {
         amx_zero(0);
         amx_zero(1);
         amx_zero(2);
         amx_zero(3);
     }
-    x += first * 2 * STEP_GROUPS;
-    w += first * STEP_GROUPS * GROUP_BYTES;
-    for (size_t s = first; s < first + steps; s++, x += 2 * STEP_GROUPS, w += STEP_GROUPS * GROUP_BYTES) {
-        prefetch_step(prefetch, s);
+    for (size_t s = 0; s < steps; s++, x += 2 * STEP_GROUPS, w += STEP_GROUPS * GROUP_BYTES) {
+        prefetch_step(prefetch);
         amx_load(4, x, x_bytes);
         amx_load(5, w, GROUP_BYTES);
         amx_load(6, w + 64, GROUP_BYTES);
@@ -56,43 +72,75 @@ static void add_steps(size_t first, size_t steps, const bf16 *x, size_t x_stride
         amx_add_products_bf16(2, 4, 7);
         amx_add_products_bf16(3, 4, 5);
     }
-    amx_store(0, y, y_bytes);
-    amx_store(1, y + 16, y_bytes);
-    amx_store(2, y + 32, y_bytes);
-    amx_store(3, y + 48, y_bytes);
+    amx_store(0, to.at, to.row * sizeof(float));
+    amx_store(1, to.at + to.tile, to.row * sizeof(float));
+    amx_store(2, to.at + 2 * to.tile, to.row * sizeof(float));
+    amx_store(3, to.at + 3 * to.tile, to.row * sizeof(float));
 }
 
-/* The same for any number of rows, `groups` <= STEP_GROUPS in each step. */
-static void add_rows(size_t rows, size_t groups, size_t steps, const bf16 *x, size_t x_stride, const char *w, float *y,
-                     size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
+/* `rows` of x in tiles of `height`, of which they are a multiple: y (+)= x W. */
+static void add_rows(size_t rows, size_t height, const gemm_panel *p, const bf16 *x, float *y, prefetching *prefetch)
+{
+    _Alignas(64) float between[SUM_ROWS * NR]; /* [tile of rows][tile of outputs][height][16] */
+    const size_t whole = p->k_groups / STEP_GROUPS * STEP_GROUPS;
+    size_t done = 0, configured = 0;
+    do { /* once at least: an empty sum is 0 */
+        const size_t end = done < whole ? (done + CHUNK_GROUPS < whole ? done + CHUNK_GROUPS : whole) : p->k_groups;
+        const size_t step = end <= whole ? STEP_GROUPS : end - done, steps = end == done ? 0 : (end - done) / step;
+        if (configured != step)
+            configure_tiles(height, step * PAIR_BYTES);
+        configured = step;
+        for (size_t r = 0; r < rows; r += height) {
+            const sums passed = {between + r * NR, 16, height * 16}, outputs = {y + r * p->y_stride, p->y_stride, 16};
+            const sums none = {NULL, 0, 0};
+            add_steps(steps, x + r * p->x_stride + 2 * done, p->x_stride * sizeof *x,
+                      (const char *)p->w + done * GROUP_BYTES,
+                      done > 0        ? passed
+                      : p->accumulate ? outputs
+                                      : none,
+                      end < p->k_groups ? passed : outputs, prefetch);
+        }
+        done = end;
+    } while (done < p->k_groups);
+}
+
+/* At most SUM_ROWS rows. */
+static void add_block(size_t rows, const gemm_panel *p, const bf16 *x, float *y, prefetching *prefetch)
 {
     const size_t whole = rows / AMX_ROWS * AMX_ROWS;
     if (whole > 0)
-        configure_tiles(AMX_ROWS, groups * PAIR_BYTES);
-    for (size_t s = 0; whole > 0 && (s == 0 || s < steps); s += CHUNK_STEPS) {
-        const size_t chunk = steps - s < CHUNK_STEPS ? steps - s : CHUNK_STEPS;
-        for (size_t r = 0; r < whole; r += AMX_ROWS)
-            add_steps(s, chunk, x + r * x_stride, x_stride, w, y + r * y_stride, y_stride, accumulate || s > 0,
-                      r == 0 ? prefetch : NULL);
-    }
-    if (rows > whole) {
-        configure_tiles(rows - whole, groups * PAIR_BYTES);
-        add_steps(0, steps, x + whole * x_stride, x_stride, w, y + whole * y_stride, y_stride, accumulate,
-                  whole == 0 ? prefetch : NULL);
-    }
+        add_rows(whole, AMX_ROWS, p, x, y, prefetch);
+    if (rows > whole)
+        add_rows(rows - whole, rows - whole, p, x + whole * p->x_stride, y + whole * p->y_stride, prefetch);
 }
 
-static void tile_bf16(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,
-                      size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
+static void panel_bf16(const gemm_panel *p)
 {
-    const size_t steps = k_groups / STEP_GROUPS, rest = k_groups % STEP_GROUPS;
-    if (steps > 0 || rest == 0)
-        add_rows((size_t)rows, STEP_GROUPS, steps, x, x_stride, w, y, y_stride, accumulate, prefetch);
-    if (rest > 0)
-        add_rows((size_t)rows, rest, 1, (const bf16 *)x + steps * 2 * STEP_GROUPS, x_stride,
-                 (const char *)w + steps * STEP_GROUPS * GROUP_BYTES, y, y_stride, accumulate || steps > 0, NULL);
+    const size_t steps = (p->rows + AMX_ROWS - 1) / AMX_ROWS * (p->k_groups / STEP_GROUPS + 1);
+    prefetching prefetch = {p->next, p->next ? p->next + p->next_bytes : NULL, 0};
+    prefetch.step_bytes = p->next ? (p->next_bytes / (steps + 1) + 63) / 64 * 64 : 0;
+    for (size_t row = 0; row < p->rows; row += SUM_ROWS) {
+        const size_t rows = p->rows - row < SUM_ROWS ? p->rows - row : SUM_ROWS;
+        const bf16 *x = (const bf16 *)p->x + row * p->x_stride;
+        float *y = p->y + row * p->y_stride;
+        if (p->cols == NR) {
+            add_block(rows, p, x, y, &prefetch);
+            continue;
+        }
+        float outputs[SUM_ROWS * NR]; /* the last panel of a matrix computes outputs that y has no room for */
+        gemm_panel edge = *p;
+        edge.y_stride = NR;
+        memset(outputs, 0, rows * NR * sizeof *outputs);
+        for (size_t r = 0; r < rows && p->accumulate; r++)
+            memcpy(outputs + r * NR, y + r * p->y_stride, p->cols * sizeof *y);
+        add_block(rows, &edge, x, outputs, &prefetch);
+        for (size_t r = 0; r < rows; r++)
+            memcpy(y + r * p->y_stride, outputs + r * NR, p->cols * sizeof *y);
+    }
     amx_release();
 }
+
+DEFINE_TILE_OF_PANEL(tile_bf16, panel_bf16)
 
 DEFINE_MULTIPLY_ADD(amx_add_products_bf16, sizeof(bf16))
 
@@ -105,7 +153,10 @@ void kernels_init_amx(kernels *k)
                                               .nr = NR,
                                               .kr = 2,
                                               .group_bytes = PAIR_BYTES,
-                                              .tile = tile_bf16};
+                                              .tile = tile_bf16,
+                                              .panel = panel_bf16,
+                                              .few = &k->few[QWEN3_DTYPE_BF16]};
+    k->few[QWEN3_DTYPE_BF16] = kernels_amx_few_bf16;
     k->multiply_add[QWEN3_DTYPE_BF16] = multiply_add;
     kernels_amx_int8(k);
 }
