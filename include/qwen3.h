@@ -91,7 +91,8 @@ typedef enum qwen3_mpi_attention_type {
 } qwen3_mpi_attention_type;
 
 typedef enum qwen3_dtype {
-    QWEN3_DTYPE_AUTO = -1, /* of weights in memory: that of a packed model, otherwise BF16; of keys and values: see
+    QWEN3_DTYPE_AUTO = -1, /* of weights in memory: that of a packed model, of a GGUF file with quantised weights the
+                              one that it has each matrix in, otherwise BF16; of keys and values: see
                               qwen3_model_options */
     QWEN3_DTYPE_F32 = 0,
     QWEN3_DTYPE_BF16,
@@ -345,6 +346,8 @@ typedef struct qwen3_plan {
     uint64_t owned_bytes;                /* this rank's part of them: shared copies are divided among their users */
     bool weights_shared;                 /* held in memory shared by the ranks of the node */
     char reason[256];                    /* why AUTO chose so, or "given" */
+    bool stored_types;                   /* each matrix has the type that the file has it in (GGUF); dtype is then the
+                                            one of Q8 and Q4 whose size is nearest */
     char warning[400];                   /* what speaks against these ranks and what they run on, or "" */
 } qwen3_plan;
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "benchmark.h"
+#include "common/topology.h"
 
 int64_t count_parameters(const char *spec, const qwen3_config *config, qwen3_error *err)
 {
@@ -68,11 +69,11 @@ void describe_test(const benchmark *b, const benchmark_test *t, const qwen3_sess
     qwen3_session_get_info(session, &info);
     origin_describe(&r->origin, &b->machine);
     snprintf(r->model_filename, sizeof r->model_filename, "%s", b->o.spec);
-    name_model(b, qwen3_dtype_name(plan->dtype), r->model_type, sizeof r->model_type);
+    name_model(b, plan_dtype_name(plan), r->model_type, sizeof r->model_type);
     snprintf(r->strategy, sizeof r->strategy, "%s", qwen3_strategy_name(plan->strategy));
     snprintf(r->grid, sizeof r->grid, "%dx%d", plan->grid_sequence, plan->grid_heads);
     snprintf(r->algorithm, sizeof r->algorithm, "%s", qwen3_algorithm_name(info.algorithm));
-    snprintf(r->dtype, sizeof r->dtype, "%s", qwen3_dtype_name(plan->dtype));
+    snprintf(r->dtype, sizeof r->dtype, "%s", plan_dtype_name(plan));
     snprintf(r->isa, sizeof r->isa, "%s", qwen3_isa_name(plan->isa));
     snprintf(r->type_kv, sizeof r->type_kv, "%s", qwen3_dtype_name(plan->kv_dtype));
     snprintf(r->deterministic, sizeof r->deterministic, "%s", b->o.arguments.model.deterministic ? "yes" : "no");

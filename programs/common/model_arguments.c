@@ -97,8 +97,8 @@ void model_arguments_options(model_arguments *a, option_table *table)
          .value = &a->model.dtype,
          .help = a->model.dtype == QWEN3_DTYPE_F32
                      ? "Type of weights; q8, q4: quantised as they are loaded (default f32)"
-                     : "Type of weights; q8, q4: quantised as they are loaded (default bf16, or that of a packed "
-                       "model)"},
+                     : "Type of weights; q8, q4: quantised as they are loaded (default bf16, that of a packed "
+                       "model, or those of a GGUF file with quantised weights)"},
         {.name = "kv-dtype",
          .kind = OPTION_KV_DTYPE,
          .value = &a->model.kv_dtype,
@@ -223,14 +223,17 @@ bool model_spec_is_gguf(const char *spec)
 
 enum { MOST_TYPES = 16 };
 
-/* Whether a type of a checkpoint is that of quantised weights. */
-static bool is_quantised(const char *type)
+/* Whether BF16 would round a type: of a checkpoint that of quantised weights, of a GGUF file F16 and F32, where types
+ * are mixed. */
+static bool is_rounded(const char *type, bool gguf)
 {
+    if (gguf)
+        return strcmp(type, "F16") == 0 || strcmp(type, "F32") == 0;
     return strcmp(type, "F8_E4M3") == 0 || strncmp(type, "GPTQ", 4) == 0 || strncmp(type, "AWQ", 3) == 0;
 }
 
-/* The types of matrices that BF16 does not hold, "Q4_K, Q6_K"; "" where there are none. F16 and F32 are among them in a
- * GGUF file only, where types are mixed. */
+/* The types of matrices that are rounded to BF16, "F16, F32"; "" where there are none: in a GGUF file with quantised
+ * matrices each is computed in its own type. */
 static void list_types(const qwen3_tensor_info *tensors, size_t n, bool gguf, char *text, size_t size)
 {
     const char *types[MOST_TYPES];
@@ -240,9 +243,14 @@ static void list_types(const qwen3_tensor_info *tensors, size_t n, bool gguf, ch
         size_t t = 0;
         while (t < known && strcmp(types[t], tensors[i].dtype) != 0)
             t++;
-        if (t < known || tensors[i].cols == 1 || strcmp(tensors[i].dtype, "BF16") == 0 ||
-            (!gguf && !is_quantised(tensors[i].dtype)))
+        if (t < known || tensors[i].cols == 1 || strcmp(tensors[i].dtype, "BF16") == 0)
             continue;
+        if (!is_rounded(tensors[i].dtype, gguf)) {
+            if (!gguf)
+                continue;
+            text[0] = '\0';
+            return;
+        }
         types[known++] = tensors[i].dtype;
         if (used < size)
             used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", tensors[i].dtype);

@@ -59,6 +59,11 @@ qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, qwen3_e
     return status;
 }
 
+const char *plan_dtype_name(const qwen3_plan *plan)
+{
+    return plan->stored_types ? "stored" : qwen3_dtype_name(plan->dtype);
+}
+
 void plan_warn(const qwen3_comm *world, const qwen3_model *model)
 {
     const qwen3_plan *plan = qwen3_model_plan(model);
@@ -75,7 +80,7 @@ qwen3_status plan_print(qwen3_comm *world, const qwen3_model *model, int max_ran
     if (status == QWEN3_OK && all) {
         int ranks = qwen3_comm_size(world);
         fprintf(out, "plan       %s, grid %dx%d, %s, %s kernels, %d thread%s per rank, weights %s (%s)\n",
-                qwen3_strategy_name(own->strategy), own->grid_sequence, own->grid_heads, qwen3_dtype_name(own->dtype),
+                qwen3_strategy_name(own->strategy), own->grid_sequence, own->grid_heads, plan_dtype_name(own),
                 qwen3_isa_name(own->isa), own->threads, own->threads == 1 ? "" : "s",
                 own->weights_shared ? "shared by the node" : "private", own->reason);
         plan_warn(world, model);

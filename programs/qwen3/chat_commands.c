@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "chat.h"
+#include "common/topology.h"
 
 typedef struct chat_action {
     const char *name, *argument, *help;
@@ -124,7 +125,7 @@ static qwen3_status run_stats(chat *c, char *argument, order *next, qwen3_error 
         c->answers, c->seconds, c->computed, c->generated, c->g.n_held, (long long)c->g.context,
         100.0 * (double)c->g.n_held / (double)c->g.context, s->temperature, s->top_k, s->top_p, s->min_p,
         s->presence_penalty, s->frequency_penalty, s->repetition_penalty, (unsigned long long)s->seed,
-        c->arguments.model.spec, qwen3_dtype_name(plan->dtype), qwen3_comm_size(c->g.world), plan->threads,
+        c->arguments.model.spec, plan_dtype_name(plan), qwen3_comm_size(c->g.world), plan->threads,
         qwen3_isa_name(plan->isa));
 }
 

@@ -85,6 +85,11 @@ static void print_tensors(const qwen3_config *config, const qwen3_tensor_info *t
     for (size_t t = 0; t < n_types; t++)
         if (qwen3_dtype_parse(types[t].name, &packed) && strcmp(types[t].name, qwen3_dtype_name(packed)) == 0)
             printf("packed as            %s\n", types[t].name);
+    bool quantised = false; /* "Q4_K", "IQ4_XS" */
+    for (size_t t = 0; t < n_types; t++)
+        quantised |= types[t].name[0] == 'Q' || types[t].name[0] == 'I';
+    if (quantised)
+        printf("computed as          stored: quantised matrices in these types, others in f32 (--dtype converts)\n");
     for (size_t i = 0; full && i < n; i++)
         printf("  %-60s %8" PRId64 " x %-8" PRId64 " %s\n", tensors[i].name, tensors[i].rows, tensors[i].cols,
                tensors[i].stored ? tensors[i].dtype : "not stored");

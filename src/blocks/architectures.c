@@ -320,11 +320,11 @@ qwen3_status qwen3_config_read(const char *spec, qwen3_config *config, qwen3_err
 
 /* ---- Declarations ------------------------------------------------------------------------------ */
 
-range model_vocabulary(const qwen3_config *config, const gemm_kernel *gemm, grid_place place)
+range model_vocabulary(const qwen3_config *config, const weight_format *format, grid_place place)
 {
     if (config->no_output_head)
         return (range){0, 0};
-    return partition(config->vocab_size, gemm_grain(gemm), (int64_t)place.s_groups * place.h_groups,
+    return partition(config->vocab_size, format->grain, (int64_t)place.s_groups * place.h_groups,
                      (int64_t)place.s * place.h_groups + place.h);
 }
 
@@ -339,9 +339,9 @@ static void declare_ends(declaration *d)
     if (c->tie_word_embeddings)
         declare_same(d, head, embedding);
     declare_matrix(d, (matrix_declaration){
-                          .parts = {{head, model_vocabulary(c, d->gemm, d->place), {0, c->hidden_size}}},
+                          .parts = {{head, model_vocabulary(c, &d->format, d->place), {0, c->hidden_size}}},
                           .n_parts = 1,
-                          .grain = d->gemm->nr,
+                          .grain = d->format.nr,
                           .own = true,
                       });
     snprintf(d->prefix, sizeof d->prefix, "%s", d->model_prefix);
@@ -359,7 +359,7 @@ static void declare_layer(declaration *d, int64_t layer)
     }
 }
 
-qwen3_status model_declare(const qwen3_config *config, grid_place place, const gemm_kernel *gemm, declaration *out,
+qwen3_status model_declare(const qwen3_config *config, grid_place place, const weight_format *format, declaration *out,
                            qwen3_error *err)
 {
     const architecture *a = architecture_of(config);
@@ -367,7 +367,7 @@ qwen3_status model_declare(const qwen3_config *config, grid_place place, const g
     if (!a)
         return fail(err, QWEN3_ERR_CONFIG, "architecture \"%s\" is unknown", config->architecture);
     declaration d = {.config = config, .place = place, .model_prefix = a->prefix};
-    d.gemm = gemm ? gemm : &kernels_get(QWEN3_ISA_C)->gemm[QWEN3_DTYPE_F32];
+    d.format = format ? *format : weight_format_of(kernels_get(QWEN3_ISA_C), QWEN3_DTYPE_F32);
     d.blocks = calloc((size_t)config->num_layers * LAYER_BLOCKS + 1, sizeof *d.blocks);
     d.failed = d.blocks == NULL;
     declare_ends(&d);

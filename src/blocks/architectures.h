@@ -17,11 +17,11 @@ qwen3_status config_read(const char *spec, qwen3_config *config, qwen3_error *er
 const block *const *architecture_blocks(const qwen3_config *config, int64_t layer, int *n);
 
 /* The vocabulary part of a place in the grid; empty without an output head. */
-range model_vocabulary(const qwen3_config *config, const gemm_kernel *gemm, grid_place place);
+range model_vocabulary(const qwen3_config *config, const weight_format *format, grid_place place);
 
-/* What the rank at `place` keeps of a model whose matrices are packed for `gemm`; NULL where only the tensors are
+/* What the rank at `place` keeps of a model whose matrices have `format`; NULL where only the tensors are
  * looked at. Freed with declaration_free, not on failure. config must outlive *out. */
-qwen3_status model_declare(const qwen3_config *config, grid_place place, const gemm_kernel *gemm, declaration *out,
+qwen3_status model_declare(const qwen3_config *config, grid_place place, const weight_format *format, declaration *out,
                            qwen3_error *err);
 
 /* Reads the configuration of spec and opens it as a source. On failure *out is NULL and *config zeroed. Not

@@ -16,11 +16,11 @@ head_shard attention_heads(const qwen3_config *config, grid_place place)
     return partition_heads(config->num_heads, config->num_kv_heads, place.h_groups, place.h);
 }
 
-int64_t attention_grain(const gemm_kernel *gemm, int64_t head_dim)
+int64_t attention_grain(int64_t nr, int64_t head_dim)
 {
-    int64_t grain = gemm->nr;
+    int64_t grain = nr;
     while (grain % head_dim != 0)
-        grain += gemm->nr;
+        grain += nr;
     return grain;
 }
 
@@ -66,9 +66,12 @@ static void declare(declaration *d)
     const size_t o = declare_tensor(d, TENSOR_MATRIX, "self_attn.o_proj.weight", c->hidden_size, q_rows);
     declare_matrix(d, (matrix_declaration){.parts = {{q, heads, hidden}, {k, kv_heads, hidden}, {v, kv_heads, hidden}},
                                            .n_parts = 3,
-                                           .grain = attention_grain(d->gemm, dim)});
-    declare_matrix(d, (matrix_declaration){
-                          .parts = {combination_of(d->place)->part(d, o, heads)}, .n_parts = 1, .grain = d->gemm->nr});
+                                           .grain = attention_grain(d->format.nr, dim),
+                                           .unit = dim});
+    declare_matrix(d, (matrix_declaration){.parts = {combination_of(d->place)->part(d, o, heads)},
+                                           .n_parts = 1,
+                                           .grain = d->format.nr,
+                                           .split = combined_split(d->place, dim)});
     declare_qk_norms(d);
     declare_bias(d, heads, kv_heads);
 }
@@ -141,7 +144,7 @@ static size_t qkv_size(const attention_state *s)
 /* The outputs of the q-k-v matrix that sequence group g computes where weights are split: whole heads. */
 static range qkv_part(const attention_state *s, int g)
 {
-    const int64_t grain = attention_grain(s->d->gemm, (int64_t)s->shape.head_dim);
+    const int64_t grain = attention_grain(s->d->format->nr, (int64_t)s->shape.head_dim);
     return partition((int64_t)qkv_size(s), grain, s->d->place.s_groups, g);
 }
 
@@ -387,7 +390,7 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
     const exchange_phases phases = {phase + BLOCK_PREPARE, input,         phase + BLOCK_WORK, output,
                                     PHASE_BLOCKS,          PHASE_HEAD - 1};
     s->split_weights = b->step->mode == STEP_SPLIT_WEIGHTS;
-    s->projects = !s->split_weights && n > LINEAR_FEW_ROWS && dim % (size_t)d->gemm->nr == 0;
+    s->projects = !s->split_weights && n > LINEAR_FEW_ROWS && dim % (size_t)d->format->nr == 0;
     s->qkv = s->split_weights ? qkv_part(s->of, d->place.s) : (range){0, (int64_t)qkv_size(s->of)};
     const range attended = block_own_inputs(b, &block_attention);
     s->heads = (range){attended.begin / (int64_t)dim, attended.end / (int64_t)dim};
@@ -395,7 +398,7 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
     if (status)
         return status;
     describe_problem(s, b);
-    s->attended = activations_of((size_t)range_size(attended), d->gemm->activation);
+    s->attended = activations_of((size_t)range_size(attended), d->format->activation);
     memory_plan_add(m, &s->cosines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
     memory_plan_add(m, &s->sines, n * (dim / 2) * sizeof(float), PHASE_START, PHASE_HEAD - 1);
     memory_plan_add(m, &s->projected, s->projects ? 0 : n * (size_t)range_size(s->qkv) * sizeof(float), input, input);
@@ -533,7 +536,7 @@ static void project(team *t, const attention_layer *a)
     const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
     const size_t size = (size_t)range_size(s->qkv);
     const gemm_input in = activations_input(a->layer->input, 0, a->b->rows);
-    linear(t, s->of->d->gemm, &(matrix_part){w, (size_t)s->qkv.begin, (size_t)s->qkv.end, 0, w->k, NULL}, &in,
+    linear(t, &(matrix_part){w, (size_t)s->qkv.begin, (size_t)s->qkv.end, 0, w->k, NULL}, &in,
            &(gemm_output){s->projected, size, false});
     if (!a->bias)
         return;
@@ -655,8 +658,7 @@ static void product_of_head(const attention_layer *a, const linear_item *item, s
     const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
     const size_t dim = s->of->shape.head_dim, first = unit * dim;
     const gemm_input in = activations_input(a->layer->input, item->row, item->m);
-    matrix_product(s->of->d->gemm, &(matrix_part){w, first, first + dim, 0, w->k, next}, &in,
-                   &(gemm_output){y, dim, false});
+    matrix_product(&(matrix_part){w, first, first + dim, 0, w->k, next}, &in, &(gemm_output){y, dim, false});
     for (size_t r = 0; a->bias && r < item->m; r++)
         s->of->d->kernels->add(dim, y + r * dim, a->bias + first);
 }
@@ -674,7 +676,7 @@ static void project_head(const team *t, const attention_layer *a, const linear_i
         return;
     }
     const matrix *w = &a->layer->weights.matrices[ATTENTION_QKV];
-    product_of_head(a, item, unit, head, matrix_at(s->of->d->gemm, w, value_unit * dim, 0));
+    product_of_head(a, item, unit, head, matrix_at(w, value_unit * dim, 0));
     product_of_head(a, item, value_unit, value, next);
     for (size_t r = 0; r < item->m; r++)
         rotate_head(a, item->row + r, unit, head + r * dim, head + r * dim, QWEN3_DTYPE_F32);
@@ -689,9 +691,9 @@ static void project_heads(team *t, const attention_layer *a, size_t first, size_
     const size_t dim = s->of->shape.head_dim;
     if (first == end)
         return;
-    linear_items items = linear_items_begin(t, s->of->d->gemm, a->b->rows, end - first, TILED_ROWS);
+    linear_items items = linear_items_begin(t, matrix_rows_at_once(w), a->b->rows, end - first, TILED_ROWS);
     for (linear_item item; linear_items_next(t, &items, &item);) {
-        const void *next = items.more ? matrix_at(s->of->d->gemm, w, (first + items.following.part) * dim, 0) : NULL;
+        const void *next = items.more ? matrix_at(w, (first + items.following.part) * dim, 0) : NULL;
         item.part += first;
         project_head(t, a, &item, next);
     }

@@ -27,7 +27,7 @@ extern const block block_attention;
 /* The heads of a place in the grid. */
 head_shard attention_heads(const qwen3_config *config, grid_place place);
 /* Rows of the q-k-v matrix are divided in multiples of this: whole panels and whole heads. */
-int64_t attention_grain(const gemm_kernel *gemm, int64_t head_dim);
+int64_t attention_grain(int64_t nr, int64_t head_dim);
 
 /* The keys and values that a state of block_attention keeps. */
 const kv_cache *attention_cache(const void *state);

@@ -41,7 +41,7 @@ typedef struct decoder {
     const qwen3_config *config;
     const qwen3_session_options *options; /* without defaults left open */
     const kernels *kernels;
-    const gemm_kernel *gemm; /* of the weights */
+    const weight_format *format;
     qwen3_dtype kv_dtype;
     grid_place place;
     int threads;

@@ -32,6 +32,14 @@ struct combination {
     void (*finish)(const block_step *b, size_t row);
 };
 
+/* At multiples of what ranks split the inputs of a last product that they compute in multiples of `grain`; 0: not at
+ * all.
+ */
+static inline int64_t combined_split(grid_place place, int64_t grain)
+{
+    return place.deterministic || place.s_groups * place.h_groups == 1 ? 0 : grain;
+}
+
 extern const combination combine_sums, combine_columns;
 
 static inline const combination *combination_of(grid_place place)

@@ -27,27 +27,27 @@ static grid_place place_of(const block_step *b, int r)
 }
 
 /* Outputs whose weights a head group keeps. */
-static range outputs_kept(int64_t outputs, const gemm_kernel *gemm, grid_place place)
+static range outputs_kept(int64_t outputs, int nr, grid_place place)
 {
-    return partition(outputs, gemm->nr, place.h_groups, place.h);
+    return partition(outputs, nr, place.h_groups, place.h);
 }
 
 static tensor_part part(const declaration *d, size_t number, range inputs)
 {
     (void)inputs;
     const tensor *of = &d->tensors[number];
-    return (tensor_part){number, outputs_kept(of->rows, d->gemm, d->place), {0, of->cols}};
+    return (tensor_part){number, outputs_kept(of->rows, d->format.nr, d->place), {0, of->cols}};
 }
 
 /* Outputs that rank r of b->among computes. */
 static range outputs_of(const block_step *b, int r)
 {
-    const gemm_kernel *gemm = b->decoder->gemm;
+    const int nr = b->decoder->format->nr;
     const grid_place place = place_of(b, r);
-    const range kept = outputs_kept(b->decoder->config->hidden_size, gemm, place);
+    const range kept = outputs_kept(b->decoder->config->hidden_size, nr, place);
     if (!splits_weights(b))
         return kept;
-    const range own = partition(range_size(kept), gemm->nr, place.s_groups, place.s);
+    const range own = partition(range_size(kept), nr, place.s_groups, place.s);
     return (range){kept.begin + own.begin, kept.begin + own.end};
 }
 
@@ -59,7 +59,7 @@ static range inputs_of(const block_step *b, const block *of, int r)
 
 static activations piece_of(const block_step *b, range inputs)
 {
-    return activations_of((size_t)range_size(inputs), b->decoder->gemm->activation);
+    return activations_of((size_t)range_size(inputs), b->decoder->format->activation);
 }
 
 /* ---- A step ------------------------------------------------------------------------------------- */
@@ -68,7 +68,7 @@ static void plan(block_step *b, memory_plan *m, const last_inputs *most)
 {
     const int first = PHASE_BLOCKS, last = PHASE_HEAD - 1, ranks = comm_size(b->among);
     const size_t hidden = (size_t)b->decoder->config->hidden_size;
-    const activations whole = activations_of(most->values, b->decoder->gemm->activation);
+    const activations whole = activations_of(most->values, b->decoder->format->activation);
     activations pieces = whole;
     pieces.stride += most->rows * (size_t)ranks * ACTIVATION_PAD; /* each begins a row of its own */
     memory_plan_add(m, &b->buffers[PIECES], activations_bytes(&pieces, b->rows), first, last);
@@ -122,7 +122,7 @@ static void output(team *t, const block_step *b, const last_product *p)
     const int64_t hidden = b->decoder->config->hidden_size;
     const range own = outputs_of(b, comm_rank(b->among));
     const size_t width = (size_t)range_size(own);
-    activations whole = activations_of(p->matrix->k, b->decoder->gemm->activation);
+    activations whole = activations_of(p->matrix->k, b->decoder->format->activation);
     whole.data = b->buffers[WHOLE];
     if (t->tid == 0)
         gather_inputs(b, p);
@@ -133,7 +133,7 @@ static void output(team *t, const block_step *b, const last_product *p)
     team_part(t, b->rows, 1, &begin, &end);
     begin_outputs(b, own, begin, end);
     team_barrier(t);
-    const size_t first = (size_t)(own.begin - outputs_kept(hidden, b->decoder->gemm, b->decoder->place).begin);
+    const size_t first = (size_t)(own.begin - outputs_kept(hidden, b->decoder->format->nr, b->decoder->place).begin);
     const gemm_input in = activations_input(&whole, 0, p->rows);
     p->multiply(t, p->context, &(matrix_part){p->matrix, first, first + width, 0, p->matrix->k, NULL}, &in,
                 &(gemm_output){b->buffers[OWN], width, true});

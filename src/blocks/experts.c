@@ -30,14 +30,15 @@ static void declare_expert(declaration *d, int64_t expert, range part)
         declare_matrix(d, (matrix_declaration){.parts = {down ? combination_of(d->place)->part(d, number, part)
                                                               : (tensor_part){number, part, {0, hidden}}},
                                                .n_parts = 1,
-                                               .grain = down ? d->gemm->nr : gemm_grain(d->gemm)});
+                                               .grain = down ? d->format.nr : d->format.grain,
+                                               .split = down ? combined_split(d->place, d->format.grain) : 0});
     }
 }
 
 static void declare(declaration *d)
 {
     const qwen3_config *c = d->config;
-    const range part = gated_mlp_part(c->moe_intermediate_size, d->gemm, d->place);
+    const range part = gated_mlp_part(c->moe_intermediate_size, d->format.grain, d->place);
     declare_norm(d, "post_attention_layernorm.weight", c->hidden_size);
     const size_t router = declare_tensor(d, TENSOR_ROUTER, "mlp.gate.weight", c->num_experts, c->hidden_size);
     declare_vector(d, (vector_declaration){{{router, {0, c->num_experts}, {0, c->hidden_size}}}, 1});
@@ -47,7 +48,7 @@ static void declare(declaration *d)
 
 static range inputs(const decoder *d, bool split_weights, grid_place place)
 {
-    return gated_mlp_inputs(d->config->moe_intermediate_size, d->gemm, split_weights, place);
+    return gated_mlp_inputs(d->config->moe_intermediate_size, d->format->grain, split_weights, place);
 }
 
 static size_t input_rows(const qwen3_config *config)
@@ -100,7 +101,8 @@ static void start(team *t, void *state, const block_step *b)
 /* As in gated_mlp.c. */
 static size_t tile_width(const experts_state *s)
 {
-    return (size_t)gemm_grain(s->d->gemm);
+    const int nr = s->d->format->nr;
+    return (size_t)(nr > ACTIVATION_PAD ? nr : ACTIVATION_PAD);
 }
 
 static size_t tile_floats(const experts_state *s)
@@ -124,12 +126,12 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
                            .normalise = c->norm_topk_prob,
                            .tile_rows = TILED_ROWS};
     routing_plan(&s->routing, m, input, output);
-    const bool f32 = d->gemm->activation == QWEN3_DTYPE_F32;
+    const bool f32 = d->format->activation == QWEN3_DTYPE_F32;
     memory_plan_add(m, &s->normalised, f32 ? 0 : b->rows * hidden * sizeof(float), input, input);
-    s->gathered = activations_of(hidden, d->gemm->activation);
+    s->gathered = activations_of(hidden, d->format->activation);
     memory_plan_add(m, &s->gathered.data, activations_bytes(&s->gathered, tile_rows * (size_t)d->threads), input,
                     input);
-    s->gated = activations_of((size_t)range_size(s->part), d->gemm->activation);
+    s->gated = activations_of((size_t)range_size(s->part), d->format->activation);
     memory_plan_add(m, &s->gated.data, activations_bytes(&s->gated, b->rows * chosen), input, output);
     memory_plan_add(m, &s->tiles, thread_tiles_bytes(tile_width(s), d->threads), input, output);
     return QWEN3_OK;
@@ -220,7 +222,7 @@ static const matrix *expert_matrices(const block_layer *layer, int32_t expert)
 /* Where output n of this rank's part of an expert's gate begins. */
 static const void *gate_at(const experts_state *s, const block_layer *layer, int32_t expert, size_t n)
 {
-    return matrix_at(s->d->gemm, &expert_matrices(layer, expert)[EXPERT_GATE], (size_t)s->part.begin + n, 0);
+    return matrix_at(&expert_matrices(layer, expert)[EXPERT_GATE], (size_t)s->part.begin + n, 0);
 }
 
 static bool rows_follow(const routing *r, size_t pair, size_t n)
@@ -246,13 +248,12 @@ static gemm_input rows_of(const team *t, const experts_state *s, const activatio
 static void run_tile(const team *t, const experts_state *s, const block_layer *layer, const gated_part *p,
                      const gemm_input *in)
 {
-    const gemm_kernel *g = s->d->gemm;
     const matrix *wgate = &expert_matrices(layer, p->expert)[EXPERT_GATE], *wup = wgate + 1;
     const size_t width = p->n1 - p->n0, n0 = (size_t)s->part.begin + p->n0, n1 = (size_t)s->part.begin + p->n1;
     float *gate = thread_tiles(s->tiles, tile_width(s), t->tid), *up = gate + TILED_ROWS * tile_width(s);
-    matrix_product(g, &(matrix_part){wgate, n0, n1, 0, wgate->k, matrix_at(g, wup, n0, 0)}, in,
+    matrix_product(&(matrix_part){wgate, n0, n1, 0, wgate->k, matrix_at(wup, n0, 0)}, in,
                    &(gemm_output){gate, width, false});
-    matrix_product(g, &(matrix_part){wup, n0, n1, 0, wup->k, p->next}, in, &(gemm_output){up, width, false});
+    matrix_product(&(matrix_part){wup, n0, n1, 0, wup->k, p->next}, in, &(gemm_output){up, width, false});
     for (size_t i = 0; i < p->n; i++) {
         float *y = gate + i * width;
         s->d->kernels->silu_mul(width, y, up + i * width, y, QWEN3_DTYPE_F32);
@@ -319,20 +320,19 @@ static void run_many(team *t, const experts_state *s, const block_layer *layer, 
 static void add_scattered(const team *t, const experts_state *s, const matrix_part *w, const gemm_input *a, size_t pair,
                           const gemm_output *y)
 {
-    const gemm_kernel *g = s->d->gemm;
     const int32_t *rows = s->routing.pair_rows + pair;
-    const size_t nr = (size_t)g->nr, most = tile_floats(s) / a->rows / nr * nr;
+    const size_t nr = (size_t)s->d->format->nr, most = tile_floats(s) / a->rows / nr * nr;
     float *tile = thread_tiles(s->tiles, tile_width(s), t->tid);
     matrix_part part = *w;
     for (size_t n0 = w->n0; n0 < w->n1; n0 += most) {
         part.n0 = n0;
         part.n1 = n0 + most < w->n1 ? n0 + most : w->n1;
-        part.next = part.n1 < w->n1 ? matrix_at(g, w->matrix, part.n1, w->k0) : w->next;
+        part.next = part.n1 < w->n1 ? matrix_at(w->matrix, part.n1, w->k0) : w->next;
         const size_t width = part.n1 - n0;
         float *outputs = y->y + (n0 - w->n0);
         for (size_t i = 0; i < a->rows; i++)
             memcpy(tile + i * width, outputs + (size_t)rows[i] * y->stride, width * sizeof *tile);
-        matrix_product(g, &part, a, &(gemm_output){tile, width, true});
+        matrix_product(&part, a, &(gemm_output){tile, width, true});
         for (size_t i = 0; i < a->rows; i++)
             memcpy(outputs + (size_t)rows[i] * y->stride, tile + i * width, width * sizeof *tile);
     }
@@ -342,13 +342,13 @@ static void add_scattered(const team *t, const experts_state *s, const matrix_pa
 static void add_pairs(const team *t, const experts_state *s, const matrix_part *w, const gemm_input *a, size_t pair,
                       size_t n, const gemm_output *y)
 {
-    const gemm_kernel *g = s->d->gemm;
     const routing *r = &s->routing;
     for (size_t end = pair + n, m; pair < end; pair += m) {
         m = end - pair < TILED_ROWS ? end - pair : TILED_ROWS;
-        const gemm_input in = {(const char *)a->x + activation_bytes(g->activation, pair * a->stride), m, a->stride};
+        const gemm_input in = {(const char *)a->x + activation_bytes(s->d->format->activation, pair * a->stride), m,
+                               a->stride};
         if (rows_follow(r, pair, m))
-            matrix_product(g, w, &in, &(gemm_output){y->y + (size_t)r->pair_rows[pair] * y->stride, y->stride, true});
+            matrix_product(w, &in, &(gemm_output){y->y + (size_t)r->pair_rows[pair] * y->stride, y->stride, true});
         else
             add_scattered(t, s, w, &in, pair, y);
     }
@@ -367,7 +367,7 @@ static void run_down(const team *t, const experts_state *s, const matrix_part *w
         const size_t n = routing_pairs(r, r->active[i], row, end, &pair);
         part.matrix = w->matrix + (size_t)r->active[i] * EXPERT_MATRICES;
         part.next = i + 1 < r->n_active
-                        ? matrix_at(s->d->gemm, w->matrix + (size_t)r->active[i + 1] * EXPERT_MATRICES, w->n0, w->k0)
+                        ? matrix_at(w->matrix + (size_t)r->active[i + 1] * EXPERT_MATRICES, w->n0, w->k0)
                         : NULL;
         add_pairs(t, s, &part, a, pair, n, y);
     }
@@ -377,7 +377,7 @@ static void run_down(const team *t, const experts_state *s, const matrix_part *w
 static void multiply(team *t, const void *context, const matrix_part *w, const gemm_input *a, const gemm_output *y)
 {
     const experts_state *s = context;
-    const size_t nr = (size_t)s->d->gemm->nr, rows = s->routing.rows;
+    const size_t nr = (size_t)s->d->format->nr, rows = s->routing.rows;
     const size_t outputs = w->n1 - w->n0, panels = (outputs + nr - 1) / nr;
     matrix_part part = *w;
     gemm_output to = *y;
@@ -393,7 +393,7 @@ static void multiply(team *t, const void *context, const matrix_part *w, const g
         }
         return;
     }
-    linear_items items = linear_items_begin(t, s->d->gemm, rows, panels, rows + nr);
+    linear_items items = linear_items_begin(t, matrix_rows_at_once(w->matrix), rows, panels, rows + nr);
     for (linear_item item; linear_items_next(t, &items, &item);) {
         const size_t begin = item.part * nr, end = begin + nr < outputs ? begin + nr : outputs;
         part.n0 = w->n0 + begin;

@@ -7,26 +7,26 @@
 
 /* ---- Declarations ------------------------------------------------------------------------------ */
 
-range gated_mlp_part(int64_t intermediate, const gemm_kernel *gemm, grid_place place)
+range gated_mlp_part(int64_t intermediate, int64_t grain, grid_place place)
 {
     /* No panel is split, nor a group of columns of `down`. */
-    return partition(intermediate, gemm_grain(gemm), place.h_groups, place.h);
+    return partition(intermediate, grain, place.h_groups, place.h);
 }
 
-range gated_mlp_inputs(int64_t intermediate, const gemm_kernel *gemm, bool split_weights, grid_place place)
+range gated_mlp_inputs(int64_t intermediate, int64_t grain, bool split_weights, grid_place place)
 {
-    const range all = gated_mlp_part(intermediate, gemm, place);
+    const range all = gated_mlp_part(intermediate, grain, place);
     if (!split_weights)
         return all;
-    const range part = partition(range_size(all), gemm_grain(gemm), place.s_groups, place.s);
+    const range part = partition(range_size(all), grain, place.s_groups, place.s);
     return (range){all.begin + part.begin, all.begin + part.end};
 }
 
 static void declare(declaration *d)
 {
     const qwen3_config *c = d->config;
-    const int64_t grain = gemm_grain(d->gemm);
-    const range hidden = {0, c->hidden_size}, part = gated_mlp_part(c->intermediate_size, d->gemm, d->place);
+    const int64_t grain = d->format.grain;
+    const range hidden = {0, c->hidden_size}, part = gated_mlp_part(c->intermediate_size, grain, d->place);
 
     declare_norm(d, "post_attention_layernorm.weight", c->hidden_size);
     const size_t gate = declare_tensor(d, TENSOR_MATRIX, "mlp.gate_proj.weight", c->intermediate_size, c->hidden_size);
@@ -36,12 +36,13 @@ static void declare(declaration *d)
     declare_matrix(d, (matrix_declaration){.parts = {{up, part, hidden}}, .n_parts = 1, .grain = grain});
     declare_matrix(d, (matrix_declaration){.parts = {combination_of(d->place)->part(d, down, part)},
                                            .n_parts = 1,
-                                           .grain = d->gemm->nr});
+                                           .grain = d->format.nr,
+                                           .split = combined_split(d->place, grain)});
 }
 
 static range inputs(const decoder *d, bool split_weights, grid_place place)
 {
-    return gated_mlp_inputs(d->config->intermediate_size, d->gemm, split_weights, place);
+    return gated_mlp_inputs(d->config->intermediate_size, d->format->grain, split_weights, place);
 }
 
 /* ---- A step ------------------------------------------------------------------------------------- */
@@ -69,7 +70,8 @@ static qwen3_status state_open(const decoder *d, int64_t layers, void **state, q
 /* Outputs that are gated together: whole panels, and whole blocks where activations are blocks. */
 static size_t tile_width(const gated_mlp_state *s)
 {
-    return (size_t)gemm_grain(s->d->gemm);
+    const int nr = s->d->format->nr;
+    return (size_t)(nr > ACTIVATION_PAD ? nr : ACTIVATION_PAD);
 }
 
 static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int phase, qwen3_error *err)
@@ -78,7 +80,7 @@ static qwen3_status plan(void *state, const block_step *b, memory_plan *m, int p
     const decoder *d = s->d;
     (void)err;
     s->part = block_own_inputs(b, &block_gated_mlp);
-    s->gated = activations_of((size_t)range_size(s->part), d->gemm->activation);
+    s->gated = activations_of((size_t)range_size(s->part), d->format->activation);
     memory_plan_add(m, &s->gated.data, activations_bytes(&s->gated, b->rows), phase + BLOCK_INPUT,
                     phase + BLOCK_OUTPUT);
     memory_plan_add(m, &s->tiles, thread_tiles_bytes(tile_width(s), d->threads), phase + BLOCK_INPUT,
@@ -96,14 +98,13 @@ typedef struct gated_part {
 static void run_part(const team *t, const gated_mlp_state *s, const block_layer *layer, const gated_part *p, size_t row,
                      size_t m)
 {
-    const gemm_kernel *g = s->d->gemm;
     const matrix *wgate = &layer->weights.matrices[GATED_MLP_GATE], *wup = &layer->weights.matrices[GATED_MLP_UP];
     const size_t width = p->n1 - p->n0, column = p->n0 - (size_t)s->part.begin;
     float *gate = thread_tiles(s->tiles, tile_width(s), t->tid), *up = gate + TILED_ROWS * tile_width(s);
     const gemm_input in = activations_input(layer->input, row, m);
-    matrix_product(g, &(matrix_part){wgate, p->n0, p->n1, 0, wgate->k, matrix_at(g, wup, p->n0, 0)}, &in,
+    matrix_product(&(matrix_part){wgate, p->n0, p->n1, 0, wgate->k, matrix_at(wup, p->n0, 0)}, &in,
                    &(gemm_output){gate, width, false});
-    matrix_product(g, &(matrix_part){wup, p->n0, p->n1, 0, wup->k, p->next}, &in, &(gemm_output){up, width, false});
+    matrix_product(&(matrix_part){wup, p->n0, p->n1, 0, wup->k, p->next}, &in, &(gemm_output){up, width, false});
     for (size_t r = 0; r < m; r++) {
         s->d->kernels->silu_mul(width, gate + r * width, up + r * width, activations_at(&s->gated, row + r, column),
                                 s->gated.type);
@@ -115,7 +116,6 @@ static void run_part(const team *t, const gated_mlp_state *s, const block_layer 
 /* gated = silu(input Wgate^T) * (input Wup^T), some outputs at a time, so that neither product is ever stored whole. */
 static void run_gated(team *t, const gated_mlp_state *s, const block_layer *layer, size_t m)
 {
-    const gemm_kernel *g = s->d->gemm;
     const size_t n0 = (size_t)s->part.begin, n1 = (size_t)s->part.end, width = tile_width(s);
     const size_t parts = (n1 - n0 + width - 1) / width;
     if (m == 0 || parts == 0)
@@ -132,10 +132,10 @@ static void run_gated(team *t, const gated_mlp_state *s, const block_layer *laye
         return;
     }
     const matrix *wgate = &layer->weights.matrices[GATED_MLP_GATE];
-    linear_items items = linear_items_begin(t, g, m, parts, TILED_ROWS);
+    linear_items items = linear_items_begin(t, matrix_rows_at_once(wgate), m, parts, TILED_ROWS);
     for (linear_item item; linear_items_next(t, &items, &item);) {
         const size_t begin = n0 + item.part * width;
-        const void *next = items.more ? matrix_at(g, wgate, n0 + items.following.part * width, 0) : NULL;
+        const void *next = items.more ? matrix_at(wgate, n0 + items.following.part * width, 0) : NULL;
         run_part(t, s, layer, &(gated_part){begin, begin + width < n1 ? begin + width : n1, next}, item.row, item.m);
     }
 }

@@ -15,7 +15,7 @@ enum { GATED_MLP_INPUT_NORM = BLOCK_NORM }; /* vector [hidden] */
 extern const block block_gated_mlp;
 
 /* The part of an intermediate dimension that a place in the grid keeps; what of it is computed there (block.inputs). */
-range gated_mlp_part(int64_t intermediate, const gemm_kernel *gemm, grid_place place);
-range gated_mlp_inputs(int64_t intermediate, const gemm_kernel *gemm, bool split_weights, grid_place place);
+range gated_mlp_part(int64_t intermediate, int64_t grain, grid_place place);
+range gated_mlp_inputs(int64_t intermediate, int64_t grain, bool split_weights, grid_place place);
 
 #endif

@@ -37,16 +37,16 @@ static void take_item(team *t, linear_items *items)
 }
 
 /* Rows are split so that every thread finds ITEMS_PER_THREAD items. */
-linear_items linear_items_begin(team *t, const gemm_kernel *g, size_t m, size_t parts, size_t most)
+linear_items linear_items_begin(team *t, size_t grain, size_t m, size_t parts, size_t most)
 {
-    const size_t mr = (size_t)g->mr, chunks = ((size_t)t->size * ITEMS_PER_THREAD + parts - 1) / parts;
+    const size_t chunks = ((size_t)t->size * ITEMS_PER_THREAD + parts - 1) / parts;
     const size_t last = t->size > 1 ? (size_t)t->size * LAST_ITEMS : 0;
     size_t rows = (m + chunks - 1) / chunks;
     rows = rows > LINEAR_ITEM_MIN_ROWS ? rows : LINEAR_ITEM_MIN_ROWS;
-    rows = (rows + mr - 1) / mr * mr;
-    rows = rows < most ? rows : most / mr * mr;
+    rows = (rows + grain - 1) / grain * grain;
+    rows = rows < most ? rows : most / grain * grain;
     const size_t splits = (m + rows - 1) / rows, count = splits * parts, ordinary = count > last ? count - last : 0;
-    linear_items items = {ordinary + (count - ordinary) * LAST_SPLITS, m, splits, rows, ordinary, mr, false, {0}};
+    linear_items items = {ordinary + (count - ordinary) * LAST_SPLITS, m, splits, rows, ordinary, grain, false, {0}};
     team_loop_begin(t);
     take_item(t, &items);
     return items;
@@ -61,8 +61,9 @@ bool linear_items_next(team *t, linear_items *items, linear_item *item)
     return true;
 }
 
-void linear(team *t, const gemm_kernel *g, const matrix_part *w, const gemm_input *x, const gemm_output *y)
+void linear(team *t, const matrix_part *w, const gemm_input *x, const gemm_output *y)
 {
+    const gemm_kernel *g = w->matrix->pieces[0].gemm; /* nr and activations are those of all pieces */
     const size_t nr = (size_t)g->nr, outputs = w->n1 - w->n0, panels = (outputs + nr - 1) / nr;
     matrix_part part = *w;
     gemm_output to = *y;
@@ -75,18 +76,18 @@ void linear(team *t, const gemm_kernel *g, const matrix_part *w, const gemm_inpu
             part.n0 = w->n0 + begin;
             part.n1 = w->n0 + end;
             to.y = y->y + begin;
-            matrix_product(g, &part, x, &to);
+            matrix_product(&part, x, &to);
         }
         return;
     }
-    linear_items items = linear_items_begin(t, g, x->rows, panels, ROWS_PER_ITEM);
+    linear_items items = linear_items_begin(t, (size_t)g->mr, x->rows, panels, ROWS_PER_ITEM);
     for (linear_item item; linear_items_next(t, &items, &item);) {
         const size_t begin = item.part * nr, end = begin + nr < outputs ? begin + nr : outputs;
         const void *rows = (const char *)x->x + activation_bytes(g->activation, item.row * x->stride);
         part.n0 = w->n0 + begin;
         part.n1 = w->n0 + end;
-        part.next = items.more ? matrix_at(g, w->matrix, w->n0 + items.following.part * nr, w->k0) : NULL;
+        part.next = items.more ? matrix_at(w->matrix, w->n0 + items.following.part * nr, w->k0) : NULL;
         to.y = y->y + item.row * y->stride + begin;
-        matrix_product(g, &part, &(gemm_input){rows, item.m, x->stride}, &to);
+        matrix_product(&part, &(gemm_input){rows, item.m, x->stride}, &to);
     }
 }

@@ -17,8 +17,9 @@ typedef struct linear_item {
 } linear_item;
 
 /* The items of work of a product of m > LINEAR_FEW_ROWS rows that has `parts` parts along its outputs: some rows of one
- * part each, at most `most`. The last ones have fewer rows than the others, so that the threads end together. All
- * threads begin, then call next until it is false. Barriers as for a loop of items (team.h), of which this is one. */
+ * part each, at most `most`, in multiples of `grain`. The last ones have fewer rows than the others, so that the
+ * threads end together. All threads begin, then call next until it is false. Barriers as for a loop of items (team.h),
+ * of which this is one. */
 typedef struct linear_items {
     size_t count;
     size_t m, splits, rows; /* splits: items of a part; rows: of an ordinary item */
@@ -28,11 +29,17 @@ typedef struct linear_items {
     linear_item following;
 } linear_items;
 
-linear_items linear_items_begin(team *t, const gemm_kernel *g, size_t m, size_t parts, size_t most);
+linear_items linear_items_begin(team *t, size_t grain, size_t m, size_t parts, size_t most);
 bool linear_items_next(team *t, linear_items *items, linear_item *item);
 
 /* y (+)= x W^T for a part of W; w->next is not looked at. Called by all threads between barriers. */
-void linear(team *t, const gemm_kernel *g, const matrix_part *w, const gemm_input *x, const gemm_output *y);
+void linear(team *t, const matrix_part *w, const gemm_input *x, const gemm_output *y);
+
+/* Rows that the kernel of a matrix takes at once. */
+static inline size_t matrix_rows_at_once(const matrix *w)
+{
+    return (size_t)w->pieces[0].gemm->mr;
+}
 
 /* All outputs and inputs of a matrix. */
 static inline matrix_part matrix_whole(const matrix *w)

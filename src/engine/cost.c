@@ -129,9 +129,10 @@ static void share_heads(rank_share *r, const gemm_kernel *gemm)
         const head_shard shard = attention_heads(r->c, place);
         r->heads = larger(r->heads, (double)range_size(shard.heads));
         r->kv_heads = larger(r->kv_heads, (double)range_size(shard.kv_heads));
-        r->gated = larger(r->gated, (double)range_size(gated_mlp_part(r->c->intermediate_size, gemm, place)));
-        r->expert_gated =
-            larger(r->expert_gated, (double)range_size(gated_mlp_part(r->c->moe_intermediate_size, gemm, place)));
+        r->gated =
+            larger(r->gated, (double)range_size(gated_mlp_part(r->c->intermediate_size, gemm_grain(gemm), place)));
+        r->expert_gated = larger(
+            r->expert_gated, (double)range_size(gated_mlp_part(r->c->moe_intermediate_size, gemm_grain(gemm), place)));
     }
     const double with_experts = experts_part(r->c);
     r->layer_values = projection_values(r->c, r->heads, r->kv_heads) +
@@ -211,8 +212,9 @@ static void share_rows(rank_share *r, const gemm_kernel *gemm)
     r->rows = (double)rows;
     r->group_rows[0] = (size_t)rows; /* replicated */
     const double qkv = (r->heads + 2 * r->kv_heads) * dim;
-    r->projected = (double)r->c->hidden_size * (largest_part(qkv, attention_grain(gemm, r->c->head_dim), r->groups) +
-                                                largest_part(r->heads, 1, r->groups) * dim);
+    r->projected =
+        (double)r->c->hidden_size * (largest_part(qkv, attention_grain(gemm->nr, r->c->head_dim), r->groups) +
+                                     largest_part(r->heads, 1, r->groups) * dim);
     r->own_gated = largest_part(r->gated, gemm_grain(gemm), r->groups);
     r->own_expert_gated = largest_part(r->expert_gated, gemm_grain(gemm), r->groups);
 }

@@ -19,7 +19,7 @@ static void plan_head(qwen3_session *s, memory_plan *m)
 {
     output_head *h = &s->head;
     const size_t n = s->n_out, hidden = (size_t)s->model->config.hidden_size;
-    h->input = activations_of(hidden, s->decoder.gemm->activation);
+    h->input = activations_of(hidden, s->decoder.format->activation);
     memory_plan_add(m, &h->hidden, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
     memory_plan_add(m, &h->own, n * hidden * sizeof(float), PHASE_HEAD, PHASE_HEAD);
     memory_plan_add(m, &h->input.data, activations_bytes(&h->input, n), PHASE_HEAD, PHASE_HEAD);
@@ -84,7 +84,7 @@ static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
     for (size_t k = 0; k < s->n_blocks && !status; k++) {
         const session_block *kind = &s->blocks[k];
         const int phase = PHASE_BLOCKS + (int)k * BLOCK_PHASES;
-        p->inputs[k] = activations_of(hidden, d->gemm->activation);
+        p->inputs[k] = activations_of(hidden, d->format->activation);
         memory_plan_add(&p->plan, &p->inputs[k].data, activations_bytes(&p->inputs[k], b->rows), phase + BLOCK_PREPARE,
                         phase + BLOCK_INPUT);
         status = kind->block->plan(kind->state, b, &p->plan, phase, err);
@@ -208,7 +208,7 @@ static void run_head(team *t, qwen3_session *s)
     const matrix *head = &s->model->weights.matrices[MODEL_HEAD];
     const matrix_part whole = matrix_whole(head);
     const gemm_input in = activations_input(&s->head.input, 0, s->n_out);
-    linear(t, s->decoder.gemm, &whole, &in, &(gemm_output){s->head.logits, head->n, false});
+    linear(t, &whole, &in, &(gemm_output){s->head.logits, head->n, false});
 }
 
 /* ---- The decoder ------------------------------------------------------------------------------- */

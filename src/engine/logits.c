@@ -24,7 +24,7 @@ range session_vocabulary(const qwen3_model *m, int rank)
     grid_place place = m->place;
     place.s = rank / place.h_groups;
     place.h = rank % place.h_groups;
-    return model_vocabulary(&m->config, m->weights.gemm, place);
+    return model_vocabulary(&m->config, &m->format, place);
 }
 
 size_t qwen3_logits_rows(const qwen3_session *s)

@@ -112,12 +112,12 @@ static void fill_pass(team *t, void *arg)
 static void tiled_product(team *t, const probe *p, const matrix *w)
 {
     const size_t nr = (size_t)p->gemm->nr;
-    linear_items items = linear_items_begin(t, p->gemm, p->rows, PRODUCT_N / nr, TILED_ROWS);
+    linear_items items = linear_items_begin(t, (size_t)p->gemm->mr, p->rows, PRODUCT_N / nr, TILED_ROWS);
     for (linear_item item; linear_items_next(t, &items, &item);) {
         const size_t n = item.part * nr;
-        const void *next = items.more ? matrix_at(p->gemm, w, items.following.part * nr, 0) : NULL;
+        const void *next = items.more ? matrix_at(w, items.following.part * nr, 0) : NULL;
         const char *x = (const char *)p->x + activation_bytes(p->gemm->activation, item.row * PRODUCT_K);
-        matrix_product(p->gemm, &(matrix_part){w, n, n + nr, 0, PRODUCT_K, next}, &(gemm_input){x, item.m, PRODUCT_K},
+        matrix_product(&(matrix_part){w, n, n + nr, 0, PRODUCT_K, next}, &(gemm_input){x, item.m, PRODUCT_K},
                        &(gemm_output){p->y + item.row * PRODUCT_N + n, PRODUCT_N, false});
     }
 }
@@ -130,12 +130,12 @@ static void product_pass(team *t, void *arg)
     const size_t whole = (p->bytes - p->at) / p->matrix_bytes;
     for (size_t i = 0; i < p->repeats; i++) {
         const unsigned char *data = i < whole ? first + i * p->matrix_bytes : p->buffer + (i - whole) * p->matrix_bytes;
-        const matrix w = {PRODUCT_N, PRODUCT_K, 1, {{data, PRODUCT_N, 0, 0, PRODUCT_N, PRODUCT_K}}};
+        const matrix w = {PRODUCT_N, PRODUCT_K, 1, {{p->gemm, data, PRODUCT_N, 0, 0, PRODUCT_N, PRODUCT_K}}};
         const matrix_part part = matrix_whole(&w);
         if (p->rows > LINEAR_FEW_ROWS && i % 3 < 2)
             tiled_product(t, p, &w);
         else
-            linear(t, p->gemm, &part, &(gemm_input){p->x, p->rows, PRODUCT_K}, &(gemm_output){p->y, PRODUCT_N, false});
+            linear(t, &part, &(gemm_input){p->x, p->rows, PRODUCT_K}, &(gemm_output){p->y, PRODUCT_N, false});
         team_barrier(t);
     }
     if (t->tid == 0)

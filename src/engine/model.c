@@ -14,6 +14,7 @@
 #include "engine/cost.h"
 #include "engine/machine.h"
 #include "model/config.h"
+#include "model/packed.h"
 
 qwen3_model_options qwen3_model_options_default(void)
 {
@@ -34,11 +35,11 @@ const qwen3_plan *qwen3_model_plan(const qwen3_model *model)
 /* Of each matrix this many addresses. */
 #define PLACEMENT_SAMPLES 16
 
-static void sample_matrix(const gemm_kernel *g, const matrix *w, const void **addresses, size_t *n)
+static void sample_matrix(size_t nr, const matrix *w, const void **addresses, size_t *n)
 {
-    size_t panels = (w->n + (size_t)g->nr - 1) / (size_t)g->nr;
+    size_t panels = (w->n + nr - 1) / nr;
     for (size_t i = 0; i < PLACEMENT_SAMPLES && panels > 0; i++)
-        addresses[(*n)++] = matrix_at(g, w, i * panels / PLACEMENT_SAMPLES * (size_t)g->nr, 0);
+        addresses[(*n)++] = matrix_at(w, i * panels / PLACEMENT_SAMPLES * nr, 0);
 }
 
 void qwen3_model_placement(const qwen3_model *model, char *text, size_t size)
@@ -52,28 +53,35 @@ void qwen3_model_placement(const qwen3_model *model, char *text, size_t size)
     size_t n = 0;
     const void **addresses = calloc(w->n_matrices * PLACEMENT_SAMPLES, sizeof *addresses);
     for (size_t i = 0; addresses && i < w->n_matrices; i++)
-        sample_matrix(w->gemm, &w->matrices[i], addresses, &n);
+        sample_matrix((size_t)model->format.nr, &w->matrices[i], addresses, &n);
     if (addresses)
         memory_placement(addresses, n, text, size);
     free(addresses);
+}
+
+/* Of a matrix. */
+static double value_bytes(const weight_format *f, size_t number)
+{
+    const gemm_kernel *g = weight_format_gemm(f, number, 0);
+    return (double)g->group_bytes / g->kr;
 }
 
 double qwen3_model_bytes_per_step(const qwen3_model *model, double rows)
 {
     if (!model || !(rows > 0))
         return 0;
-    const gemm_kernel *g = &model->kernels->gemm[model->options.dtype];
-    double packed = 0, experts = 0, routers = 0; /* values */
+    double bytes = 0, experts = 0;
     for (size_t i = 0; i < source_tensors(model->source); i++) {
         const tensor *t = source_tensor(model->source, i);
         const double values = (double)t->rows * (double)t->cols;
-        packed += tensor_is_packed(t->kind) && t->kind != TENSOR_EXPERT ? values : 0;
-        experts += t->kind == TENSOR_EXPERT ? values : 0;
-        routers += t->kind == TENSOR_ROUTER ? values : 0;
+        if (tensor_is_packed(t->kind))
+            *(t->kind == TENSOR_EXPERT ? &experts : &bytes) += values * value_bytes(&model->format, i);
+        else if (t->kind == TENSOR_ROUTER)
+            bytes += values * sizeof(float);
     }
     if (experts > 0)
-        packed += experts * config_active_experts(&model->config, rows) / (double)model->config.num_experts;
-    return packed * g->group_bytes / g->kr + routers * sizeof(float);
+        bytes += experts * config_active_experts(&model->config, rows) / (double)model->config.num_experts;
+    return bytes;
 }
 
 uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
@@ -85,18 +93,38 @@ uint64_t qwen3_model_bytes_per_token(const qwen3_model *model)
  * would save microseconds and cost accuracy. */
 #define SMALL_MODEL_BYTES ((double)(64 << 20))
 
+static void set_level(qwen3_model *m, const kernels *k)
+{
+    m->kernels = k;
+    m->format = source_weight_format(m->source, k, m->options.dtype);
+}
+
+/* The type whose rates are nearest to those of the weights. */
+static qwen3_dtype nearest_dtype(const qwen3_model *m)
+{
+    double most = 0, bytes = 0;
+    for (size_t i = 0; i < source_tensors(m->source); i++) {
+        const tensor *t = source_tensor(m->source, i);
+        const double values = tensor_is_packed(t->kind) ? (double)t->rows * (double)t->cols : 0;
+        most += values;
+        bytes += values * value_bytes(&m->format, i);
+    }
+    if (m->options.dtype != QWEN3_DTYPE_AUTO)
+        return m->options.dtype;
+    return bytes < 0.8 * most ? QWEN3_DTYPE_Q4 : QWEN3_DTYPE_Q8;
+}
+
 /* Sets the KV type, and with AUTO for a small model the best level that keeps activations in f32; keys and values are
  * then f32 too unless another type is asked for. */
 static void choose_precision(qwen3_model *m, bool level_chosen)
 {
     const bool choose_kv = m->options.kv_dtype == QWEN3_DTYPE_AUTO;
-    m->plan.kv_dtype = !choose_kv                         ? m->options.kv_dtype
-                       : m->options.dtype < ELEMENT_TYPES ? m->options.dtype
-                                                          : QWEN3_DTYPE_BF16;
+    const bool elements = m->options.dtype == QWEN3_DTYPE_F32 || m->options.dtype == QWEN3_DTYPE_BF16;
+    m->plan.kv_dtype = !choose_kv ? m->options.kv_dtype : elements ? m->options.dtype : QWEN3_DTYPE_BF16;
     if (level_chosen || qwen3_model_bytes_per_step(m, INFINITY) > SMALL_MODEL_BYTES)
         return;
-    while (m->kernels->gemm[m->options.dtype].activation != QWEN3_DTYPE_F32)
-        m->kernels = m->kernels->below;
+    while (m->format.activation != QWEN3_DTYPE_F32)
+        set_level(m, m->kernels->below);
     if (choose_kv)
         m->plan.kv_dtype = QWEN3_DTYPE_F32;
 }
@@ -107,9 +135,10 @@ static qwen3_status choose_level(qwen3_model *m, qwen3_error *err)
     bool chosen;
     if (agree_on_level(m, &chosen, err))
         return err->status;
+    set_level(m, m->kernels);
     choose_precision(m, chosen);
     /* Ranks split `o` between heads: a group of its columns must not lie in two of them. */
-    const int group = m->kernels->gemm[m->options.dtype].kr;
+    const int group = m->format.types ? 1 : m->kernels->gemm[m->options.dtype].kr;
     if (m->config.head_dim % group != 0)
         return fail(err, QWEN3_ERR_UNSUPPORTED, "dtype %s: %s has head_dim %lld, expected a multiple of %d",
                     qwen3_dtype_name(m->options.dtype), m->spec, (long long)m->config.head_dim, group);
@@ -143,7 +172,8 @@ static void fill_plan(qwen3_model *m, const grid *g, const qwen3_rank_info *info
                            .grid_heads = g->h,
                            .sequence_index = m->place.s,
                            .head_index = m->place.h,
-                           .dtype = m->options.dtype,
+                           .dtype = nearest_dtype(m),
+                           .stored_types = m->format.types != NULL,
                            .kv_dtype = m->plan.kv_dtype,
                            .isa = m->kernels->isa,
                            .threads = m->options.threads > 0 ? m->options.threads : info->default_threads,
@@ -160,10 +190,12 @@ static void fill_plan(qwen3_model *m, const grid *g, const qwen3_rank_info *info
  * is known. Collective; *err is agreed on. */
 static qwen3_status choose_grid(qwen3_model *m, const qwen3_rank_info *info, grid *g, qwen3_error *err)
 {
-    const qwen3_model_options *o = &m->options;
+    qwen3_model_options options = m->options;
+    const qwen3_model_options *o = &options;
     qwen3_machine measured;
     qwen3_status status = QWEN3_OK;
     plan_ranks ranks = {comm_size(m->world), info->nodes, o->machine};
+    options.dtype = nearest_dtype(m);
     const bool automatic = o->strategy == QWEN3_STRATEGY_AUTO && o->grid_sequence == 0 && ranks.ranks > 1;
     if (automatic && !o->machine && qwen3_model_bytes_per_step(m, INFINITY) > SMALL_MODEL_BYTES) {
         status = qwen3_machine_measure(m->world, o->threads, m->kernels->isa, o->dtype, &measured, err);
@@ -256,17 +288,16 @@ static qwen3_status load(qwen3_model *m, const declaration *d, qwen3_error *err)
     return qwen3_comm_agree(m->world, err);
 }
 
-/* AUTO is the type of a packed model, which cannot be had in another. */
+/* AUTO is the type of a packed model, which cannot be had in another, or each matrix's own. */
 static void choose_dtype(qwen3_model *m, qwen3_error *err)
 {
     const packed_format *packed = source_format(m->source);
     if (m->options.dtype == QWEN3_DTYPE_AUTO)
-        m->options.dtype = packed ? packed->dtype : QWEN3_DTYPE_BF16;
+        m->options.dtype = source_weight_format(m->source, kernels_get(QWEN3_ISA_C), QWEN3_DTYPE_AUTO).dtype;
     else if (packed && packed->dtype != m->options.dtype)
         fail(err, QWEN3_ERR_ARGUMENT,
              "dtype %s: %s is packed as %s; expected %s, or the checkpoint that it was packed from",
-             qwen3_dtype_name(m->options.dtype), m->spec, qwen3_dtype_name(packed->dtype),
-             qwen3_dtype_name(packed->dtype));
+             qwen3_dtype_name(m->options.dtype), m->spec, packed_type_name(packed), packed_type_name(packed));
 }
 
 static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_model_options *options, qwen3_error *err)
@@ -308,7 +339,7 @@ static qwen3_status open_model(qwen3_model *m, const char *spec, const qwen3_mod
         fill_plan(m, &g, &info);
     declaration d = {0};
     if (!status) {
-        model_declare(&m->config, m->place, &m->kernels->gemm[m->options.dtype], &d, err);
+        model_declare(&m->config, m->place, &m->format, &d, err);
         status = qwen3_comm_agree(m->world, err);
     }
     if (!status)
@@ -385,14 +416,13 @@ uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strate
     if (!k || !config || config_check(config, "config", NULL) || dtype_check(dtype, NULL) || nodes < 1 ||
         ranks < nodes || ranks > MOST_ESTIMATED_RANKS)
         return 0;
-    if (dtype == QWEN3_DTYPE_AUTO)
-        dtype = QWEN3_DTYPE_BF16;
+    const weight_format format = weight_format_of(k, dtype == QWEN3_DTYPE_AUTO ? QWEN3_DTYPE_BF16 : dtype);
     if (plan_grid(config, &options, &(plan_ranks){ranks, nodes, NULL}, &g, NULL))
         return 0;
     uint64_t most = 0;
     for (int rank = 0; rank < ranks; rank++) {
         declaration d;
-        if (model_declare(config, place_of(&g, rank), &k->gemm[dtype], &d, NULL))
+        if (model_declare(config, place_of(&g, rank), &format, &d, NULL))
             return 0;
         size_t slice, own;
         weights_bytes(&d, &slice, &own);

@@ -9,10 +9,11 @@
 struct qwen3_model {
     int users; /* who opened it, sessions, variants of it: the last of them closes it */
     char *spec;
-    qwen3_model_options options; /* as given; dtype is never AUTO */
+    qwen3_model_options options; /* as given; dtype is AUTO only where matrices have the types of a file */
     qwen3_config config;
     qwen3_plan plan;
     const kernels *kernels;
+    weight_format format;
     char levels[128]; /* a note where ranks have unlike ones, or "" */
     source *source;
     movement_prices prices;   /* of sequence_comm */

@@ -73,7 +73,7 @@ static void apply_options(qwen3_session *s)
     s->decoder = (decoder){.config = &m->config,
                            .options = o,
                            .kernels = m->kernels,
-                           .gemm = m->weights.gemm,
+                           .format = &m->format,
                            .kv_dtype = m->plan.kv_dtype,
                            .place = m->place,
                            .threads = m->plan.threads,

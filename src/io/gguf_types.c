@@ -1,8 +1,8 @@
 /* gguf_types.c - the block formats, as the file format defines them (ggml-common.h of llama.cpp has the layouts).
  *
  * d, m and dmin are the block's binary16 numbers, q the integers. Products are exact in f32, since a scale has 11 bits,
- * or 18 times that of its sub-block, and q has at most 6. So only the types with a minimum round, once, in the last
- * addition, and a fused multiply-add changes no bit. */
+ * or 18 times that of its sub-block, and q has at most 6 (8 beside a scale of 11 or 16). So only the types with a
+ * minimum round, once, in the last addition, and a fused multiply-add changes no bit. */
 #include "io/gguf_types.h"
 
 #include <stdbool.h>
@@ -83,6 +83,24 @@ static void expand_q8_0(const unsigned char *b, size_t n, float *y)
     }
 }
 
+/* The levels of codes 0..15 of IQ4_NL and IQ4_XS. */
+static const int8_t levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+static inline void expand_levels(const unsigned char *quants, float d, float *y)
+{
+    for (int i = 0; i < HALF; i++) {
+        y[i] = d * (float)levels[quants[i] & 15];
+        y[i + HALF] = d * (float)levels[quants[i] >> 4];
+    }
+}
+
+/* {d, codes[16]}: d level. */
+static void expand_iq4_nl(const unsigned char *b, size_t n, float *y)
+{
+    for (; n > 0; n--, b += 18, y += SMALL_BLOCK)
+        expand_levels(b + 2, half_at(b), y);
+}
+
 /* ---- Super-blocks of 256 ------------------------------------------------------------------------ */
 
 /* Scale and minimum, 6 bits each, of sub-block j of 8, from 12 bytes: the first 4 bytes have the scales of j < 4, the
@@ -149,6 +167,18 @@ static void expand_q6_k(const unsigned char *b, size_t n, float *y)
     }
 }
 
+/* {d, high bits of scales, low halves of scales[4], codes[128]}: sub-blocks of 32, d (scale - 32) level, in the order
+ * of their codes. */
+static void expand_iq4_xs(const unsigned char *b, size_t n, float *y)
+{
+    for (; n > 0; n--, b += 136) {
+        for (int j = 0; j < 8; j++, y += 32) {
+            const int low = b[4 + j / 2] >> (j % 2 * 4) & 15, high = (b[2] | b[3] << 8) >> (2 * j) & 3;
+            expand_levels(b + 8 + 16 * j, half_at(b) * (float)((low | high << 4) - 32), y);
+        }
+    }
+}
+
 /* ---- The table ----------------------------------------------------------------------------------- */
 
 /* By the numbers that files have. Types with 0 bytes are known by name only. */
@@ -171,10 +201,10 @@ static const gguf_type types[] = {
     [17] = {"IQ2_XS", 0, 0, NULL},
     [18] = {"IQ3_XXS", 0, 0, NULL},
     [19] = {"IQ1_S", 0, 0, NULL},
-    [20] = {"IQ4_NL", 0, 0, NULL},
+    [20] = {"IQ4_NL", 32, 18, expand_iq4_nl},
     [21] = {"IQ3_S", 0, 0, NULL},
     [22] = {"IQ2_S", 0, 0, NULL},
-    [23] = {"IQ4_XS", 0, 0, NULL},
+    [23] = {"IQ4_XS", 256, 136, expand_iq4_xs},
     [24] = {"I8", 0, 0, NULL},
     [25] = {"I16", 0, 0, NULL},
     [26] = {"I32", 0, 0, NULL},

@@ -109,6 +109,19 @@ static inline void activation_store_block(const float *x, void *block)
     memcpy(to + sizeof scale + sizeof start, values, sizeof values);
 }
 
+/* The first n values of the blocks at x, n up to their end. */
+static inline void activation_widen(const void *x, size_t n, float *values)
+{
+    const unsigned char *block = x;
+    for (size_t i = 0; i < n; i += BLOCK, block += ACTIVATION_BLOCK_BYTES) {
+        float scale, wide[BLOCK];
+        memcpy(&scale, block, sizeof scale);
+        for (size_t b = 0; b < BLOCK; b++)
+            wide[b] = scale * (float)(int8_t)block[activation_offset(b)];
+        memcpy(values + i, wide, (n - i < BLOCK ? n - i : BLOCK) * sizeof *wide);
+    }
+}
+
 /* gemm_pack_panel for Q8 and Q4. */
 bool blocks_pack_panel(const gemm_kernel *g, const matrix_rows *rows, void *panel);
 

@@ -179,13 +179,16 @@ static void build_tables(void)
         tables[isa].name = isa_names[isa];
         tables[isa].below = isa > QWEN3_ISA_C ? base : NULL;
         init[isa](&tables[isa]);
-        for (int type = 0; type < DTYPE_COUNT; type++) {
+        for (weight_type type = 0; type < WEIGHT_TYPES; type++) {
             gemm_kernel *g = &tables[isa].gemm[type];
-            g->quantise = tables[isa].quantise[type];
-            g->policy = tables[isa].few[type].policy = &processor->prefetch;
+            g->policy = &processor->prefetch;
             g->few_rows = type == QWEN3_DTYPE_BF16 ? processor->amx.bf16_rows : processor->amx.block_rows;
+            if (type < DTYPE_COUNT) {
+                g->quantise = tables[isa].quantise[type];
+                tables[isa].few[type].policy = &processor->prefetch;
+            }
         }
-        tables[isa].bytes.policy = &processor->prefetch;
+        tables[isa].bytes.policy = tables[isa].mixed.policy = &processor->prefetch;
     }
     best = highest;
     /* From a table and not by timing: the level decides on the type of activations, and so on bits. */

@@ -4,12 +4,12 @@
  * a level above starts from a copy of the level below and overrides entries (kernels.c). Each architecture has its
  * own chain of levels above plain C. Tables are constant after the first call of kernels_get.
  *
- * Types. Weights are stored as F32, BF16, or in quantised blocks Q8, Q4 (blocks.h), keys and values as F32, BF16
- * or bytes that become BF16 ("storage"). Activations that enter a matrix product are F32, BF16 or Q8 ("activation"):
- * with BF16 storage the levels with BF16 instructions multiply BF16 by BF16 with f32 accumulation; the levels with dot
- * products of bytes multiply Q8 and Q4 by activations of 8 bits; all others widen storage to f32 and keep f32
- * activations. Everything else (residual stream, outputs of products, scores, partial
- * results) is f32.
+ * Types. Weights are stored as F32, BF16, in quantised blocks Q8, Q4 (blocks.h), or in the blocks of GGUF files
+ * (stored_types.h), keys and values as F32, BF16 or bytes that become BF16 ("storage"). Activations that enter a matrix
+ * product are F32, BF16 or Q8 ("activation"): with BF16 storage the levels with BF16 instructions multiply BF16 by BF16
+ * with f32 accumulation; the levels with dot products of bytes multiply all types of blocks by activations of 8 bits;
+ * all others widen storage to f32 and keep f32 activations. Everything else (residual stream, outputs of products,
+ * scores, partial results) is f32.
  *
  * BF16 conversion rounds to nearest even; NaN stays NaN.
  */
@@ -21,11 +21,19 @@
 #include <string.h>
 
 #include "kernels/processor.h"
+#include "kernels/stored_types.h"
 #include "qwen3.h"
 
 typedef uint16_t bf16;
 
 #define DTYPE_COUNT 4
+
+/* A qwen3_dtype or one of the stored types. */
+typedef int weight_type;
+#define STORED_ENUM(name, ...) WEIGHT_##name,
+enum { BEFORE_STORED_TYPES = DTYPE_COUNT - 1, EACH_STORED_TYPE(STORED_ENUM) WEIGHT_TYPES };
+#undef STORED_ENUM
+
 #define ELEMENT_TYPES 2 /* F32 and BF16, without a scale */
 #define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
 
@@ -98,18 +106,19 @@ typedef struct gemm_panel {
  * kr consecutive i. A group of F32 or BF16 holds the nr outputs, and within those the kr values: element
  * (j, i) is in
  *   panel j / nr, offset ((i / kr) * nr + j % nr) * kr + i % kr.
- * A group of Q8 or Q4 holds one block of each of the nr outputs (blocks.h). Outputs past n and values past k are
- * zero. A panel has ceil(k / kr) groups of nr * group_bytes bytes; a range of i that starts at a multiple of kr is
- * contiguous in it. So one packed copy can be split along n at multiples of nr and along k at multiples of kr.
+ * A group of Q8 or Q4 holds one block of each of the nr outputs (blocks.h), for one of a stored type see
+ * stored_types.h. Outputs past n and values past k are zero. A panel has ceil(k / kr) groups of nr * group_bytes bytes;
+ * a range of i that starts at a multiple of kr is contiguous in it. So one packed copy can be split along n at
+ * multiples of nr and along k at multiples of kr.
  */
 typedef struct gemm_kernel {
-    qwen3_dtype storage;
+    weight_type storage;
     qwen3_dtype activation;
     int mr;            /* most rows of x that one call takes; at most GEMM_MOST_ROWS */
     int one_pass_rows; /* most rows for which a tile reads its weights once and in order, at most mr */
     int nr;            /* outputs in a panel; divides GEMM_MOST_OUTPUTS */
-    int kr;            /* values in a group: 1 for F32, 2 for BF16, 32 for Q8 and Q4 storage */
-    int group_bytes;   /* of one output: 4 for F32 and BF16, 34 for Q8, 18 for Q4 */
+    int kr;            /* values in a group: 1 for F32, 2 for BF16, 32 or 128 for blocks */
+    int group_bytes;   /* of one output: 4 for F32 and BF16, 34 for Q8, 18 for Q4, of stored types see stored.h */
     /* y[rows, nr] f32 with row stride y_stride (elements) gets the product of x[rows, k_groups * kr]
      * (row stride x_stride elements of the activation type; of Q8 a multiple of 32) with the panel at w; 1 <= rows <=
      * mr. accumulate: adds to y, otherwise y is only written (may hold NaN before). k_groups = 0 gives zeros. w and x
@@ -117,12 +126,12 @@ typedef struct gemm_kernel {
      * 0 and runs upwards in the same steps, of at most ACTIVATION_PAD values, for every `rows`: a row's result does not
      * depend on the other rows, nor on splitting k, at multiples of ACTIVATION_PAD, into calls that accumulate.
      * prefetch: what to prefetch meanwhile; NULL = nothing.
-     * NULL for Q8 and Q4 where the level has no products of bytes: gemm expands. */
+     * NULL for blocks where the level has no products of bytes for them: gemm expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
                  bool accumulate, const gemm_prefetch *prefetch);
     /* NULL, or of storage that must be widened: writes k_groups groups of a panel as a panel of the F32 kernel
-     * `expanded`, of the same activation and nr, exactly (scale * value of Q8 and Q4), for products of many rows. Where
-     * there is a tile too, both give the same bits. */
+     * `expanded`, of the same activation and nr, exactly (scale * value of Q8 and Q4; the value that the format of a
+     * stored type defines), for products of many rows. Where there is a tile too, both give the same bits. */
     void (*expand)(size_t k_groups, const void *w, void *panel);
     const struct gemm_kernel *expanded;
     /* NULL, or what `tile` does for all rows of a product: weights that are brought near serve all of them. */
@@ -146,9 +155,12 @@ static inline int gemm_grain(const gemm_kernel *g)
 typedef struct kernels {
     qwen3_isa isa;
     const char *name;
-    const struct kernels *below;   /* the level that this one is built on; NULL for plain C */
-    gemm_kernel gemm[DTYPE_COUNT]; /* by storage type */
-    gemm_kernel few[DTYPE_COUNT];  /* what gemm[type].few points to */
+    const struct kernels *below;    /* the level that this one is built on; NULL for plain C */
+    gemm_kernel gemm[WEIGHT_TYPES]; /* by storage type */
+    gemm_kernel few[DTYPE_COUNT];   /* what gemm[type].few points to */
+    /* Panels of F32 times activations of 8 bits, which are widened: for matrices of F32 beside quantised ones, and for
+     * blocks that are expanded where activations have 8 bits. */
+    gemm_kernel mixed;
     /* Panels like those of gemm[BF16], but a signed byte, without a scale, in the place of each value. Gives what
      * gemm[BF16] of the level that it comes from gives of bytes_to_bf16, to the last bit. For few rows, which would not
      * pay for expanding; tile is NULL where the level has none. */
@@ -235,7 +247,7 @@ typedef struct matrix_rows {
 /* Packs the n <= nr rows of one panel. Converts or quantises where their type differs from g->storage; a block depends
  * on its 32 values alone. Returns false where a value packed is NaN or infinite, in the source already or by conversion
  * (the panel is packed all the same). */
-bool gemm_pack_panel(const gemm_kernel *g, const matrix_rows *rows, void *panel);
+bool gemm_pack_panel(const gemm_kernel *g, const matrix_rows *rows, void *panel); /* not of stored types: stored.h */
 
 /* A whole packed matrix of some kernel with the same storage and kr, but perhaps panels of another height. */
 typedef struct packed_matrix {

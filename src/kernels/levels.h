@@ -21,6 +21,8 @@ void kernels_init_c(kernels *k);
 void kernels_init_avx2(kernels *k);
 void kernels_init_avx512(kernels *k);
 void kernels_init_avx512_vnni(kernels *k);
+/* The part of it for stored types (stored_avx512_vnni.c). */
+void kernels_stored_vnni(kernels *k);
 void kernels_init_avx512_bf16(kernels *k);
 void kernels_init_amx(kernels *k);
 /* The part of kernels_init_amx that needs vectors (kernels_amx_int8.c), and what few rows are left to

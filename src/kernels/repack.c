@@ -1,24 +1,49 @@
 /* repack.c - rows of a packed matrix into panels of another height, or from another first row on. */
-#include "kernels/blocks.h"
+#include "kernels/stored.h"
 
 /* A group of one output is a few fields. Each is stored beside the same field of the panel's other outputs. */
-#define FIELDS_MAX 17
+#define FIELDS_MAX 40
 
-static size_t fields_of(qwen3_dtype storage, size_t *bytes)
+typedef struct field_list {
+    size_t n, bytes[FIELDS_MAX];
+} field_list;
+
+static void add_fields(field_list *l, size_t n, size_t bytes)
 {
-    const bool blocks = storage >= ELEMENT_TYPES;
-    const size_t n = !blocks ? 1 : storage == QWEN3_DTYPE_Q8 ? 1 + BLOCK / 2 : 1 + BLOCK / 8;
-    for (size_t f = 0; f < n; f++)
-        bytes[f] = storage == QWEN3_DTYPE_Q8 || (blocks && f == 0) ? 2 : 4;
-    return n;
+    for (size_t i = 0; i < n; i++)
+        l->bytes[l->n++] = bytes;
+}
+
+static void list_fields(field_list *l, weight_type storage)
+{
+    const stored_format f = stored_format_of(storage);
+    switch (storage) {
+    case QWEN3_DTYPE_F32:
+    case QWEN3_DTYPE_BF16:
+        add_fields(l, 1, sizeof(uint32_t));
+        break;
+    case QWEN3_DTYPE_Q8:
+        add_fields(l, 1 + BLOCK / 2, sizeof(uint16_t));
+        break;
+    case QWEN3_DTYPE_Q4:
+        add_fields(l, 1, sizeof(bf16));
+        add_fields(l, BLOCK / 8, sizeof(uint32_t));
+        break;
+    default:
+        add_fields(l, 1 + (size_t)f.minimum, sizeof(uint16_t));
+        for (int b = 0; b < f.blocks; b++) {
+            add_fields(l, stored_scales_bytes(f), 1);
+            add_fields(l, (size_t)(f.low + f.high), sizeof(uint32_t));
+        }
+    }
 }
 
 void gemm_repack_rows(const gemm_kernel *g, const packed_part *from, void *panel, size_t at)
 {
     const packed_matrix *whole = &from->matrix;
     const size_t kr = (size_t)g->kr, groups = (from->k + kr - 1) / kr, whole_groups = (whole->k + kr - 1) / kr;
-    size_t bytes[FIELDS_MAX];
-    const size_t fields = fields_of(g->storage, bytes);
+    field_list fields = {0};
+    list_fields(&fields, g->storage);
     for (size_t r = 0; r < from->n; r++) {
         const size_t to = at + r, row = from->row + r, j = row % whole->nr;
         for (size_t i = 0; i < groups; i++) {
@@ -26,10 +51,10 @@ void gemm_repack_rows(const gemm_kernel *g, const packed_part *from, void *panel
             const unsigned char *source =
                 (const unsigned char *)whole->data + source_group * whole->nr * (size_t)g->group_bytes;
             unsigned char *group = (unsigned char *)panel + i * (size_t)(g->nr * g->group_bytes);
-            for (size_t f = 0; f < fields; f++) {
-                memcpy(group + to * bytes[f], source + j * bytes[f], bytes[f]);
-                group += (size_t)g->nr * bytes[f];
-                source += whole->nr * bytes[f];
+            for (const size_t *bytes = fields.bytes; bytes < fields.bytes + fields.n; bytes++) {
+                memcpy(group + to * *bytes, source + j * *bytes, *bytes);
+                group += (size_t)g->nr * *bytes;
+                source += whole->nr * *bytes;
             }
         }
     }

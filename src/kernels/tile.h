@@ -23,6 +23,9 @@
     ((gemm_kernel)GEMM(QWEN3_DTYPE_Q8, activation_type, 2, 2, MR, .tile = (tile_function)))
 #define GEMM_BLOCKS(type, block_bytes, expand_function, f32)                                                           \
     ((gemm_kernel)GEMM(type, (f32)->activation, BLOCK, block_bytes, MR, .expand = (expand_function), .expanded = (f32)))
+#define GEMM_STORED(type, activation_type, one_pass, ...)                                                              \
+    ((gemm_kernel)GEMM(type, activation_type, BLOCK * stored_format_of(type).blocks,                                   \
+                       (int)stored_group_bytes(stored_format_of(type)), one_pass, __VA_ARGS__))
 #define GEMM_DOTS(type, block_bytes, one_pass, tile_function)                                                          \
     GEMM(type, QWEN3_DTYPE_Q8, BLOCK, block_bytes, one_pass, .tile = (tile_function))
 
@@ -63,6 +66,27 @@ TEMPLATE void prefetch_rows(const int rows, const void *x, size_t x_stride, cons
 #else
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
+
+/* The tile of kernels.mixed out of that of F32. */
+#define MIXED_VALUES 512 /* widened at once, of each row; a multiple of BLOCK */
+
+#define DEFINE_MIXED_TILE(name, tile_f32)                                                                              \
+    static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
+                     size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)                                  \
+    {                                                                                                                  \
+        _Alignas(64) float wide[MR * MIXED_VALUES];                                                                    \
+        size_t done = 0;                                                                                               \
+        (void)prefetch;                                                                                                \
+        do { /* once at least: an empty sum is 0 */                                                                    \
+            const size_t n = k_groups - done < MIXED_VALUES ? k_groups - done : MIXED_VALUES;                          \
+            for (size_t r = 0; r < (size_t)rows; r++)                                                                  \
+                activation_widen((const char *)x + activation_bytes(QWEN3_DTYPE_Q8, r * x_stride + done), n,           \
+                                 wide + r * MIXED_VALUES);                                                             \
+            tile_f32(rows, n, wide, MIXED_VALUES, (const float *)w + done * NR, y, y_stride, accumulate || done > 0,   \
+                     NULL);                                                                                            \
+            done += n;                                                                                                 \
+        } while (done < k_groups);                                                                                     \
+    }
 
 #define TILE_CASE(rows_template, storage, rows)                                                                        \
     case rows:                                                                                                         \

@@ -6,6 +6,7 @@
  * stores, so the tail needs no code of its own. Where a row is short and often handled the loop is EACH_VECTOR.
  */
 #include "kernels/blocks.h"
+#include "kernels/stored.h"
 #include "kernels/tile.h"
 #include "kernels/vector_exp.h"
 
@@ -113,6 +114,62 @@ static void expand_q4(size_t k_groups, const void *w, void *panel)
 {
     expand_as(QWEN3_DTYPE_Q4, k_groups, w, panel);
 }
+
+/* Of a stored type: values of LANES outputs in a block of 32, whose d and m are given; words, scales and t are those of
+ * the first of these outputs. */
+TEMPLATE void expand_outputs(const stored_format f, vec_levels levels, const unsigned char *block, vec d, vec m,
+                             size_t v, float *out)
+{
+    const unsigned char *scales = block + v * LANES, *low = block + NR * stored_scales_bytes(f) + v * LANES * 4;
+    const unsigned char *high = low + NR * (size_t)f.low * 4;
+    if (f.scales && f.minimum)
+        m = vec_mul(m, vec_bytes(scales + (size_t)f.scales * NR));
+    UNROLL
+    for (size_t i = 0; i < BLOCK; i++) {
+        const unsigned char *word = low + stored_low_word(f, i) * NR * 4;
+        const int shift = (int)stored_low_shift(f, i);
+        vec q;
+        if (f.levels)
+            q = vec_look_up(levels, word, shift);
+        else
+            q = vec_sub(vec_bits(word, shift, (1 << f.low) - 1), vec_set1((float)f.bias));
+        if (f.high) {
+            const unsigned char *more = high + stored_high_word(f, i) * NR * 4;
+            const vec bits = vec_bits(more, (int)stored_high_shift(f, i), (1 << f.high) - 1);
+            q = vec_fma(bits, vec_set1((float)(1 << f.low)), q);
+        }
+        vec scale = d;
+        if (f.scales)
+            scale = vec_mul(d, vec_bytes(scales + i / (size_t)stored_run(f) * NR));
+        const vec value = vec_mul(scale, q);
+        vec_store(out + i * NR + v * LANES, f.minimum ? vec_sub(value, m) : value);
+    }
+}
+
+TEMPLATE void expand_stored(const weight_type type, size_t k_groups, const void *w, float *panel)
+{
+    const stored_format f = stored_format_of(type);
+    const vec_levels levels = vec_levels_load(f.levels ? f.levels : q4_values);
+    const unsigned char *group = w;
+    for (size_t g = 0; g < k_groups; g++) {
+        const unsigned char *d = group, *m = d + NR * sizeof(uint16_t);
+        group += NR * stored_halves_bytes(f);
+        for (int b = 0; b < f.blocks; b++, group += NR * stored_block_bytes(f), panel += BLOCK * NR) {
+            for (size_t v = 0; v < VECS; v++)
+                expand_outputs(f, levels, group, vec_halves(d + v * LANES * 2),
+                               f.minimum ? vec_halves(m + v * LANES * 2) : vec_set1(0.0f), v, panel);
+        }
+    }
+}
+
+#define DEFINE_EXPAND(name, ...)                                                                                       \
+    static void expand_##name(size_t k_groups, const void *w, void *panel)                                             \
+    {                                                                                                                  \
+        expand_stored(WEIGHT_##name, k_groups, w, panel);                                                              \
+    }
+EACH_STORED_TYPE(DEFINE_EXPAND)
+
+DEFINE_MIXED_TILE(tile_mixed, tile_f32)
 
 /* ---- Element by element ------------------------------------------------------------------------ */
 
@@ -502,6 +559,11 @@ TEMPLATE void vector_kernels_fill(kernels *k)
     k->bytes = GEMM_BYTES(QWEN3_DTYPE_F32, tile_bytes);
     k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, expand_q8, &k->gemm[QWEN3_DTYPE_F32]);
     k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, expand_q4, &k->gemm[QWEN3_DTYPE_F32]);
+#define FILL_STORED(name, ...)                                                                                         \
+    k->gemm[WEIGHT_##name] = GEMM_STORED(WEIGHT_##name, QWEN3_DTYPE_F32, MR, .expand = expand_##name,                  \
+                                         .expanded = &k->gemm[QWEN3_DTYPE_F32]);
+    EACH_STORED_TYPE(FILL_STORED)
+    k->mixed = GEMM_ELEMENTS(QWEN3_DTYPE_F32, QWEN3_DTYPE_Q8, 1, tile_mixed);
     k->rms_norm = rms_norm;
     k->norm_rope = norm_rope;
     k->silu_mul = silu_mul;

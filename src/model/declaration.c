@@ -34,8 +34,22 @@ void declare_same(declaration *d, size_t number, size_t as)
         d->tensors[number].same_as = as;
 }
 
+/* Rows of one type must end with a panel where those of another type follow. This does not depend on how many rows a
+ * rank has, for neither may the bits of its results. */
+static void choose_kernels(const declaration *d, matrix_declaration *m)
+{
+    bool same = true;
+    for (int i = 0; i < m->n_parts; i++) {
+        m->gemm[i] = weight_format_gemm(&d->format, m->parts[i].tensor, m->split);
+        same &= m->gemm[i] == m->gemm[0];
+    }
+    for (int i = 0; i < m->n_parts && !same && m->unit % d->format.nr != 0; i++)
+        m->gemm[i] = weight_format_plain(&d->format);
+}
+
 void declare_matrix(declaration *d, matrix_declaration matrix)
 {
+    choose_kernels(d, &matrix);
     matrix_declaration *more = grow(d, d->matrices, d->n_matrices, sizeof *more);
     if (!more)
         return;

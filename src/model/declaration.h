@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "kernels/kernels.h"
 #include "model/partition.h"
+#include "model/weight_format.h"
 
 #define TENSOR_NAME_MAX 96
 
@@ -51,8 +52,11 @@ enum { MATRIX_PIECES = 3 }; /* q, k, v */
 /* W[n, k] of this rank: the rows of the parts, one after the other. All parts have k columns. */
 typedef struct matrix_declaration {
     tensor_part parts[MATRIX_PIECES];
+    const gemm_kernel *gemm[MATRIX_PIECES]; /* of the parts; where it changes, a panel begins. Set by declare_matrix */
     int n_parts;
     int64_t grain; /* ranks that share a copy divide its rows in multiples of this, itself one of nr */
+    int64_t unit;  /* of several parts: each has a multiple of so many rows, on all ranks */
+    int64_t split; /* ranks split its inputs at multiples of it; 0: not at all */
     bool own;      /* no other rank of the sequence group keeps the same */
 } matrix_declaration;
 
@@ -86,7 +90,7 @@ typedef struct block_declaration {
 typedef struct declaration {
     const qwen3_config *config; /* the caller's */
     grid_place place;
-    const gemm_kernel *gemm;      /* that matrices are packed for */
+    weight_format format;
     const char *model_prefix;     /* of the names of tensors: "model." */
     char prefix[TENSOR_NAME_MAX]; /* of the next ones: "model.layers.7." */
     tensor *tensors;

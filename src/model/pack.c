@@ -28,9 +28,8 @@ typedef struct entry {
 
 typedef struct packing {
     const source *src;
-    const gemm_kernel *gemm;
+    weight_format format;
     const char *spec;
-    packed_format format;
     packers by;
     entry *entries; /* [n] */
     size_t n;
@@ -58,7 +57,7 @@ static void add_entry(packing *p, size_t number)
     entry e = {number, 0};
     const tensor *t = entry_tensor(p, &e);
     if (tensor_is_packed(t->kind))
-        e.bytes = packed_tensor_bytes(&p->format, t);
+        e.bytes = packed_tensor_bytes(p->format.nr, weight_format_gemm(&p->format, number, 0)->storage, t);
     else
         e.bytes = (size_t)(t->rows * t->cols) * (strcmp(entry_type(p, &e), "F32") == 0 ? 4 : 2);
     p->entries[p->n++] = e;
@@ -105,27 +104,44 @@ static json_t *describe_entry(const packing *p, const entry *e, size_t begin)
                      (json_int_t)begin, (json_int_t)begin + (json_int_t)e->bytes);
 }
 
+/* The types of all matrices by number, separated by commas; owned by the caller. NULL without memory. */
+static char *list_types(const packing *p)
+{
+    const size_t room = 16 * source_tensors(p->src) + 1;
+    char *text = calloc(room, 1);
+    size_t used = 0;
+    for (size_t i = 0; text && i < source_tensors(p->src); i++)
+        if (tensor_is_packed(source_tensor(p->src, i)->kind))
+            used += (size_t)snprintf(text + used, room - used, "%s%s", used ? "," : "",
+                                     weight_type_name(weight_format_gemm(&p->format, i, 0)->storage));
+    return text;
+}
+
 /* The name of the source is for readers only: bytes of it that are not UTF-8 become U+FFFD. */
-static json_t *describe_format(const packing *p, const kernels *k, qwen3_error *err)
+static json_t *describe_format(const packing *p, qwen3_error *err)
 {
     char nr[16], config[PACKED_CONFIG_MAX];
     text_buffer name = {0};
     json_t *root = NULL;
     snprintf(nr, sizeof nr, "%d", p->format.nr);
     packed_describe_config(source_config(p->src), config);
-    if (!utf8_append_valid(&name, (const unsigned char *)p->spec, strlen(p->spec), NULL, err))
-        root = json_pack("{s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s%, s:s}}", "__metadata__", "header_checksum",
-                         "0000000000000000", "format", PACKED_FORMAT, "dtype", qwen3_dtype_name(p->format.dtype), "nr",
-                         nr, "isa", k->name, "config", config, "source", (const char *)name.data, name.n,
+    char *types = p->format.types ? list_types(p) : NULL;
+    if (!utf8_append_valid(&name, (const unsigned char *)p->spec, strlen(p->spec), NULL, err) &&
+        !types == !p->format.types)
+        root = json_pack("{s:{s:s, s:s, s:s, s:s*, s:s, s:s, s:s, s:s%, s:s}}", "__metadata__", "header_checksum",
+                         "0000000000000000", "format", PACKED_FORMAT, "dtype",
+                         types ? PACKED_STORED : qwen3_dtype_name(p->format.dtype), "types", types, "nr", nr, "isa",
+                         p->format.kernels->name, "config", config, "source", (const char *)name.data, name.n,
                          "data_checksums", p->digits);
+    free(types);
     text_buffer_free(&name);
     return root;
 }
 
 /* At the beginning of the file; the same number of bytes whatever the checksums are. */
-static qwen3_status write_header(const packing *p, const kernels *k, qwen3_error *err)
+static qwen3_status write_header(const packing *p, qwen3_error *err)
 {
-    json_t *root = describe_format(p, k, err);
+    json_t *root = describe_format(p, err);
     size_t begin = 0;
     int failed = root == NULL;
     for (size_t i = 0; i < p->n && !failed; i++) {
@@ -181,7 +197,7 @@ static qwen3_status write_matrix(packing *p, const entry *e, qwen3_error *err)
     void *data;
     qwen3_status status = memory_alloc(&data, e->bytes, "a packed matrix", err);
     if (!status)
-        status = weights_pack_matrix(p->src, p->gemm, e->tensor, data, p->by, err);
+        status = weights_pack_matrix(p->src, weight_format_gemm(&p->format, e->tensor, 0), e->tensor, data, p->by, err);
     if (!status)
         status = write_data(p, data, e->bytes, err);
     memory_free(data, e->bytes);
@@ -234,12 +250,14 @@ static uint64_t data_bytes(const packing *p)
     uint64_t bytes = 0;
     for (const entry *e = p->entries; e < p->entries + p->n; e++) {
         const tensor *t = entry_tensor(p, e);
-        bytes += tensor_is_packed(t->kind) ? gemm_packed_bytes(p->gemm, (size_t)t->rows, (size_t)t->cols) : e->bytes;
+        bytes += tensor_is_packed(t->kind)
+                     ? gemm_packed_bytes(weight_format_gemm(&p->format, e->tensor, 0), (size_t)t->rows, (size_t)t->cols)
+                     : e->bytes;
     }
     return bytes;
 }
 
-static qwen3_status write_file(packing *p, const new_dir *dir, const kernels *k, qwen3_error *err)
+static qwen3_status write_file(packing *p, const new_dir *dir, qwen3_error *err)
 {
     qwen3_status status = list_entries(p, err);
     if (!status)
@@ -248,7 +266,7 @@ static qwen3_status write_file(packing *p, const new_dir *dir, const kernels *k,
         status = new_dir_file(dir, PACKED_FILE, &p->file, err);
     if (status)
         return status;
-    status = write_header(p, k, err);
+    status = write_header(p, err);
     work_begin(p->by.work, QWEN3_STAGE_PACK, data_bytes(p));
     for (size_t i = 0; i < p->n && !status; i++) {
         status = tensor_is_packed(entry_tensor(p, &p->entries[i])->kind) ? write_matrix(p, &p->entries[i], err)
@@ -259,7 +277,7 @@ static qwen3_status write_file(packing *p, const new_dir *dir, const kernels *k,
     if (!status)
         status = new_dir_rewind(p->file, PACKED_FILE, err);
     if (!status)
-        status = write_header(p, k, err);
+        status = write_header(p, err);
     if (!status)
         work_end(p->by.work);
     qwen3_status closed = new_dir_close(p->file, PACKED_FILE, err);
@@ -287,38 +305,29 @@ static qwen3_status write_metadata(const packing *p, const new_dir *dir, qwen3_e
     return status;
 }
 
-static qwen3_status check_dtype(const packing *p, qwen3_error *err)
+/* That of the source, and what --dtype says. */
+static qwen3_status choose_format(packing *p, const kernels *k, qwen3_dtype dtype, qwen3_error *err)
 {
     const packed_format *packed = source_format(p->src);
-    if (packed && packed->dtype != p->format.dtype)
+    if (packed && dtype != QWEN3_DTYPE_AUTO && packed->dtype != dtype)
         return fail(err, QWEN3_ERR_ARGUMENT, "dtype %s: %s is packed as %s already; expected %s, or a checkpoint",
-                    qwen3_dtype_name(p->format.dtype), p->spec, qwen3_dtype_name(packed->dtype),
-                    qwen3_dtype_name(packed->dtype));
+                    qwen3_dtype_name(dtype), p->spec, packed_type_name(packed), packed_type_name(packed));
+    p->format = source_weight_format(p->src, k, dtype);
     return QWEN3_OK;
 }
 
 qwen3_status pack_model(const source *src, const pack_options *options, qwen3_error *err)
 {
-    const packed_format *packed = source_format(src);
-    const kernels *k = options->kernels;
-    qwen3_dtype dtype = options->dtype;
-    if (dtype == QWEN3_DTYPE_AUTO)
-        dtype = packed ? packed->dtype : QWEN3_DTYPE_BF16;
-    const gemm_kernel *g = &k->gemm[dtype];
-    packing p = {.src = src,
-                 .gemm = g,
-                 .spec = options->spec,
-                 .by = {options->threads, options->work},
-                 .format = {dtype, g->nr, g->kr, g->group_bytes}};
+    packing p = {.src = src, .spec = options->spec, .by = {options->threads, options->work}};
     new_dir dir = {0};
-    qwen3_status status = check_dtype(&p, err);
+    qwen3_status status = choose_format(&p, options->kernels, options->dtype, err);
     if (!status && !(status = new_dir_begin(options->output, &dir, err))) {
         for (size_t i = 0; i < sizeof copied_files / sizeof *copied_files && !status; i++)
             status = new_dir_copy(&dir, p.spec, copied_files[i], err);
         if (!status && gguf_is_path(p.spec))
             status = write_metadata(&p, &dir, err);
         if (!status)
-            status = write_file(&p, &dir, k, err);
+            status = write_file(&p, &dir, err);
         status = new_dir_finish(&dir, status);
     }
     free(p.entries);

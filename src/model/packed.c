@@ -30,9 +30,11 @@ void packed_describe_config(const qwen3_config *c, char text[PACKED_CONFIG_MAX])
                  digest_bytes(0, c->expert_layers, sizeof c->expert_layers));
 }
 
-size_t packed_tensor_bytes(const packed_format *format, const tensor *t)
+size_t packed_tensor_bytes(int nr, weight_type type, const tensor *t)
 {
-    const gemm_kernel layout = {.nr = format->nr, .kr = format->kr, .group_bytes = format->group_bytes};
+    gemm_kernel layout =
+        kernels_get(QWEN3_ISA_C)->gemm[type]; /* all levels have the same, but for the height of panels */
+    layout.nr = nr;
     return round_up(gemm_packed_bytes(&layout, (size_t)t->rows, (size_t)t->cols), PACKED_ALIGNMENT);
 }
 
@@ -193,13 +195,11 @@ qwen3_status packed_read_format(const safetensors *file, const qwen3_config *con
     const qwen3_status status = check_header(file, err);
     if (status)
         return status;
-    if (!qwen3_dtype_parse(dtype, &format->dtype) || format->dtype < 0)
-        return fail(err, QWEN3_ERR_FORMAT, "%s: metadata: dtype: got \"%.64s\", expected bf16, q8, q4 or f32",
-                    file->path, dtype);
-    /* What plain C has for a type is what all levels have, but for the height of panels. */
-    const gemm_kernel *g = &kernels_get(QWEN3_ISA_C)->gemm[format->dtype];
-    format->kr = g->kr;
-    format->group_bytes = g->group_bytes;
+    if (strcmp(dtype, PACKED_STORED) == 0)
+        format->dtype = QWEN3_DTYPE_AUTO;
+    else if (!qwen3_dtype_parse(dtype, &format->dtype) || format->dtype < 0)
+        return fail(err, QWEN3_ERR_FORMAT, "%s: metadata: dtype: got \"%.64s\", expected bf16, q8, q4, f32 or %s",
+                    file->path, dtype, PACKED_STORED);
     format->nr = atoi(nr);
     if (format->nr < 1 || format->nr > 64 || 64 % format->nr != 0)
         return fail(err, QWEN3_ERR_FORMAT, "%s: metadata: nr: got \"%.64s\", expected a power of 2 up to 64",
@@ -210,5 +210,33 @@ qwen3_status packed_read_format(const safetensors *file, const qwen3_config *con
                     "%s: was packed with another config.json than the one beside it (\"%.500s\", now \"%s\"); pack the "
                     "model again",
                     file->path, safetensors_metadata(file, "config"), expected);
+    return QWEN3_OK;
+}
+
+qwen3_status packed_read_types(const safetensors *file, const tensor *tensors, size_t n, weight_type *types,
+                               qwen3_error *err)
+{
+    const char *at = safetensors_metadata(file, "types");
+    for (size_t i = 0; i < n; i++) {
+        char name[16] = "";
+        const size_t length = strcspn(at, ",");
+        types[i] = QWEN3_DTYPE_F32;
+        if (!tensor_is_packed(tensors[i].kind))
+            continue;
+        if (length < sizeof name)
+            memcpy(name, at, length);
+        if (!weight_type_parse(name, &types[i]))
+            return fail(err, QWEN3_ERR_FORMAT, "%s: metadata: types: got \"%.16s\" for %s, expected a type of weights",
+                        file->path, at, tensors[i].name);
+        const int64_t kr = kernels_get(QWEN3_ISA_C)->gemm[types[i]].kr;
+        if (types[i] >= DTYPE_COUNT && tensors[i].cols % kr != 0)
+            return fail(err, QWEN3_ERR_FORMAT,
+                        "%s: metadata: types: got %s for %s, whose rows of %lld are no blocks of it", file->path, name,
+                        tensors[i].name, (long long)tensors[i].cols);
+        at += length + (at[length] == ',');
+    }
+    if (*at)
+        return fail(err, QWEN3_ERR_FORMAT, "%s: metadata: types: got \"%.16s\" after those of all tensors", file->path,
+                    at);
     return QWEN3_OK;
 }

@@ -5,7 +5,9 @@
  * PACKED_FILE is a safetensors file. A matrix is a U8 tensor of one dimension under its name in the checkpoint: whole,
  * packed as in kernels.h, with zeros up to a multiple of PACKED_ALIGNMENT; so is the output head, also where it is the
  * embedding. Its data begin at such a multiple of the file. Norms and routers are F32; the embedding, whose rows are
- * looked up, is BF16, or F32 where it was not BF16. The metadata say how it was packed, and of which configuration.
+ * looked up, is BF16, or F32 where it was not BF16. The metadata say how it was packed, and of which configuration:
+ * "dtype" is the type of all matrices, or "stored" where "types" has that of each, separated by commas, in the order in
+ * which they are declared.
  *
  * Checksums (io/checksum.h) are 16 hexadecimal digits. The header begins with PACKED_HEADER and the checksum of the
  * file up to the data, these digits being 0. "data_checksums" has those of the data, in the order of the file: of every
@@ -44,13 +46,24 @@ checksum packed_header_checksum(char *header, size_t bytes);
 #define PACKED_CONFIG_MAX 512
 void packed_describe_config(const qwen3_config *config, char text[PACKED_CONFIG_MAX]);
 
-/* Bytes of a tensor that a packed model holds packed. */
-size_t packed_tensor_bytes(const packed_format *format, const tensor *t);
+/* Bytes of a tensor that a packed model holds packed, in panels of nr outputs. */
+size_t packed_tensor_bytes(int nr, weight_type type, const tensor *t);
+
+#define PACKED_STORED "stored"
+
+/* "q4", or PACKED_STORED. */
+static inline const char *packed_type_name(const packed_format *format)
+{
+    return format->dtype == QWEN3_DTYPE_AUTO ? PACKED_STORED : qwen3_dtype_name(format->dtype);
+}
 
 /* Reads and checks the metadata: the format, the checksum of the header, and that the configuration is still that of
  * the packing. */
 qwen3_status packed_read_format(const safetensors *file, const qwen3_config *config, packed_format *format,
                                 qwen3_error *err);
+/* The types of n tensors where each has its own: types[i] of those that are packed. */
+qwen3_status packed_read_types(const safetensors *file, const tensor *tensors, size_t n, weight_type *types,
+                               qwen3_error *err);
 
 /* As source_verify. */
 qwen3_status packed_verify(const safetensors *file, const source_share *share, qwen3_error *err);

@@ -37,6 +37,7 @@ void source_close(source *s)
     if (!s)
         return;
     free(s->tensors);
+    free(s->types);
     s->backend->close(s);
 }
 
@@ -72,6 +73,30 @@ packed_matrix source_packed(const source *s, size_t number)
     size_t bytes;
     const void *data = s->backend->stored(s, number, &bytes);
     return (packed_matrix){data, (size_t)s->format.nr, (size_t)s->tensors[number].cols};
+}
+
+const weight_type *source_types(const source *s)
+{
+    return s->types;
+}
+
+weight_format source_weight_format(const source *s, const kernels *k, qwen3_dtype dtype)
+{
+    if (dtype != QWEN3_DTYPE_AUTO)
+        return weight_format_of(k, dtype);
+    if (s->types)
+        return weight_format_stored(k, s->types, s->n_tensors);
+    return weight_format_of(k, s->format.nr ? s->format.dtype : QWEN3_DTYPE_BF16);
+}
+
+stored_part source_stored_part(const source *s, const tensor_part *part)
+{
+    size_t bytes;
+    const size_t number = s->tensors[part->tensor].same_as;
+    const unsigned char *data = s->backend->stored(s, number, &bytes);
+    const size_t stride = bytes / (size_t)s->tensors[number].rows;
+    return (stored_part){data + (size_t)part->rows.begin * stride, stride, (size_t)range_size(part->rows),
+                         (size_t)part->cols.begin, (size_t)range_size(part->cols)};
 }
 
 bool source_file(const source *s, size_t number, source_file_info *info)

@@ -4,14 +4,16 @@
 #define QWEN3_MODEL_SOURCE_H
 
 #include "base/work.h"
+#include "kernels/stored.h"
 #include "model/declaration.h"
 
 typedef struct source source;
 
-/* How the matrices of a packed model (packed.h) are packed; the fields are those of gemm_kernel. */
+/* How the matrices of a packed model (packed.h) are packed: their type, AUTO where each has its own (source_types), and
+ * the height of panels. */
 typedef struct packed_format {
     qwen3_dtype dtype;
-    int nr, kr, group_bytes;
+    int nr;
 } packed_format;
 
 /* Values as a source holds them: rows of `type`, F32 or BF16, whose starts are `stride` elements apart. */
@@ -50,6 +52,14 @@ tensor_view source_part(const source *s, const tensor_part *part, void *scratch)
 const packed_format *source_format(const source *s);
 /* A whole packed matrix in the mapped file, aligned to PACKED_ALIGNMENT. */
 packed_matrix source_packed(const source *s, size_t number);
+
+/* The type of each tensor that products read, by number, where the source has any in a stored type: that type, or F32;
+ * a tensor has that of the one which is stored in its place. NULL where it has none. */
+const weight_type *source_types(const source *s);
+/* The format that a dtype means for a source: AUTO is that of a packed model, or the stored types, or BF16. */
+weight_format source_weight_format(const source *s, const kernels *k, qwen3_dtype dtype);
+/* A part of a tensor in a stored type, of a source that is not packed, as it is in the file. */
+stored_part source_stored_part(const source *s, const tensor_part *part);
 
 /* What one of several ranks does of a task, its threads, and who is told how far it is, or NULL. */
 typedef struct source_share {

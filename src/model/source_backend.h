@@ -26,6 +26,7 @@ struct source {
     tensor *tensors;    /* [n_tensors]; the declaration's until it is opened */
     size_t n_tensors;
     packed_format format; /* nr = 0: not a packed model */
+    weight_type *types;   /* as source_types, owned */
 };
 
 /* What every kind of source begins with: d lends its tensors. */

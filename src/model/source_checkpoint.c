@@ -39,11 +39,18 @@ static qwen3_status check_shape(const checkpoint *c, const stored_tensor *t, con
                 checkpoint_path_of(c, t), t->name, got, t->rank > 4 ? ", ..." : "", demanded);
 }
 
+/* The type that a packed model holds a matrix in. */
+static weight_type packed_type(const source *s, size_t number)
+{
+    return s->types ? s->types[number] : s->format.dtype;
+}
+
 static qwen3_status check_packed(const checkpoint_source *s, const stored_tensor *t, const tensor *expected,
                                  qwen3_error *err)
 {
     const char *path = checkpoint_path_of(&s->files, t);
-    size_t bytes = packed_tensor_bytes(&s->base.format, expected);
+    size_t bytes =
+        packed_tensor_bytes(s->base.format.nr, packed_type(&s->base, (size_t)(expected - s->base.tensors)), expected);
     if (strcmp(t->type_name, "U8") != 0 || t->bytes != bytes)
         return fail(err, QWEN3_ERR_FORMAT, "%s: tensor %s: got %zu bytes of type %s, expected %zu of U8", path, t->name,
                     t->bytes, t->type_name, bytes);
@@ -267,12 +274,25 @@ static bool is_bare(const checkpoint_source *s)
     return false;
 }
 
+/* How a packed model is packed. */
+static qwen3_status read_packing(checkpoint_source *s, qwen3_error *err)
+{
+    source *base = &s->base;
+    const safetensors *file = &s->files.files[0];
+    if (packed_read_format(file, &base->config, &base->format, err) || base->format.dtype != QWEN3_DTYPE_AUTO)
+        return err->status;
+    base->types = calloc(base->n_tensors, sizeof *base->types);
+    if (!base->types)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the types of tensors", file->path);
+    return packed_read_types(file, base->tensors, base->n_tensors, base->types, err);
+}
+
 static qwen3_status check_tensors(checkpoint_source *s, qwen3_error *err)
 {
     qwen3_status status = QWEN3_OK;
     s->bare = is_bare(s);
     if (s->files.packed)
-        status = packed_read_format(&s->files.files[0], &s->base.config, &s->base.format, err);
+        status = read_packing(s, err);
     for (size_t f = 0; f < s->files.n_files; f++)
         for (size_t t = 0; t < s->files.files[f].n_tensors && !status; t++)
             status = check_extra(s, &s->files.files[f].tensors[t], err);
@@ -328,7 +348,7 @@ static const char *checkpoint_stored_type(const source *base, size_t number)
     if (s->stored[number].zeros)
         return quantization_name(&s->quantization);
     if (t && source_format(base) && tensor_is_packed(base->tensors[number].kind))
-        return qwen3_dtype_name(base->format.dtype);
+        return weight_type_name(packed_type(base, number));
     return t ? t->type_name : "";
 }
 
@@ -378,9 +398,11 @@ qwen3_status source_open_checkpoint(const char *dir, const declaration *d, sourc
         status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the tensor table", dir);
     else if (!(status = checkpoint_open(dir, &s->files, err)))
         status = check_tensors(s, err);
-    if (status)
+    if (status) {
+        free(s->base.types);
         checkpoint_source_close(&s->base);
-    else
+    } else {
         *out = &s->base;
+    }
     return status;
 }

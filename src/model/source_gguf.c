@@ -166,6 +166,27 @@ static qwen3_status check_extra(const gguf_source *s, qwen3_error *err)
     return QWEN3_OK;
 }
 
+/* The types of matrices, where one is stored. */
+static qwen3_status list_types(gguf_source *s, qwen3_error *err)
+{
+    source *base = &s->base;
+    bool any = false;
+    base->types = calloc(base->n_tensors, sizeof *base->types);
+    if (!base->types)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the types of tensors", s->files.files[0].path);
+    for (size_t i = 0; i < base->n_tensors; i++) {
+        const char *name = s->stored[base->tensors[i].same_as].tensor->type->name;
+        base->types[i] = QWEN3_DTYPE_F32;
+        if (tensor_is_packed(base->tensors[i].kind))
+            any |= stored_type_parse(name, &base->types[i]);
+    }
+    if (!any) {
+        free(base->types);
+        base->types = NULL;
+    }
+    return QWEN3_OK;
+}
+
 /* ---- Parts --------------------------------------------------------------------------------------- */
 
 /* Values [begin, end) of a row. */
@@ -253,6 +274,8 @@ qwen3_status source_open_gguf(const char *path, const declaration *d, source **o
         status = find_tensor(s, i, err);
     if (!status)
         status = check_extra(s, err);
+    if (!status)
+        status = list_types(s, err);
     if (status)
         gguf_source_close(&s->base);
     else

@@ -19,7 +19,7 @@ range weights_touched(int64_t n, int64_t grain, int64_t nr, int part, int parts,
     return (range){(rows.begin + (int64_t)begin + nr - 1) / nr, (rows.begin + (int64_t)end + nr - 1) / nr};
 }
 
-void matrix_product(const gemm_kernel *g, const matrix_part *w, const gemm_input *x, const gemm_output *y)
+void matrix_product(const matrix_part *w, const gemm_input *x, const gemm_output *y)
 {
     const matrix *m = w->matrix;
     size_t begin = 0;
@@ -36,27 +36,30 @@ void matrix_product(const gemm_kernel *g, const matrix_part *w, const gemm_input
                                    .k0 = p->k0 + w->k0,
                                    .k1 = p->k0 + w->k1,
                                    .next = w->next};
-        gemm(g, &part, x, &(gemm_output){y->y + (first - w->n0), y->stride, y->accumulate});
+        gemm(p->gemm, &part, x, &(gemm_output){y->y + (first - w->n0), y->stride, y->accumulate});
     }
 }
 
-const void *matrix_at(const gemm_kernel *g, const matrix *w, size_t n, size_t k)
+const void *matrix_at(const matrix *w, size_t n, size_t k)
 {
     const matrix_piece *p = w->pieces;
     while (n >= p->rows)
         n -= p++->rows;
-    return gemm_at(g, p->data, p->whole_k, p->n0 + n, p->k0 + k);
+    return gemm_at(p->gemm, p->data, p->whole_k, p->n0 + n, p->k0 + k);
 }
 
 /* ---- What is packed where ---------------------------------------------------------------------- */
 
-/* A matrix to be packed. */
+/* Parts of a matrix that follow each other and have one kernel, to be packed. */
 typedef struct pack_job {
     const matrix_declaration *from;
+    int first, end; /* parts */
+    const gemm_kernel *gemm;
+    size_t row; /* the first one, of the matrix */
     size_t n, k;
     size_t first_panel; /* over all jobs of the storage */
     size_t offset;      /* bytes into the storage */
-    matrix *out;
+    matrix_piece *out;
 } pack_job;
 
 typedef struct pack_list {
@@ -75,17 +78,51 @@ static size_t declared_cols(const matrix_declaration *m)
     return (size_t)range_size(m->parts[0].cols);
 }
 
-static size_t matrix_bytes(const gemm_kernel *gemm, const matrix_declaration *m)
+/* The part after those that have the kernel of part `first`. */
+static int piece_end(const matrix_declaration *m, int first)
 {
-    return round_up(gemm_packed_bytes(gemm, declared_rows(m), declared_cols(m)), CACHE_LINE);
+    int end = first + 1;
+    while (end < m->n_parts && m->gemm[end] == m->gemm[first])
+        end++;
+    return end;
 }
 
-static void list_add(pack_list *list, const gemm_kernel *gemm, const matrix_declaration *from, matrix *out)
+static size_t piece_bytes(const matrix_declaration *m, int first, int end)
 {
-    pack_job job = {from, declared_rows(from), declared_cols(from), list->panels, list->bytes, out};
-    list->panels += (job.n + (size_t)gemm->nr - 1) / (size_t)gemm->nr;
-    list->bytes += matrix_bytes(gemm, from);
-    list->jobs[list->n_jobs++] = job;
+    const size_t rows = parts_rows(m->parts + first, end - first);
+    return round_up(gemm_packed_bytes(m->gemm[first], rows, declared_cols(m)), CACHE_LINE);
+}
+
+static size_t matrix_bytes(const matrix_declaration *m)
+{
+    size_t bytes = 0;
+    for (int first = 0, end; first < m->n_parts; first = end)
+        bytes += piece_bytes(m, first, end = piece_end(m, first));
+    return bytes;
+}
+
+static void list_add(pack_list *list, const matrix_declaration *from, matrix *out)
+{
+    *out = (matrix){.n = declared_rows(from), .k = declared_cols(from)};
+    size_t row = 0;
+    for (int first = 0, end; first < from->n_parts; first = end) {
+        end = piece_end(from, first);
+        const gemm_kernel *g = from->gemm[first];
+        const pack_job job = {.from = from,
+                              .first = first,
+                              .end = end,
+                              .gemm = g,
+                              .row = row,
+                              .n = parts_rows(from->parts + first, end - first),
+                              .k = out->k,
+                              .first_panel = list->panels,
+                              .offset = list->bytes,
+                              .out = &out->pieces[out->n_pieces++]};
+        row += job.n;
+        list->panels += (job.n + (size_t)g->nr - 1) / (size_t)g->nr;
+        list->bytes += piece_bytes(from, first, end);
+        list->jobs[list->n_jobs++] = job;
+    }
 }
 
 /* The matrices of one of the two kinds of storage. list->jobs has room for all. */
@@ -93,7 +130,7 @@ static void list_matrices(pack_list *list, const declaration *d, bool own, matri
 {
     for (size_t i = 0; i < d->n_matrices; i++)
         if (d->matrices[i].own == own)
-            list_add(list, d->gemm, &d->matrices[i], &matrices[i]);
+            list_add(list, &d->matrices[i], &matrices[i]);
 }
 
 static size_t vector_values(const declaration *d)
@@ -110,14 +147,13 @@ void weights_bytes(const declaration *d, size_t *slice_bytes, size_t *own_bytes)
     *slice_bytes = 0;
     *own_bytes = vector_values(d) * sizeof(float);
     for (size_t i = 0; i < d->n_matrices; i++)
-        *(d->matrices[i].own ? own_bytes : slice_bytes) += matrix_bytes(d->gemm, &d->matrices[i]);
+        *(d->matrices[i].own ? own_bytes : slice_bytes) += matrix_bytes(&d->matrices[i]);
 }
 
 /* ---- Packing ----------------------------------------------------------------------------------- */
 
 typedef struct packer {
     const source *src;
-    const gemm_kernel *gemm;
     const pack_list *list;
     unsigned char *base; /* of the storage */
     int part, parts;     /* this rank, of those that share the copy */
@@ -145,7 +181,7 @@ static const pack_job *job_of_panel(const pack_list *list, size_t panel)
 static tensor_part part_at(const pack_job *job, size_t row, size_t rows)
 {
     int64_t from = (int64_t)row;
-    const tensor_part *p = job->from->parts;
+    const tensor_part *p = job->from->parts + job->first;
     for (; from >= range_size(p->rows); p++)
         from -= range_size(p->rows);
     tensor_part part = {p->tensor, {p->rows.begin + from, p->rows.begin + from + (int64_t)rows}, p->cols};
@@ -167,46 +203,57 @@ static void gather_rows(const packer *p, const pack_job *job, size_t row, size_t
     }
 }
 
-/* The rows of a panel from a packed model, as they are. */
-static void repack_panel(const packer *p, const pack_job *job, size_t row, size_t rows, void *dst)
+static size_t panel_bytes(const pack_job *job)
 {
-    memset(dst, 0, gemm_packed_bytes(p->gemm, (size_t)p->gemm->nr, job->k));
+    return gemm_packed_bytes(job->gemm, (size_t)job->gemm->nr, job->k);
+}
+
+/* The rows of a panel as they are in a packed model, or in the stored type of a file. Returns false where a value of
+ * the latter is not finite. */
+static bool copy_panel(const packer *p, const pack_job *job, size_t row, size_t rows, void *dst)
+{
+    bool finite = true;
+    memset(dst, 0, panel_bytes(job));
     for (size_t at = 0, n; at < rows; at += n) {
         const tensor_part part = part_at(job, row + at, rows - at);
         n = (size_t)range_size(part.rows);
-        const packed_part from = {source_packed(p->src, part.tensor), (size_t)part.rows.begin, n,
-                                  (size_t)part.cols.begin, job->k};
-        gemm_repack_rows(p->gemm, &from, dst, at);
+        if (source_format(p->src)) {
+            const packed_part from = {source_packed(p->src, part.tensor), (size_t)part.rows.begin, n,
+                                      (size_t)part.cols.begin, job->k};
+            gemm_repack_rows(job->gemm, &from, dst, at);
+        } else {
+            const stored_part from = source_stored_part(p->src, &part);
+            finite &= stored_pack_rows(job->gemm, &from, dst, at);
+        }
     }
+    return finite;
 }
 
-static size_t panel_bytes(const packer *p, const pack_job *job)
-{
-    return gemm_packed_bytes(p->gemm, (size_t)p->gemm->nr, job->k);
-}
-
-/* The panels of a job that a thread of this rank touches first. */
+/* Of the panels of a job those that a thread of this rank touches first. */
 static range panels_of(const packer *p, const pack_job *job, int thread, int threads)
 {
-    return weights_touched((int64_t)job->n, job->from->grain, p->gemm->nr, p->part, p->parts, thread, threads);
+    const int64_t nr = job->gemm->nr, first = (int64_t)job->row / nr, end = first + ((int64_t)job->n + nr - 1) / nr;
+    range part =
+        weights_touched((int64_t)declared_rows(job->from), job->from->grain, nr, p->part, p->parts, thread, threads);
+    part.begin = part.begin < first ? first : part.begin > end ? end : part.begin;
+    part.end = part.end < part.begin ? part.begin : part.end > end ? end : part.end;
+    return (range){part.begin - first, part.end - first};
 }
 
 static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float *scratch)
 {
-    size_t nr = (size_t)p->gemm->nr, row = panel * nr;
+    size_t nr = (size_t)job->gemm->nr, row = panel * nr;
     size_t rows = job->n - row < nr ? job->n - row : nr;
-    void *dst = p->base + job->offset + panel * panel_bytes(p, job);
-    if (source_format(p->src)) {
-        repack_panel(p, job, row, rows, dst);
-        return true;
-    }
+    void *dst = p->base + job->offset + panel * panel_bytes(job);
+    if (source_format(p->src) || job->gemm->storage >= DTYPE_COUNT)
+        return copy_panel(p, job, row, rows, dst);
     const tensor_part part = part_at(job, row, rows);
     tensor_view v = {scratch, QWEN3_DTYPE_F32, job->k};
     if ((size_t)range_size(part.rows) == rows)
         v = source_part(p->src, &part, scratch);
     else
         gather_rows(p, job, row, rows, scratch, scratch + nr * job->k);
-    return gemm_pack_panel(p->gemm, &(matrix_rows){v.data, v.type, v.stride, rows, job->k}, dst);
+    return gemm_pack_panel(job->gemm, &(matrix_rows){v.data, v.type, v.stride, rows, job->k}, dst);
 }
 
 /* Packs what nobody has taken yet of the part of thread `owner`. */
@@ -218,11 +265,11 @@ static void pack_part(packer *p, const team *t, int owner)
         atomic_size_t *taken = &p->taken[(size_t)owner * p->list->n_jobs + j];
         const range part = panels_of(p, job, owner, t->size);
         if (p->parts > 1 && owner == t->tid)
-            memory_collapse(p->base + job->offset + (size_t)part.begin * panel_bytes(p, job),
-                            (size_t)range_size(part) * panel_bytes(p, job));
+            memory_collapse(p->base + job->offset + (size_t)part.begin * panel_bytes(job),
+                            (size_t)range_size(part) * panel_bytes(job));
         for (size_t i; (i = (size_t)part.begin + atomic_fetch_add(taken, 1)) < (size_t)part.end;) {
             const bool packed = pack_panel(p, job, i, scratch);
-            work_done(p->work, panel_bytes(p, job));
+            work_done(p->work, panel_bytes(job));
             if (t->tid == 0)
                 work_tell(p->work);
             if (packed)
@@ -245,7 +292,7 @@ static qwen3_status fail_not_finite(const packer *p, qwen3_error *err)
 {
     size_t panel = atomic_load(&p->bad) - 1;
     const pack_job *job = job_of_panel(p->list, panel);
-    const tensor_part part = part_at(job, (panel - job->first_panel) * (size_t)p->gemm->nr, 1);
+    const tensor_part part = part_at(job, (panel - job->first_panel) * (size_t)job->gemm->nr, 1);
     const tensor *stored = source_tensor(p->src, source_tensor(p->src, part.tensor)->same_as);
     return fail(err, QWEN3_ERR_FORMAT,
                 "tensor %s: NaN or infinite value near row %lld of %lld; expected finite weights", stored->name,
@@ -256,10 +303,10 @@ static qwen3_status fail_not_finite(const packer *p, qwen3_error *err)
 static qwen3_status pack_all(packer *p, int threads, qwen3_error *err)
 {
     const pack_list *list = p->list;
-    size_t max_k = 0;
-    for (size_t i = 0; i < list->n_jobs; i++)
-        max_k = list->jobs[i].k > max_k ? list->jobs[i].k : max_k;
-    p->scratch_floats = round_up(2 * (size_t)p->gemm->nr * max_k, CACHE_LINE / sizeof(float));
+    size_t values = 0;
+    for (const pack_job *job = list->jobs; job < list->jobs + list->n_jobs; job++)
+        values = (size_t)job->gemm->nr * job->k > values ? (size_t)job->gemm->nr * job->k : values;
+    p->scratch_floats = round_up(2 * values, CACHE_LINE / sizeof(float));
     size_t scratch_bytes = p->scratch_floats * sizeof(float) * (size_t)threads;
     void *scratch;
     qwen3_status status = memory_alloc(&scratch, scratch_bytes, "scratch for packing weights", err);
@@ -277,7 +324,7 @@ static qwen3_status pack_all(packer *p, int threads, qwen3_error *err)
     if (status)
         return status;
     for (const pack_job *job = list->jobs; job < list->jobs + list->n_jobs; job++)
-        *job->out = (matrix){job->n, job->k, 1, {{p->base + job->offset, job->n, 0, 0, job->n, job->k}}};
+        *job->out = (matrix_piece){job->gemm, p->base + job->offset, job->n, 0, 0, job->n, job->k};
     return QWEN3_OK;
 }
 
@@ -285,12 +332,12 @@ qwen3_status weights_pack_matrix(const source *src, const gemm_kernel *gemm, siz
                                  qwen3_error *err)
 {
     const range rows = {0, source_tensor(src, number)->rows}, cols = {0, source_tensor(src, number)->cols};
-    const matrix_declaration whole = {.parts = {{number, rows, cols}}, .n_parts = 1, .grain = gemm->nr};
+    const matrix_declaration whole = {.parts = {{number, rows, cols}}, .gemm = {gemm}, .n_parts = 1, .grain = gemm->nr};
     pack_job job;
     pack_list list = {.jobs = &job};
     matrix ignored;
-    list_add(&list, gemm, &whole, &ignored);
-    packer p = {.src = src, .gemm = gemm, .list = &list, .base = dst, .parts = 1, .work = by.work};
+    list_add(&list, &whole, &ignored);
+    packer p = {.src = src, .list = &list, .base = dst, .parts = 1, .work = by.work};
     return pack_all(&p, by.threads, err);
 }
 
@@ -311,7 +358,7 @@ static bool at_panels(const source *src, const matrix_declaration *m, int64_t nr
 bool weights_mapped(const source *src, const declaration *d)
 {
     const packed_format *f = source_format(src);
-    bool mapped = f && f->nr == d->gemm->nr;
+    bool mapped = f && f->nr == d->format.nr;
     for (size_t i = 0; mapped && i < d->n_matrices; i++)
         mapped = at_panels(src, &d->matrices[i], f->nr);
     return mapped;
@@ -325,7 +372,8 @@ static void map_all(const source *src, const declaration *d, matrix *matrices)
         for (int j = 0; j < m->n_parts; j++) {
             const tensor_part *p = &m->parts[j];
             const tensor *whole = source_tensor(src, p->tensor);
-            matrices[i].pieces[j] = (matrix_piece){.data = source_packed(src, p->tensor).data,
+            matrices[i].pieces[j] = (matrix_piece){.gemm = m->gemm[j],
+                                                   .data = source_packed(src, p->tensor).data,
                                                    .rows = (size_t)range_size(p->rows),
                                                    .n0 = (size_t)p->rows.begin,
                                                    .k0 = (size_t)p->cols.begin,
@@ -392,20 +440,20 @@ static uint64_t packed_bytes(const packer *p, int threads)
     uint64_t bytes = 0;
     for (const pack_job *job = p->list->jobs; job < p->list->jobs + p->list->n_jobs; job++)
         for (int i = 0; i < threads; i++)
-            bytes += (uint64_t)range_size(panels_of(p, job, i, threads)) * panel_bytes(p, job);
+            bytes += (uint64_t)range_size(panels_of(p, job, i, threads)) * panel_bytes(job);
     return bytes;
 }
 
 static qwen3_status pack_both(weights *w, const source *src, const declaration *d, comm *share, packers by,
                               qwen3_error *err)
 {
-    pack_list own = {.jobs = calloc(d->n_matrices, sizeof(pack_job))};
-    pack_list slice = {.jobs = calloc(d->n_matrices, sizeof(pack_job))};
+    pack_list own = {.jobs = calloc(d->n_matrices * MATRIX_PIECES, sizeof(pack_job))};
+    pack_list slice = {.jobs = calloc(d->n_matrices * MATRIX_PIECES, sizeof(pack_job))};
     qwen3_status status = QWEN3_OK;
     if (own.jobs && slice.jobs) {
         list_matrices(&own, d, true, w->matrices);
         list_matrices(&slice, d, false, w->matrices);
-        packer alone = {.src = src, .gemm = w->gemm, .list = &own, .base = w->own, .parts = 1, .work = by.work};
+        packer alone = {.src = src, .list = &own, .base = w->own, .parts = 1, .work = by.work};
         packer together = alone;
         together.list = &slice;
         together.base = w->slice;
@@ -440,14 +488,31 @@ static qwen3_status make_tables(weights *w, const declaration *d, qwen3_error *e
     return QWEN3_OK;
 }
 
+/* A packed model holds blocks, which are not expanded again. */
+static qwen3_status check_packed(const source *src, const declaration *d, qwen3_error *err)
+{
+    const weight_type *types = source_types(src);
+    for (size_t i = 0; source_format(src) && types && i < d->n_matrices; i++) {
+        const matrix_declaration *m = &d->matrices[i];
+        for (int j = 0; j < m->n_parts; j++)
+            if (m->gemm[j]->storage != types[m->parts[j].tensor])
+                return fail(err, QWEN3_ERR_UNSUPPORTED,
+                            "tensor %s: these ranks would split blocks of %s; expected the GGUF file, or other ranks",
+                            source_tensor(src, m->parts[j].tensor)->name, weight_type_name(types[m->parts[j].tensor]));
+    }
+    return QWEN3_OK;
+}
+
 qwen3_status weights_load(weights *w, const source *src, const declaration *d, comm *share, packers by,
                           qwen3_error *err)
 {
-    *w = (weights){.gemm = d->gemm, .mapped = weights_mapped(src, d)};
+    *w = (weights){.mapped = weights_mapped(src, d)};
     weights_bytes(d, &w->slice_bytes, &w->own_bytes);
     const size_t vector_bytes = vector_values(d) * sizeof(float);
     w->allocated = w->mapped ? vector_bytes : w->own_bytes;
-    qwen3_status status = make_tables(w, d, err);
+    qwen3_status status = check_packed(src, d, err);
+    if (!status)
+        status = make_tables(w, d, err);
     /* The allocation is collective over share: no early return before it. */
     qwen3_status allocated = w->mapped ? QWEN3_OK : allocate_slice(w, share, err);
     if (!status)

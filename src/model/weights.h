@@ -18,11 +18,13 @@
 
 /* Rows [n0, n0 + rows) x columns from k0 on of a packed matrix [whole_n, whole_k]. Begins and ends at panels. */
 typedef struct matrix_piece {
+    const gemm_kernel *gemm;
     const void *data;
     size_t rows, n0, k0, whole_n, whole_k;
 } matrix_piece;
 
-/* W[n, k] packed for gemm: y[m, n] = x[m, k] W^T. Its rows are those of the pieces, one after the other. */
+/* W[n, k] packed for gemm: y[m, n] = x[m, k] W^T. Its rows are those of the pieces, one after the other. Panels of all
+ * of them have the same height, and the activations are of one type. */
 typedef struct matrix {
     size_t n, k;
     int n_pieces;
@@ -37,9 +39,9 @@ typedef struct matrix_part {
 } matrix_part;
 
 /* gemm of kernels.h with part of such a matrix. */
-void matrix_product(const gemm_kernel *g, const matrix_part *w, const gemm_input *x, const gemm_output *y);
+void matrix_product(const matrix_part *w, const gemm_input *x, const gemm_output *y);
 /* Where row n < w->n, at the start of a panel, and column k, at the start of a group, stand. */
-const void *matrix_at(const gemm_kernel *g, const matrix *w, size_t n, size_t k);
+const void *matrix_at(const matrix *w, size_t n, size_t k);
 
 /* The panels (of nr rows) of a matrix of n rows that thread `thread` of `threads` of rank `part` of `parts` packs, and
  * so touches first: those that it reads when a step has few rows and ranks split its rows in multiples of `grain`,
@@ -53,7 +55,6 @@ typedef struct block_weights {
 } block_weights;
 
 typedef struct weights {
-    const gemm_kernel *gemm;
     matrix *matrices;      /* [n_matrices], in the order of declarations */
     const float **vectors; /* the same; NULL without parts */
     block_weights *blocks; /* [num_layers][LAYER_BLOCKS] */
@@ -86,7 +87,8 @@ typedef struct packers {
     work *work;
 } packers;
 
-/* Packs a whole tensor to dst, zeroed memory of gemm_packed_bytes. Errors as of weights_load. Not collective. */
+/* Packs a whole tensor for a kernel to dst, zeroed memory of gemm_packed_bytes. Errors as of weights_load. Not
+ * collective. */
 qwen3_status weights_pack_matrix(const source *src, const gemm_kernel *gemm, size_t number, void *dst, packers by,
                                  qwen3_error *err);
 

@@ -123,7 +123,7 @@ def check_tensors(a, files):
             ("rows that are no blocks", "a multiple of 32 for type Q8_0", files.with_tensor(name, dims=[48, 128])),
             ("type 4", "got type type .number 4.", files.with_tensor(name, kind=4)),
             ("type 2^31", "number 2147483648", files.with_tensor(name, kind=1 << 31)),
-            ("IQ4_XS", "got type IQ4_XS .number 23., expected F32", files.with_tensor(name, kind=23)),
+            ("IQ3_S", "got type IQ3_S .number 21., expected F32", files.with_tensor(name, kind=21)),
             ("a long name", "the name of tensor .* 1 to 63", files.with_tensor(name, to="x" * 64)),
             ("a name with a newline", "the name of tensor", files.with_tensor(name, to="a\nb")),
             ("another shape", r"got dimensions \[96, 64\], .* \[64, 96\]", files.with_tensor(name, dims=[96, 64])),

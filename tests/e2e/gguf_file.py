@@ -199,6 +199,43 @@ def values_q6_k(raw):
     return (d[:, :, None] * q.reshape(-1, 16, 16).astype(np.float32)).reshape(-1, 256)
 
 
+LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
+
+
+def nearest_level(x):
+    return np.abs(x[..., None] - LEVELS).argmin(-1)
+
+
+def quantise_iq4_nl(x):
+    d = from_half(half(np.abs(x).max(1) / 127))
+    return np.concatenate([half(d), pack_nibbles(nearest_level(safe_divide(x, d)))], axis=1)
+
+
+def values_iq4_nl(raw):
+    return from_half(raw[:, :2]) * LEVELS[unpack_nibbles(raw[:, 2:])].astype(np.float32)
+
+
+def quantise_iq4_xs(x):
+    parts = x.reshape(-1, 8, 32)
+    wide = np.abs(parts).max(2) / 127
+    d = from_half(half(wide.max(1) / 31))
+    scales = np.clip(np.rint(safe_divide(wide, d)), 0, 31).astype(np.int32) + 32
+    by = np.broadcast_to((d * (scales - 32))[:, :, None], parts.shape)
+    codes = nearest_level(safe_divide(parts, by))
+    high = ((scales >> 4) << 2 * np.arange(8)).sum(1).astype("<u2")
+    low = scales[:, 0::2] & 15 | (scales[:, 1::2] & 15) << 4
+    nibbles = np.concatenate([pack_nibbles(codes[:, i]) for i in range(8)], axis=1)
+    return np.concatenate([half(d), high.view(np.uint8).reshape(-1, 2), low.astype(np.uint8), nibbles], axis=1)
+
+
+def values_iq4_xs(raw):
+    high = np.ascontiguousarray(raw[:, 2:4]).view("<u2").astype(np.int32)
+    low = np.stack([raw[:, 4:8] & 15, raw[:, 4:8] >> 4], axis=2).reshape(-1, 8).astype(np.int32)
+    d = from_half(raw[:, :2]) * ((low | (high >> 2 * np.arange(8) & 3) << 4) - 32).astype(np.float32)
+    codes = np.stack([unpack_nibbles(raw[:, 8 + 16 * i : 24 + 16 * i]) for i in range(8)], axis=1)
+    return (d[:, :, None] * LEVELS[codes].astype(np.float32)).reshape(-1, 256)
+
+
 def quantise_bf16(x):
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2").view(np.uint8).reshape(-1, 2)
@@ -220,8 +257,14 @@ TYPES = {
     "Q4_K": (12, 256, 144, quantise_q4_k, values_q4_k),
     "Q5_K": (13, 256, 176, quantise_q5_k, values_q5_k),
     "Q6_K": (14, 256, 210, quantise_q6_k, values_q6_k),
+    "IQ4_NL": (20, 32, 18, quantise_iq4_nl, values_iq4_nl),
+    "IQ4_XS": (23, 256, 136, quantise_iq4_xs, values_iq4_xs),
     "BF16": (30, 1, 2, quantise_bf16, values_bf16),
 }
+
+
+# Those that are no blocks.
+ELEMENTS = ("F32", "F16", "BF16")
 
 
 def quantise(x, name):
@@ -241,7 +284,7 @@ def values_of(raw, name, shape):
 
 # Where the binary16 numbers of a block are.
 HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2],
-          "Q6_K": [208]}
+          "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0]}
 
 
 def random_blocks(name, values, random):

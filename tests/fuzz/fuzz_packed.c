@@ -49,14 +49,13 @@ static void write_packed(fuzz_part header, fuzz_part values)
 
 static void load(const source *src, const qwen3_config *config)
 {
-    const packed_format *format = source_format(src);
-    demand(format != NULL);
+    demand(source_format(src) != NULL);
     declaration d;
     weights w;
     qwen3_error err = {0}, damaged = {0};
     succeeded(source_verify(src, &(source_share){0, 1, 1, NULL}, &damaged), &damaged);
-    const gemm_kernel *gemm = &kernels_get(QWEN3_ISA_C)->gemm[format->dtype];
-    if (!succeeded(model_declare(config, (grid_place){1, 1, 0, 0}, gemm, &d, &err), &err))
+    const weight_format format = source_weight_format(src, kernels_get(QWEN3_ISA_C), QWEN3_DTYPE_AUTO);
+    if (!succeeded(model_declare(config, (grid_place){1, 1, 0, 0}, &format, &d, &err), &err))
         return;
     if (succeeded(weights_load(&w, src, &d, qwen3_comm_self(), (packers){1, NULL}, &err), &err))
         demand(w.n_matrices == d.n_matrices);

@@ -17,8 +17,7 @@ static void check_items(int threads, int mr, size_t m, size_t parts, size_t most
     static unsigned char taken[MOST_PARTS][MOST_ROWS];
     team_shared shared = {.size = threads};
     team t = {.shared = &shared, .size = threads};
-    const gemm_kernel g = {.mr = mr};
-    linear_items items = linear_items_begin(&t, &g, m, parts, most);
+    linear_items items = linear_items_begin(&t, (size_t)mr, m, parts, most);
     memset(taken, 0, sizeof taken);
     for (linear_item item, expected = items.following; linear_items_next(&t, &items, &item);) {
         assert_memory_equal(&item, &expected, sizeof item);

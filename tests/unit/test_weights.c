@@ -47,7 +47,7 @@ static void test_head_grain(void **state)
         int64_t head_dim, grain;
     } cases[] = {{16, 128, 128}, {16, 24, 48}, {32, 32, 32}, {64, 32, 64}, {16, 1, 16}, {1, 80, 80}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        assert_int_equal(attention_grain(&(gemm_kernel){.nr = cases[i].nr}, cases[i].head_dim), cases[i].grain);
+        assert_int_equal(attention_grain(cases[i].nr, cases[i].head_dim), cases[i].grain);
 }
 
 /* More threads than panels, too. */
@@ -59,9 +59,9 @@ static void test_threads(void **state)
     qwen3_error err = {0};
     assert_int_equal(model_source_open("synthetic:tiny", 3, &src, &config, &err), QWEN3_OK);
     for (int type = 0; type < DTYPE_COUNT; type++) {
-        const gemm_kernel *g = &kernels_get(QWEN3_ISA_AUTO)->gemm[type];
+        const weight_format format = weight_format_of(kernels_get(QWEN3_ISA_AUTO), (qwen3_dtype)type);
         declaration d;
-        assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, g, &d, &err), QWEN3_OK);
+        assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, &format, &d, &err), QWEN3_OK);
         weights one, many;
         assert_int_equal(weights_load(&one, src, &d, qwen3_comm_self(), (packers){1, NULL}, &err), QWEN3_OK);
         for (int threads = 2; threads < 80; threads = threads * 3 - 1) {
@@ -87,7 +87,7 @@ static void test_bias(void **state)
     config.architecture = "qwen2";
     config.qk_norm = false;
     config.attention_bias = true;
-    const gemm_kernel *g = &kernels_get(QWEN3_ISA_C)->gemm[QWEN3_DTYPE_F32];
+    const weight_format format = weight_format_of(kernels_get(QWEN3_ISA_C), QWEN3_DTYPE_F32);
     declaration d;
     source *src;
     assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, NULL, &d, &err), QWEN3_OK);
@@ -95,7 +95,7 @@ static void test_bias(void **state)
     declaration_free(&d);
     const int64_t dim = config.head_dim, heads = config.num_heads, kv_heads = config.num_kv_heads, layer = 1;
     weights whole, part;
-    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, g, &d, &err), QWEN3_OK);
+    assert_int_equal(model_declare(&config, (grid_place){1, 1, 0, 0, false}, &format, &d, &err), QWEN3_OK);
     assert_int_equal(weights_load(&whole, src, &d, qwen3_comm_self(), (packers){1, NULL}, &err), QWEN3_OK);
     declaration_free(&d);
     const block_weights all = weights_of(&whole, layer, 0);
@@ -106,7 +106,7 @@ static void test_bias(void **state)
         const grid_place place = {2, 2, 1, h, false};
         const head_shard shard = attention_heads(&config, place);
         const size_t n = (size_t)(range_size(shard.heads) * dim), n_kv = (size_t)(range_size(shard.kv_heads) * dim);
-        assert_int_equal(model_declare(&config, place, g, &d, &err), QWEN3_OK);
+        assert_int_equal(model_declare(&config, place, &format, &d, &err), QWEN3_OK);
         assert_int_equal(weights_load(&part, src, &d, qwen3_comm_self(), (packers){1, NULL}, &err), QWEN3_OK);
         const float *bias = weights_of(&part, layer, 0).vectors[ATTENTION_QKV_BIAS];
         assert_int_equal(weights_of(&part, layer, 0).matrices[ATTENTION_QKV].n, n + 2 * n_kv);

@@ -91,6 +91,25 @@ TEMPLATE vec vec_byte_pairs(const void *p, int odd)
     return vcvtq_f32_s32(odd ? vshrq_n_s32(u, 8) : vshrq_n_s32(vshlq_n_s32(u, 24), 24));
 }
 
+TEMPLATE vec vec_halves(const void *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
+}
+
+TEMPLATE vec vec_bytes(const void *p)
+{
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four)))));
+}
+
+TEMPLATE vec vec_bits(const void *p, int shift, int mask)
+{
+    const uint32x4_t u = vreinterpretq_u32_u8(vld1q_u8(p));
+    return vcvtq_f32_s32(
+        vreinterpretq_s32_u32(vandq_u32(vshlq_u32(u, vdupq_n_s32(-shift)), vdupq_n_u32((uint32_t)mask))));
+}
+
 typedef int8x16_t vec_levels;
 
 TEMPLATE vec_levels vec_levels_load(const int8_t *table)

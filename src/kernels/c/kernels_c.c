@@ -2,6 +2,7 @@
  * written so that compilers vectorise them for the baseline of the architecture. */
 #include "kernels/blocks.h"
 #include "kernels/exp_constants.h"
+#include "kernels/stored.h"
 #include "kernels/tile.h"
 
 #define NR 16
@@ -86,6 +87,57 @@ static void expand_q4(size_t k_groups, const void *w, void *panel)
         }
     }
 }
+
+TEMPLATE uint32_t word_at(const unsigned char *words, size_t word, size_t j)
+{
+    uint32_t value;
+    memcpy(&value, words + (word * NR + j) * sizeof value, sizeof value);
+    return value;
+}
+
+/* Values of output j in a block of 32 at `block`: d s (q - bias) - m t, with one rounding at most. */
+TEMPLATE float stored_value(const stored_format f, const unsigned char *block, float d, float m, size_t i, size_t j)
+{
+    const unsigned char *low = block + NR * stored_scales_bytes(f), *high = low + NR * (size_t)f.low * sizeof(uint32_t);
+    int q = (int)(word_at(low, stored_low_word(f, i), j) >> stored_low_shift(f, i) & ((1u << f.low) - 1));
+    if (f.high)
+        q |= (int)(word_at(high, stored_high_word(f, i), j) >> stored_high_shift(f, i) & ((1u << f.high) - 1)) << f.low;
+    q = f.levels ? f.levels[q] : q - f.bias;
+    const float scale = f.scales ? d * (float)(int8_t)block[i / (size_t)stored_run(f) * NR + j] : d;
+    if (!f.minimum)
+        return scale * (float)q;
+    return scale * (float)q - (f.scales ? m * (float)block[(size_t)f.scales * NR + j] : m);
+}
+
+TEMPLATE void expand_stored(const weight_type type, size_t k_groups, const void *w, float *out)
+{
+    const stored_format f = stored_format_of(type);
+    const unsigned char *group = w;
+    for (size_t g = 0; g < k_groups; g++) {
+        const unsigned char *halves = group;
+        group += NR * stored_halves_bytes(f);
+        for (int b = 0; b < f.blocks; b++, group += NR * stored_block_bytes(f)) {
+            for (size_t i = 0; i < BLOCK; i++, out += NR) {
+                for (size_t j = 0; j < NR; j++) {
+                    uint16_t d, m = 0;
+                    memcpy(&d, halves + j * sizeof d, sizeof d);
+                    if (f.minimum)
+                        memcpy(&m, halves + (NR + j) * sizeof m, sizeof m);
+                    out[j] = stored_value(f, group, f16_to_f32(d), f16_to_f32(m), i, j);
+                }
+            }
+        }
+    }
+}
+
+#define DEFINE_EXPAND(name, ...)                                                                                       \
+    static void expand_##name(size_t k_groups, const void *w, void *panel)                                             \
+    {                                                                                                                  \
+        expand_stored(WEIGHT_##name, k_groups, w, panel);                                                              \
+    }
+EACH_STORED_TYPE(DEFINE_EXPAND)
+
+DEFINE_MIXED_TILE(tile_mixed, tile_f32)
 
 static inline void store(void *y, qwen3_dtype y_type, size_t i, float value)
 {
@@ -290,6 +342,11 @@ void kernels_init_c(kernels *k)
     k->gemm[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_F32, 2, tile_bf16);
     k->gemm[QWEN3_DTYPE_Q8] = GEMM_BLOCKS(QWEN3_DTYPE_Q8, Q8_BLOCK_BYTES, expand_q8, &k->gemm[QWEN3_DTYPE_F32]);
     k->gemm[QWEN3_DTYPE_Q4] = GEMM_BLOCKS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, expand_q4, &k->gemm[QWEN3_DTYPE_F32]);
+#define FILL_STORED(name, ...)                                                                                         \
+    k->gemm[WEIGHT_##name] = GEMM_STORED(WEIGHT_##name, QWEN3_DTYPE_F32, MR, .expand = expand_##name,                  \
+                                         .expanded = &k->gemm[QWEN3_DTYPE_F32]);
+    EACH_STORED_TYPE(FILL_STORED)
+    k->mixed = GEMM_ELEMENTS(QWEN3_DTYPE_F32, QWEN3_DTYPE_Q8, 1, tile_mixed);
     k->quantise[QWEN3_DTYPE_Q8] = q8_quantise;
     k->quantise[QWEN3_DTYPE_Q4] = q4_quantise;
     k->rms_norm = rms_norm;

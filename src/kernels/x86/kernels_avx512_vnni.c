@@ -236,6 +236,7 @@ void kernels_init_avx512_vnni(kernels *k)
 {
     k->gemm[QWEN3_DTYPE_Q8] = kernels_vnni_q8;
     k->gemm[QWEN3_DTYPE_Q4] = kernels_vnni_q4;
+    kernels_stored_vnni(k);
     k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add;
     k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add;
 }

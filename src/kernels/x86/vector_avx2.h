@@ -101,6 +101,25 @@ TEMPLATE vec vec_byte_pairs(const void *p, int odd)
     return _mm256_cvtepi32_ps(odd ? _mm256_srai_epi32(u, 8) : _mm256_srai_epi32(_mm256_slli_epi32(u, 24), 24));
 }
 
+/* LANES binary16 numbers. */
+TEMPLATE vec vec_halves(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+
+/* LANES signed bytes. */
+TEMPLATE vec vec_bytes(const void *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p)));
+}
+
+/* Of each 32-bit word of p the bits of `mask` after a shift to the right. */
+TEMPLATE vec vec_bits(const void *p, int shift, int mask)
+{
+    return _mm256_cvtepi32_ps(
+        _mm256_and_si256(_mm256_srli_epi32(_mm256_loadu_si256(p), shift), _mm256_set1_epi32(mask)));
+}
+
 /* A table of 16 signed bytes as f32. */
 typedef struct vec_levels {
     vec low, high;

@@ -76,6 +76,22 @@ TEMPLATE vec vec_byte_pairs(const void *p, int odd)
     return _mm512_cvtepi32_ps(odd ? _mm512_srai_epi32(u, 8) : _mm512_srai_epi32(_mm512_slli_epi32(u, 24), 24));
 }
 
+TEMPLATE vec vec_halves(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+
+TEMPLATE vec vec_bytes(const void *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+}
+
+TEMPLATE vec vec_bits(const void *p, int shift, int mask)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_and_si512(_mm512_srli_epi32(_mm512_loadu_si512(p), (unsigned)shift), _mm512_set1_epi32(mask)));
+}
+
 typedef vec vec_levels;
 
 TEMPLATE vec_levels vec_levels_load(const int8_t *table)
