@@ -100,7 +100,7 @@ TEMPLATE void add_block(const int rows, const int vecs, size_t first, const stor
                         const gemm_prefetch prefetch, vec sum[MR][VECS])
 {
     const unsigned char *scales = block + first * LANES, *low = block + NR * stored_scales_bytes(f);
-    const size_t run = (size_t)stored_run(f), parts = BLOCK / 8 * VECS;
+    const size_t run = (size_t)stored_run(f), parts = BLOCK / 8 * VECS / 2;
     UNROLL
     for (size_t r0 = 0; r0 < BLOCK / run; r0++) {
         __m512i dots[MR][VECS];
@@ -116,8 +116,9 @@ TEMPLATE void add_block(const int rows, const int vecs, size_t first, const stor
             UNROLL
             for (int v = 0; v < vecs; v++) {
                 __m512i fours[2];
-                prefetch_part(prefetch.from, prefetch.step_bytes, first * (BLOCK / 8) + e * (size_t)vecs + (size_t)v,
-                              parts, prefetch.level);
+                if (v % 2 == 0)
+                    prefetch_part(prefetch.from, prefetch.step_bytes,
+                                  (first * (BLOCK / 8) + e * (size_t)vecs + (size_t)v) / 2, parts, prefetch.level);
                 __asm__ volatile("" : : : "memory"); /* compilers would gather the prefetches */
                 load_fours(f, table, low, e, first + (size_t)v, fours);
                 UNROLL
