@@ -38,6 +38,10 @@ typedef struct qwen3_scheduler_options {
                             are computed in every step. INFINITY: prompts are computed as fast as possible */
     int64_t kv_pages;    /* pages of QWEN3_KV_PAGE positions that a rank keeps, at least what one request of max_tokens
                             needs; 0 = what fits in half of the memory that is available when the scheduler is opened */
+    int draft_tokens;    /* most tokens of an answer that are guessed at once from its text before, and kept if they are
+                            those that are drawn, 0..64: answers are the same and may come sooner. It stops by itself
+                            where it does not pay. 0: no guesses. None are made for answers with a filter or with
+                            penalties */
     int32_t n_tokens;    /* only ids below are chosen (qwen3_tokenizer_vocab_size); 0 = vocab_size */
     qwen3_session_options session; /* max_sequences, max_tokens and kv_pages of it are not looked at */
 } qwen3_scheduler_options;
@@ -169,8 +173,10 @@ typedef struct qwen3_scheduler_stats {
     uint64_t prompt_tokens; /* of answers that have begun */
     uint64_t cached_tokens; /* of these, not computed */
     uint64_t generated_tokens;
-    int64_t kv_pages;      /* of rank 0: that it may keep, and that hold tokens */
-    int64_t kv_pages_used; /* by running answers and cached prefixes; shared pages once */
+    uint64_t drafted_tokens; /* guessed */
+    uint64_t kept_tokens;    /* of these, those that were right */
+    int64_t kv_pages;        /* of rank 0: that it may keep, and that hold tokens */
+    int64_t kv_pages_used;   /* by running answers and cached prefixes; shared pages once */
 } qwen3_scheduler_stats;
 
 /* On rank 0, in any thread. */

@@ -67,6 +67,7 @@ static qwen3_status check_options(const qwen3_scheduler_options *o, const qwen3_
         check_range("max_waiting", o->max_waiting, 1, MOST_WAITING, err) ||
         check_range("max_cached", o->max_cached, 0, MOST_CACHED, err) ||
         check_range("max_tokens", o->max_tokens, 0, config->max_positions, err) ||
+        check_range("draft_tokens", o->draft_tokens, 0, MOST_DRAFT, err) ||
         check_range("kv_pages", o->kv_pages, 0, INT32_MAX, err) ||
         check_range("n_tokens", o->n_tokens, 0, config->vocab_size, err))
         return err->status;
@@ -127,6 +128,7 @@ static qwen3_status open_tables(qwen3_scheduler *s, qwen3_error *err)
     const size_t rows = (size_t)s->options.step_tokens, running = (size_t)s->options.max_running;
     s->samplers = table((size_t)s->n_sequences, sizeof(qwen3_sampler *), err);
     s->choices = table(rows, sizeof *s->choices, err);
+    s->taken = table(rows, sizeof *s->taken, err);
     s->logprobs = table(rows, sizeof *s->logprobs, err);
     s->again = table(running, sizeof *s->again, err);
     s->held = table((size_t)s->n_sequences, sizeof *s->held, err);
@@ -215,6 +217,7 @@ void qwen3_scheduler_close(qwen3_scheduler *s)
     orders_free(&s->orders);
     free(s->samplers);
     free(s->choices);
+    free(s->taken);
     free(s->logprobs);
     free(s->again);
     free(s->masks);
@@ -330,6 +333,7 @@ static answer *answer_new(request *r, int index, const qwen3_scheduler_request *
     a->request = r;
     a->index = index;
     a->sequence = -1;
+    a->draft_rate = DRAFT_RATE;
     if (ok)
         return a;
     free(a);

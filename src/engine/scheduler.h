@@ -2,6 +2,7 @@
  *
  *   scheduler.c          opening, requests from any thread, waiting, statistics
  *   scheduler_plan.c     what rank 0 decides before a step: who begins, in which sequence, which tokens are computed
+ *   scheduler_draft.c    tokens that are guessed
  *   scheduler_run.c      what all ranks do with it: orders, one forward pass, tokens
  *   scheduler_events.c   what rank 0 does with the tokens: answers go on or end, callbacks
  *
@@ -19,7 +20,10 @@
 #include "engine/session.h"
 #include "qwen3_scheduler.h"
 
-enum { MOST_RUNNING = 1024 };
+enum { MOST_RUNNING = 1024, MOST_DRAFT = 64 };
+
+/* Of the tokens that are guessed, the part that is right, before it is known. */
+#define DRAFT_RATE 0.7
 
 /* What was submitted. Lives until its last answer has ended. */
 typedef struct request {
@@ -39,12 +43,14 @@ typedef struct answer {
     int sequence;    /* -1 while it waits */
     int32_t *tokens; /* [n_tokens] prompt and what was generated */
     int64_t n_prompt, n_tokens, room;
-    int64_t most;      /* tokens, at the end */
-    int64_t cached;    /* of the prompt, not computed */
-    int64_t step_rows; /* tokens that are computed in the step at hand */
-    uint64_t begun;    /* number of its admission; 0: never */
-    double last_token; /* when it came; 0: none yet */
-    bool ends;         /* the callback has said so */
+    int64_t most;        /* tokens, at the end */
+    int64_t cached;      /* of the prompt, not computed */
+    int64_t step_rows;   /* tokens that are computed in the step at hand */
+    uint64_t begun;      /* number of its admission; 0: never */
+    double last_token;   /* when it came; 0: none yet */
+    int64_t draft_from;  /* tokens from which on some are guessed */
+    int64_t draft_pause; /* tokens without guesses, the next time that they do not pay */
+    double draft_rate;   /* the part of them that is right, lately */
 } answer;
 
 /* What a sequence of the session holds: tokens of a running answer, or of one that has ended. */
@@ -68,13 +74,14 @@ typedef struct client_line {
 typedef struct planned_choice {
     int32_t sequence, row;
     int32_t logprobs; /* likeliest tokens that are wanted; -1: not even the logarithm */
-    int32_t reserved;
+    int32_t ahead;    /* guessed tokens before it, the last of which is that of its row */
 } planned_choice;
 
 /* How long steps take, from those before. */
 typedef struct step_times {
     double decode; /* seconds of a step without prompts; 0: not known */
     double token;  /* seconds more for each token of a prompt; 0: not known */
+    double draft;  /* seconds more for each token that is guessed; 0: not known */
 } step_times;
 
 struct qwen3_scheduler {
@@ -93,6 +100,7 @@ struct qwen3_scheduler {
     /* The step at hand. */
     planned_choice *planned; /* [step_tokens] */
     choice *choices;         /* [step_tokens] */
+    bool *taken;             /* [step_tokens] of the choices: follows the ones before, and is a token of the answer */
     logprobs_row *logprobs;  /* [step_tokens] of those that want them */
     size_t n_choices, n_logprobs;
     uint64_t *masks; /* [max_running][mask_words] */
@@ -116,7 +124,7 @@ struct qwen3_scheduler {
     bool crowded;                    /* pages ran out: nobody begins until an answer ends */
     step_times times;
     double step_begin;
-    int64_t step_prompt_tokens, step_decodes; /* of the step at hand */
+    int64_t step_prompt_tokens, step_decodes, step_drafts; /* of the step at hand */
     /* The batch that is being put together. */
     int32_t *batch_tokens, *batch_sequences; /* [step_tokens] */
     uint8_t *batch_logits;                   /* [step_tokens] */
@@ -143,6 +151,13 @@ void plan_measure(qwen3_scheduler *s, double seconds);
 /* The sequence of an answer that has ended is kept as a prefix, or forgotten. */
 void plan_release(qwen3_scheduler *s, answer *a);
 void plan_close(qwen3_scheduler *s);
+
+/* ---- scheduler_draft.c: rank 0 ---- */
+
+/* Guesses for the tokens of an answer that come next; returns how many. */
+int64_t draft_tokens(const qwen3_scheduler *s, const answer *a, const int32_t **tokens);
+/* How many of them were right. */
+void draft_learn(qwen3_scheduler *s, answer *a, int64_t drafted, int64_t kept);
 
 /* ---- scheduler_run.c: all ranks ---- */
 

@@ -194,18 +194,33 @@ static void take_embeddings(qwen3_scheduler *s)
     }
 }
 
-void events_of_step(qwen3_scheduler *s)
+/* What each sequence holds now, without guesses that were wrong. */
+static void count_rows(qwen3_scheduler *s)
 {
+    for (size_t i = 0, n; i < s->n_choices; i += n) {
+        answer *a = s->held[s->planned[i].sequence].answer;
+        int64_t kept = 0;
+        for (n = 0; i + n < s->n_choices && s->planned[i + n].sequence == a->sequence; n++)
+            kept += s->taken[i + n];
+        a->step_rows -= (int64_t)n - kept;
+        draft_learn(s, a, (int64_t)n - 1, kept - 1);
+    }
     for (int i = 0; i < s->n_sequences; i++)
         if (s->held[i].answer)
             s->held[i].length += s->held[i].answer->step_rows;
+}
+
+void events_of_step(qwen3_scheduler *s)
+{
     const logprobs_row *p = s->logprobs;
+    count_rows(s);
     for (size_t i = 0; i < s->n_choices; i++) {
         const planned_choice *planned = &s->planned[i];
         const choice *c = &s->choices[i];
-        answer *a = s->held[planned->sequence].answer;
-        const bool wanted = planned->logprobs >= 0 && c->fault != CHOICE_NOT_FINITE;
-        const logprobs_row *own = wanted ? p++ : NULL;
+        answer *a = s->held[planned->sequence].answer; /* NULL: it has ended with a token before */
+        const logprobs_row *own = s->taken[i] && !c->fault && planned->logprobs >= 0 ? p++ : NULL;
+        if (!a || !s->taken[i])
+            continue;
         if (c->fault)
             fail_choice(s, a, c->fault);
         else

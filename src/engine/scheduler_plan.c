@@ -195,6 +195,7 @@ void plan_release(qwen3_scheduler *s, answer *a)
     held_sequence *h = &s->held[sequence];
     h->answer = NULL;
     h->tokens = a->tokens;
+    h->length = h->length < a->n_tokens ? h->length : a->n_tokens; /* guesses after its end */
     h->used = s->plan;
     a->tokens = NULL;
     a->sequence = -1;
@@ -330,14 +331,15 @@ static int64_t left_of(const held_sequence *h)
     return h->answer->n_tokens - h->length;
 }
 
-static void add_choice(qwen3_scheduler *s, const answer *a, size_t row)
+/* Of the row of logits that comes next. */
+static void add_choice(qwen3_scheduler *s, const answer *a, int64_t ahead)
 {
     const qwen3_scheduler_request *r = &a->request->given;
-    s->planned[s->n_batch_choices++] = (planned_choice){.sequence = a->sequence,
-                                                        .row = (int32_t)row,
-                                                        .logprobs = r->top_logprobs > 0 ? r->top_logprobs
-                                                                    : r->logprobs       ? 0
-                                                                                        : -1};
+    planned_choice *c = &s->planned[s->n_batch_choices++];
+    c->sequence = a->sequence;
+    c->row = (int32_t)s->n_rows++;
+    c->logprobs = r->top_logprobs > 0 ? r->top_logprobs : r->logprobs ? 0 : -1;
+    c->ahead = (int32_t)ahead;
     s->filtered |= r->filter != NULL;
 }
 
@@ -353,11 +355,28 @@ static void add_tokens(qwen3_scheduler *s, held_sequence *h, int64_t n)
     h->used = s->plan;
     if (n < left_of(h))
         return;
-    const size_t row = s->n_rows++;
-    if (a->request->given.embedding)
+    if (a->request->given.embedding) {
         s->wants_embedding = true;
-    else
-        add_choice(s, a, row);
+        s->n_rows++;
+    } else {
+        add_choice(s, a, 0);
+    }
+}
+
+/* Guesses after the last token of an answer, which has been added. */
+static void add_drafts(qwen3_scheduler *s, answer *a)
+{
+    const int32_t *tokens;
+    const int64_t room = s->options.step_tokens - s->options.max_running - s->step_drafts;
+    const int64_t found = draft_tokens(s, a, &tokens), n = found < room ? found : room;
+    for (int64_t i = 0; i < n; i++) {
+        s->batch_tokens[s->n_batch] = tokens[i];
+        s->batch_sequences[s->n_batch] = a->sequence;
+        s->batch_logits[s->n_batch++] = 1;
+        add_choice(s, a, i + 1);
+        a->step_rows++;
+        s->step_drafts++;
+    }
 }
 
 /* Tokens of prompts that a step may have beside n that are decoded. */
@@ -389,6 +408,7 @@ static held_sequence *next_prompt(const qwen3_scheduler *s, uint64_t begun)
 static void put_step_together(qwen3_scheduler *s)
 {
     int64_t prompts = 0, decodes = 0;
+    s->step_drafts = 0;
     s->n_batch = s->n_batch_choices = s->n_rows = 0;
     s->wants_embedding = s->filtered = false;
     for (int i = 0; i < s->n_sequences; i++) {
@@ -400,9 +420,11 @@ static void put_step_together(qwen3_scheduler *s)
         if (left_of(h) == 1) {
             add_tokens(s, h, 1);
             decodes++;
+            if (s->options.draft_tokens > 0)
+                add_drafts(s, h->answer);
         }
     }
-    int64_t left = prompts > 0 ? prompt_tokens(s, decodes) : 0;
+    int64_t left = prompts > 0 ? prompt_tokens(s, decodes + s->step_drafts) : 0;
     s->step_decodes = decodes;
     s->step_prompt_tokens = 0;
     uint64_t begun = 0;
@@ -436,16 +458,22 @@ void plan_done(qwen3_scheduler *s)
     s->plan++; /* nothing is pinned: forks have been made */
 }
 
+static void learn(double *known, double measured)
+{
+    if (measured > 0)
+        *known = *known > 0 ? *known + WEIGHT * (measured - *known) : measured;
+}
+
 void plan_measure(qwen3_scheduler *s, double seconds)
 {
     step_times *t = &s->times;
-    double *known = &t->decode, measured = seconds;
-    if (s->step_prompt_tokens > 0) {
-        known = &t->token;
-        measured = (seconds - (s->step_decodes > 0 ? t->decode : 0)) / (double)s->step_prompt_tokens;
-    }
-    if ((s->step_prompt_tokens == 0 || s->step_decodes > 0 || s->step_prompt_tokens >= MEASURED_TOKENS) && measured > 0)
-        *known = *known > 0 ? *known + WEIGHT * (measured - *known) : measured;
+    const int64_t prompts = s->step_prompt_tokens;
+    if (prompts == 0 && s->step_drafts == 0)
+        learn(&t->decode, seconds);
+    else if (prompts == 0 && t->decode > 0)
+        learn(&t->draft, (seconds > t->decode ? seconds - t->decode : 0.01 * t->decode) / (double)s->step_drafts);
+    else if (prompts >= MEASURED_TOKENS || (prompts > 0 && s->step_decodes > 0))
+        learn(&t->token, (seconds - (s->step_decodes > 0 ? t->decode : 0)) / (double)prompts);
     pthread_mutex_lock(&s->mutex);
     s->stats.steps++;
     s->stats.step_seconds += seconds;

@@ -62,7 +62,7 @@ static qwen3_status choose_filtered(qwen3_scheduler *s, qwen3_error *err)
         return err->status;
     if (s->rank == 0)
         refused.n = refused_choices(s, refused.choices);
-    comm_broadcast(s->world, &refused, (1 + s->n_choices) * sizeof(uint64_t), 0, QWEN3_COMM_CONTROL);
+    comm_broadcast(s->world, &refused, (1 + (size_t)s->options.max_running) * sizeof(uint64_t), 0, QWEN3_COMM_CONTROL);
     if (refused.n == 0)
         return QWEN3_OK;
     comm_broadcast(s->world, s->masks, refused.n * s->mask_words * sizeof *s->masks, 0, QWEN3_COMM_CONTROL);
@@ -78,26 +78,66 @@ static qwen3_status choose_filtered(qwen3_scheduler *s, qwen3_error *err)
     return status;
 }
 
-static qwen3_status choose(qwen3_scheduler *s, bool filtered, qwen3_error *err)
+/* Which choices are tokens of their answers: those of guessed tokens that were right, and one more. */
+static void take_choices(qwen3_scheduler *s, const qwen3_batch *batch)
 {
-    for (size_t i = 0; i < s->n_choices; i++)
-        s->choices[i] = (choice){.row = (size_t)s->planned[i].row, .sampler = s->samplers[s->planned[i].sequence]};
-    qwen3_status status = choose_tokens(s->session, s->choices, s->n_choices, err);
-    if (!status && filtered)
-        status = choose_filtered(s, err);
+    for (size_t token = 0, row = 0, i = 0; i < s->n_choices; token++) {
+        if (!batch->logits[token])
+            continue;
+        if (row++ < s->choices[i].row) /* of an embedding */
+            continue;
+        const choice *before = s->planned[i].ahead > 0 ? &s->choices[i - 1] : NULL;
+        s->taken[i] = !before || (s->taken[i - 1] && !before->fault && before->token == batch->tokens[token]);
+        i++;
+    }
+}
+
+/* Forgets the tokens that were guessed wrongly: of each sequence those from the first choice on that is not taken. */
+static qwen3_status forget_wrong(qwen3_scheduler *s, qwen3_error *err)
+{
+    qwen3_status status = QWEN3_OK;
+    for (size_t i = 0, n; i < s->n_choices && !status; i += n) {
+        const int sequence = s->planned[i].sequence;
+        int64_t wrong = 0;
+        for (n = 0; i + n < s->n_choices && s->planned[i + n].sequence == sequence; n++)
+            wrong += !s->taken[i + n];
+        if (wrong > 0)
+            status =
+                qwen3_session_truncate(s->session, sequence, qwen3_session_length(s->session, sequence) - wrong, err);
+    }
+    return status;
+}
+
+static qwen3_status add_logprobs(qwen3_scheduler *s, qwen3_error *err)
+{
     s->n_logprobs = 0;
-    for (size_t i = 0; i < s->n_choices && !status; i++) {
+    for (size_t i = 0; i < s->n_choices; i++) {
         const choice *c = &s->choices[i];
-        if (c->fault != CHOICE_NOT_FINITE && s->planned[i].logprobs >= 0)
+        if (s->taken[i] && !c->fault && s->planned[i].logprobs >= 0)
             s->logprobs[s->n_logprobs++] =
                 (logprobs_row){.row = c->row, .token = c->token, .most = s->planned[i].logprobs};
     }
-    if (!status && s->n_logprobs > 0)
-        status = find_logprobs(s->session, s->logprobs, s->n_logprobs, err);
+    return s->n_logprobs > 0 ? find_logprobs(s->session, s->logprobs, s->n_logprobs, err) : QWEN3_OK;
+}
+
+/* Tokens for the rows of the step, into the histories of their answers. */
+static qwen3_status choose(qwen3_scheduler *s, const qwen3_batch *batch, bool filtered, qwen3_error *err)
+{
+    for (size_t i = 0; i < s->n_choices; i++)
+        s->choices[i] = (choice){.row = (size_t)s->planned[i].row,
+                                 .sampler = s->samplers[s->planned[i].sequence],
+                                 .ahead = (uint64_t)s->planned[i].ahead};
+    qwen3_status status = choose_tokens(s->session, s->choices, s->n_choices, err);
+    if (!status && filtered)
+        status = choose_filtered(s, err);
+    if (!status)
+        take_choices(s, batch);
+    if (!status)
+        status = add_logprobs(s, err);
     for (size_t i = 0; i < s->n_choices && !status; i++)
-        if (s->choices[i].token >= 0)
+        if (s->taken[i] && !s->choices[i].fault)
             status = qwen3_sampler_accept(s->samplers[s->planned[i].sequence], &s->choices[i].token, 1, true, err);
-    return status;
+    return status ? status : forget_wrong(s, err);
 }
 
 /* ---- One step ---------------------------------------------------------------------------------- */
@@ -114,7 +154,7 @@ static qwen3_status forward(qwen3_scheduler *s, const order *o, qwen3_error *err
         memcpy(s->planned, planned, s->n_choices * sizeof *s->planned);
     qwen3_status status = qwen3_forward(s->session, &batch, err);
     s->no_room = status == QWEN3_ERR_CAPACITY || status == QWEN3_ERR_MEMORY;
-    return status || s->n_choices == 0 ? status : choose(s, o->c != 0, err);
+    return status || s->n_choices == 0 ? status : choose(s, &batch, o->c != 0, err);
 }
 
 static qwen3_status carry_out(qwen3_scheduler *s, const order *o, qwen3_error *err)

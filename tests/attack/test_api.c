@@ -706,6 +706,8 @@ static void test_scheduler_open(void)
     WITH("step_tokens 15: expected 16", step_tokens, 15);
     WITH("longest_wait 0", longest_wait, 0);
     WITH("longest_wait nan", longest_wait, NAN);
+    WITH("draft_tokens -1", draft_tokens, -1);
+    WITH("draft_tokens 65", draft_tokens, 65);
     WITH("kv_pages -1", kv_pages, -1);
     WITH("kv_pages 1: expected at least", kv_pages, 1);
     WITH("n_tokens -1", n_tokens, -1);

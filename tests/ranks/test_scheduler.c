@@ -35,7 +35,8 @@ typedef struct asked {
     float *embedding;
 } asked;
 
-static int began; /* answers */
+static int began;     /* answers */
+static uint64_t kept; /* guesses, in all settings; whether they are made depends on measured times */
 
 static bool on_event(void *context, const qwen3_scheduler_event *e)
 {
@@ -420,6 +421,38 @@ static void check_crowded(const setting *t, qwen3_scheduler *s, bool exact, uint
           "%s: pages never ran out", t->label);
 }
 
+/* A prompt that repeats itself, and an answer that does: logits that favour few tokens. */
+static void check_drafts(const setting *t, qwen3_scheduler *s, bool exact, uint64_t *random)
+{
+    static asked all[3];
+    qwen3_scheduler_stats after;
+    for (int i = 0; i < 3; i++) {
+        make_request(&all[i], t->vocab, random);
+        qwen3_scheduler_request *r = &all[i].request;
+        r->n = 1;
+        r->n_prompt = 60;
+        for (int k = 0; k < 60; k++)
+            all[i].prompt[k] = k % (5 + i);
+        r->max_tokens = 60;
+        r->sampling = qwen3_sampling_options_default();
+        r->sampling.temperature = i == 2 ? 0.8 : 0;
+        all[i].bias[0] = (qwen3_logit_bias){3, 30};
+        all[i].bias[1] = (qwen3_logit_bias){4, i == 0 ? 20 : 30};
+        r->sampling.bias = all[i].bias;
+        r->sampling.n_bias = 2;
+        r->logprobs = true;
+        all[i].stop = 4;
+        submit(s, &all[i]);
+    }
+    run_to_end(s);
+    for (int i = 0; i < 3; i++)
+        compare(t, &all[i], 0, exact);
+    qwen3_scheduler_get_stats(s, &after);
+    check(after.kept_tokens <= after.drafted_tokens, "%s: %" PRIu64 " of %" PRIu64 " guesses kept", t->label,
+          after.kept_tokens, after.drafted_tokens);
+    kept += after.kept_tokens;
+}
+
 /* One client with many requests does not keep another one waiting. */
 static void check_turns(const setting *t, qwen3_scheduler *s, uint64_t *random)
 {
@@ -467,7 +500,8 @@ static void check_embedding(const setting *t, qwen3_scheduler *s, bool exact, ui
 
 /* ---- Settings ---------------------------------------------------------------------------------- */
 
-static void check_setting(qwen3_comm *world, const qwen3_model_options *options, int64_t kv_pages, uint64_t *random)
+static void check_setting(qwen3_comm *world, const qwen3_model_options *options, int64_t kv_pages, int drafts,
+                          uint64_t *random)
 {
     setting t = {.world = world};
     qwen3_scheduler_options scheduling = qwen3_scheduler_options_default();
@@ -482,6 +516,7 @@ static void check_setting(qwen3_comm *world, const qwen3_model_options *options,
     scheduling.max_tokens = CONTEXT;
     scheduling.step_tokens = 70;
     scheduling.kv_pages = kv_pages;
+    scheduling.draft_tokens = drafts;
     scheduling.n_tokens = TOKENS;
     check(!qwen3_model_open(world, "synthetic:tiny", options, &t.model, &err), "%s", err.message);
     check(!qwen3_scheduler_open(t.model, &scheduling, &s, &err), "%s: %s", t.label, err.message);
@@ -499,6 +534,8 @@ static void check_setting(qwen3_comm *world, const qwen3_model_options *options,
             check_prefixes(&t, s, random);
         else
             check_crowded(&t, s, exact, random);
+        if (drafts > 0)
+            check_drafts(&t, s, exact, random);
         check_filter(&t, s, exact, random);
         check_ends(&t, s, random);
         check_turns(&t, s, random);
@@ -551,8 +588,9 @@ int main(int argc, char **argv)
             options.threads = 1;
             options.deterministic = i % 3 != 2;
             const int groups = ranks / heads, least = (4 + groups - 1) / groups + 1; /* pages of a request */
-            check_setting(world, &options, tight ? least : 0, &random);
+            check_setting(world, &options, tight ? least : 0, i % 4 < 2 ? 5 : 0, &random);
         }
     }
+    check(kept > 0 || qwen3_comm_rank(world) > 0, "no guess was right");
     return check_end(world);
 }
