@@ -11,15 +11,27 @@ read, no others. Each is checked against its published checksum before it appear
 is left alone; a fetch that was interrupted goes on where it stopped when the same command is given again.
 
 NAME: a model of https://huggingface.co/Qwen, or OWNER/MODEL. Dense ones are
-    Qwen3-0.6B  Qwen3-1.7B  Qwen3-4B  Qwen3-8B  Qwen3-14B  Qwen3-32B
-    Qwen3-4B-Instruct-2507  Qwen3-4B-Thinking-2507  and up to 14B with -Base at the end
-mixtures of experts are
-    Qwen3-30B-A3B  Qwen3-30B-A3B-Base  Qwen3-30B-A3B-Instruct-2507  Qwen3-30B-A3B-Thinking-2507
-    Qwen3-Coder-30B-A3B-Instruct
-    Qwen3-235B-A22B  Qwen3-235B-A22B-Instruct-2507  Qwen3-235B-A22B-Thinking-2507
-    (sizes: about 2 GB for every billion of weights)
-and as GGUF files, of one type of weights each
-    Qwen3-0.6B-GGUF:Q8_0  Qwen3-4B-GGUF:Q4_K_M  and up to 32B; without TYPE the error lists the types
+    Qwen3-0.6B  Qwen3-1.7B  Qwen3-4B  Qwen3-8B  Qwen3-14B  Qwen3-32B  Qwen3-4B-Instruct-2507  Qwen3-4B-Thinking-2507
+    Qwen3-0.6B-Base  Qwen3-1.7B-Base  Qwen3-4B-Base  Qwen3-8B-Base  Qwen3-14B-Base
+mixtures of experts (about 2 GB for every billion of weights)
+    Qwen3-30B-A3B  Qwen3-30B-A3B-Instruct-2507  Qwen3-30B-A3B-Thinking-2507  Qwen3-235B-A22B
+    Qwen3-235B-A22B-Instruct-2507  Qwen3-235B-A22B-Thinking-2507  Qwen3-Coder-30B-A3B-Instruct
+    Qwen3-Coder-480B-A35B-Instruct  Qwen3-30B-A3B-Base
+with 8-bit weights
+    Qwen3-0.6B-FP8  Qwen3-1.7B-FP8  Qwen3-4B-FP8  Qwen3-8B-FP8  Qwen3-14B-FP8  Qwen3-32B-FP8
+    Qwen3-4B-Instruct-2507-FP8  Qwen3-4B-Thinking-2507-FP8  Qwen3-30B-A3B-FP8  Qwen3-30B-A3B-Instruct-2507-FP8
+    Qwen3-30B-A3B-Thinking-2507-FP8  Qwen3-235B-A22B-FP8  Qwen3-235B-A22B-Instruct-2507-FP8
+    Qwen3-235B-A22B-Thinking-2507-FP8  Qwen3-Coder-30B-A3B-Instruct-FP8  Qwen3-Coder-480B-A35B-Instruct-FP8
+    Qwen3-0.6B-GPTQ-Int8  Qwen3-1.7B-GPTQ-Int8
+with 4-bit weights
+    Qwen3-4B-AWQ  Qwen3-8B-AWQ  Qwen3-14B-AWQ  Qwen3-32B-AWQ  Qwen3-30B-A3B-GPTQ-Int4  Qwen3-235B-A22B-GPTQ-Int4
+for embeddings and for ranking
+    Qwen3-Embedding-0.6B  Qwen3-Embedding-4B  Qwen3-Embedding-8B  Qwen3-Reranker-0.6B  Qwen3-Reranker-4B
+    Qwen3-Reranker-8B
+and as GGUF files, with the type of weights behind the name, as in Qwen3-4B-GGUF:Q4_K_M (without it the error lists
+the types)
+    Qwen3-0.6B-GGUF  Qwen3-1.7B-GGUF  Qwen3-4B-GGUF  Qwen3-8B-GGUF  Qwen3-14B-GGUF  Qwen3-32B-GGUF  Qwen3-30B-A3B-GGUF
+    Qwen3-235B-A22B-GGUF  Qwen3-Embedding-0.6B-GGUF  Qwen3-Embedding-4B-GGUF  Qwen3-Embedding-8B-GGUF
 
   --verify   fetch nothing, check the files in DIRECTORY against the published checksums
   --help     this text
@@ -86,11 +98,12 @@ request() {
 
 # needed_files TYPE: lines "FILE SIZE sha256|blob HASH" of the files that are needed, from the answer of the server on
 # standard input. Large files have a SHA-256; small ones are known by what git calls them, SHA-1 of a header and the
-# content. Where GGUF files of several models are there, and not one of them is meant: a line "types TYPE...".
+# content. GGUF files may be in a folder. Where those of several models are there, and not one of them is meant: a line
+# "types TYPE...".
 needed_files() {
     python3 -c '
 import json, re, sys
-GGUF = re.compile(r"(?!mmproj|imatrix)(\w[\w.-]*?[-.](\w+))(?:-\d{5}-of-\d{5})?\.gguf", re.I)
+GGUF = re.compile(r"((?:\w[\w-]*/)?(?!mmproj|imatrix)\w[\w.-]*?[-.](\w+))(?:-\d{5}-of-\d{5})?\.gguf", re.I)
 NEEDED = re.compile(r"(tokenizer|tokenizer_config|generation_config|config|model\.safetensors\.index)\.json"
                     r"|chat_template\.jinja|model(-\d+-of-\d+)?\.safetensors")
 wanted = sys.argv[1].lower()
@@ -198,7 +211,7 @@ progress=(--silent)
 
 for ((failures = 1; ; failures++)); do
     status=0
-    answer=$(request "$endpoint/api/models/$model/tree/main" --silent) || status=$?
+    answer=$(request "$endpoint/api/models/$model/tree/main?recursive=true" --silent) || status=$?
     codes=${answer: -6} # --write-out's, behind what the server sent
     [ $status != 0 ] || break
     if [ $failures = $attempts ] || ! may_pass $status "$codes"; then
@@ -235,6 +248,7 @@ while read -r file size kind hash; do
         echo "$directory/$file: there already"
     else
         echo "$directory/$file: $size bytes"
+        mkdir -p "$(dirname "$directory/$file")" || fail "$directory/$file: its folder cannot be made"
         fetch "$file" "$size" "$kind" "$hash"
     fi
 done <<<"$files"

@@ -22,7 +22,8 @@ FILES = {
 }
 GGUF = {"tiny-Q8_0.gguf": b"GGUF" * 100, "tiny-q4_k_m-00001-of-00002.gguf": b"GGUF" * 50,
         "tiny-q4_k_m-00002-of-00002.gguf": b"GGUF" * 60, "mmproj-tiny-F16.gguf": b"GGUF"}
-ALL = {**FILES, **GGUF}
+FOLDER = {f"Q6_K/tiny-Q6_K-0000{i}-of-00002.gguf": b"GGUF" * (70 + i) for i in (1, 2)}
+ALL = {**FILES, **GGUF, **FOLDER}
 FEW = {name: FILES[name] for name in ("config.json", LARGE)}  # starting curl takes the time
 WITHOUT_SLEEP = "sleep() { :; }; export -f sleep;"
 NOT_NEEDED = {"README.md": b"#", "vocab.json": b"{}", "pytorch_model.bin": b"x" * 100, ".gitattributes": b"*"}
@@ -84,13 +85,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(429 if large else 503)
         elif server.status:
             self.answer(server.status)
-        elif self.path == "/api/models/Qwen/Tiny/tree/main":
+        elif self.path == "/api/models/Qwen/Tiny/tree/main?recursive=true":
             self.answer(200, server.tree)
-        elif self.path.startswith("/Qwen/Tiny/resolve/main/") and parts[-1] in ALL:
+        elif (name := self.path.removeprefix("/Qwen/Tiny/resolve/main/")) != self.path and name in ALL:
             other = f"http://localhost:{server.server_port}" if large and not server.proxied else ""
-            self.answer(302 if large else 307, Location=f"{other}/cdn/{parts[-1]}")
+            self.answer(302 if large else 307, Location=f"{other}/cdn/{name}")
         elif parts[1] == "cdn":
-            self.file(parts[-1])
+            self.file(self.path.removeprefix("/cdn/"))
         else:
             self.answer(404, b"Entry not found")
 
@@ -124,7 +125,8 @@ class Runner:
                               cwd=self.directory, capture_output=True, text=True, timeout=60)
 
     def fetched(self, what, done, directory, names=FEW):
-        found = {path.name: path.read_bytes() for path in (self.directory / directory).iterdir()}
+        top = self.directory / directory
+        found = {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
         self.checks.true(what, done.returncode == 0 and found == {name: ALL[name] for name in names},
                          f"{done}\n{sorted(found)}\n{self.server.asked}")
 
@@ -231,9 +233,27 @@ def check_gguf(r):
     r.fetched("another type", r.run("Qwen/Tiny:q8_0", "whole-gguf"), "whole-gguf", ["tiny-Q8_0.gguf"])
     server.reset(tree=listing({"tiny-Q8_0.gguf": GGUF["tiny-Q8_0.gguf"]}))
     r.fetched("the only type", r.run("Tiny", "only"), "only", ["tiny-Q8_0.gguf"])
+    server.reset(tree=listing({**GGUF, **FOLDER, "a/b/tiny-Q5_K_M.gguf": b"", "../up/tiny-Q2_K.gguf": b""}))
+    done = r.run("Tiny:Q6_K", "folder")
+    r.fetched("files in a folder", done, "folder", FOLDER)
+    r.checks.true("and where they are", done.stdout.endswith(f"--model folder/{min(FOLDER)}\n"), done)
+    r.refused("folders that lead elsewhere", r.run("Tiny:Q2_K", "up"), "Q6_K", "Q8_0")
     server.reset()
     r.refused("a type of a checkpoint", r.run("Tiny:Q8_0", "none"), "not a model")
     r.refused("a type that is a path", r.run("Tiny:../x"), "TYPE")
+
+
+def check_names(r):
+    """--help has the models that a program knows when --model is one that is not there, each once, and GGUF files."""
+    source = (ROOT / "programs" / "common" / "model_arguments.c").read_text()
+    known = re.findall(r'^ +"(Qwen3-[\w.-]+)",$', source, re.MULTILINE)
+    shown = re.findall(r"(?<= )Qwen3-[\w.-]+(?= |$)", r.run("--help").stdout, re.MULTILINE)
+    r.checks.true("names are there once", len(set(shown)) == len(shown) > 60 and len(set(known)) == len(known), shown)
+    r.checks.true("the programs know them", [name for name in shown if not name.endswith("-GGUF")] == known,
+                  set(shown) ^ set(known))
+    for wanted in ("30B-A3B", "30B-A3B-FP8", "30B-A3B-GPTQ-Int4", "14B-AWQ", "0.6B-GGUF", "Coder-30B-A3B-Instruct",
+                   "Coder-30B-A3B-Instruct-FP8", "4B-Thinking-2507", "Embedding-0.6B", "Reranker-0.6B"):
+        r.checks.true(wanted, f"Qwen3-{wanted}" in shown, shown)
 
 
 def check_verify(r):
@@ -258,6 +278,7 @@ def main():
         check_resume(r)
         check_refusals(r)
         check_gguf(r)
+        check_names(r)
         check_verify(r)
         server.shutdown()
     return checks.finish()
