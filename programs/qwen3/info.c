@@ -1,4 +1,5 @@
-/* info.c - qwen3 info: describes a model and what it needs, without loading it. Rank 0 does the work. */
+/* info.c - qwen3 info: describes a model and what it needs, without loading it. Rank 0 does the work, but for the
+ * measurement of the machine. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,11 +7,18 @@
 #include "command.h"
 #include "common/model_arguments.h"
 #include "common/program.h"
+#include "common/thread_warning.h"
+#include "speed.h"
 
 typedef struct info_job {
     char *spec;
     bool tensors;
     int nodes; /* 1: the table of one node */
+    bool no_speed;
+    int bind;
+    speed_options speed;
+    qwen3_config config; /* on rank 0, as is dtype */
+    qwen3_dtype dtype;   /* that AUTO takes */
 } info_job;
 
 enum { MAX_COUNTS = 16 };
@@ -50,6 +58,16 @@ static void print_configuration(const char *spec, const qwen3_config *c)
     printf("tied embeddings      %s\n", c->tie_word_embeddings ? "yes" : "no");
     if (c->no_output_head)
         printf("output head          none, for embeddings only\n");
+}
+
+/* The type of a packed model, which has no other; otherwise BF16. */
+static qwen3_dtype packed_type(const qwen3_tensor_info *tensors, size_t n)
+{
+    qwen3_dtype dtype;
+    for (size_t i = 0; i < n; i++)
+        if (qwen3_dtype_parse(tensors[i].dtype, &dtype) && strcmp(tensors[i].dtype, qwen3_dtype_name(dtype)) == 0)
+            return dtype;
+    return QWEN3_DTYPE_BF16;
 }
 
 /* Tensors, the types they are stored in, and parameters; a tied output head is not counted twice. */
@@ -143,27 +161,36 @@ static bool has_head(const qwen3_tensor_info *tensors, size_t n)
 }
 
 /* On rank 0. */
-static qwen3_status print_info(const info_job *job, qwen3_error *err)
+static qwen3_status print_info(info_job *job, qwen3_error *err)
 {
-    qwen3_config config;
     qwen3_tensor_info *tensors = NULL;
     size_t n = 0;
-    qwen3_status status = qwen3_config_read(job->spec, &config, err);
+    qwen3_status status = qwen3_config_read(job->spec, &job->config, err);
     if (status == QWEN3_OK)
         status = qwen3_model_tensors(job->spec, &tensors, &n, err);
     if (status == QWEN3_OK) {
-        config.no_output_head = !config.tie_word_embeddings && !has_head(tensors, n);
-        print_configuration(job->spec, &config);
-        print_tensors(&config, tensors, n, job->tensors);
-        print_memory(&config, job->nodes);
+        job->config.no_output_head = !job->config.tie_word_embeddings && !has_head(tensors, n);
+        job->dtype = packed_type(tensors, n);
+        print_configuration(job->spec, &job->config);
+        print_tensors(&job->config, tensors, n, job->tensors);
+        print_memory(&job->config, job->nodes);
         free(tensors);
     }
     return status;
 }
 
+/* Collective. */
+static qwen3_status predict_here(const info_job *job, qwen3_comm *world, qwen3_error *err)
+{
+    qwen3_status status = threads_settle(world, job->speed.threads, job->bind, err);
+    if (status == QWEN3_OK)
+        status = print_speed(world, &job->config, job->dtype, &job->speed, err);
+    return status;
+}
+
 qwen3_status command_info(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {
-    info_job job = {.nodes = 1};
+    info_job job = {.nodes = 1, .bind = BIND_AUTO};
     option options[] = {
         model_spec_option(&job.spec),
         {.name = "nodes",
@@ -173,6 +200,23 @@ qwen3_status command_info(const command *self, qwen3_comm *world, int argc, cons
          .max = 1024,
          .help = "Memory by number of nodes up to this, with one rank each (default: by ranks of one node)"},
         {.name = "tensors", .kind = OPTION_FLAG, .value = &job.tensors, .help = "List every tensor"},
+        {.name = "no-speed",
+         .kind = OPTION_FLAG,
+         .value = &job.no_speed,
+         .help = "Do not measure the machine, which takes a second, to predict how fast the model should be here"},
+        {.name = "machine",
+         .kind = OPTION_TEXT,
+         .value = &job.speed.machine_file,
+         .argument = "FILE",
+         .help = "Predict from rates of this machine as benchmark_qwen3 --machine-save wrote them"},
+        {.name = "threads",
+         .short_name = 't',
+         .kind = OPTION_INT,
+         .value = &job.speed.threads,
+         .min = 1,
+         .max = 4096,
+         .help = "Threads of each rank (default: its share of the cores)"},
+        bind_option(&job.bind),
     };
     enum { OPTIONS = sizeof options / sizeof *options };
     int rank = qwen3_comm_rank(world);
@@ -184,6 +228,8 @@ qwen3_status command_info(const command *self, qwen3_comm *world, int argc, cons
             print_info(&job, err);
     }
     qwen3_status status = qwen3_comm_agree(world, err);
+    if (status == QWEN3_OK && !finished && !job.no_speed && job.nodes == 1)
+        status = predict_here(&job, world, err);
     options_free(options, OPTIONS);
     return status;
 }

@@ -48,67 +48,106 @@ double config_active_experts(const qwen3_config *c, double rows)
     return experts * (1 - pow(1 - (double)c->num_experts_per_token / experts, rows));
 }
 
-/* A size, by its key of config.json. */
+/* What messages call the values: where they are from, and by keys of config.json or of a GGUF file. */
+typedef struct key_names {
+    const char *where, *prefix; /* prefix: of the keys of a GGUF file, "qwen3."; NULL: keys of config.json */
+} key_names;
+
+typedef struct key_name {
+    char text[64];
+} key_name;
+
+static key_name name_of(const key_names *names, const char *key)
+{
+    static const struct {
+        const char *json, *gguf;
+    } pairs[] = {
+        {"vocab_size", "vocab_size"},
+        {"hidden_size", "embedding_length"},
+        {"intermediate_size", "feed_forward_length"},
+        {"num_hidden_layers", "block_count"},
+        {"num_attention_heads", "attention.head_count"},
+        {"num_key_value_heads", "attention.head_count_kv"},
+        {"head_dim", "attention.key_length"},
+        {"max_position_embeddings", "context_length"},
+        {"num_experts", "expert_count"},
+        {"num_experts_per_tok", "expert_used_count"},
+        {"moe_intermediate_size", "expert_feed_forward_length"},
+        {"rms_norm_eps", "attention.layer_norm_rms_epsilon"},
+        {"rope_theta", "rope.freq_base"},
+        {"rope factor", "rope.scaling.factor"},
+        {"original_max_position_embeddings", "rope.scaling.original_context_length"},
+        {"beta_fast", "rope.scaling.yarn_beta_fast"},
+        {"beta_slow", "rope.scaling.yarn_beta_slow"},
+        {"attention_factor", "rope.scaling.attn_factor"},
+    };
+    key_name name;
+    snprintf(name.text, sizeof name.text, "%s", key);
+    for (size_t i = 0; names->prefix && i < sizeof pairs / sizeof *pairs; i++)
+        if (strcmp(pairs[i].json, key) == 0)
+            snprintf(name.text, sizeof name.text, "%.16s%s", names->prefix, pairs[i].gguf);
+    return name;
+}
+
+/* A size, or the product of two, by keys of config.json. */
 typedef struct size_limit {
-    const char *key;
+    const char *key, *other; /* other: NULL, or that of the second factor */
     int64_t value, max;
 } size_limit;
 
-static qwen3_status check_limits(const size_limit *sizes, size_t n, const char *where, qwen3_error *err)
+static qwen3_status check_limits(const size_limit *sizes, size_t n, const key_names *names, qwen3_error *err)
 {
-    for (size_t i = 0; i < n; i++)
-        if (sizes[i].value < 1 || sizes[i].value > sizes[i].max)
-            return fail(err, QWEN3_ERR_CONFIG, "%s: %s: got %" PRId64 ", expected 1 to %" PRId64, where, sizes[i].key,
-                        sizes[i].value, sizes[i].max);
+    for (const size_limit *s = sizes; s < sizes + n; s++)
+        if (s->value < 1 || s->value > s->max)
+            return fail(err, QWEN3_ERR_CONFIG, "%s: %s%s%s: got %" PRId64 ", expected 1 to %" PRId64, names->where,
+                        name_of(names, s->key).text, s->other ? " * " : "",
+                        s->other ? name_of(names, s->other).text : "", s->value, s->max);
     return QWEN3_OK;
 }
 
 /* Once the other sizes have been checked. */
-static qwen3_status check_experts(const qwen3_config *c, const char *where, qwen3_error *err)
+static qwen3_status check_experts(const qwen3_config *c, const key_names *names, qwen3_error *err)
 {
     const size_limit sizes[] = {
-        {"num_experts", c->num_experts, EXPERTS_MAX},
-        {"num_experts_per_tok", c->num_experts_per_token, c->num_experts},
-        {"moe_intermediate_size", c->moe_intermediate_size, INTERMEDIATE_MAX},
+        {"num_experts", NULL, c->num_experts, EXPERTS_MAX},
+        {"num_experts_per_tok", NULL, c->num_experts_per_token, c->num_experts},
+        {"moe_intermediate_size", NULL, c->moe_intermediate_size, INTERMEDIATE_MAX},
     };
-    qwen3_status status = check_limits(sizes, sizeof sizes / sizeof *sizes, where, err);
+    qwen3_status status = check_limits(sizes, sizeof sizes / sizeof *sizes, names, err);
     if (status)
         return status;
     const size_limit products[] = {
-        {"num_hidden_layers * num_experts", c->num_layers * c->num_experts, ALL_EXPERTS_MAX},
-        {"num_experts_per_tok * moe_intermediate_size", c->num_experts_per_token * c->moe_intermediate_size,
+        {"num_hidden_layers", "num_experts", c->num_layers * c->num_experts, ALL_EXPERTS_MAX},
+        {"num_experts_per_tok", "moe_intermediate_size", c->num_experts_per_token * c->moe_intermediate_size,
          GATED_VALUES_MAX},
     };
-    return check_limits(products, sizeof products / sizeof *products, where, err);
+    return check_limits(products, sizeof products / sizeof *products, names, err);
 }
 
-static qwen3_status check_sizes(const qwen3_config *c, const char *where, qwen3_error *err)
+static qwen3_status check_sizes(const qwen3_config *c, const key_names *names, qwen3_error *err)
 {
     const size_limit sizes[] = {
-        {"vocab_size", c->vocab_size, VOCAB_MAX},
-        {"hidden_size", c->hidden_size, HIDDEN_MAX},
-        {"intermediate_size", c->intermediate_size, INTERMEDIATE_MAX},
-        {"num_hidden_layers", c->num_layers, LAYERS_MAX},
-        {"num_attention_heads", c->num_heads, HEADS_MAX},
-        {"num_key_value_heads", c->num_kv_heads, HEADS_MAX},
-        {"head_dim", c->head_dim, HEAD_DIM_MAX},
-        {"max_position_embeddings", c->max_positions, POSITIONS_MAX},
+        {"vocab_size", NULL, c->vocab_size, VOCAB_MAX},
+        {"hidden_size", NULL, c->hidden_size, HIDDEN_MAX},
+        {"intermediate_size", NULL, c->intermediate_size, INTERMEDIATE_MAX},
+        {"num_hidden_layers", NULL, c->num_layers, LAYERS_MAX},
+        {"num_attention_heads", NULL, c->num_heads, HEADS_MAX},
+        {"num_key_value_heads", NULL, c->num_kv_heads, HEADS_MAX},
+        {"head_dim", NULL, c->head_dim, HEAD_DIM_MAX},
+        {"max_position_embeddings", NULL, c->max_positions, POSITIONS_MAX},
     };
-    qwen3_status status = check_limits(sizes, sizeof sizes / sizeof *sizes, where, err);
+    const size_limit attention = {"num_attention_heads", "head_dim", c->num_heads * c->head_dim, ATTENTION_MAX};
+    qwen3_status status = check_limits(sizes, sizeof sizes / sizeof *sizes, names, err);
     if (status)
         return status;
     if (c->num_heads % c->num_kv_heads != 0)
-        return fail(err, QWEN3_ERR_CONFIG,
-                    "%s: num_attention_heads: got %" PRId64 ", expected a multiple of num_key_value_heads = %" PRId64,
-                    where, c->num_heads, c->num_kv_heads);
+        return fail(err, QWEN3_ERR_CONFIG, "%s: %s: got %" PRId64 ", expected a multiple of %s = %" PRId64,
+                    names->where, name_of(names, "num_attention_heads").text, c->num_heads,
+                    name_of(names, "num_key_value_heads").text, c->num_kv_heads);
     if (c->head_dim % 2 != 0)
-        return fail(err, QWEN3_ERR_CONFIG, "%s: head_dim: got %" PRId64 ", expected an even number", where,
-                    c->head_dim);
-    if (c->num_heads * c->head_dim > ATTENTION_MAX)
-        return fail(err, QWEN3_ERR_CONFIG,
-                    "%s: num_attention_heads * head_dim: got %" PRId64 ", expected at most %" PRId64, where,
-                    c->num_heads * c->head_dim, ATTENTION_MAX);
-    return QWEN3_OK;
+        return fail(err, QWEN3_ERR_CONFIG, "%s: %s: got %" PRId64 ", expected an even number", names->where,
+                    name_of(names, "head_dim").text, c->head_dim);
+    return check_limits(&attention, 1, names, err);
 }
 
 /* Scores grow with the square of YaRN's attention factor; published ones are from 1 to 2. So it cannot be what makes
@@ -116,48 +155,57 @@ static qwen3_status check_sizes(const qwen3_config *c, const char *where, qwen3_
 #define YARN_ATTENTION_MIN 0.01
 #define YARN_ATTENTION_MAX 100
 
-static qwen3_status check_yarn(const qwen3_config *c, const char *where, qwen3_error *err)
+static qwen3_status check_yarn(const qwen3_config *c, const key_names *names, qwen3_error *err)
 {
+    const size_limit original = {"original_max_position_embeddings", NULL, c->yarn_original_positions, POSITIONS_MAX};
     if (!(c->yarn_factor >= 1 && c->yarn_factor <= 1e6))
-        return fail(err, QWEN3_ERR_CONFIG, "%s: rope factor: got %g, expected 1 to 1e6", where, c->yarn_factor);
-    if (c->yarn_original_positions < 1 || c->yarn_original_positions > POSITIONS_MAX)
-        return fail(err, QWEN3_ERR_CONFIG,
-                    "%s: original_max_position_embeddings: got %" PRId64 ", expected 1 to %" PRId64, where,
-                    c->yarn_original_positions, POSITIONS_MAX);
+        return fail(err, QWEN3_ERR_CONFIG, "%s: %s: got %g, expected 1 to 1e6", names->where,
+                    name_of(names, "rope factor").text, c->yarn_factor);
+    qwen3_status status = check_limits(&original, 1, names, err);
+    if (status)
+        return status;
     if (!(c->yarn_beta_slow > 0 && c->yarn_beta_fast > c->yarn_beta_slow && isfinite(c->yarn_beta_fast)))
-        return fail(err, QWEN3_ERR_CONFIG, "%s: beta_fast, beta_slow: got %g, %g, expected beta_fast > beta_slow > 0",
-                    where, c->yarn_beta_fast, c->yarn_beta_slow);
+        return fail(err, QWEN3_ERR_CONFIG, "%s: %s, %s: got %g, %g, expected beta_fast > beta_slow > 0", names->where,
+                    name_of(names, "beta_fast").text, name_of(names, "beta_slow").text, c->yarn_beta_fast,
+                    c->yarn_beta_slow);
     if (!(c->yarn_attention_factor >= YARN_ATTENTION_MIN && c->yarn_attention_factor <= YARN_ATTENTION_MAX))
-        return fail(err, QWEN3_ERR_CONFIG, "%s: attention_factor: got %g, expected %g to %g", where,
-                    c->yarn_attention_factor, YARN_ATTENTION_MIN, (double)YARN_ATTENTION_MAX);
+        return fail(err, QWEN3_ERR_CONFIG, "%s: %s: got %g, expected %g to %g", names->where,
+                    name_of(names, "attention_factor").text, c->yarn_attention_factor, YARN_ATTENTION_MIN,
+                    (double)YARN_ATTENTION_MAX);
     return QWEN3_OK;
+}
+
+static qwen3_status check(const qwen3_config *c, const key_names *names, qwen3_error *err)
+{
+    qwen3_status status = check_sizes(c, names, err);
+    if (!status && c->num_experts != 0)
+        status = check_experts(c, names, err);
+    if (status)
+        return status;
+    if (!(c->rms_norm_eps > 0 && c->rms_norm_eps < 1))
+        return fail(err, QWEN3_ERR_CONFIG, "%s: %s: got %g, expected between 0 and 1", names->where,
+                    name_of(names, "rms_norm_eps").text, c->rms_norm_eps);
+    if (!(c->rope_theta > 1 && c->rope_theta <= 1e12))
+        return fail(err, QWEN3_ERR_CONFIG, "%s: %s: got %g, expected above 1, at most 1e12", names->where,
+                    name_of(names, "rope_theta").text, c->rope_theta);
+    return c->yarn_factor == 0 ? QWEN3_OK : check_yarn(c, names, err);
 }
 
 qwen3_status config_check(const qwen3_config *c, const char *where, qwen3_error *err)
 {
-    qwen3_status status = check_sizes(c, where, err);
-    if (!status && c->num_experts != 0)
-        status = check_experts(c, where, err);
-    if (status)
-        return status;
-    if (!(c->rms_norm_eps > 0 && c->rms_norm_eps < 1))
-        return fail(err, QWEN3_ERR_CONFIG, "%s: rms_norm_eps: got %g, expected between 0 and 1", where,
-                    c->rms_norm_eps);
-    if (!(c->rope_theta > 1 && c->rope_theta <= 1e12))
-        return fail(err, QWEN3_ERR_CONFIG, "%s: rope_theta: got %g, expected above 1, at most 1e12", where,
-                    c->rope_theta);
-    return c->yarn_factor == 0 ? QWEN3_OK : check_yarn(c, where, err);
+    return check(c, &(key_names){where, NULL}, err);
 }
 
-qwen3_status config_finish(qwen3_config *c, const char *where, qwen3_error *err)
+qwen3_status config_finish(qwen3_config *c, const char *where, const char *prefix, qwen3_error *err)
 {
-    const qwen3_status status = config_check(c, where, err);
+    const key_names names = {where, prefix};
+    const qwen3_status status = check(c, &names, err);
     if (status)
         return status;
     const int64_t extended = (int64_t)(c->yarn_factor * (double)c->yarn_original_positions);
     if (extended > c->max_positions)
         c->max_positions = extended;
-    return config_check(c, where, err);
+    return check(c, &names, err);
 }
 
 /* The published models, and two small enough for tests. */

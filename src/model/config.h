@@ -44,7 +44,8 @@ qwen3_status config_read_gguf(const gguf *g, const char *prefix, config_gguf_rea
 
 /* Bounds that keep every size computation within 63 bits, and divisibility. `where` names the origin. */
 qwen3_status config_check(const qwen3_config *config, const char *where, qwen3_error *err);
-/* The same, before and after it sets max_positions to what YaRN extends to, where that is more. */
-qwen3_status config_finish(qwen3_config *config, const char *where, qwen3_error *err);
+/* The same, before and after it sets max_positions to what YaRN extends to, where that is more. prefix: of the keys of
+ * a GGUF file, which messages name then; NULL: they name those of config.json. */
+qwen3_status config_finish(qwen3_config *config, const char *where, const char *prefix, qwen3_error *err);
 
 #endif

@@ -118,5 +118,5 @@ qwen3_status config_read_gguf(const gguf *g, const char *prefix, config_gguf_rea
         (status = read_rope(&s, c)) || (status = read_ends(g, &s, c)) || (status = read(&s, c)) ||
         (status = check_features(&s, c)))
         return status;
-    return config_finish(c, g->files[0].path, err);
+    return config_finish(c, g->files[0].path, prefix, err);
 }

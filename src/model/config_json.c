@@ -193,5 +193,5 @@ qwen3_status config_read_json(const json_section *s, config_reader *read, stored
         (status = json_read_number(s, "rms_norm_eps", &c->rms_norm_eps)) || (status = read_rope(s, c)) ||
         (status = read_tied(s, head, &c->tie_word_embeddings)) || (status = read(s, c)))
         return status;
-    return config_finish(c, s->path, s->err);
+    return config_finish(c, s->path, NULL, s->err);
 }

@@ -172,10 +172,10 @@ def check_models(a, files):
             ("qwen3.rope.scaling.type", (STRING, "yarn"), "rope.scaling.factor is missing"),
             ("qwen3.attention.causal", (BOOL, False), "causal: got 0"),
             ("qwen3.attention.causal", (BOOL, 7), "a bool"),
-            ("qwen3.attention.head_count_kv", (U32, 3), "multiple of num_key_value_heads"),
-            ("qwen3.attention.layer_norm_rms_epsilon", (F32, float("nan")), "rms_norm_eps"),
-            ("qwen3.rope.freq_base", (F32, -1.0), "rope_theta"),
-            ("qwen3.embedding_length", (U32, 0), "hidden_size: got 0"),
+            ("qwen3.attention.head_count_kv", (U32, 3), "head_count: .* multiple of qwen3.attention.head_count_kv"),
+            ("qwen3.attention.layer_norm_rms_epsilon", (F32, float("nan")), "attention.layer_norm_rms_epsilon: got nan"),
+            ("qwen3.rope.freq_base", (F32, -1.0), "qwen3.rope.freq_base: got -1"),
+            ("qwen3.embedding_length", (U32, 0), "qwen3.embedding_length: got 0"),
             ("qwen3.embedding_length", (U32, 128), "got dimensions"),
             ("qwen3.block_count", (U32, 3), "blk.2.* is missing"),
             ("qwen3.block_count", (U32, 1), "is no part of"),
@@ -199,7 +199,7 @@ def check_experts(a, folder):
             ("expert_count", None, "expert_count is missing"),
             ("expert_count", (U32, 0), "expert_count: got 0, expected at least 1"),
             ("expert_count", (U32, 5), r"ffn_gate_inp.weight: got dimensions \[64, 4\], .* demand \[64, 5\]"),
-            ("expert_used_count", (U32, 5), "num_experts_per_tok"),
+            ("expert_used_count", (U32, 5), "qwen3moe.expert_used_count: got 5, expected 1 to 4"),
             ("expert_feed_forward_length", (U32, 64), r"ffn_gate_exps.weight: got .* demand \[64, 64, 4\]"),
             ("expert_weights_norm", (U32, 1), "a bool")):
         files(a, f"{key} {value}", words, files.with_keys(**{f"qwen3moe__{key}": value}))

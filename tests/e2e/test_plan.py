@@ -3,6 +3,7 @@
 beside measured."""
 import json
 import os
+import re
 import sys
 
 from e2e import RANKS, Checks, run, scratch
@@ -77,6 +78,21 @@ def check_measured(c, ranks, path):
         c.true(f"{ranks} ranks", len(rows_of(outcome)) == 2, outcome)
 
 
+def check_info(c, ranks, path):
+    """qwen3 info: of a file all types, of a measurement the one that is taken; nothing of a model that caches hold."""
+    outcome = run(ranks, "qwen3", "info", *MODEL, "--machine", path, "-t", 1)
+    rows = re.findall(r"^  (\w+) +(\d+)x(\d+) +([\d.]+) +([\d.]+)$", outcome.out, re.MULTILINE)
+    c.true("info: a line for each type", [row[0] for row in rows] == ["f32", "bf16", "q8", "q4"] and
+           all(int(row[1]) * int(row[2]) == ranks and float(row[3]) > 0 and float(row[4]) > 0 for row in rows), outcome)
+    outcome = run(ranks, "qwen3", "info", *MODEL, "-t", 1, timeout=300)
+    c.true("info measures", re.search(r"^  bf16 +\d+x\d+ +[\d.]+ +[\d.]+$", outcome.out, re.MULTILINE), outcome)
+    for options in (["--model", "synthetic:tiny"], [*MODEL, "--no-speed"], [*MODEL, "--nodes", 2]):
+        outcome = run(1, "qwen3", "info", *options)
+        c.true(f"info {options}: nothing is predicted", outcome.ok and "per second" not in outcome.out, outcome)
+    outcome = run(1, "qwen3", "info", *MODEL, "--machine", "/nowhere/machine.json")
+    c.true("info: no such file", outcome.code == 2 and "/nowhere/machine.json" in outcome.err, outcome)
+
+
 def check_auto(c, ranks, path):
     outcome = run(ranks, "benchmark_qwen3", *MODEL, "-t", 1, "--phase", "prefill", "--prompt-len", 32, "--iters", 1,
                   "--machine", path, timeout=300)
@@ -93,6 +109,7 @@ def main():
         if path.exists():
             check_plan(c, path)
             check_refused(c, path)
+            check_info(c, ranks, path)
             check_measured(c, ranks, path)
         if ranks > 1 and path.exists():
             check_auto(c, ranks, path)

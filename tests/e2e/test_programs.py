@@ -485,10 +485,10 @@ def check_info(p, directory):
         names = make_checkpoint.tensor_shapes(shape)
         listed = [len(re.findall(rf"{re.escape(name)}\s", outcome.out)) for name in names]
         p.holds("qwen3 info lists every tensor once", set(listed) == {1}, outcome)
-    outcome = run(1, "qwen3", "info", "--model", "synthetic:0.6B")
+    outcome = run(1, "qwen3", "info", "--model", "synthetic:0.6B", "--no-speed")
     p.holds("qwen3 info of a named size", outcome.ok and "151936" in outcome.out and "3072" in outcome.out, outcome)
     for arguments, sequence in (((), (1137.0, 568.6)), (("--nodes", 2), (1137.0, 988.6))):
-        outcome = run(1, "qwen3", "info", "--model", "synthetic:0.6B", *arguments)
+        outcome = run(1, "qwen3", "info", "--model", "synthetic:0.6B", "--no-speed", *arguments)
         row = re.search(r"bf16 +sequence +([\d.]+) +([\d.]+)", outcome.out)
         p.holds(f"qwen3 info {' '.join(map(str, arguments))}: memory of 1 and 2", row and
                 (float(row[1]), float(row[2])) == sequence, outcome)

@@ -426,7 +426,7 @@ static void test_refused(void **state)
         {"{\"head_dim\":127}", QWEN3_ERR_CONFIG, "head_dim", "even"},
         {"{\"head_dim\":1e2}", QWEN3_ERR_CONFIG, "head_dim", "an integer"},
         {"{\"head_dim\":4096,\"num_attention_heads\":16384}", QWEN3_ERR_CONFIG, "num_attention_heads * head_dim",
-         "at most"},
+         "expected 1 to"},
         {"{\"rms_norm_eps\":0}", QWEN3_ERR_CONFIG, "rms_norm_eps", "got 0"},
         {"{\"rms_norm_eps\":-1e-6}", QWEN3_ERR_CONFIG, "rms_norm_eps", "between"},
         {"{\"rope_theta\":-1}", QWEN3_ERR_CONFIG, "rope_theta", "got -1"},
