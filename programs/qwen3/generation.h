@@ -20,6 +20,8 @@ typedef struct generation_arguments {
 generation_arguments generation_arguments_default(void);
 /* Adds the options that fill *a. */
 void generation_options(generation_arguments *a, option_table *table);
+/* Of these only how tokens are drawn: temperature, top_k, top_p, min_p and penalties. */
+void generation_sampling_options(generation_arguments *a, option_table *table);
 /* Checks that concern more than one option. */
 qwen3_status generation_check(generation_arguments *a, const command_line *line, int ranks, qwen3_error *err);
 /* Puts the given options into *sampling, which points to bias [MAX_TEXTS]. */

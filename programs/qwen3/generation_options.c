@@ -64,7 +64,7 @@ static void text_options(generation_arguments *a, option_table *table)
     option_table_add(table, sizeof options / sizeof *options, options);
 }
 
-static void sampling_options(generation_arguments *a, option_table *table)
+void generation_sampling_options(generation_arguments *a, option_table *table)
 {
     qwen3_sampling_options *s = &a->sampling;
     const option options[] = {
@@ -107,13 +107,17 @@ static void sampling_options(generation_arguments *a, option_table *table)
          .least = DBL_MIN,
          .most = MAX_PENALTY,
          .help = "Divides the logit of a token that is in prompt or answer already, 1 = off"},
-        {.name = "logit-bias",
-         .kind = OPTION_TEXTS,
-         .value = &a->bias,
-         .argument = "ID=VALUE",
-         .help = "Added to the logit of this token, -inf forbids it; can be given several times"},
     };
     option_table_add(table, sizeof options / sizeof *options, options);
+}
+
+static option bias_option(generation_arguments *a)
+{
+    return (option){.name = "logit-bias",
+                    .kind = OPTION_TEXTS,
+                    .value = &a->bias,
+                    .argument = "ID=VALUE",
+                    .help = "Added to the logit of this token, -inf forbids it; can be given several times"};
 }
 
 static option seed_option(generation_arguments *a)
@@ -126,8 +130,10 @@ static option seed_option(generation_arguments *a)
 
 void generation_options(generation_arguments *a, option_table *table)
 {
+    const option bias = bias_option(a);
     text_options(a, table);
-    sampling_options(a, table);
+    generation_sampling_options(a, table);
+    option_table_add(table, 1, &bias);
     option *model = &table->options[table->n];
     model_arguments_options(&a->model, table);
     model->argument = "DIR";
@@ -199,13 +205,13 @@ qwen3_status generation_set(qwen3_sampling_options *sampling, const char *text, 
     option_table table = {0};
     char name[32], value[64];
     int used = 0;
-    sampling_options(&a, &table);
+    generation_sampling_options(&a, &table);
     option_table_add(&table, 1, &seed);
     if (sscanf(text, "%31s %63s%n", name, value, &used) != 2 || text[used])
         return set_error(err, QWEN3_ERR_ARGUMENT, "/set: got \"%.100s\", expected NAME VALUE", text);
     for (size_t i = 0; i < table.n; i++) {
         option *o = &table.options[i];
-        if (o->kind == OPTION_TEXTS || strcmp(o->name, name) != 0)
+        if (strcmp(o->name, name) != 0)
             continue;
         if (option_take(o, value, err) == QWEN3_OK)
             *sampling = a.sampling;
