@@ -15,6 +15,20 @@ foreach(program qwen3 benchmark_qwen3 test_parallel_strategies)
 endforeach()
 target_link_libraries(program_qwen3 PRIVATE PkgConfig::EDIT)
 
+# `qwen3 serve`, where there is libmicrohttpd; otherwise it says that it is not there.
+set(serve ${PROJECT_SOURCE_DIR}/programs/qwen3/serve)
+if(QWEN3_SERVER AND MICROHTTPD_FOUND)
+  file(GLOB serve_sources CONFIGURE_DEPENDS ${serve}/*.c)
+  list(FILTER serve_sources EXCLUDE REGEX "absent\\.c$")
+  set(page ${PROJECT_BINARY_DIR}/generated/page.c)
+  add_custom_command(OUTPUT ${page} COMMAND ${CMAKE_COMMAND} -DINPUT=${serve}/page.html -DOUTPUT=${page} -DNAME=page_html
+                     -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake DEPENDS ${serve}/page.html cmake/embed.cmake VERBATIM)
+  target_sources(program_qwen3 PRIVATE ${serve_sources} ${page})
+  target_link_libraries(program_qwen3 PRIVATE PkgConfig::MICROHTTPD)
+else()
+  target_sources(program_qwen3 PRIVATE ${serve}/absent.c)
+endif()
+
 # ---- Benchmarks of parts: the library's internals ----------------------------------------------
 add_executable(bench_kernels bench/bench_kernels.c bench/bench_attention.c bench/bench_levels.c bench/bench_reading.c
                              $<TARGET_OBJECTS:qwen3_objects>)

@@ -12,6 +12,7 @@ class Qwen3Mpi(CMakePackage):
     version("0.1.0")
 
     variant("mpi", default=True, description="Several ranks, by MPI")
+    variant("server", default=True, description="qwen3 serve")
 
     depends_on("c", type="build")
     depends_on("cmake@3.18:", type="build")
@@ -22,9 +23,14 @@ class Qwen3Mpi(CMakePackage):
     depends_on("popt")
     depends_on("libedit")
     depends_on("mpi", when="+mpi")
+    depends_on("libmicrohttpd@0.9.71:", when="+server")
 
     conflicts("%gcc@:10")
     conflicts("%clang@:13")
 
     def cmake_args(self):
-        return [self.define_from_variant("QWEN3_MPI", "mpi"), self.define("QWEN3_TESTS", False)]
+        return [
+            self.define_from_variant("QWEN3_MPI", "mpi"),
+            self.define_from_variant("QWEN3_SERVER", "server"),
+            self.define("QWEN3_TESTS", False),
+        ]

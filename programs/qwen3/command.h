@@ -13,6 +13,7 @@ typedef struct command {
 
 qwen3_status command_chat(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_run(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
+qwen3_status command_serve(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_logits(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_pack(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);
 qwen3_status command_embed(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err);

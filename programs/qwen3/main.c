@@ -8,6 +8,7 @@
 static const command commands[] = {
     {"chat", "Talk with a model", command_chat},
     {"run", "Answer one prompt", command_run},
+    {"serve", "Answer requests over HTTP, in the form of the OpenAI interface", command_serve},
     {"logits", "Write the logits of given tokens as raw little-endian float32", command_logits},
     {"embed", "Turn texts on standard input into vectors", command_embed},
     {"rerank", "Score documents on standard input by how well they answer a query", command_rerank},
