@@ -6,14 +6,13 @@ import json
 import math
 import signal
 import struct
-import subprocess
 import sys
 import threading
 import time
 
-from e2e import BIN, RANKS, Checks, run, scratch
+from e2e import RANKS, Checks, run, scratch
 
-from serve_client import DEMO, FACTS, Server
+from serve_client import DEMO, FACTS, Server, built_without_server
 
 QUESTIONS = ["Hello!", "What can you do?", f"{FACTS} What does the red box hold?", "Where does Anna live?",
              "Thank you!"]
@@ -102,6 +101,8 @@ def check_stop(c, s):
         events = s.chat(CONVERSATION, stop=stop, stream=True).events
         c.true(f"stop {stop!r}", whole(reply) == joined(events) == NEEDLE[:first]
                and reply.json["choices"][0]["finish_reason"] == "stop", reply.text)
+    broken = [{"role": "user", "content": "Hello!"}]
+    c.true("a line break that belongs to a mark is none", whole(s.chat(broken, stop="\n")) == whole(s.chat(broken)))
     c.true("a stop string that does not come", whole(s.chat(CONVERSATION, stop="nothing of it")) == NEEDLE)
 
 
@@ -351,8 +352,7 @@ def check_options(c):
 
 def main():
     c = Checks()
-    absent = subprocess.run([BIN / "qwen3", "serve", "--help"], capture_output=True, text=True)
-    if "built without libmicrohttpd" in absent.stderr:
+    if built_without_server():
         print("skipped: built without libmicrohttpd")
         return 77
     answers = []

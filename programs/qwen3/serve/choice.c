@@ -28,11 +28,6 @@ void choice_close(choice *c)
 
 static qwen3_status add_text(choice *c, const char *text, size_t n, bool last, qwen3_error *err)
 {
-    while (c->at_edge && n > 0 && *text == '\n') {
-        text++;
-        n--;
-    }
-    c->at_edge &= n == 0;
     if (c->thinking)
         return text_append(&c->reasoning, text, n, err);
     if (c->request->tools)
@@ -40,11 +35,17 @@ static qwen3_status add_text(choice *c, const char *text, size_t n, bool last, q
     return text_append(&c->content, text, n, err);
 }
 
-/* last: no more text of this part follows, so what was held back is released. */
+/* last: no more text of this part follows, so what was held back is released. Line breaks that belong to a mark are not
+ * looked at: "\n" as a stop string does not end an answer before it begins. */
 static qwen3_status take_text(choice *c, const char *text, size_t n, bool last, qwen3_error *err)
 {
     size_t released;
     int found;
+    while (c->at_edge && n > 0 && *text == '\n') {
+        text++;
+        n--;
+    }
+    c->at_edge &= n == 0;
     qwen3_status status = stop_strings_take(&c->stop, text, n, last, &released, &found, err);
     if (status == QWEN3_OK)
         status = add_text(c, c->stop.held.data, released, last || found >= 0, err);
