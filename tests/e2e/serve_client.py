@@ -16,6 +16,17 @@ DEMO = ROOT / "models" / "demo"
 FACTS = "The red box holds 4711. Anna lives in Paris. Ben's cat is called Luna."
 
 
+def built_without_server():
+    outcome = subprocess.run([*EMULATOR, BIN / "qwen3", "serve", "--help"], capture_output=True, text=True, check=False)
+    return "built without libmicrohttpd" in outcome.stderr
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path, timeout):
         super().__init__("localhost", timeout=timeout)

@@ -6,13 +6,12 @@ import json
 import os
 import random
 import socket
-import subprocess
 import sys
 import time
 
-from e2e import BIN, SEED, Checks
+from e2e import SEED, Checks
 
-from serve_client import Server
+from serve_client import Server, built_without_server
 from test_serve import eventually, never_ends
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "Hello!"}]}).encode()
@@ -158,8 +157,7 @@ def answered_or_refused(s):
 
 def main():
     c = Checks()
-    absent = subprocess.run([BIN / "qwen3", "serve", "--help"], capture_output=True, text=True)
-    if "built without libmicrohttpd" in absent.stderr:
+    if built_without_server():
         print("skipped: built without libmicrohttpd")
         return 77
     with Server("--timeout", 1) as s:

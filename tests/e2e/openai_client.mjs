@@ -1,0 +1,62 @@
+// OpenAI's own client against `qwen3 serve` with models/demo: node openai_client.mjs URL. Prints a line for each check.
+// test_serve_openai.py runs it where the npm package openai is.
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+const find = createRequire(process.env.QWEN3_NODE_MODULES + "/");
+const { default: OpenAI } = await import(pathToFileURL(find.resolve("openai")));
+const client = new OpenAI({ baseURL: process.argv[2] + "/v1", apiKey: "k", maxRetries: 0 });
+const model = "demo";
+const messages = [{ role: "user", content: "The red box holds 4711. What does the red box hold?" }];
+const tools = [{ type: "function", function: { name: "f", parameters: { type: "object", properties: {} } } }];
+
+function check(what, condition, detail) {
+  console.log((condition ? "ok: " : "FAILED: ") + what + (condition ? "" : " " + JSON.stringify(detail)));
+}
+
+async function fails(kind, request) {
+  try {
+    await client.chat.completions.create(request);
+  } catch (e) {
+    return e instanceof kind && typeof e.error.message === "string" ? e : null;
+  }
+  return null;
+}
+
+const whole = await client.chat.completions.create({ model, messages });
+const text = whole.choices[0].message.content;
+check("chat", text.length > 3 && whole.usage.total_tokens > 10, whole);
+
+let streamed = "", usage;
+const chunks = await client.chat.completions.create(
+  { model, messages, stream: true, stream_options: { include_usage: true } });
+for await (const chunk of chunks) {
+  streamed += chunk.choices[0]?.delta?.content ?? "";
+  usage = chunk.usage ?? usage;
+}
+check("stream", streamed === text && usage.completion_tokens === whole.usage.completion_tokens, [streamed, usage]);
+check("stream helper", await client.chat.completions.stream({ model, messages }).finalContent() === text);
+
+const left = await client.chat.completions.create({ model, messages, stream: true });
+for await (const chunk of left) {
+  check("first chunk", chunk.choices[0].delta.role === "assistant", chunk);
+  left.controller.abort();
+  break;
+}
+
+const called = await client.chat.completions.create({ model, messages, tools, tool_choice: "auto" });
+check("tools", called.choices[0].finish_reason.length > 0, called);
+const sampled = await client.chat.completions.create(
+  { model, messages, n: 3, seed: 5, temperature: 1, max_completion_tokens: 8, stop: ["\n"], logprobs: true,
+    top_logprobs: 2 });
+check("n, logprobs", sampled.choices.length === 3
+  && sampled.choices[0].logprobs.content[0].top_logprobs.length === 2, sampled);
+const vectors = await client.embeddings.create({ model, input: ["a", "b"] }); // the client wants base64, and decodes it
+check("embeddings", vectors.data.length === 2 && vectors.data[0].embedding.length === 128, vectors.usage);
+const raw = await client.completions.create({ model, prompt: "The red", max_tokens: 4 });
+check("completions", raw.choices[0].text.length > 0, raw);
+check("models", (await client.models.list()).data[0].id === model
+  && (await client.models.retrieve(model)).id === model);
+const bad = await fails(OpenAI.BadRequestError, { model, messages, response_format: { type: "json_object" } });
+check("bad request", bad && bad.param === "response_format", bad);
+check("no such model", await fails(OpenAI.NotFoundError, { model: "other", messages }));
