@@ -443,9 +443,9 @@ bool qwen3_scheduler_wait(qwen3_scheduler *s, double seconds)
         if (pthread_cond_timedwait(&s->wakes, &s->mutex, &until) == ETIMEDOUT && seconds < 1e6)
             break;
     s->woken = false;
-    const bool work = s->n_waiting + s->n_running > 0;
+    const bool ready = s->n_waiting + s->n_running > 0;
     pthread_mutex_unlock(&s->mutex);
-    return work;
+    return ready;
 }
 
 void qwen3_scheduler_wake(qwen3_scheduler *s)
