@@ -30,10 +30,10 @@ static void list_fields(field_list *l, weight_type storage)
         add_fields(l, BLOCK / 8, sizeof(uint32_t));
         break;
     default:
-        add_fields(l, 1 + (size_t)f.minimum, sizeof(uint16_t));
+        add_fields(l, (size_t)f.minimum + 1, sizeof(uint16_t));
         for (int b = 0; b < f.blocks; b++) {
             add_fields(l, stored_scales_bytes(f), 1);
-            add_fields(l, (size_t)(f.low + f.high), sizeof(uint32_t));
+            add_fields(l, (size_t)f.low + (size_t)f.high, sizeof(uint32_t));
         }
     }
 }

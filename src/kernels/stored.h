@@ -51,17 +51,17 @@ static inline int stored_run(stored_format f)
 /* Bytes of one output: before the blocks of 32, of such a block before its low bits, and in all. */
 static inline size_t stored_halves_bytes(stored_format f)
 {
-    return sizeof(uint16_t) * (size_t)(1 + f.minimum);
+    return sizeof(uint16_t) * ((size_t)f.minimum + 1);
 }
 
 static inline size_t stored_scales_bytes(stored_format f)
 {
-    return (size_t)(f.scales + (f.scales && f.minimum));
+    return (size_t)f.scales + (f.scales && f.minimum ? 1 : 0);
 }
 
 static inline size_t stored_block_bytes(stored_format f)
 {
-    return stored_scales_bytes(f) + (size_t)(f.low + f.high) * sizeof(uint32_t);
+    return stored_scales_bytes(f) + ((size_t)f.low + (size_t)f.high) * sizeof(uint32_t);
 }
 
 static inline size_t stored_group_bytes(stored_format f)
