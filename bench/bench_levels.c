@@ -111,10 +111,10 @@ void bench_levels(const level_buffers *b, int threads)
     c.policy[1].piece_level = 2;
     const double level = product_ratio(&c, vectors, QWEN3_DTYPE_BF16, 8, "pieces into level 2") *
                          product_ratio(&c, vectors, QWEN3_DTYPE_Q4, 8, "pieces into level 2");
-    printf("proposed: {\"%s\", \"%s\", %u, {.elements = %s, .piece_level = %d}, .fast_bf16 = %s},\n", now->name, vendor,
-           family, c.policy[1].elements ? "true" : "false", level < pow(1 - GAIN, 2) ? 2 : 1,
+    printf("proposed: {\"%s\", \"%s\", %u, {.elements = %s, .piece_level = %d}, .fast_bf16 = %s, AMX_MEASURED},\n",
+           now->name, vendor, family, c.policy[1].elements ? "true" : "false", level < pow(1 - GAIN, 2) ? 2 : 1,
            fast_bf16 ? "true" : "false");
-    printf("in use:   {\"%s\", \"%s\", %u, {.elements = %s, .piece_level = %d}, .fast_bf16 = %s},\n", now->name,
-           now->vendor, now->first, now->prefetch.elements ? "true" : "false", now->prefetch.piece_level,
+    printf("in use:   {\"%s\", \"%s\", %u, {.elements = %s, .piece_level = %d}, .fast_bf16 = %s, AMX_MEASURED},\n",
+           now->name, now->vendor, now->first, now->prefetch.elements ? "true" : "false", now->prefetch.piece_level,
            now->fast_bf16 ? "true" : "false");
 }

@@ -258,7 +258,7 @@ static void few_rows(const gemm_kernel *g, size_t m, size_t x_stride, size_t y_s
     store_outputs(g, m, panel->cols, sums, panel->y, y_stride);
 }
 
-/* Panels one after the other, each with all rows. */
+/* Many rows: panels one after the other, each with all of them. */
 static void whole_panels(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, const gemm_output *y)
 {
     const size_t nr = (size_t)g->nr, k = w->k1 - w->k0;
@@ -280,7 +280,7 @@ void gemm(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, cons
 {
     if (g->few && x->rows <= g->few_rows)
         g = g->few;
-    if (g->panel) {
+    if (g->panel && x->rows > GEMM_FEW_ROWS) {
         whole_panels(g, w, x, y);
         return;
     }

@@ -134,7 +134,7 @@ typedef struct gemm_kernel {
      * stored type defines), for products of many rows. Where there is a tile too, both give the same bits. */
     void (*expand)(size_t k_groups, const void *w, void *panel);
     const struct gemm_kernel *expanded;
-    /* NULL, or what `tile` does for all rows of a product: weights that are brought near serve all of them. */
+    /* NULL, or what `tile` does for all rows of a product of many: weights that are brought near serve all of them. */
     void (*panel)(const gemm_panel *p);
     /* NULL, or a kernel of the same packing, activation and bits, which products of up to few_rows rows are left to:
      * kernels.few. few_rows is set for all levels in one place (kernels.c). */

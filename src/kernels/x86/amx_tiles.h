@@ -16,15 +16,6 @@ static inline void configure_tiles(size_t rows, size_t x_bytes)
     amx_configure(&config);
 }
 
-/* The `tile` that goes with a `panel` (kernels.h). */
-#define DEFINE_TILE_OF_PANEL(name, panel)                                                                              \
-    static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
-                     size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)                                  \
-    {                                                                                                                  \
-        (void)prefetch;                                                                                                \
-        panel(&(gemm_panel){(size_t)rows, k_groups, NR, x, x_stride, w, y, y_stride, accumulate, NULL, 0});            \
-    }
-
 /* multiply_add (kernels.h) of an instruction with values of value_bytes, of which a row of x is full. Zeros: the time
  * does not depend on the values. */
 #define DEFINE_MULTIPLY_ADD(add_products, value_bytes)                                                                 \

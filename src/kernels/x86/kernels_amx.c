@@ -40,8 +40,7 @@ typedef struct prefetching {
 
 static inline void prefetch_step(prefetching *p)
 {
-    const char *end = p->from + p->step_bytes < p->end ? p->from + p->step_bytes : p->end;
-    for (; p->from < end; p->from += 64)
+    for (size_t done = 0; done < p->step_bytes && p->from < p->end; done += 64, p->from += 64)
         __builtin_prefetch(p->from, 0, 2);
 }
 
@@ -140,7 +139,19 @@ static void panel_bf16(const gemm_panel *p)
     amx_release();
 }
 
-DEFINE_TILE_OF_PANEL(tile_bf16, panel_bf16)
+/* Few enough rows to prefetch what the caller says. */
+static void tile_bf16(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,
+                      size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
+{
+    const gemm_panel p = {(size_t)rows, k_groups, NR, x, x_stride, w, y, y_stride, accumulate, NULL, 0};
+    prefetching later = {NULL, NULL, 0};
+    if (prefetch && prefetch->step_bytes > 0) {
+        later = (prefetching){prefetch->from, NULL, prefetch->step_bytes};
+        later.end = later.from + k_groups / STEP_GROUPS * later.step_bytes;
+    }
+    add_block((size_t)rows, &p, x, y, &later);
+    amx_release();
+}
 
 DEFINE_MULTIPLY_ADD(amx_add_products_bf16, sizeof(bf16))
 

@@ -9,7 +9,8 @@
  * vectors that scale them.
  *
  * By a count of instructions for Golden Cove, the vector operations that scale sums are the limit, not the products in
- * tiles. So the tiles work ahead: between the rows whose sums are scaled come the products of the rows after them.
+ * tiles; VNNI would take four times as long. Products of weights expanded to BF16 need no scaling and would be faster
+ * from about 130 rows on (docs/notebook/2026-11-27-prefetch.md).
  */
 #include "kernels/x86/vector_avx512.h"
 
@@ -20,23 +21,19 @@
 #define NR (VECS * LANES)
 #define TILE_ROWS ((size_t)BLOCK / 4) /* of the weights */
 
-/* Groups that are expanded at once, 16 KiB of tiles, which stay in the first-level cache while all rows pass by. */
-#define CHUNK_GROUPS ((size_t)8)
-/* Groups whose sums are scaled together: their scales stay in registers, and sums over blocks are loaded and stored
- * once for all of them. */
-#define STEP_GROUPS ((size_t)2)
-/* Rows whose sums over blocks pass from chunk to chunk, 48 KiB on the stack: rows of y are often a power of 2 apart,
- * and would meet in a few sets of the cache. */
-#define SUM_ROWS ((size_t)192)
+/* Groups whose sums are scaled together: 16 vectors of scales stay in registers, and sums over blocks are loaded and
+ * stored once for all of them. */
+#define STEP_GROUPS 4
 
-typedef int8_t tile_weights[VECS][TILE_ROWS][AMX_BYTES];
-
-/* Within blocks, of the groups of a step: of 16 rows. */
-typedef int32_t block_sums[STEP_GROUPS][VECS][AMX_ROWS][LANES];
+/* 24 KiB, which stay in the first-level cache. */
+typedef struct step {
+    _Alignas(64) int8_t weights[STEP_GROUPS][VECS][TILE_ROWS][AMX_BYTES];
+    int32_t sums[AMX_ROWS][STEP_GROUPS][VECS][LANES]; /* of 16 rows, within blocks */
+} step;
 
 /* Eight i of Q8: interleaving bytes of pairs gives 0, 4, 1, 5 and 2, 6, 3, 7; of 32 outputs in order, where 64-bit
  * elements are brought to the 128-bit parts that they are to end in. */
-TEMPLATE void expand_eight_q8(const unsigned char *q, tile_weights weights, size_t row)
+TEMPLATE void expand_eight_q8(const unsigned char *q, int8_t weights[VECS][TILE_ROWS][AMX_BYTES], size_t row)
 {
     const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
     UNROLL
@@ -53,7 +50,7 @@ TEMPLATE void expand_eight_q8(const unsigned char *q, tile_weights weights, size
 }
 
 /* Eight i of Q4: the low and the high halves of the bytes of a word are the codes in that order. */
-TEMPLATE void expand_eight_q4(const unsigned char *q, tile_weights weights, size_t row)
+TEMPLATE void expand_eight_q4(const unsigned char *q, int8_t weights[VECS][TILE_ROWS][AMX_BYTES], size_t row)
 {
     const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)q4_values));
     const __m512i code = _mm512_set1_epi8(15);
@@ -72,187 +69,138 @@ TEMPLATE size_t group_bytes(const qwen3_dtype storage)
     return NR * (storage == QWEN3_DTYPE_Q8 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES);
 }
 
-/* Groups from w on, into tiles. The groups of the next chunk are prefetched. */
-TEMPLATE void expand(const qwen3_dtype storage, size_t groups, const unsigned char *w, tile_weights *weights)
+/* Groups from w on, into tiles. The groups of the next step are prefetched while these are multiplied. */
+TEMPLATE void expand(const qwen3_dtype storage, size_t groups, const unsigned char *w, step *s)
 {
     for (size_t g = 0; g < groups; g++, w += group_bytes(storage)) {
         for (size_t b = 0; b < group_bytes(storage); b += LINE)
-            __builtin_prefetch(w + CHUNK_GROUPS * group_bytes(storage) + b);
+            __builtin_prefetch(w + STEP_GROUPS * group_bytes(storage) + b);
         const unsigned char *q = w + NR * sizeof(bf16);
         for (size_t row = 0; row < TILE_ROWS; row += 2, q += NR * (storage == QWEN3_DTYPE_Q8 ? 8 : 4)) {
             if (storage == QWEN3_DTYPE_Q8)
-                expand_eight_q8(q, weights[g], row);
+                expand_eight_q8(q, s->weights[g], row);
             else
-                expand_eight_q4(q, weights[g], row);
+                expand_eight_q4(q, s->weights[g], row);
         }
     }
 }
 
-/* The sums of one block of the configured rows of x. */
-static inline void multiply(const unsigned char *x, size_t x_bytes, tile_weights w, int32_t sums[VECS][AMX_ROWS][LANES])
+/* The sums of blocks of the configured rows of x. */
+static void multiply(size_t groups, const unsigned char *x, size_t x_bytes, step *s)
 {
-    amx_zero(0);
-    amx_zero(1);
-    amx_zero(2);
-    amx_zero(3);
-    amx_load(4, x + activation_offset(0), x_bytes);
-    amx_load(5, w[0], AMX_BYTES);
-    amx_load(6, w[1], AMX_BYTES);
-    amx_load(7, w[2], AMX_BYTES);
-    amx_add_products_int8(0, 4, 5);
-    amx_load(5, w[3], AMX_BYTES);
-    amx_add_products_int8(1, 4, 6);
-    amx_add_products_int8(2, 4, 7);
-    amx_add_products_int8(3, 4, 5);
-    amx_store(0, sums[0], AMX_BYTES);
-    amx_store(1, sums[1], AMX_BYTES);
-    amx_store(2, sums[2], AMX_BYTES);
-    amx_store(3, sums[3], AMX_BYTES);
+    for (size_t g = 0; g < groups; g++) {
+        int8_t(*w)[TILE_ROWS][AMX_BYTES] = s->weights[g];
+        int32_t(*sums)[LANES] = s->sums[0][g];
+        amx_zero(0);
+        amx_zero(1);
+        amx_zero(2);
+        amx_zero(3);
+        amx_load(4, x + g * ACTIVATION_BLOCK_BYTES + activation_offset(0), x_bytes);
+        amx_load(5, w[0], AMX_BYTES);
+        amx_load(6, w[1], AMX_BYTES);
+        amx_load(7, w[2], AMX_BYTES);
+        amx_add_products_int8(0, 4, 5);
+        amx_load(5, w[3], AMX_BYTES);
+        amx_add_products_int8(1, 4, 6);
+        amx_add_products_int8(2, 4, 7);
+        amx_add_products_int8(3, 4, 5);
+        amx_store(0, sums[0], sizeof s->sums[0]);
+        amx_store(1, sums[1], sizeof s->sums[0]);
+        amx_store(2, sums[2], sizeof s->sums[0]);
+        amx_store(3, sums[3], sizeof s->sums[0]);
+    }
 }
 
-/* Some rows against the groups of a step. */
-typedef struct step {
-    size_t groups, rows;
-    const unsigned char *x, *w; /* w: the groups as they are packed, whose scales are read */
-    tile_weights *weights;      /* the same groups, expanded */
-    float *y;                   /* sums over blocks, [rows, NR] */
-    bool accumulate;
-} step;
-
-/* y (+)= sums of blocks * scales of the weights * scales of x, for rows [row, end). */
-TEMPLATE void add_scaled(const size_t groups, const qwen3_dtype storage, const step *s, size_t row, size_t end,
-                         size_t x_bytes, block_sums sums)
+/* y[rows, NR] (+)= sums of blocks, from row `first` of the tiles on, * scales of the groups from w on * scales of x. */
+TEMPLATE void add_scaled(const size_t groups, const qwen3_dtype storage, size_t rows, const step *s, size_t first,
+                         const unsigned char *x, size_t x_bytes, const unsigned char *w, float *y, size_t y_stride,
+                         bool accumulate)
 {
     vec scales[STEP_GROUPS][VECS];
     UNROLL
     for (size_t g = 0; g < groups; g++) {
         UNROLL
         for (size_t v = 0; v < VECS; v++)
-            scales[g][v] = vec_load_part_bf16((const bf16 *)(s->w + g * group_bytes(storage)) + v * LANES, LANES);
+            scales[g][v] = vec_load_part_bf16((const bf16 *)(w + g * group_bytes(storage)) + v * LANES, LANES);
     }
-    for (size_t r = row; r < end; r++) {
+    for (size_t r = 0; r < rows; r++, x += x_bytes, y += y_stride) {
         vec sum[VECS];
         UNROLL
         for (size_t v = 0; v < VECS; v++)
-            sum[v] = s->accumulate ? vec_load(s->y + r * NR + v * LANES) : vec_set1(0.0f);
+            sum[v] = accumulate ? vec_load(y + v * LANES) : vec_set1(0.0f);
         UNROLL
         for (size_t g = 0; g < groups; g++) {
             float scale;
-            memcpy(&scale, s->x + r * x_bytes + g * ACTIVATION_BLOCK_BYTES, sizeof scale);
+            memcpy(&scale, x + g * ACTIVATION_BLOCK_BYTES, sizeof scale);
             UNROLL
             for (size_t v = 0; v < VECS; v++) {
-                const vec block = _mm512_cvtepi32_ps(_mm512_load_si512(sums[g][v][r]));
+                const vec block = _mm512_cvtepi32_ps(_mm512_load_si512(s->sums[first + r][g][v]));
                 sum[v] = vec_fma(vec_mul(scales[g][v], block), vec_set1(scale), sum[v]);
             }
         }
         UNROLL
         for (size_t v = 0; v < VECS; v++)
-            vec_store(s->y + r * NR + v * LANES, sum[v]);
+            vec_store(y + v * LANES, sum[v]);
     }
 }
 
-/* Scales the sums of `now`, if any, and meanwhile computes those of `later`, if any: its groups between parts of the
- * rows. */
-TEMPLATE void pass(const qwen3_dtype storage, const step *now, block_sums now_sums, const step *later,
-                   block_sums later_sums, size_t x_bytes)
+#define ADD_CASE(groups)                                                                                               \
+    case groups:                                                                                                       \
+        add_scaled(groups, storage, rows, s, first, x, x_bytes, w, y, y_stride, accumulate);                           \
+        break;
+
+TEMPLATE void add_groups(size_t groups, const qwen3_dtype storage, size_t rows, const step *s, size_t first,
+                         const unsigned char *x, size_t x_bytes, const unsigned char *w, float *y, size_t y_stride,
+                         bool accumulate)
 {
-    const size_t parts = STEP_GROUPS;
-    for (size_t part = 0; part < parts; part++) {
-        if (part < later->groups)
-            multiply(later->x + part * ACTIVATION_BLOCK_BYTES, x_bytes, later->weights[part], later_sums[part]);
-        const size_t row = now->rows * part / parts, end = now->rows * (part + 1) / parts;
-        if (now->groups == STEP_GROUPS)
-            add_scaled(STEP_GROUPS, storage, now, row, end, x_bytes, now_sums);
-        else if (now->groups > 0)
-            add_scaled(1, storage, now, row, end, x_bytes, now_sums);
+    switch (groups) {
+        ADD_CASE(0)
+        ADD_CASE(1)
+        ADD_CASE(2)
+        ADD_CASE(3)
+        ADD_CASE(4)
     }
 }
 
-/* `rows` of x in tiles of `height`, of which they are a multiple, against the groups of a chunk: y += x W. The steps of
- * one tile of rows follow each other. */
-TEMPLATE void multiply_chunk(const qwen3_dtype storage, size_t rows, size_t height, size_t groups,
-                             const unsigned char *x, size_t x_bytes, const unsigned char *w, tile_weights *weights,
-                             float *y, bool accumulate)
+/* Rows in parts of equal height, so that tiles are configured once: the last part may begin with rows of the one
+ * before, whose sums it leaves alone. */
+TEMPLATE void tile_blocks(const qwen3_dtype storage, size_t rows, size_t k_groups, const unsigned char *x,
+                          size_t x_stride, const unsigned char *w, float *y, size_t y_stride, bool accumulate)
 {
-    _Alignas(64) block_sums sums[2];
-    step now = {0}, later = {0};
-    size_t turn = 0;
-    for (size_t r = 0; r < rows; r += height) {
-        for (size_t g = 0; g < groups; g += STEP_GROUPS, turn ^= 1) {
-            later = (step){.groups = groups - g < STEP_GROUPS ? groups - g : STEP_GROUPS,
-                           .rows = height,
-                           .x = x + r * x_bytes + g * ACTIVATION_BLOCK_BYTES,
-                           .w = w + g * group_bytes(storage),
-                           .weights = weights + g,
-                           .y = y + r * NR,
-                           .accumulate = accumulate || g > 0};
-            pass(storage, &now, sums[turn ^ 1], &later, sums[turn], x_bytes);
-            now = later;
+    const size_t x_bytes = x_stride / BLOCK * ACTIVATION_BLOCK_BYTES;
+    const size_t parts = (rows + AMX_ROWS - 1) / AMX_ROWS, height = (rows + parts - 1) / parts;
+    step s;
+    configure_tiles(height, BLOCK);
+    size_t done = 0;
+    do { /* once at least: an empty sum is 0 */
+        const size_t groups = k_groups - done < STEP_GROUPS ? k_groups - done : STEP_GROUPS;
+        expand(storage, groups, w, &s);
+        for (size_t r = 0; r < rows; r += height) {
+            const size_t begin = r + height <= rows ? r : rows - height;
+            multiply(groups, x + begin * x_bytes, x_bytes, &s);
+            add_groups(groups, storage, begin + height - r, &s, r - begin, x + r * x_bytes, x_bytes, w,
+                       y + r * y_stride, y_stride, accumulate || done > 0);
         }
-    }
-    later.groups = 0;
-    pass(storage, &now, sums[turn ^ 1], &later, sums[turn], x_bytes);
-}
-
-/* At most SUM_ROWS rows, whose sums are at y[rows, NR]. */
-TEMPLATE void add_block(const qwen3_dtype storage, size_t rows, const gemm_panel *p, const unsigned char *x,
-                        size_t x_bytes, float *y)
-{
-    _Alignas(64) tile_weights weights[CHUNK_GROUPS];
-    const size_t whole = rows / AMX_ROWS * AMX_ROWS, rest = rows - whole;
-    size_t configured = 0;
-    for (size_t done = 0; done < p->k_groups; done += CHUNK_GROUPS) {
-        const size_t groups = p->k_groups - done < CHUNK_GROUPS ? p->k_groups - done : CHUNK_GROUPS;
-        const unsigned char *w = (const unsigned char *)p->w + done * group_bytes(storage);
-        const unsigned char *from = x + done * ACTIVATION_BLOCK_BYTES;
-        const bool accumulate = p->accumulate || done > 0;
-        expand(storage, groups, w, weights);
-        if (whole > 0) {
-            if (configured != AMX_ROWS)
-                configure_tiles(AMX_ROWS, BLOCK);
-            configured = AMX_ROWS;
-            multiply_chunk(storage, whole, AMX_ROWS, groups, from, x_bytes, w, weights, y, accumulate);
-        }
-        if (rest > 0) {
-            if (configured != rest)
-                configure_tiles(rest, BLOCK);
-            configured = rest;
-            multiply_chunk(storage, rest, rest, groups, from + whole * x_bytes, x_bytes, w, weights, y + whole * NR,
-                           accumulate);
-        }
-    }
-}
-
-TEMPLATE void panel_blocks(const qwen3_dtype storage, const gemm_panel *p)
-{
-    _Alignas(64) float sums[SUM_ROWS * NR];
-    const size_t x_bytes = p->x_stride / BLOCK * ACTIVATION_BLOCK_BYTES;
-    for (size_t row = 0; row < p->rows; row += SUM_ROWS) {
-        const size_t rows = p->rows - row < SUM_ROWS ? p->rows - row : SUM_ROWS;
-        float *y = p->y + row * p->y_stride;
-        if (p->accumulate || p->k_groups == 0)
-            memset(sums, 0, rows * NR * sizeof *sums); /* an empty sum is 0, as are outputs that y has no room for */
-        for (size_t r = 0; r < rows && p->accumulate; r++)
-            memcpy(sums + r * NR, y + r * p->y_stride, p->cols * sizeof *y);
-        add_block(storage, rows, p, (const unsigned char *)p->x + row * x_bytes, x_bytes, sums);
-        for (size_t r = 0; r < rows; r++)
-            memcpy(y + r * p->y_stride, sums + r * NR, p->cols * sizeof *y);
-    }
+        done += groups;
+        x += groups * ACTIVATION_BLOCK_BYTES;
+        w += groups * group_bytes(storage);
+    } while (done < k_groups);
     amx_release();
 }
 
-static void panel_q8(const gemm_panel *p)
+static void tile_q8(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
+                    bool accumulate, const gemm_prefetch *prefetch)
 {
-    panel_blocks(QWEN3_DTYPE_Q8, p);
+    (void)prefetch;
+    tile_blocks(QWEN3_DTYPE_Q8, (size_t)rows, k_groups, x, x_stride, w, y, y_stride, accumulate);
 }
 
-static void panel_q4(const gemm_panel *p)
+static void tile_q4(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
+                    bool accumulate, const gemm_prefetch *prefetch)
 {
-    panel_blocks(QWEN3_DTYPE_Q4, p);
+    (void)prefetch;
+    tile_blocks(QWEN3_DTYPE_Q4, (size_t)rows, k_groups, x, x_stride, w, y, y_stride, accumulate);
 }
-
-DEFINE_TILE_OF_PANEL(tile_q8, panel_q8)
-DEFINE_TILE_OF_PANEL(tile_q4, panel_q4)
 
 /* A block fills half of what the instruction can do. */
 DEFINE_MULTIPLY_ADD(amx_add_products_int8, sizeof(int8_t))
@@ -266,8 +214,6 @@ void kernels_amx_int8(kernels *k)
     q4->few = &k->few[QWEN3_DTYPE_Q4];
     q8->tile = tile_q8;
     q4->tile = tile_q4;
-    q8->panel = panel_q8;
-    q4->panel = panel_q4;
     q8->mr = q4->mr = q8->one_pass_rows = q4->one_pass_rows =
         GEMM_MOST_ROWS; /* their tiles pass over few groups at a time */
     k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add;
