@@ -315,13 +315,14 @@ typedef struct qwen3_model qwen3_model;
 
 /* Opens `spec`: a directory in the published layout (config.json with model.safetensors, or with
  * model.safetensors.index.json and its shards), or "synthetic:SIZE" with SIZE one of tiny, 0.6B, 1.7B,
- * 4B, 8B, 14B, 32B, tiny-moe, 30B-A3B, 235B-A22B (seeded random weights, the same for any number of ranks; ":layers=N"
- * after SIZE: with N layers), or the directory of a packed model (qwen3_model_pack), or a GGUF file, "FILE.gguf", the
- * first one where it is split (docs/GGUF.md: types and what is exact). Each rank reads and packs only the weights that
- * the strategy gives it. A packed model is mapped by all ranks of a node and used in place if the chosen
- * kernels have panels of its height; otherwise it is repacked. Its checksums are verified before: the ranks of a node
- * read the file once, and a damaged tensor is an error that names it. Collective over comm, which the model shares.
- * options NULL = defaults. On failure *model is NULL and nothing is kept. */
+ * 4B, 8B, 14B, 32B, tiny-moe, 30B-A3B, 235B-A22B (seeded random weights, the same for any number of ranks; after
+ * SIZE may follow ":layers=N": with N layers, and ":yarn=N": 32768 N positions), or the directory of a packed model
+ * (qwen3_model_pack), or a GGUF file, "FILE.gguf", the first one where it is split (docs/GGUF.md: types and what is
+ * exact). Each rank reads and packs only the weights that the strategy gives it. A packed model is mapped by all ranks
+ * of a node and used in place if the chosen kernels have panels of its height; otherwise it is repacked. Its checksums
+ * are verified before: the ranks of a node read the file once, and a damaged tensor is an error that names it.
+ * Collective over comm, which the model shares. options NULL = defaults. On failure *model is NULL and nothing is kept.
+ */
 QWEN3_API qwen3_status qwen3_model_open(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         qwen3_model **model, qwen3_error *err);
 /* Collective. NULL is allowed. Where sessions are open, the weights are freed with the last of them, whose closing is

@@ -16,7 +16,7 @@ typedef struct model_arguments {
 
 #define MODEL_SPEC_HELP                                                                                                \
     "Checkpoint directory, packed model, GGUF file, or seeded random weights of size tiny, 0.6B, 1.7B, 4B, 8B, 14B, "  \
-    "32B, tiny-moe, 30B-A3B or 235B-A22B, with :layers=N after it if wanted"
+    "32B, tiny-moe, 30B-A3B or 235B-A22B, with :layers=N or :yarn=N after it if wanted"
 
 model_arguments model_arguments_default(void);
 /* --model alone, for programs that need nothing else. */

@@ -10,6 +10,7 @@
 #include "common/program.h"
 #include "common/progress.h"
 #include "common/statistics.h"
+#include "prompt_time.h"
 #include "stop_strings.h"
 
 /* Tokens of a prompt that are computed between two checks whether to continue. */
@@ -246,10 +247,10 @@ static action look_for_interrupt(answer_writer *w)
 static qwen3_status prefill(generation *g, answer_writer *w, const int32_t *prompt, size_t n, action *next,
                             qwen3_error *err)
 {
-    qwen3_status status = QWEN3_OK;
     const size_t reused = g->n_held;
+    qwen3_status status = prompt_time_note(g->world, g->model, &(long_prompt){reused, n, PREFILL_TOKENS}, err);
     progress bar = progress_begin("Prompt", "tokens", (double)(n - reused));
-    while (g->n_held < n && *next == GO_ON) {
+    while (g->n_held < n && *next == GO_ON && status == QWEN3_OK) {
         size_t rest = n - g->n_held, chunk = rest < PREFILL_TOKENS ? rest : PREFILL_TOKENS;
         memcpy(g->held + g->n_held, prompt + g->n_held, chunk * sizeof *prompt);
         status = forward(g, prompt + g->n_held, chunk, chunk == rest, err);

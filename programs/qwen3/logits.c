@@ -1,6 +1,7 @@
 /* logits.c - qwen3 logits: the logits of given tokens, for comparison with other implementations.
  *
- * The tokens before --decode-from (default: all) are one prefill; the others are decoded one by one with the KV cache.
+ * The tokens before --decode-from (default: all) are one prefill, or several of --chunk tokens; the others are decoded
+ * one by one with the KV cache.
  * Rank 0 writes [positions, vocab_size] float32, little-endian, after each pass. */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,8 +12,10 @@
 #include "common/model_arguments.h"
 #include "common/output_file.h"
 #include "common/program.h"
+#include "common/progress.h"
 #include "common/thread_warning.h"
 #include "common/topology.h"
+#include "prompt_time.h"
 #include "token_list.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the output is written as it lies in memory");
@@ -22,11 +25,13 @@ typedef struct logits_job {
     char *tokens_text, *output;
     bool all;
     int64_t decode_from; /* tokens of the prefill; 0 = all */
+    int64_t chunk;       /* of them in one pass; 0 = all */
     int32_t *tokens;     /* [n] */
     size_t n;
     uint8_t *wanted;  /* [n] */
     output_file file; /* rank 0 */
-    float *rows;      /* rank 0: [rows of the largest step, vocab_size] */
+    const qwen3_model *model;
+    float *rows; /* rank 0: [rows of the largest step, vocab_size] */
 } logits_job;
 
 static void describe_options(logits_job *job, option_table *table)
@@ -49,6 +54,12 @@ static void describe_options(logits_job *job, option_table *table)
          .min = 1,
          .max = INT32_MAX,
          .help = "Prefill the first N tokens, then feed the others one by one"},
+        {.name = "chunk",
+         .kind = OPTION_INT64,
+         .value = &job->chunk,
+         .min = 1,
+         .max = INT32_MAX,
+         .help = "Prefill in passes of N tokens, which long prompts need for memory (default: one pass)"},
     };
     model_arguments_options(&job->arguments, table);
     option_table_add(table, sizeof own / sizeof *own, own);
@@ -105,22 +116,43 @@ static qwen3_status step(logits_job *job, qwen3_comm *world, qwen3_session *sess
     return qwen3_comm_agree(world, err);
 }
 
+typedef struct token_passes {
+    size_t vocab, n, chunk; /* n tokens, of which a pass has chunk */
+} token_passes;
+
+/* Collective. */
+static qwen3_status run_prefill(logits_job *job, qwen3_comm *world, qwen3_session *session, token_passes p,
+                                qwen3_error *err)
+{
+    qwen3_status status = prompt_time_note(world, job->model, &(long_prompt){0, p.n, p.chunk}, err);
+    progress line = progress_begin("Prompt", "tokens", (double)p.n);
+    for (size_t at = 0; at < p.n && status == QWEN3_OK; at += p.chunk) {
+        const size_t end = p.n - at < p.chunk ? p.n : at + p.chunk;
+        status = step(job, world, session, p.vocab, at, end, err);
+        if (qwen3_comm_rank(world) == 0)
+            progress_update(&line, (double)end);
+    }
+    progress_end(&line);
+    return status;
+}
+
 /* Collective. */
 static qwen3_status run_steps(logits_job *job, qwen3_comm *world, qwen3_model *model, qwen3_error *err)
 {
     size_t vocab = (size_t)qwen3_model_config(model)->vocab_size;
-    size_t prefill = job->decode_from ? (size_t)job->decode_from : job->n;
+    const size_t prefill = job->decode_from ? (size_t)job->decode_from : job->n;
+    const size_t chunk = job->chunk && (size_t)job->chunk < prefill ? (size_t)job->chunk : prefill;
     qwen3_session *session = NULL;
 
     if (qwen3_comm_rank(world) == 0)
-        job->rows = allocate((job->all ? prefill : 1) * vocab, sizeof *job->rows, "logits", err);
+        job->rows = allocate((job->all ? chunk : 1) * vocab, sizeof *job->rows, "logits", err);
     qwen3_status status = qwen3_comm_agree(world, err);
     if (status != QWEN3_OK)
         return status;
     status = qwen3_session_open(model, &job->arguments.session, &session, err);
     if (status != QWEN3_OK)
         return status;
-    status = step(job, world, session, vocab, 0, prefill, err);
+    status = run_prefill(job, world, session, (token_passes){vocab, prefill, chunk}, err);
     for (size_t i = prefill; i < job->n && status == QWEN3_OK; i++)
         status = step(job, world, session, vocab, i, i + 1, err);
     qwen3_session_close(session);
@@ -164,6 +196,7 @@ static qwen3_status run_job(logits_job *job, qwen3_comm *world, qwen3_error *err
         return status;
     plan_warn(world, model);
     model_conversion_note(world, job->arguments.spec, job->arguments.model.dtype);
+    job->model = model;
     status = run_steps(job, world, model, err);
     qwen3_model_close(model);
     return status;

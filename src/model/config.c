@@ -230,33 +230,55 @@ static const struct synthetic_size {
 enum { SYNTHETIC_SIZES = sizeof synthetic_sizes / sizeof *synthetic_sizes };
 
 #define LAYERS_SUFFIX ":layers="
+#define YARN_SUFFIX ":yarn="
+#define YARN_MOST 32
 
 static qwen3_status fail_size(const char *spec, qwen3_error *err)
 {
     char names[160] = "";
     for (size_t i = 0, n = 0; i < SYNTHETIC_SIZES; i++)
         n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", synthetic_sizes[i].name);
-    return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: unknown size, expected one of %s, and perhaps %sN after it",
-                SYNTHETIC_PREFIX, spec, names, LAYERS_SUFFIX);
+    return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: unknown size, expected one of %s, and perhaps %sN or %sN after it",
+                SYNTHETIC_PREFIX, spec, names, LAYERS_SUFFIX, YARN_SUFFIX);
 }
 
-/* What follows the name of a size: nothing, or LAYERS_SUFFIX and a number. */
-static qwen3_status read_suffix(const char *spec, const char *suffix, int64_t *layers, qwen3_error *err)
+/* If *at begins with a suffix, takes its number, 1 to most, and goes on behind it. */
+static qwen3_status read_suffix(const char *spec, const char **at, const char *suffix, int64_t most, int64_t *value,
+                                qwen3_error *err)
 {
-    const size_t n = strlen(LAYERS_SUFFIX);
-    if (*suffix == '\0')
+    if (strncmp(*at, suffix, strlen(suffix)) != 0)
         return QWEN3_OK;
-    if (strncmp(suffix, LAYERS_SUFFIX, n) != 0)
-        return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: got \"%s\" after the size, expected %sN", SYNTHETIC_PREFIX, spec,
-                    suffix, LAYERS_SUFFIX);
-    const char *digits = suffix + n;
-    const bool number = *digits && strlen(digits) <= 4 && strspn(digits, "0123456789") == strlen(digits);
-    const long value = number ? strtol(digits, NULL, 10) : 0;
-    if (value < 1 || value > LAYERS_MAX)
-        return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: layers: got \"%s\", expected 1 to %" PRId64, SYNTHETIC_PREFIX, spec,
-                    digits, LAYERS_MAX);
-    *layers = value;
+    const char *digits = *at + strlen(suffix);
+    const size_t length = strcspn(digits, ":");
+    const bool number = length > 0 && length <= 4 && strspn(digits, "0123456789") == length;
+    *value = number ? strtol(digits, NULL, 10) : 0;
+    *at = digits + length;
+    if (*value < 1 || *value > most)
+        return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: %.*s: got \"%.*s\", expected 1 to %" PRId64, SYNTHETIC_PREFIX, spec,
+                    (int)strlen(suffix) - 2, suffix + 1, (int)length, digits, most);
     return QWEN3_OK;
+}
+
+/* What follows the name of a size: the two suffixes, in this order, or one of them, or nothing. */
+static qwen3_status read_suffixes(const char *spec, const char *at, int64_t *layers, int64_t *yarn, qwen3_error *err)
+{
+    qwen3_status status = read_suffix(spec, &at, LAYERS_SUFFIX, LAYERS_MAX, layers, err);
+    if (!status)
+        status = read_suffix(spec, &at, YARN_SUFFIX, YARN_MOST, yarn, err);
+    if (status || !*at)
+        return status;
+    return fail(err, QWEN3_ERR_ARGUMENT, "%s%s: got \"%s\" after the size, expected %sN or %sN", SYNTHETIC_PREFIX, spec,
+                at, LAYERS_SUFFIX, YARN_SUFFIX);
+}
+
+/* As the published models are extended. */
+static void set_yarn(qwen3_config *c, int64_t factor)
+{
+    c->yarn_factor = (double)factor;
+    c->yarn_beta_fast = 32;
+    c->yarn_beta_slow = 1;
+    c->yarn_attention_factor = 0.1 * log((double)factor) + 1;
+    c->yarn_original_positions = 32768;
 }
 
 qwen3_status config_synthetic(const char *spec, qwen3_config *config, qwen3_error *err)
@@ -268,8 +290,8 @@ qwen3_status config_synthetic(const char *spec, qwen3_config *config, qwen3_erro
         s++;
     if (s == end)
         return fail_size(spec, err);
-    int64_t layers = s->layers;
-    qwen3_status status = read_suffix(spec, spec + length, &layers, err);
+    int64_t layers = s->layers, yarn = 0;
+    qwen3_status status = read_suffixes(spec, spec + length, &layers, &yarn, err);
     if (status)
         return status;
     qwen3_config c = {.architecture = s->experts ? "qwen3_moe" : "qwen3",
@@ -291,9 +313,11 @@ qwen3_status config_synthetic(const char *spec, qwen3_config *config, qwen3_erro
                       .norm_topk_prob = s->experts > 0};
     for (int64_t i = 0; i < layers && s->experts; i++)
         config_set_experts(&c, i, true);
+    if (yarn)
+        set_yarn(&c, yarn);
     char where[64];
     snprintf(where, sizeof where, "%s%s", SYNTHETIC_PREFIX, spec);
-    status = config_check(&c, where, err); /* so many layers may have too many experts */
+    status = config_finish(&c, where, NULL, err); /* so many layers may have too many experts */
     if (!status)
         *config = c;
     return status;

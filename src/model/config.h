@@ -25,7 +25,8 @@ qwen3_status config_read_json(const json_section *s, config_reader *read, stored
 /* An error unless the switch is absent, null or false: for what is not supported. */
 qwen3_status config_require_off(const json_section *s, const char *key);
 
-/* What follows "synthetic:": a size, case-insensitive, and perhaps ":layers=N". The error lists the sizes. */
+/* What follows "synthetic:": a size, case-insensitive, and perhaps ":layers=N", ":yarn=N" or both. The error lists the
+ * sizes. */
 qwen3_status config_synthetic(const char *spec, qwen3_config *config, qwen3_error *err);
 /* Sets whether a layer, below QWEN3_MAX_LAYERS, has experts. */
 void config_set_experts(qwen3_config *config, int64_t layer, bool has);

@@ -173,7 +173,7 @@ def check_models(a, files):
             ("qwen3.attention.causal", (BOOL, False), "causal: got 0"),
             ("qwen3.attention.causal", (BOOL, 7), "a bool"),
             ("qwen3.attention.head_count_kv", (U32, 3), "head_count: .* multiple of qwen3.attention.head_count_kv"),
-            ("qwen3.attention.layer_norm_rms_epsilon", (F32, float("nan")), "attention.layer_norm_rms_epsilon: got nan"),
+            ("qwen3.attention.layer_norm_rms_epsilon", (F32, float("nan")), "norm_rms_epsilon: got nan"),
             ("qwen3.rope.freq_base", (F32, -1.0), "qwen3.rope.freq_base: got -1"),
             ("qwen3.embedding_length", (U32, 0), "qwen3.embedding_length: got 0"),
             ("qwen3.embedding_length", (U32, 128), "got dimensions"),

@@ -212,10 +212,35 @@ def check_overflow(checks, directory):
                     not outcome.ok and "row 0: a logit is not a number" in outcome.err, outcome)
 
 
+def check_chunks(checks, directory, random):
+    """A prompt far beyond the positions before YaRN, in passes of few tokens: the reference, and the same as in one
+    pass with deterministic; keys and values of 8 bits are nearly as good."""
+    shape, options = MODELS["yarn"]
+    make_checkpoint.make_checkpoint(directory / "long", shape, **options)
+    tokens = list(random.randint(shape.vocab, size=251))
+    (directory / "ids").write_text("\n".join(map(str, tokens)))
+    expected, whole = reference.forward(directory / "long", tokens), None
+    output = directory / "long.f32"
+    for ranks, chunk, kv_dtype in ((1, 999, "f32"), (1, 37, "f32"), (2, 64, "f32"), (3, 100, "f32"), (1, 50, "q8")):
+        if ranks not in RANKS:
+            continue
+        outcome = run(ranks, "qwen3", "logits", "--model", directory / "long", "--tokens", f"@{directory / 'ids'}",
+                      "--all", "--output", output, "--dtype", "f32", "--chunk", chunk, "--kv-dtype", kv_dtype,
+                      "--deterministic")
+        got = np.fromfile(output, "<f4").reshape(len(tokens), -1) if outcome.ok else expected * 0
+        whole = got if whole is None else whole
+        limit = 1e-5 if kv_dtype == "f32" else 2e-2
+        checks.true(f"chunks of {chunk} on {ranks} ranks, {kv_dtype}: {relative_l2(got, expected)}",
+                    relative_l2(got, expected) < limit, outcome)
+        checks.true(f"chunks of {chunk} on {ranks} ranks: the same bits",
+                    kv_dtype != "f32" or np.array_equal(got, whole))
+
+
 def main():
     checks, random = Checks(), rng()
     with scratch() as directory:
         check_overflow(checks, directory)
+        check_chunks(checks, directory, random)
         truth = Reference(directory, random)
         cases = list(all_cases()) if FULL else covering_cases(random)
         print(f"{len(cases)} runs on {RANKS} ranks", flush=True)

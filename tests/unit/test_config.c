@@ -541,17 +541,29 @@ static void test_synthetic(void **state)
     }
     assert_refused("size", qwen3_config_read("synthetic:7B", &c, &err), QWEN3_ERR_ARGUMENT, &err, "7B", "0.6B");
     assert_refused("size", qwen3_config_read("synthetic:", &c, &err), QWEN3_ERR_ARGUMENT, &err, "tiny", "235B-A22B");
+    assert_int_equal(qwen3_config_read("synthetic:tiny:layers=2:yarn=4", &c, &err), QWEN3_OK);
+    assert_int_equal(c.num_layers, 2);
+    assert_int_equal(c.max_positions, 131072);
+    assert_true(c.yarn_factor == 4 && c.yarn_original_positions == 32768);
     assert_int_equal(qwen3_config_read("synthetic:30B-A3B:layers=3", &c, &err), QWEN3_OK);
     assert_int_equal(c.num_layers, 3);
     static const struct {
         const char *spec, *word;
     } refused[] = {
-        {"synthetic:tiny:", "expected :layers=N"},         {"synthetic:tiny:layer=3", "expected :layers=N"},
-        {"synthetic:tiny:layers=", "1 to 4096"},           {"synthetic:tiny:layers=0", "got \"0\""},
-        {"synthetic:tiny:layers=-1", "1 to 4096"},         {"synthetic:tiny:layers=4097", "1 to 4096"},
-        {"synthetic:tiny:layers=3:layers=4", "1 to 4096"}, {"synthetic:tiny:layers=1x", "got \"1x\""},
-        {"synthetic:tin:layers=3", "unknown size"},        {"synthetic:tiny:layers= 3", "1 to 4096"},
+        {"synthetic:tiny:", "expected :layers=N"},
+        {"synthetic:tiny:layer=3", "expected :layers=N"},
+        {"synthetic:tiny:layers=", "1 to 4096"},
+        {"synthetic:tiny:layers=0", "got \"0\""},
+        {"synthetic:tiny:layers=-1", "1 to 4096"},
+        {"synthetic:tiny:layers=4097", "1 to 4096"},
+        {"synthetic:tiny:layers=3:layers=4", "expected :layers=N"},
+        {"synthetic:tiny:layers=1x", "got \"1x\""},
+        {"synthetic:tin:layers=3", "unknown size"},
+        {"synthetic:tiny:layers= 3", "1 to 4096"},
         {"synthetic:30B-A3B:layers=4000", "131072"},
+        {"synthetic:tiny:yarn=33", "1 to 32"},
+        {"synthetic:tiny:yarn=4:layers=2", "after the size"},
+        {"synthetic:tiny:yarn=", "yarn: got \"\""},
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const qwen3_status status = qwen3_config_read(refused[i].spec, &c, &err);

@@ -1,0 +1,65 @@
+/* prompt_time.c - see prompt_time.h. */
+#include "prompt_time.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+/* What is shorter is soon done, or is worth no measurement. */
+#define LONG_TOKENS 8192
+
+/* Seconds of all passes; 0 where they are not known. */
+static double predict(const qwen3_scenario *s, const long_prompt *p)
+{
+    double seconds = 0;
+    for (size_t at = p->held; at < p->end; at += p->chunk) {
+        const size_t n = p->end - at < p->chunk ? p->end - at : p->chunk;
+        const qwen3_forward_shape shape = {1, (int64_t)n, (int64_t)at};
+        qwen3_prediction pass;
+        if (qwen3_predict(s, &shape, &pass, NULL) != QWEN3_OK)
+            return 0;
+        seconds += pass.seconds;
+    }
+    return seconds;
+}
+
+static void print_note(const long_prompt *p, double seconds)
+{
+    if (seconds < 120)
+        fprintf(stderr, "qwen3: note: %zu tokens of prompt should take about %.0f s\n", p->end - p->held, seconds);
+    else
+        fprintf(stderr, "qwen3: note: %zu tokens of prompt should take about %.0f min\n", p->end - p->held,
+                seconds / 60);
+}
+
+qwen3_status prompt_time_note(qwen3_comm *world, const qwen3_model *model, const long_prompt *prompt, qwen3_error *err)
+{
+    const qwen3_plan *plan = qwen3_model_plan(model);
+    const bool first = qwen3_comm_rank(world) == 0;
+    const int ranks = qwen3_comm_size(world);
+    bool shown = first && isatty(STDERR_FILENO);
+    qwen3_machine machine;
+    qwen3_rank_info info;
+    if (prompt->end - prompt->held < LONG_TOKENS)
+        return QWEN3_OK;
+    qwen3_comm_broadcast(world, &shown, sizeof shown);
+    if (!shown)
+        return QWEN3_OK;
+    qwen3_status status = qwen3_comm_topology(world, &info, err);
+    if (status == QWEN3_OK)
+        status = qwen3_machine_measure(world, plan->threads, plan->isa, plan->dtype, &machine, err);
+    if (status != QWEN3_OK || !first)
+        return status;
+    const int nodes = ranks % info.nodes ? 1 : info.nodes;
+    const qwen3_scenario scenario = {.config = qwen3_model_config(model),
+                                     .machine = &machine,
+                                     .nodes = nodes,
+                                     .ranks_per_node = ranks / nodes,
+                                     .grid_sequence = plan->grid_sequence,
+                                     .grid_heads = plan->grid_heads,
+                                     .dtype = plan->dtype,
+                                     .kv_dtype = plan->kv_dtype};
+    const double seconds = predict(&scenario, prompt);
+    if (seconds > 0)
+        print_note(prompt, seconds);
+    return QWEN3_OK;
+}
