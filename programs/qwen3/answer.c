@@ -248,9 +248,10 @@ static qwen3_status prefill(generation *g, answer_writer *w, const int32_t *prom
                             qwen3_error *err)
 {
     const size_t reused = g->n_held;
-    qwen3_status status = prompt_time_note(g->world, g->model, &(long_prompt){reused, n, PREFILL_TOKENS}, err);
+    qwen3_status status = QWEN3_OK;
+    prompt_time_note(g->world, g->model, &(long_prompt){reused, n, PREFILL_TOKENS});
     progress bar = progress_begin("Prompt", "tokens", (double)(n - reused));
-    while (g->n_held < n && *next == GO_ON && status == QWEN3_OK) {
+    while (g->n_held < n && *next == GO_ON) {
         size_t rest = n - g->n_held, chunk = rest < PREFILL_TOKENS ? rest : PREFILL_TOKENS;
         memcpy(g->held + g->n_held, prompt + g->n_held, chunk * sizeof *prompt);
         status = forward(g, prompt + g->n_held, chunk, chunk == rest, err);

@@ -124,7 +124,8 @@ typedef struct token_passes {
 static qwen3_status run_prefill(logits_job *job, qwen3_comm *world, qwen3_session *session, token_passes p,
                                 qwen3_error *err)
 {
-    qwen3_status status = prompt_time_note(world, job->model, &(long_prompt){0, p.n, p.chunk}, err);
+    qwen3_status status = QWEN3_OK;
+    prompt_time_note(world, job->model, &(long_prompt){0, p.n, p.chunk});
     progress line = progress_begin("Prompt", "tokens", (double)p.n);
     for (size_t at = 0; at < p.n && status == QWEN3_OK; at += p.chunk) {
         const size_t end = p.n - at < p.chunk ? p.n : at + p.chunk;

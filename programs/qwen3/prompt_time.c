@@ -31,7 +31,7 @@ static void print_note(const long_prompt *p, double seconds)
                 seconds / 60);
 }
 
-qwen3_status prompt_time_note(qwen3_comm *world, const qwen3_model *model, const long_prompt *prompt, qwen3_error *err)
+void prompt_time_note(qwen3_comm *world, const qwen3_model *model, const long_prompt *prompt)
 {
     const qwen3_plan *plan = qwen3_model_plan(model);
     const bool first = qwen3_comm_rank(world) == 0;
@@ -39,16 +39,13 @@ qwen3_status prompt_time_note(qwen3_comm *world, const qwen3_model *model, const
     bool shown = first && isatty(STDERR_FILENO);
     qwen3_machine machine;
     qwen3_rank_info info;
+    qwen3_error ignored = {0}; /* the same on all ranks: without memory to measure with there is no note */
     if (prompt->end - prompt->held < LONG_TOKENS)
-        return QWEN3_OK;
+        return;
     qwen3_comm_broadcast(world, &shown, sizeof shown);
-    if (!shown)
-        return QWEN3_OK;
-    qwen3_status status = qwen3_comm_topology(world, &info, err);
-    if (status == QWEN3_OK)
-        status = qwen3_machine_measure(world, plan->threads, plan->isa, plan->dtype, &machine, err);
-    if (status != QWEN3_OK || !first)
-        return status;
+    if (!shown || qwen3_comm_topology(world, &info, &ignored) != QWEN3_OK ||
+        qwen3_machine_measure(world, plan->threads, plan->isa, plan->dtype, &machine, &ignored) != QWEN3_OK || !first)
+        return;
     const int nodes = ranks % info.nodes ? 1 : info.nodes;
     const qwen3_scenario scenario = {.config = qwen3_model_config(model),
                                      .machine = &machine,
@@ -61,5 +58,4 @@ qwen3_status prompt_time_note(qwen3_comm *world, const qwen3_model *model, const
     const double seconds = predict(&scenario, prompt);
     if (seconds > 0)
         print_note(prompt, seconds);
-    return QWEN3_OK;
 }

@@ -10,6 +10,6 @@ typedef struct long_prompt {
 
 /* On a terminal, for a prompt of many tokens: measures the machine and prints on rank 0, on standard error, the time
  * that is predicted. Collective. */
-qwen3_status prompt_time_note(qwen3_comm *world, const qwen3_model *model, const long_prompt *prompt, qwen3_error *err);
+void prompt_time_note(qwen3_comm *world, const qwen3_model *model, const long_prompt *prompt);
 
 #endif
