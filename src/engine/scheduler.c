@@ -16,6 +16,9 @@ enum {
     MOST_STEP_TOKENS = 1 << 20,
 };
 
+/* Seconds; who waits longer waits without a limit. */
+#define LONGEST_SLEEP 1e6
+
 /* ---- Options ----------------------------------------------------------------------------------- */
 
 qwen3_scheduler_options qwen3_scheduler_options_default(void)
@@ -432,16 +435,18 @@ bool qwen3_scheduler_wait(qwen3_scheduler *s, double seconds)
     if (!s || s->rank != 0 || !(seconds >= 0))
         return false;
     struct timespec until;
+    const bool forever = seconds > LONGEST_SLEEP;
+    const double whole = forever ? 0 : floor(seconds);
     clock_gettime(CLOCK_MONOTONIC, &until);
-    const double most = seconds < 1e6 ? seconds : 1e6, whole = floor(most);
     until.tv_sec += (time_t)whole;
-    until.tv_nsec += (long)((most - whole) * 1e9);
+    until.tv_nsec += forever ? 0 : (long)((seconds - whole) * 1e9);
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&s->mutex);
-    while (!s->woken && s->n_waiting + s->n_running == 0)
-        if (pthread_cond_timedwait(&s->wakes, &s->mutex, &until) == ETIMEDOUT && seconds < 1e6)
-            break;
+    int ended = 0;
+    while (!s->woken && s->n_waiting + s->n_running == 0 && ended != ETIMEDOUT)
+        ended =
+            forever ? pthread_cond_wait(&s->wakes, &s->mutex) : pthread_cond_timedwait(&s->wakes, &s->mutex, &until);
     s->woken = false;
     const bool ready = s->n_waiting + s->n_running > 0;
     pthread_mutex_unlock(&s->mutex);
@@ -529,8 +534,8 @@ qwen3_status qwen3_scheduler_step(qwen3_scheduler *s, qwen3_error *err)
         *err = s->failure;
         return err->status;
     }
-    plan_take_in(s);
-    events_cancelled(s);
+    if (plan_take_in(s))
+        events_cancelled(s);
     if (compute(s, err))
         fail_job(s, err);
     update_stats(s);

@@ -135,8 +135,8 @@ struct qwen3_scheduler {
 
 /* ---- scheduler_plan.c: rank 0 ---- */
 
-/* Takes in what was submitted. */
-void plan_take_in(qwen3_scheduler *s);
+/* Takes in what was submitted. Whether any request has been cancelled. */
+bool plan_take_in(qwen3_scheduler *s);
 /* Lets waiting answers begin, and puts a step together. False: nothing is to be computed. */
 bool plan_step(qwen3_scheduler *s);
 /* Its orders have been carried out. */

@@ -68,11 +68,7 @@ void events_error(qwen3_scheduler *s, answer *a, const qwen3_error *error)
 
 void events_cancelled(qwen3_scheduler *s)
 {
-    pthread_mutex_lock(&s->mutex);
-    const bool any = s->to_cancel;
-    s->to_cancel = false;
-    pthread_mutex_unlock(&s->mutex);
-    for (answer *a; any && (a = plan_cancelled(s));) {
+    for (answer *a; (a = plan_cancelled(s));) {
         qwen3_scheduler_event event = event_of(a);
         event.finish = QWEN3_FINISH_CANCELLED;
         tell(s, a, &event);

@@ -68,10 +68,12 @@ static void fail_answer(qwen3_scheduler *s, answer *a, const char *what)
     events_error(s, a, &err);
 }
 
-void plan_take_in(qwen3_scheduler *s)
+bool plan_take_in(qwen3_scheduler *s)
 {
     pthread_mutex_lock(&s->mutex);
+    const bool cancelled = s->to_cancel;
     answer *a = s->incoming, *next;
+    s->to_cancel = false;
     s->incoming = NULL;
     s->incoming_end = &s->incoming;
     pthread_mutex_unlock(&s->mutex);
@@ -86,6 +88,7 @@ void plan_take_in(qwen3_scheduler *s)
         *l->last = a;
         l->last = &a->next;
     }
+    return cancelled;
 }
 
 /* Removes an answer of a cancelled request, if there is one. */

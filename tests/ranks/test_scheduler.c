@@ -3,6 +3,7 @@
  * meanwhile.
  */
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
 #include <time.h>
 
@@ -474,6 +475,68 @@ static void check_turns(const setting *t, qwen3_scheduler *s, uint64_t *random)
         check(all[i].records[0].began > all[i - 1].records[0].began, "%s: out of order", t->label);
 }
 
+/* Threads that submit and cancel while steps are computed. */
+enum { THREADS = 3, EACH = 8 };
+
+typedef struct submitter {
+    pthread_t thread;
+    qwen3_scheduler *scheduler;
+    asked all[EACH];
+    int taken;
+} submitter;
+
+static void *submit_all(void *context)
+{
+    submitter *t = context;
+    for (int i = 0; i < EACH; i++) {
+        if (qwen3_scheduler_submit(t->scheduler, &t->all[i].request, &t->all[i].id, NULL))
+            continue;
+        t->taken++;
+        if (i % 3 == 0)
+            qwen3_scheduler_cancel(t->scheduler, t->all[i].id);
+    }
+    qwen3_scheduler_wake(t->scheduler);
+    return NULL;
+}
+
+static bool count_only(void *context, const qwen3_scheduler_event *e)
+{
+    *(int *)context += e->finish != QWEN3_FINISH_NONE;
+    return true;
+}
+
+static void check_threads(const setting *t, qwen3_scheduler *s, uint64_t *random)
+{
+    static submitter threads[THREADS];
+    qwen3_scheduler_stats before, after;
+    int ended = 0;
+    uint64_t taken = 0;
+    qwen3_scheduler_get_stats(s, &before);
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = (submitter){.scheduler = s};
+        for (int k = 0; k < EACH; k++) {
+            make_request(&threads[i].all[k], t->vocab, random);
+            threads[i].all[k].request.n = 1;
+            threads[i].all[k].request.event = count_only;
+            threads[i].all[k].request.context = &ended;
+        }
+        check(pthread_create(&threads[i].thread, NULL, submit_all, &threads[i]) == 0, "no thread");
+    }
+    for (int i = 0; i < 10; i++) {
+        qwen3_scheduler_wait(s, 0.01);
+        check(!qwen3_scheduler_step(s, NULL), "%s: no step", t->label);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i].thread, NULL);
+        taken += (uint64_t)threads[i].taken;
+    }
+    run_to_end(s);
+    qwen3_scheduler_get_stats(s, &after);
+    check(after.accepted - before.accepted == taken && ended == (int)taken, "%s: %d of %" PRIu64 " ended", t->label,
+          ended, taken);
+    check(after.refused - before.refused == THREADS * EACH - taken, "%s: refusals", t->label);
+}
+
 static void check_embedding(const setting *t, qwen3_scheduler *s, bool exact, uint64_t *random)
 {
     static asked a, b;
@@ -540,6 +603,7 @@ static void check_setting(qwen3_comm *world, const qwen3_model_options *options,
         check_ends(&t, s, random);
         check_turns(&t, s, random);
         check_embedding(&t, s, exact, random);
+        check_threads(&t, s, random);
     }
     check(!qwen3_scheduler_follow(s, &err), "%s: %s", t.label, err.message);
     qwen3_scheduler_close(s);
