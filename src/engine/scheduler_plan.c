@@ -27,10 +27,11 @@ enum { FIRST_CHUNK = 32, LEAST_CHUNK = 16 };
 enum { MEASURED_TOKENS = 64 };
 
 /* Of longest_wait, for steps that take longer than expected. */
-#define MARGIN 0.85
+#define MARGIN 0.8
 
-/* How much a new measurement counts. */
-#define WEIGHT 0.3
+/* How much a new measurement counts. The time of a token grows with the positions before it: a longer one soon. */
+#define WEIGHT_LONGER 0.7
+#define WEIGHT_SHORTER 0.2
 
 /* ---- Lines ------------------------------------------------------------------------------------- */
 
@@ -188,7 +189,7 @@ static beginning find_beginning(const qwen3_scheduler *s, const answer *a)
     }
     best.coming = coming >= best.length + LEAST_PREFIX;
     if (best.length < LEAST_PREFIX)
-        best.source = -1, best.length = 0;
+        return (beginning){.source = -1, .coming = best.coming};
     return best;
 }
 
@@ -463,8 +464,9 @@ void plan_done(qwen3_scheduler *s)
 
 static void learn(double *known, double measured)
 {
+    const double weight = *known == 0 ? 1 : measured > *known ? WEIGHT_LONGER : WEIGHT_SHORTER;
     if (measured > 0)
-        *known = *known > 0 ? *known + WEIGHT * (measured - *known) : measured;
+        *known += weight * (measured - *known);
 }
 
 void plan_measure(qwen3_scheduler *s, double seconds)
