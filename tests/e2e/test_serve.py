@@ -341,7 +341,7 @@ def check_options(c):
                             (["--running", 16, "--step-tokens", 2], "--step-tokens")):
         outcome = run(1, "qwen3", "serve", "--model", DEMO, *arguments)
         c.true(f"serve {arguments}", outcome.code == 2 and word in outcome.err, outcome)
-    with Server("--no-thinking", "--seed", 3, "--temperature", 1.5) as s:
+    with Server("--no-thinking", "--seed", 3, "--temperature", 1.5, "--draft-tokens", 4) as s:
         port = s.address.rsplit(":", 1)[1]
         outcome = run(1, "qwen3", "serve", "--model", DEMO, "--port", port)
         c.true("a port that is taken", outcome.code == 2 and "in use" in outcome.err, outcome)

@@ -80,6 +80,8 @@ static void of_scheduler(text_buffer *out, const qwen3_scheduler_stats *s, qwen3
         {"qwen3_cached_tokens_total", "counter", "Tokens of prompts that were not computed again.",
          (double)s->cached_tokens},
         {"qwen3_generated_tokens_total", "counter", "Tokens of answers.", (double)s->generated_tokens},
+        {"qwen3_drafted_tokens_total", "counter", "Tokens that were guessed.", (double)s->drafted_tokens},
+        {"qwen3_kept_tokens_total", "counter", "Of these, tokens that were right.", (double)s->kept_tokens},
         {"qwen3_steps_total", "counter", "Forward passes.", (double)s->steps},
         {"qwen3_step_seconds_total", "counter", "Time in forward passes.", s->step_seconds},
         {"qwen3_longest_gap_seconds", "gauge", "Longest time between two tokens of an answer.", s->longest_gap},

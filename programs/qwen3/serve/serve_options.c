@@ -128,6 +128,12 @@ static void engine_options(serve_options *o, option_table *table)
          .min = 1,
          .max = 65536,
          .help = "Most tokens of one step, at least --running (default 512)"},
+        {.name = "draft-tokens",
+         .kind = OPTION_INT,
+         .value = &s->draft_tokens,
+         .max = 64,
+         .help = "Most tokens of an answer that are guessed at once from the text before, for texts that repeat "
+                 "(default 0: none)"},
         {.name = "kv-pages",
          .kind = OPTION_INT64,
          .value = &s->kv_pages,
