@@ -46,7 +46,8 @@ for compiler in "$@"; do
     echo "$compiler"
     cmake -S . -B "$build" -DCMAKE_C_COMPILER="$compiler" -DQWEN3_MPI=OFF -DQWEN3_WERROR=ON
     cmake --build "$build" --parallel "$(nproc)"
-    ctest --test-dir "$build" --parallel "$((2 * $(nproc)))" --output-on-failure --no-tests=error -L "$labels" || status=1
+    ctest --test-dir "$build" --parallel "$((2 * $(nproc)))" --output-on-failure --no-tests=error -L "$labels" ||
+        status=1
     labels=unit
 done
 exit $status

@@ -115,6 +115,8 @@ static qwen3_status allocate(search *c, qwen3_error *err)
 {
     for (size_t i = 0; i < c->n; i++)
         c->each += candidates_of(&c->rows[i]);
+    if (c->each == 0)
+        return QWEN3_OK; /* no rows */
     c->mine = malloc((c->ranks + 1) * c->each * sizeof *c->mine);
     c->list = malloc(best_list_room(QWEN3_MAX_TOP_LOGPROBS) * sizeof *c->list);
     c->block_max = malloc((logits_part_blocks(c->session->model->weights.matrices[MODEL_HEAD].n) + 1) * sizeof(float));

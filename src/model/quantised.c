@@ -89,7 +89,7 @@ void expand_groups(const stored_values *s, const quantization *q, const tensor_p
     const int64_t cols = range_size(part->cols);
     for (int64_t row = part->rows.begin, n; row < part->rows.end; row += n, out += n * cols) {
         float scales[ROWS_AT_ONCE];
-        int zeros[ROWS_AT_ONCE];
+        int zeros[ROWS_AT_ONCE] = {0};
         int64_t known = -1; /* the group that they are of */
         n = part->rows.end - row < ROWS_AT_ONCE ? part->rows.end - row : ROWS_AT_ONCE;
         for (int64_t col = 0; col < cols; col++) {

@@ -91,12 +91,14 @@ weight_format source_weight_format(const source *s, const kernels *k, qwen3_dtyp
 
 stored_part source_stored_part(const source *s, const tensor_part *part)
 {
-    size_t bytes;
     const size_t number = s->tensors[part->tensor].same_as;
-    const unsigned char *data = s->backend->stored(s, number, &bytes);
-    const size_t stride = bytes / (size_t)s->tensors[number].rows;
-    return (stored_part){data + (size_t)part->rows.begin * stride, stride, (size_t)range_size(part->rows),
-                         (size_t)part->cols.begin, (size_t)range_size(part->cols)};
+    stored_part found = {.n = (size_t)range_size(part->rows),
+                         .col = (size_t)part->cols.begin,
+                         .k = (size_t)range_size(part->cols)};
+    found.data = s->backend->stored(s, number, &found.stride);
+    found.stride /= (size_t)s->tensors[number].rows;
+    found.data += (size_t)part->rows.begin * found.stride;
+    return found;
 }
 
 bool source_file(const source *s, size_t number, source_file_info *info)

@@ -1,6 +1,6 @@
 /* absent.c - qwen3 serve in a build without libmicrohttpd. */
-#include "../command.h"
 #include "common/error.h"
+#include "qwen3/command.h"
 
 qwen3_status command_serve(const command *self, qwen3_comm *world, int argc, const char **argv, qwen3_error *err)
 {

@@ -5,9 +5,9 @@
 
 #include <jansson.h>
 
-#include "../generation.h"
-#include "../stop_strings.h"
 #include "event_queue.h"
+#include "qwen3/generation.h"
+#include "qwen3/stop_strings.h"
 #include "request.h"
 #include "tool_calls.h"
 

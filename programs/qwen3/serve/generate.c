@@ -4,9 +4,9 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "../prompt.h"
 #include "common/statistics.h"
 #include "job.h"
+#include "qwen3/prompt.h"
 
 typedef struct generate_job {
     job j;

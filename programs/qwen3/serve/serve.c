@@ -12,10 +12,10 @@
 #include <string.h>
 #include <time.h>
 
-#include "../command.h"
 #include "common/program.h"
 #include "common/thread_warning.h"
 #include "common/topology.h"
+#include "qwen3/command.h"
 #include "serve_options.h"
 #include "service.h"
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../chat_template_option.h"
 #include "common/text_file.h"
+#include "qwen3/chat_template_option.h"
 
 serve_options serve_options_default(void)
 {

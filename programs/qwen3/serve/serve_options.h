@@ -2,8 +2,8 @@
 #ifndef SERVE_OPTIONS_H
 #define SERVE_OPTIONS_H
 
-#include "../generation.h"
 #include "http.h"
+#include "qwen3/generation.h"
 #include "service.h"
 
 typedef struct serve_options {

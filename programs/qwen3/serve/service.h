@@ -8,10 +8,10 @@
 #include <signal.h>
 #include <stdatomic.h>
 
-#include "../generation.h"
 #include "event_queue.h"
 #include "http.h"
 #include "metrics.h"
+#include "qwen3/generation.h"
 #include "replies.h"
 
 typedef struct service_settings {

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-#include "../prompt.h"
 #include "fields.h"
+#include "qwen3/prompt.h"
 
 /* The prompt of messages, or of a text; control tokens are recognised in a text unless parse_special is false. */
 static bool encode(service *s, const json_t *body, token_prompt *prompt, api_error *e)
