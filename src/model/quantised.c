@@ -88,7 +88,7 @@ void expand_groups(const stored_values *s, const quantization *q, const tensor_p
 {
     const int64_t cols = range_size(part->cols);
     for (int64_t row = part->rows.begin, n; row < part->rows.end; row += n, out += n * cols) {
-        float scales[ROWS_AT_ONCE];
+        float scales[ROWS_AT_ONCE] = {0};
         int zeros[ROWS_AT_ONCE] = {0};
         int64_t known = -1; /* the group that they are of */
         n = part->rows.end - row < ROWS_AT_ONCE ? part->rows.end - row : ROWS_AT_ONCE;

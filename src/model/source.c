@@ -92,9 +92,8 @@ weight_format source_weight_format(const source *s, const kernels *k, qwen3_dtyp
 stored_part source_stored_part(const source *s, const tensor_part *part)
 {
     const size_t number = s->tensors[part->tensor].same_as;
-    stored_part found = {.n = (size_t)range_size(part->rows),
-                         .col = (size_t)part->cols.begin,
-                         .k = (size_t)range_size(part->cols)};
+    stored_part found = {
+        .n = (size_t)range_size(part->rows), .col = (size_t)part->cols.begin, .k = (size_t)range_size(part->cols)};
     found.data = s->backend->stored(s, number, &found.stride);
     found.stride /= (size_t)s->tensors[number].rows;
     found.data += (size_t)part->rows.begin * found.stride;
