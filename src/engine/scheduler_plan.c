@@ -23,9 +23,6 @@ enum { LEAST_PREFIX = 16 };
  * rows takes hardly longer: it reads the same weights. */
 enum { FIRST_CHUNK = 32, LEAST_CHUNK = 16 };
 
-/* Tokens of a prompt from which the time of each can be told where nothing decodes. */
-enum { MEASURED_TOKENS = 64 };
-
 /* Of longest_wait, for steps that take longer than expected. */
 #define MARGIN 0.8
 
@@ -477,8 +474,8 @@ void plan_measure(qwen3_scheduler *s, double seconds)
         learn(&t->decode, seconds);
     else if (prompts == 0 && t->decode > 0)
         learn(&t->draft, (seconds > t->decode ? seconds - t->decode : 0.01 * t->decode) / (double)s->step_drafts);
-    else if (prompts >= MEASURED_TOKENS || (prompts > 0 && s->step_decodes > 0))
-        learn(&t->token, (seconds - (s->step_decodes > 0 ? t->decode : 0)) / (double)prompts);
+    else if (prompts > 0 && s->step_decodes > 0) /* in long steps alone a token takes less */
+        learn(&t->token, (seconds > t->decode ? seconds - t->decode : 0.01 * t->decode) / (double)prompts);
     pthread_mutex_lock(&s->mutex);
     s->stats.steps++;
     s->stats.step_seconds += seconds;
