@@ -22,6 +22,13 @@ static double predict(const qwen3_scenario *s, const long_prompt *p)
     return seconds;
 }
 
+/* What to measure: the rates of a type of weights go with keys and values of F32 or of BF16. */
+static qwen3_dtype rates_of(const qwen3_plan *plan)
+{
+    const qwen3_dtype usual = plan->dtype == QWEN3_DTYPE_F32 ? QWEN3_DTYPE_F32 : QWEN3_DTYPE_BF16;
+    return plan->kv_dtype == usual ? plan->dtype : QWEN3_DTYPE_AUTO;
+}
+
 static void print_note(const long_prompt *p, double seconds)
 {
     if (seconds < 120)
@@ -44,7 +51,8 @@ void prompt_time_note(qwen3_comm *world, const qwen3_model *model, const long_pr
         return;
     qwen3_comm_broadcast(world, &shown, sizeof shown);
     if (!shown || qwen3_comm_topology(world, &info, &ignored) != QWEN3_OK ||
-        qwen3_machine_measure(world, plan->threads, plan->isa, plan->dtype, &machine, &ignored) != QWEN3_OK || !first)
+        qwen3_machine_measure(world, plan->threads, plan->isa, rates_of(plan), &machine, &ignored) != QWEN3_OK ||
+        !first)
         return;
     const int nodes = ranks % info.nodes ? 1 : info.nodes;
     const qwen3_scenario scenario = {.config = qwen3_model_config(model),
