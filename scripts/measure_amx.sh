@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # measure_amx.sh [--dry-run] [BUILD_DIRECTORY]: compares the AMX level with the vector levels below it, on a processor
-# that has AMX, in under 5 minutes. Builds nothing. First every level is verified against plain C, then it prints a table
-# of prefill and decode with the fractions of the limits that were measured around each (medians of ROUNDS, levels in
+# that has AMX, in under 5 minutes. Builds nothing. First every level is verified against plain C, then it prints a
+# table of prefill and decode with the fractions of the limits that were measured around each (medians of ROUNDS, levels in
 # turns), and last what bench_kernels says of the AMX level. Run it on a machine that does nothing else.
 #   --dry-run                a tiny model, no limits and no bench_kernels, in seconds, to see that everything works
 #   ROUNDS=2                 runs of each configuration
@@ -71,7 +71,8 @@ for ((round = 0; round < rounds; round++)); do
         for dtype in $dtypes; do
             for level in $LEVELS; do
                 "$benchmark" -m "$model" "${options[@]}" -r 1 --warmup 1 --dtype "$dtype" --isa "$level" \
-                    "${limits[@]}" --output jsonl 2>/dev/null | sed "s/^{/{\"name\": \"${test%%|*}\", /" >>"$results/runs.jsonl"
+                    "${limits[@]}" --output jsonl 2>/dev/null |
+                    sed "s/^{/{\"name\": \"${test%%|*}\", /" >>"$results/runs.jsonl"
             done
         done
     done
