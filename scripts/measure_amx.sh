@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # measure_amx.sh [--dry-run] [BUILD_DIRECTORY]: compares the AMX level with the vector levels below it, on a processor
 # that has AMX, in under 5 minutes. Builds nothing. First every level is verified against plain C, then it prints a
-# table of prefill and decode with the fractions of the limits that were measured around each (medians of ROUNDS, levels in
-# turns), and last what bench_kernels says of the AMX level. Run it on a machine that does nothing else.
+# table of prefill and decode with the fractions of the limits that were measured around each (medians of ROUNDS,
+# levels in turns), and last what bench_kernels says of the AMX level. Run it on a machine that does nothing else.
 #   --dry-run                a tiny model, no limits and no bench_kernels, in seconds, to see that everything works
 #   ROUNDS=2                 runs of each configuration
 #   MODEL=synthetic:0.6B     or a checkpoint
