@@ -10,6 +10,7 @@
 # Beside another engine, its runs taking turns with ours:
 #   LLAMA_BENCH=PROGRAM      a llama-bench that you have built
 #   GGUF_bf16=FILE GGUF_f32=FILE GGUF_q8=FILE GGUF_q4=FILE   the same model in its format, for the rows of each
+#   GGUF_Q8_0=FILE GGUF_Q4_0=FILE GGUF_Q6_K=FILE GGUF_Q4_K_M=FILE   which both run; rows without a file are left out
 #   LLAMA_BENCH_OPTIONS="-fa 1"                              more options for it
 # Raw results stay in BUILD_DIRECTORY/performance/; `scripts/render_performance.py DIRECTORY` prints the table again.
 set -euo pipefail
@@ -47,16 +48,28 @@ rows=(
     "decode of 32|q4|-p 0 -n 32 -r 4|-p 0 -n 32 -r 5"
     "decode of 32 after 2048|bf16|-p 0 -n 32 -d 2048 -r 2|-p 0 -n 32 -d 2048 -r 2"
     "decode of 32 after 2048|q4|-p 0 -n 32 -d 2048 -r 2|-p 0 -n 32 -d 2048 -r 2"
+    "prefill of 512|Q8_0|-p 512 -n 0 -r 3|-p 512 -n 0 -r 4"
+    "prefill of 512|Q4_0|-p 512 -n 0 -r 3|-p 512 -n 0 -r 4"
+    "prefill of 512|Q6_K|-p 512 -n 0 -r 3|-p 512 -n 0 -r 4"
+    "prefill of 512|Q4_K_M|-p 512 -n 0 -r 3|-p 512 -n 0 -r 4"
+    "decode of 32|Q8_0|-p 0 -n 32 -r 4|-p 0 -n 32 -r 5"
+    "decode of 32|Q4_0|-p 0 -n 32 -r 4|-p 0 -n 32 -r 5"
+    "decode of 32|Q6_K|-p 0 -n 32 -r 4|-p 0 -n 32 -r 5"
+    "decode of 32|Q4_K_M|-p 0 -n 32 -r 4|-p 0 -n 32 -r 5"
     "decode of 32, 8 sequences|bf16|-p 0 -n 32 -b 8 -r 2|-"
     "prefill of 512, AVX2 kernels|f32|-p 512 -n 0 -r 2 --isa avx2|-"
 )
 
-# ours ROW-ROUND WEIGHTS OPTIONS
+# ours ROW-ROUND WEIGHTS OPTIONS: nothing for types of GGUF files without such a file.
 ours() {
-    local options
+    local options file="GGUF_$2" weights=(--model "$model" --dtype "$2")
+    if [[ $2 = Q* ]]; then
+        [ -n "${!file:-}" ] || return 0
+        weights=(--model "${!file}")
+    fi
     read -ra options <<<"$3"
-    "${under[@]}" "$build/bin/benchmark_qwen3" --model "$model" --threads "$threads" --dtype "$2" "${options[@]}" \
-        --roofline --output json >"$results/ours-$1.json" 2>>"$results/notes.txt"
+    "${under[@]}" "$build/bin/benchmark_qwen3" "${weights[@]}" --threads "$threads" "${options[@]}" --roofline \
+        --output json >"$results/ours-$1.json" 2>>"$results/notes.txt"
 }
 
 # theirs ROW-ROUND WEIGHTS OPTIONS: nothing without a program, a model and such a test.
