@@ -417,8 +417,8 @@ static void check_crowded(const setting *t, qwen3_scheduler *s, bool exact, uint
     for (int i = 0; i < 4; i++)
         compare(t, &all[i], 0, exact);
     qwen3_scheduler_get_stats(s, &after);
-    /* On many ranks the least that is allowed has room for all. */
-    check(after.postponed > before.postponed || qwen3_model_plan(t->model)->grid_sequence > 2,
+    /* In several groups the least that is allowed may have room for all. */
+    check(after.postponed > before.postponed || qwen3_model_plan(t->model)->grid_sequence > 1,
           "%s: pages never ran out", t->label);
 }
 
