@@ -68,7 +68,7 @@ qwen3_status quantization_read(const json_section *root, quantization *q)
 {
     static const char *const methods[] = {
         [QUANTIZATION_FP8] = "fp8", [QUANTIZATION_GPTQ] = "gptq", [QUANTIZATION_AWQ] = "awq"};
-    *q = (quantization){QUANTIZATION_NONE};
+    *q = (quantization){.method = QUANTIZATION_NONE};
     const json_t *value = json_value_of(root, "quantization_config");
     if (!value)
         return QWEN3_OK;

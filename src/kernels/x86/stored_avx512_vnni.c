@@ -100,9 +100,9 @@ TEMPLATE void add_block(const int rows, const int vecs, size_t first, const stor
                         const gemm_prefetch prefetch, vec sum[MR][VECS])
 {
     const unsigned char *scales = block + first * LANES, *low = block + NR * stored_scales_bytes(f);
-    const size_t run = (size_t)stored_run(f), parts = BLOCK / 8 * VECS / 2;
+    const size_t run = (size_t)stored_run(f), runs = BLOCK / run, parts = BLOCK / 8 * VECS / 2;
     UNROLL
-    for (size_t r0 = 0; r0 < BLOCK / run; r0++) {
+    for (size_t r0 = 0; r0 < runs; r0++) {
         __m512i dots[MR][VECS];
         UNROLL
         for (int r = 0; r < rows; r++) {
