@@ -45,7 +45,7 @@ def check_plan(c, path):
         best = max(row["predicted_ts"] for row in of_test)
         c.true(f"{test}: the best is the fastest",
                [row["predicted_ts"] for row in of_test if row["best"] == "best"] == [best], of_test)
-    slow = plan(path, "--nodes", 4, "--ranks-per-node", 2, "--net", "0.1gbit,1000us", "-p", "64,2048", "-n", 1)
+    slow = plan(path, "--nodes", 4, "--ranks-per-node", 2, "--net", "0.1gbit,20000us", "-p", "64,2048", "-n", 1)
     c.true("a slower network is slower", all(a["predicted_ts"] <= b["predicted_ts"] for a, b in zip(slow, rows)
                                               if a["movement"] == b["movement"]), slow[:2])
     c.true("and slower than one node", max(r["over_one_node"] for r in slow if r["test"] == "tg1") < 1, slow[:2])
