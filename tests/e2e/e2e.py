@@ -103,7 +103,7 @@ def run(ranks, program, *arguments, timeout=60, env=None, stdin=b""):
         given.seek(0)
         child = subprocess.Popen(command, stdin=given, stdout=out, stderr=err, start_new_session=True, env=environment)
         try:
-            code = child.wait(timeout)
+            code = child.wait(4 * timeout if EMULATOR else timeout)
         except subprocess.TimeoutExpired:
             code = None
             os.killpg(child.pid, signal.SIGTERM)  # launchers pass it on to their ranks
