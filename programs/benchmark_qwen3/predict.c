@@ -1,6 +1,7 @@
 /* predict.c - what the cost model says of a test: its prompt as one pass, and a decode step in the middle of its
  * generation. */
 #include "benchmark.h"
+#include "common/topology.h"
 
 static bool predicts_steps(const benchmark_test *t)
 {
@@ -30,25 +31,23 @@ void predict_test(const benchmark *b, const benchmark_test *t, benchmark_result 
 {
     const qwen3_plan *plan = qwen3_model_plan(b->model);
     const qwen3_machine *machine = b->o.arguments.model.machine;
-    const int ranks = qwen3_comm_size(b->world), nodes = ranks % b->machine.nodes ? 1 : b->machine.nodes;
     const int64_t rows = b->o.arguments.session.overlap_min_rows;
     const bool known = machine || t->strategy == QWEN3_STRATEGY_AUTO; /* to the engine */
-    const qwen3_scenario s = {.config = &b->config,
-                              .machine = machine ? machine : &b->rates,
-                              .nodes = nodes,
-                              .ranks_per_node = ranks / nodes,
-                              .grid_sequence = plan->grid_sequence,
-                              .grid_heads = plan->grid_heads,
-                              .dtype = plan->dtype,
-                              .kv_dtype = plan->kv_dtype,
-                              .algorithm = t->algorithm,
-                              .priced = machine != NULL,
-                              .overlap_min_rows = rows    ? rows
-                                                  : known ? -1
-                                                          : 0};
+    qwen3_scenario s = {.config = &b->config,
+                        .machine = machine ? machine : &b->rates,
+                        .grid_sequence = plan->grid_sequence,
+                        .grid_heads = plan->grid_heads,
+                        .dtype = plan->dtype,
+                        .kv_dtype = plan->kv_dtype,
+                        .algorithm = t->algorithm,
+                        .priced = machine != NULL,
+                        .overlap_min_rows = rows    ? rows
+                                            : known ? -1
+                                                    : 0};
     predicted_times times;
     qwen3_prediction details;
     qwen3_error err = {0};
+    scenario_place(&s, qwen3_comm_size(b->world), b->machine.nodes);
     /* Without the rates of its types, a test has no prediction; neither has one without the KV cache. */
     if ((t->generate && !t->kv_cache) || predict_times(&s, t, &times, &details, &err) != QWEN3_OK)
         return;

@@ -59,6 +59,12 @@ qwen3_status topology_print(qwen3_comm *world, int max_ranks, FILE *out, qwen3_e
     return status;
 }
 
+void scenario_place(qwen3_scenario *s, int ranks, int nodes)
+{
+    s->nodes = ranks % nodes ? 1 : nodes;
+    s->ranks_per_node = ranks / s->nodes;
+}
+
 const char *plan_dtype_name(const qwen3_plan *plan)
 {
     return plan->stored_types ? "stored" : qwen3_dtype_name(plan->dtype);

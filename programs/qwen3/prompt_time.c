@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "common/topology.h"
+
 /* What is shorter is soon done, or is worth no measurement. */
 #define LONG_TOKENS 8192
 
@@ -42,7 +44,6 @@ void prompt_time_note(qwen3_comm *world, const qwen3_model *model, const long_pr
 {
     const qwen3_plan *plan = qwen3_model_plan(model);
     const bool first = qwen3_comm_rank(world) == 0;
-    const int ranks = qwen3_comm_size(world);
     bool shown = first && isatty(STDERR_FILENO);
     qwen3_machine machine;
     qwen3_rank_info info;
@@ -54,15 +55,13 @@ void prompt_time_note(qwen3_comm *world, const qwen3_model *model, const long_pr
         qwen3_machine_measure(world, plan->threads, plan->isa, rates_of(plan), &machine, &ignored) != QWEN3_OK ||
         !first)
         return;
-    const int nodes = ranks % info.nodes ? 1 : info.nodes;
-    const qwen3_scenario scenario = {.config = qwen3_model_config(model),
-                                     .machine = &machine,
-                                     .nodes = nodes,
-                                     .ranks_per_node = ranks / nodes,
-                                     .grid_sequence = plan->grid_sequence,
-                                     .grid_heads = plan->grid_heads,
-                                     .dtype = plan->dtype,
-                                     .kv_dtype = plan->kv_dtype};
+    qwen3_scenario scenario = {.config = qwen3_model_config(model),
+                               .machine = &machine,
+                               .grid_sequence = plan->grid_sequence,
+                               .grid_heads = plan->grid_heads,
+                               .dtype = plan->dtype,
+                               .kv_dtype = plan->kv_dtype};
+    scenario_place(&scenario, qwen3_comm_size(world), info.nodes);
     const double seconds = predict(&scenario, prompt);
     if (seconds > 0)
         print_note(prompt, seconds);

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "common/topology.h"
+
 /* A prompt, and a step of decode behind some tokens. */
 enum { PROMPT_TOKENS = 512, DECODE_PAST = 1024, ANSWER_TOKENS = 128 };
 #define LEAST_BYTES (64u << 20) /* of weights; less stay in the caches, whose rates are not measured */
@@ -63,7 +65,6 @@ qwen3_status print_speed(qwen3_comm *world, const qwen3_config *config, qwen3_dt
 {
     qwen3_rank_info info;
     qwen3_machine machine;
-    const int ranks = qwen3_comm_size(world);
     const bool first = qwen3_comm_rank(world) == 0;
     struct {
         bool worth;
@@ -82,13 +83,9 @@ qwen3_status print_speed(qwen3_comm *world, const qwen3_config *config, qwen3_dt
         status = qwen3_machine_measure(world, options->threads, QWEN3_ISA_AUTO, shared.dtype, &machine, err);
     if (status != QWEN3_OK || !first)
         return status;
-    const int nodes = ranks % info.nodes ? 1 : info.nodes;
-    qwen3_scenario scenario = {.config = config,
-                               .machine = &machine,
-                               .nodes = nodes,
-                               .ranks_per_node = ranks / nodes,
-                               .kv_dtype = QWEN3_DTYPE_AUTO,
-                               .overlap_min_rows = -1};
+    qwen3_scenario scenario = {
+        .config = config, .machine = &machine, .kv_dtype = QWEN3_DTYPE_AUTO, .overlap_min_rows = -1};
+    scenario_place(&scenario, qwen3_comm_size(world), info.nodes);
     print_table(&scenario, options->machine_file);
     return QWEN3_OK;
 }

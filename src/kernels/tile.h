@@ -67,6 +67,13 @@ TEMPLATE void prefetch_rows(const int rows, const void *x, size_t x_stride, cons
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 
+/* For EACH_STORED_TYPE (stored_types.h): `expand` of a type out of expand_stored of all. */
+#define DEFINE_EXPAND(name, ...)                                                                                       \
+    static void expand_##name(size_t k_groups, const void *w, void *panel)                                             \
+    {                                                                                                                  \
+        expand_stored(WEIGHT_##name, k_groups, w, panel);                                                              \
+    }
+
 /* The tile of kernels.mixed out of that of F32. */
 #define MIXED_VALUES 512 /* widened at once, of each row; a multiple of BLOCK */
 

@@ -162,11 +162,6 @@ TEMPLATE void expand_stored(const weight_type type, size_t k_groups, const void 
     }
 }
 
-#define DEFINE_EXPAND(name, ...)                                                                                       \
-    static void expand_##name(size_t k_groups, const void *w, void *panel)                                             \
-    {                                                                                                                  \
-        expand_stored(WEIGHT_##name, k_groups, w, panel);                                                              \
-    }
 EACH_STORED_TYPE(DEFINE_EXPAND)
 
 DEFINE_MIXED_TILE(tile_mixed, tile_f32)
