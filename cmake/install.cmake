@@ -6,7 +6,7 @@ set(doc_dir ${CMAKE_INSTALL_DATADIR}/doc/qwen3-mpi)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/qwen3)
 
 # ---- The library: headers, CMake package, pkg-config -------------------------------------------
-install(FILES include/qwen3.h include/qwen3_scheduler.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES include/qwen3.h include/qwen3_scheduler.h include/qwen3_grammar.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(TARGETS qwen3 qwen3_static EXPORT qwen3)
 install(EXPORT qwen3 NAMESPACE qwen3:: FILE qwen3-targets.cmake DESTINATION ${package_dir})
 if(QWEN3_MPI)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
-PUBLIC = {"qwen3.h", "qwen3_mpi.h", "qwen3_scheduler.h"}
+PUBLIC = {"qwen3.h", "qwen3_grammar.h", "qwen3_mpi.h", "qwen3_scheduler.h"}
 LAYERS = {
     "base": set(),
     "kernels": {"base"},

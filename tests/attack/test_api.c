@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "qwen3.h"
+#include "qwen3_grammar.h"
 #include "qwen3_scheduler.h"
 #ifdef QWEN3_WITH_MPI
 #include "qwen3_mpi.h"
@@ -816,6 +817,57 @@ static void test_scheduler(void)
 
 /* ---- Text -------------------------------------------------------------------------------------- */
 
+static void test_matcher(const qwen3_grammar *grammar, const qwen3_vocabulary *vocabulary)
+{
+    uint64_t mask = 0;
+    qwen3_matcher *m = (qwen3_matcher *)&mask;
+    REFUSED(ARGUMENT, "grammar is NULL", qwen3_matcher_open, NULL, vocabulary, &m);
+    HOLDS(m == NULL);
+    REFUSED(ARGUMENT, "vocabulary is NULL", qwen3_matcher_open, grammar, NULL, &m);
+    REFUSED(ARGUMENT, "matcher is NULL", qwen3_matcher_open, grammar, vocabulary, NULL);
+    WORKS(qwen3_matcher_open, grammar, vocabulary, &m);
+    RETURNS(false, qwen3_matcher_allows, NULL, 0);
+    RETURNS(false, qwen3_matcher_allows, m, -1);
+    RETURNS(false, qwen3_matcher_allows, m, INT32_MAX);
+    RETURNS(false, qwen3_matcher_accept, NULL, 0);
+    RETURNS(false, qwen3_matcher_accept, m, INT32_MIN);
+    RETURNS(false, qwen3_matcher_mask, NULL, &mask, 64);
+    RETURNS(false, qwen3_matcher_mask, m, NULL, 64);
+    RETURNS(false, qwen3_matcher_mask, m, &mask, 0);
+    RETURNS(false, qwen3_matcher_accept_bytes, NULL, "1", 1);
+    RETURNS(false, qwen3_matcher_accept_bytes, m, NULL, 1);
+    RETURNS(true, qwen3_matcher_accept_bytes, m, NULL, 0);
+    RETURNS(true, qwen3_matcher_accept_bytes, m, "1", 1);
+    RETURNS(true, qwen3_matcher_complete, m);
+    RETURNS(false, qwen3_matcher_complete, NULL);
+    RETURNS_FROM(qwen3_matcher_reset, NULL);
+    RETURNS_FROM(qwen3_matcher_reset, m);
+    HOLDS(!qwen3_matcher_complete(m));
+    RETURNS_FROM(qwen3_matcher_close, NULL);
+    qwen3_matcher_close(m);
+}
+
+static void test_grammar(const qwen3_tokenizer *t)
+{
+    qwen3_grammar *grammar = (qwen3_grammar *)&err;
+    qwen3_vocabulary *vocabulary = (qwen3_vocabulary *)&err;
+    REFUSED(ARGUMENT, "schema is NULL", qwen3_grammar_open, NULL, 0, &grammar);
+    HOLDS(grammar == NULL);
+    REFUSED(ARGUMENT, "grammar is NULL", qwen3_grammar_open, "true", 4, NULL);
+    REFUSED(FORMAT, "schema", qwen3_grammar_open, "true", 0, &grammar);
+    REFUSED(UNSUPPORTED, "#/not", qwen3_grammar_open, "{\"not\":{}}", 10, &grammar);
+    REFUSED(ARGUMENT, "tokenizer is NULL", qwen3_vocabulary_open, NULL, &vocabulary);
+    HOLDS(vocabulary == NULL);
+    REFUSED(ARGUMENT, "vocabulary is NULL", qwen3_vocabulary_open, t, NULL);
+    WORKS(qwen3_grammar_open, "true", 4, &grammar);
+    WORKS(qwen3_vocabulary_open, t, &vocabulary);
+    test_matcher(grammar, vocabulary);
+    RETURNS_FROM(qwen3_vocabulary_close, NULL);
+    qwen3_vocabulary_close(vocabulary);
+    RETURNS_FROM(qwen3_grammar_close, NULL);
+    qwen3_grammar_close(grammar);
+}
+
 static void test_tokenizer(qwen3_tokenizer *t)
 {
     qwen3_tokenizer *none = t;
@@ -950,6 +1002,7 @@ static void test_text(void)
     qwen3_tokenizer *t;
     WORKS(qwen3_tokenizer_open, QWEN3_TEST_MODEL, &t);
     test_tokenizer(t);
+    test_grammar(t);
     test_encode(t);
     test_decode(t);
     test_chat();

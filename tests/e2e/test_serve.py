@@ -142,6 +142,70 @@ def check_logprobs(c, s):
            and old["logprobs"]["text_offset"][0] == 0, old)
 
 
+SCHEMA = {"type": "object", "properties": {"box": {"enum": ["red", "blue"]},
+                                           "number": {"type": "integer", "minimum": 1, "maximum": 9999},
+                                           "tags": {"type": "array", "items": {"type": "string", "maxLength": 5},
+                                                    "maxItems": 2}},
+          "required": ["box", "number", "tags"], "additionalProperties": False}
+
+
+def meets_schema(value):
+    return (set(value) == {"box", "number", "tags"} and value["box"] in ("red", "blue")
+            and 1 <= value["number"] <= 9999 and len(value["tags"]) <= 2
+            and all(isinstance(tag, str) and len(tag) <= 5 for tag in value["tags"]))
+
+
+def check_formats(c, s):
+    """Whatever the model would like to say, and also where its draws are wild, answers are of the format."""
+    schema = {"type": "json_schema", "json_schema": {"name": "box", "schema": SCHEMA, "strict": True}}
+    for thinking in (True, False):
+        for seed, temperature in ((1, 0), (2, 1.5), (3, 2)):
+            options = {"seed": seed, "temperature": temperature, "enable_thinking": thinking, "max_tokens": 900}
+            choice = s.chat(CONVERSATION, response_format=schema, **options).json["choices"][0]
+            text = choice["message"]["content"]
+            c.true(f"schema, thinking {thinking}, temperature {temperature}", choice["finish_reason"] == "length"
+                   or meets_schema(json.loads(text)), choice)
+            c.true("its end", choice["finish_reason"] == "stop" or temperature > 0, choice)
+            events = s.chat(CONVERSATION, response_format=schema, stream=True, **options).events
+            c.true("and so it is streamed", joined(events) == text, events)
+    short = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "maxProperties": 1,
+             "additionalProperties": {"type": "boolean"}}}}
+    several = s.chat("Hello!", response_format=short, n=3, temperature=1, seed=5, enable_thinking=False,
+                     logit_bias={str(s.post("/tokenize", {"content": '"'}).json["tokens"][0]): 20}).json["choices"]
+    c.true("several answers of a format", all(isinstance(json.loads(x["message"]["content"]), dict) for x in several
+                                              if x["finish_reason"] == "stop"), several)
+    free = s.chat("Hello!", response_format={"type": "json_object"}, enable_thinking=False, max_tokens=30).json
+    c.true("json_object", free["choices"][0]["message"]["content"].lstrip().startswith("{"), free)
+
+
+def call_of(reply):
+    calls = reply.json["choices"][0]["message"].get("tool_calls") or []
+    return [(x["function"]["name"], json.loads(x["function"]["arguments"])) for x in calls]
+
+
+def check_tool_choice(c, s):
+    first = {"type": "function", "function": {"name": "look", "strict": True, "parameters": SCHEMA}}
+    second = {"type": "function", "function": {"name": "add", "parameters": {
+        "$ref": "#/$defs/pair", "$defs": {"pair": {
+            "type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}},
+            "required": ["a"], "additionalProperties": False}}}}}
+    once = {"parallel_tool_calls": False, "max_tokens": 900}
+    for choice, names in (("required", {"look", "add"}), ("add", {"add"}), ("look", {"look"})):
+        wanted = choice if choice == "required" else {"type": "function", "function": {"name": choice}}
+        for thinking in (True, False):
+            reply = s.chat(CONVERSATION, tools=[first, second], tool_choice=wanted, enable_thinking=thinking, **once)
+            calls = call_of(reply)
+            good = len(calls) == 1 and calls[0][0] in names and (
+                meets_schema(calls[0][1]) if calls[0][0] == "look"
+                else list(calls[0][1]) == ["a"] and 0 <= calls[0][1]["a"] <= 99)
+            c.true(f"tool_choice {choice}, thinking {thinking}", good and not reply.json["choices"][0]["message"]["content"]
+                   and reply.json["choices"][0]["finish_reason"] == "tool_calls", reply.text)
+    auto = s.chat(CONVERSATION, tools=[first, second], max_tokens=300)
+    c.true("strict tools that need not be called", auto.status == 200, auto.text)
+    none = s.chat(CONVERSATION, tools=[first, second], tool_choice="none")
+    c.true("tool_choice none", none.status == 200 and not call_of(none), none.text)
+
+
 def check_completions(c, s):
     prompts = ["The red box", "Anna lives", s.post("/tokenize", {"content": "Ben's cat"}).json["tokens"]]
     single = [s.complete(p, max_tokens=6).json["choices"][0]["text"] for p in prompts]
@@ -175,6 +239,7 @@ def check_embeddings(c, s):
 
 def check_refusals(c, s):
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    refused_tool = {"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}
     messages = [{"role": "user", "content": "Hello!"}]
     cases = [({}, "messages"), ({"messages": []}, "messages"), ({"messages": "x"}, "messages"),
              ({"messages": [{"role": "nobody", "content": "x"}]}, "role"), ({"temperature": 3}, "temperature"),
@@ -183,10 +248,14 @@ def check_refusals(c, s):
              ({"stop": ["a"] * 17}, "stop"), ({"logit_bias": {"x": 1}}, "logit_bias"),
              ({"logit_bias": {"999999": 1}}, "logit_bias"), ({"logit_bias": {"1": 1000}}, "logit_bias"),
              ({"top_logprobs": 2}, "logprobs"), ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-             ({"stream_options": {}}, "stream"), ({"tool_choice": "required", "tools": [tool]}, "tool_choice"),
-             ({"tool_choice": {"type": "function", "function": {"name": "f"}}, "tools": [tool]}, "tool_choice"),
-             ({"tools": [{"type": "function"}]}, "tools"), ({"response_format": {"type": "json_object"}}, "text"),
-             ({"response_format": {"type": "json_schema"}}, "response_format"), ({"reasoning_effort": "much"}, "none"),
+             ({"stream_options": {}}, "stream"), ({"tool_choice": "required"}, "tool_choice"),
+             ({"tool_choice": {"type": "function", "function": {"name": "g"}}, "tools": [tool]}, "tool_choice"),
+             ({"tool_choice": "perhaps", "tools": [tool]}, "tool_choice"), ({"tools": [{"type": "function"}]}, "tools"),
+             ({"tool_choice": "required", "tools": [refused_tool]}, "tools[0].function.parameters: #/not"),
+             ({"response_format": {"type": "json_schema"}}, "response_format"),
+             ({"response_format": {"type": "xml"}}, "response_format"),
+             ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"items": {"not": {}}}}}},
+              "#/items/not"), ({"reasoning_effort": "much"}, "none"),
              ({"seed": 2 ** 70}, ""), ({"unheard_of": 1}, "unheard_of"), ({"model": "other"}, "other"),
              ({"chat_template_kwargs": {"x": 1}}, "x"), ({"modalities": ["audio"]}, "modalities"),
              ({"messages": [{"role": "user", "content": "word " * 3000}]}, "context")]
@@ -363,6 +432,7 @@ def main():
             check_leaving(c, s)
             if ranks == 1:
                 for check in (check_routes, check_stop, check_sampling, check_logprobs, check_completions,
+                              check_formats, check_tool_choice,
                               check_embeddings, check_refusals):
                     check(c, s)
             status = s.stop()

@@ -75,7 +75,8 @@ def files(checks):
         f"{LIBDIR}/{name}" for name in (
             "libqwen3.a", "libqwen3.so", f"libqwen3.so.{soname}", f"libqwen3.so.{VERSION}", "pkgconfig/qwen3.pc",
             "cmake/qwen3/qwen3-config.cmake")] + [
-        "include/qwen3.h", "include/qwen3_scheduler.h", f"{DOC}/LICENSE", f"{DOC}/README.md", f"{DOC}/docs/INSTALL.md",
+        "include/qwen3.h", "include/qwen3_grammar.h", "include/qwen3_scheduler.h", f"{DOC}/LICENSE",
+        f"{DOC}/README.md", f"{DOC}/docs/INSTALL.md",
         f"{DOC}/examples/Makefile",
         f"{DOC}/examples/7_text.c", "share/qwen3-mpi/models/demo/model.safetensors",
         f"share/modulefiles/qwen3-mpi/{VERSION}", "share/zsh/site-functions/_qwen3"]

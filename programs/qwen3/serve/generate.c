@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "common/statistics.h"
+#include "constraint.h"
 #include "job.h"
 #include "qwen3/prompt.h"
 
@@ -17,6 +18,8 @@ typedef struct generate_job {
     choice *choices;       /* [n_choices] */
     size_t n_choices;
     reply_usage usage;
+    constraint *constraint; /* NULL = answers are free */
+    qwen3_token_filter filter;
 } generate_job;
 
 static void release(job *j)
@@ -29,6 +32,7 @@ static void release(job *j)
     free(g->choices);
     free(g->prompts);
     free(g->echoes);
+    constraint_close(g->constraint);
     request_free(&g->request);
 }
 
@@ -182,6 +186,19 @@ static bool open_choices(generate_job *g, api_error *e)
     return err.status == QWEN3_OK || api_fail_status(e, NULL, &err);
 }
 
+static bool open_constraint(generate_job *g, api_error *e)
+{
+    qwen3_error err = {0};
+    const service *s = g->j.s;
+    if (!constraint_is_needed(&g->request))
+        return true;
+    if (constraint_open(s->text, s->vocabulary, &g->request, g->prompts->ends_in_thinking, &g->constraint, &err) !=
+        QWEN3_OK)
+        return api_fail_status(e, NULL, &err);
+    g->filter = constraint_filter(g->constraint);
+    return true;
+}
+
 /* Answers of several prompts have different seeds, as those of one have. */
 static bool submit(generate_job *g, api_error *e)
 {
@@ -193,7 +210,8 @@ static bool submit(generate_job *g, api_error *e)
                                        .stop_tokens = config->end_tokens,
                                        .n_stop_tokens = (size_t)config->n_end_tokens,
                                        .logprobs = r->logprobs,
-                                       .top_logprobs = r->top_logprobs};
+                                       .top_logprobs = r->top_logprobs,
+                                       .filter = g->constraint ? &g->filter : NULL};
     if (!r->seeded && getrandom(&request.sampling.seed, sizeof request.sampling.seed, 0) < 0)
         request.sampling.seed = (uint64_t)g->head.created;
     for (size_t i = 0; i < g->j.n_parts; i++) {
@@ -214,7 +232,7 @@ static bool start(generate_job *g, api_error *e)
     g->echoes = g->request.echo ? calloc(n, sizeof *g->echoes) : NULL;
     if (!g->prompts || (g->request.echo && !g->echoes))
         return api_fail(e, 503, "out of memory");
-    return make_prompts(g, e) && open_choices(g, e) && submit(g, e);
+    return make_prompts(g, e) && open_choices(g, e) && open_constraint(g, e) && submit(g, e);
 }
 
 void generate_begin(service *s, http_exchange *x, bool chat)

@@ -236,6 +236,8 @@ void request_free(generation_request *r)
 {
     json_decref(r->body);
     json_decref(r->prompts);
+    qwen3_grammar_close(r->content_grammar);
+    qwen3_grammar_close(r->call_grammar);
     free(r->bias);
     *r = (generation_request){0};
 }

@@ -5,6 +5,7 @@
 
 #include "api_error.h"
 #include "common/options.h"
+#include "qwen3_grammar.h"
 
 enum {
     REQUEST_MOST_CHOICES = 64, /* of a request, over all its prompts */
@@ -29,6 +30,9 @@ typedef struct generation_request {
     json_t *messages, *tools; /* of a chat; tools NULL = none may be called */
     json_t *prompts;          /* otherwise: an array of strings and arrays of ids, owned */
     bool thinking, parallel_tool_calls;
+    bool must_call;                 /* the answer is one or more calls of tools */
+    qwen3_grammar *content_grammar; /* owned; NULL = any text */
+    qwen3_grammar *call_grammar;    /* owned; NULL = calls are what the model writes */
     bool stream, include_usage, echo, logprobs;
     int top_logprobs, n;
     int64_t max_tokens; /* 0 = as many as the context holds */

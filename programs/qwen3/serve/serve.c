@@ -166,7 +166,8 @@ static qwen3_status run_job(serve_job *job, qwen3_comm *world, const command_lin
     catch_signals(job->http);
     if (root) {
         open_service(job, line);
-        serve(job, err);
+        if (qwen3_vocabulary_open(job->g.tokenizer, &job->service.vocabulary, err) == QWEN3_OK)
+            serve(job, err);
         http_close(job->http);
         job->http = NULL;
     } else {

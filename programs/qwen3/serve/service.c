@@ -286,6 +286,7 @@ void service_close(service *s)
     event_queue_close(&s->events);
     while (s->jobs)
         job_free(s->jobs);
+    qwen3_vocabulary_close(s->vocabulary);
 }
 
 void service_fail(service *s, const qwen3_error *err)

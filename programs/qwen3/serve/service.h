@@ -22,7 +22,8 @@ typedef struct service_settings {
 
 typedef struct service {
     const service_settings *settings;
-    const generation *text; /* tokenizer, chat template, configuration */
+    const generation *text;       /* tokenizer, chat template, configuration */
+    qwen3_vocabulary *vocabulary; /* of its tokenizer */
     qwen3_scheduler *scheduler;
     http_server *http;
     request_defaults defaults;
