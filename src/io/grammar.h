@@ -16,6 +16,7 @@ enum {
     GRAMMAR_NODES = 1 << 17,   /* most of a grammar */
     GRAMMAR_DEPTH = 192,       /* most frames of a text */
     GRAMMAR_COUNT = 1 << 20,   /* most of a bounded repetition */
+    GRAMMAR_CHOICES = 2000,    /* most values of an enum, properties of an object */
     GRAMMAR_NESTED = 128,      /* most levels of a schema and of a pattern */
     GRAMMAR_NO_LIMIT = -1,     /* of a repetition */
     GRAMMAR_NEVER = INT32_MAX, /* grammar_node.need: no text leads to an end */
@@ -102,6 +103,9 @@ typedef struct pattern_lengths {
 /* The characters between the quotes, of strings in which the pattern is found. Faults begin with `where`. */
 int32_t build_pattern(grammar_builder *b, const char *pattern, const char *where, pattern_lengths *lengths,
                       int32_t next);
+
+/* ---- grammar_formats.c: a pattern of the strings of a format; NULL = it is not known */
+const char *format_pattern(const char *format);
 
 /* ---- grammar_schema.c */
 /* Returns the first node of the values of the schema. */

@@ -197,6 +197,8 @@ static int32_t build_listed(compiler *c, const schema_place *p, json_t *schema, 
                     json_object_iter_key(json_object_iter(rest)));
     else if (list && (!json_is_array(list) || constant))
         schema_fail(&c->w, p, QWEN3_ERR_FORMAT, "enum: expected an array, without const beside it");
+    else if (json_array_size(list) > GRAMMAR_CHOICES)
+        schema_fail(&c->w, p, QWEN3_ERR_CAPACITY, "enum: expected at most %d values", GRAMMAR_CHOICES);
     else if (!list)
         return schema_type_of(constant) & types ? build_constant(c, p, constant, next) : NODE_DEAD;
     for (size_t i = json_array_size(list); i-- > 0 && !c->w.err->status;) {
@@ -208,36 +210,6 @@ static int32_t build_listed(compiler *c, const schema_place *p, json_t *schema, 
 }
 
 /* ---- Strings and numbers ------------------------------------------------------------------------ */
-
-#define DATE                                                                                                           \
-    "[12][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|"                       \
-    "02-(0[1-9]|1[0-9]|2[0-8]))"
-#define TIME "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-#define LABEL "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-#define OCTET "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-
-/* Of each format some of its strings, but no others: a date is never February 29. */
-static const char *format_pattern(const char *format)
-{
-    static const struct {
-        const char *name, *pattern;
-    } formats[] = {
-        {"date", "^" DATE "$"},
-        {"time", "^" TIME "$"},
-        {"date-time", "^" DATE "T" TIME "$"},
-        {"uuid", "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"},
-        {"ipv4", "^(" OCTET "\\.){3}" OCTET "$"},
-        {"ipv6", "^([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}$"},
-        {"hostname", "^" LABEL "(\\." LABEL "){0,2}$"},
-        {"email", "^[A-Za-z0-9_+-]{1,32}(\\.[A-Za-z0-9_+-]{1,15}){0,2}@" LABEL "(\\." LABEL "){1,2}$"},
-        {"uri", "^[a-z][a-z0-9+.-]*://" LABEL "(\\." LABEL ")*(:[0-9]{1,4})?(/[A-Za-z0-9._~!$&'()*+,;=:@-]*)*"
-                "(\\?[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)?(#[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)?$"},
-    };
-    for (size_t i = 0; format && i < sizeof formats / sizeof *formats; i++)
-        if (strcmp(formats[i].name, format) == 0)
-            return formats[i].pattern;
-    return NULL;
-}
 
 /* The pattern of a string, also that of its format; NULL = none. */
 static const char *string_pattern(compiler *c, const schema_place *p, const json_t *schema)
@@ -419,6 +391,8 @@ static bool take_shape(compiler *c, const schema_place *p, json_t *schema, objec
     if (o->most != GRAMMAR_NO_LIMIT && json_array_size(o->names) > 0 && (int64_t)json_array_size(o->names) > o->most)
         schema_fail(&c->w, p, QWEN3_ERR_UNSUPPORTED,
                     "maxProperties: less than there are in properties is not supported");
+    if (json_array_size(o->names) > GRAMMAR_CHOICES)
+        schema_fail(&c->w, p, QWEN3_ERR_CAPACITY, "properties: expected at most %d", GRAMMAR_CHOICES);
     return schema_visit(&c->w, p, json_array_size(o->names));
 }
 

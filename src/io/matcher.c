@@ -15,6 +15,7 @@ enum {
     FRAMES = 1 << 16,
     FRAMES_LAST = 1 << 18,
     THREADS = 1 << 12, /* of a state: more are left out, and so are the texts that only they lead to */
+    WORK = 1 << 22,    /* threads for one call, a fraction of a second: beyond it bytes are refused */
     MASKS = 64,
     DEAD = -1, /* the state from which nothing follows */
     UNKNOWN = -2,
@@ -58,6 +59,7 @@ struct qwen3_matcher {
     int32_t n_work;
     table work_table;
     bool work_complete;
+    int64_t left;    /* of WORK, in this call */
     uint64_t *masks; /* [MASKS][words] */
     int32_t n_masks;
     size_t words;
@@ -193,6 +195,7 @@ static void close_work(qwen3_matcher *m)
             break;
         }
     }
+    m->left -= m->n_work + 16; /* what a state costs beside its threads */
     for (int32_t i = 0; i < m->n_work; i++)
         if (m->g->nodes[m->work[i].node].op == GRAMMAR_BYTE)
             m->work[kept++] = m->work[i];
@@ -267,6 +270,8 @@ static int32_t step(qwen3_matcher *m, int32_t s, unsigned char byte)
     int32_t to = m->next[s][byte];
     if (to != UNKNOWN)
         return to;
+    if (m->left < 0)
+        return DEAD;
     begin_work(m);
     for (uint32_t i = 0; i < m->states[s].n; i++) {
         const thread t = m->threads[m->states[s].first + i];
@@ -316,9 +321,10 @@ static bool keep_frames(qwen3_matcher *m, thread *threads, uint32_t n)
     return true;
 }
 
-/* Makes room where many states or frames are kept: only the current state is left. */
-static void forget(qwen3_matcher *m)
+/* Begins a call. Makes room where many states or frames are kept: only the current state is left. */
+static void begin_call(qwen3_matcher *m)
 {
+    m->left = WORK;
     if (m->n_states < STATES && m->n_frames < FRAMES)
         return;
     const state old = m->states[m->current];
@@ -383,7 +389,8 @@ static const uint64_t *find_mask(qwen3_matcher *m)
     for (int byte = 0; byte < 256; byte++)
         if (m->v->first[byte] < m->v->first[byte + 1] && step(m, s, (unsigned char)byte) != DEAD)
             fill_mask(m, s, byte, mask);
-    m->states[s].mask = m->n_masks++;
+    if (m->left >= 0)
+        m->states[s].mask = m->n_masks++;
     return mask;
 }
 
@@ -457,7 +464,7 @@ static int32_t after_token(qwen3_matcher *m, int32_t id)
     const vocabulary_token *t = vocabulary_find_token(m->v, id);
     if (!t)
         return DEAD;
-    forget(m);
+    begin_call(m);
     return m->failed ? DEAD : walk(m, m->current, t->bytes, t->n);
 }
 
@@ -478,7 +485,7 @@ bool qwen3_matcher_accept_bytes(qwen3_matcher *m, const char *bytes, size_t n)
 {
     if (!m || m->failed || (!bytes && n > 0))
         return false;
-    forget(m);
+    begin_call(m);
     const int32_t to = m->failed ? DEAD : walk(m, m->current, (const unsigned char *)bytes, n);
     if (to != DEAD)
         m->current = to;
@@ -489,7 +496,7 @@ bool qwen3_matcher_mask(qwen3_matcher *m, uint64_t *mask, int32_t n_tokens)
 {
     if (!m || m->failed || !mask || n_tokens <= 0)
         return false;
-    forget(m);
+    begin_call(m);
     const uint64_t *own = m->failed ? NULL : find_mask(m);
     const size_t words = ((size_t)n_tokens + 63) / 64;
     bool some = false;

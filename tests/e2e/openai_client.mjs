@@ -57,6 +57,6 @@ const raw = await client.completions.create({ model, prompt: "The red", max_toke
 check("completions", raw.choices[0].text.length > 0, raw);
 check("models", (await client.models.list()).data[0].id === model
   && (await client.models.retrieve(model)).id === model);
-const bad = await fails(OpenAI.BadRequestError, { model, messages, response_format: { type: "json_object" } });
+const bad = await fails(OpenAI.BadRequestError, { model, messages, response_format: { type: "xml" } });
 check("bad request", bad && bad.param === "response_format", bad);
 check("no such model", await fails(OpenAI.NotFoundError, { model: "other", messages }));

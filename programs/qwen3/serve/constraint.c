@@ -34,9 +34,9 @@ bool constraint_is_needed(const generation_request *r)
 }
 
 qwen3_status constraint_open(const generation *text, const qwen3_vocabulary *vocabulary, const generation_request *r,
-                             bool thinking, constraint **out, qwen3_error *err)
+                             bool thinking, constraint **opened, qwen3_error *err)
 {
-    constraint *c = *out = calloc(1, sizeof *c);
+    constraint *c = *opened = calloc(1, sizeof *c);
     if (!c || !(c->places = calloc((size_t)r->n, sizeof *c->places)))
         return set_error(err, QWEN3_ERR_MEMORY, "answer: out of memory");
     c->text = text;

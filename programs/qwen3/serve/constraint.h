@@ -13,9 +13,10 @@ typedef struct constraint constraint;
 
 /* Whether the request restricts its answers. */
 bool constraint_is_needed(const generation_request *r);
-/* thinking: the prompt ends inside reasoning. What is given must live longer. *c is NULL on failure. */
+/* thinking: the prompt ends inside reasoning. What is given must live longer. constraint_close must follow, also on
+ * failure. */
 qwen3_status constraint_open(const generation *text, const qwen3_vocabulary *vocabulary, const generation_request *r,
-                             bool thinking, constraint **c, qwen3_error *err);
+                             bool thinking, constraint **opened, qwen3_error *err);
 void constraint_close(constraint *c);
 qwen3_token_filter constraint_filter(constraint *c);
 
