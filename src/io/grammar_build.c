@@ -173,7 +173,6 @@ int32_t build_spelled(grammar_builder *b, int32_t code_point, int32_t next)
 
 int32_t build_string(grammar_builder *b, const char *text, size_t n, int32_t next)
 {
-    char spelled[8];
     next = build_text(b, "\"", 1, next);
     for (size_t i = n; i-- > 0;) {
         const unsigned char c = (unsigned char)text[i];
@@ -183,10 +182,8 @@ int32_t build_string(grammar_builder *b, const char *text, size_t n, int32_t nex
             next = build_spelled(b, c, next);
         } else {
             static const char digits[] = "0123456789abcdef";
-            memcpy(spelled, "\\u00", 4);
-            spelled[4] = digits[c >> 4];
-            spelled[5] = digits[c & 15];
-            next = build_text(b, spelled, 6, next);
+            const char spelled[] = {'\\', 'u', '0', '0', digits[c >> 4], digits[c & 15]};
+            next = build_text(b, spelled, sizeof spelled, next);
         }
     }
     return build_text(b, "\"", 1, next);

@@ -119,7 +119,7 @@ static int tear_down(void **state)
 static qwen3_matcher *open_matcher(const setting *s, const char *schema, qwen3_grammar **g)
 {
     qwen3_error err = {0};
-    qwen3_matcher *m;
+    qwen3_matcher *m = NULL;
     if (qwen3_grammar_open(schema, strlen(schema), g, &err) || qwen3_matcher_open(*g, s->vocabulary, &m, &err))
         fail_msg("%s: %s", schema, err.message);
     return m;
