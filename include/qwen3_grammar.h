@@ -8,8 +8,9 @@
  *
  * What is accepted are texts whose value meets the schema, but not all of them: properties come in the order of the
  * schema; white space is what usual writers of JSON make; strings of `enum`, `const`, `pattern` and `format` and names
- * of properties have one spelling; numbers have up to 18 digits. Other properties than those in `properties` are
- * written only where `additionalProperties` is there and not false, or where there is no `properties`.
+ * of properties have one spelling; integers have up to 18 digits, numbers between bounds up to 15, and 6 of them after
+ * the point. Other properties than those in `properties` are written only where `additionalProperties` is there and not
+ * false, or where there is no `properties`. A text that would take too much work is not accepted either.
  *
  * Keywords: type (also several), nullable, enum, const, properties, required, additionalProperties, maxProperties,
  * items, prefixItems, minItems, maxItems, minLength, maxLength, pattern, format (date, time, date-time, uuid, ipv4,
