@@ -273,10 +273,10 @@ static void check_many(const setting *t, qwen3_scheduler *s, bool exact, uint64_
     static asked all[REQUESTS];
     qwen3_scheduler_stats stats;
     qwen3_error err = {0};
-    uint64_t answers = 0, stepped = 0;
+    uint64_t answers = 0;
     int64_t cached = 0;
     began = 0;
-    for (int i = 0; i < REQUESTS; stepped++) {
+    for (int i = 0; i < REQUESTS;) {
         if (check_random(random) % 2) {
             make_request(&all[i], t->vocab, random);
             if (submit(s, &all[i]))
