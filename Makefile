@@ -113,7 +113,7 @@ fuzz:
 	scripts/install_deps.sh build test clang
 	cmake -S . -B build-fuzz -DCMAKE_C_COMPILER=clang -DQWEN3_MPI=OFF -DQWEN3_FUZZ=ON
 	cmake --build build-fuzz --parallel $(JOBS) --target fuzz
-	tests/fuzz/run.sh build-fuzz $(TIME) $(JOBS)
+	tests/fuzz/run.sh build-fuzz $(TIME) $$((2 * $(JOBS)))
 
 .PHONY: build-directory
 build-directory:

@@ -9,4 +9,7 @@
 /* Whether c has the processes of mpi in the same order. Not collective. */
 bool comm_matches_mpi(const comm *c, MPI_Comm mpi);
 
+/* MPI_Finalize, or, where it may hang, the last messages; no call of MPI may follow. Collective over all processes. */
+void mpi_end(void);
+
 #endif

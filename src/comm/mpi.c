@@ -46,6 +46,7 @@ typedef struct mpi_state {
 static struct {
     comm *all;
     bool started; /* qwen3_init called MPI_Init_thread */
+    bool ended;   /* mpi_end was called */
 } world;
 
 static const comm_backend comm_backend_mpi, comm_backend_node, comm_backend_levels;
@@ -67,7 +68,7 @@ static bool mpi_ended(void)
 {
     int finalised = 0;
     MPI_Finalized(&finalised);
-    return finalised != 0;
+    return finalised != 0 || world.ended;
 }
 
 static void state_free(mpi_state *s)
@@ -601,9 +602,8 @@ void qwen3_finalize(void)
     comm_free(world.all);
     world.all = NULL;
     if (world.started && !mpi_ended()) {
-        /* MPICH 4.0 over UCX may wait forever for ranks that began to finalise much earlier. */
-        MPI_Barrier(MPI_COMM_WORLD);
-        MPI_Finalize();
+        mpi_end();
+        world.ended = true;
     }
     world.started = false;
 }

@@ -264,6 +264,8 @@ static void pack_part(packer *p, const team *t, int owner)
         const pack_job *job = &p->list->jobs[j];
         atomic_size_t *taken = &p->taken[(size_t)owner * p->list->n_jobs + j];
         const range part = panels_of(p, job, owner, t->size);
+        if (panel_bytes(job) == 0)
+            continue; /* no columns for this rank */
         if (p->parts > 1 && owner == t->tid)
             memory_collapse(p->base + job->offset + (size_t)part.begin * panel_bytes(job),
                             (size_t)range_size(part) * panel_bytes(job));
