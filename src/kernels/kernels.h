@@ -4,7 +4,7 @@
  * a level above starts from a copy of the level below and overrides entries (kernels.c). Each architecture has its
  * own chain of levels above plain C. Tables are constant after the first call of kernels_get.
  *
- * Types. Weights are stored as F32, BF16, in quantised blocks Q8, Q4 (blocks.h), or in the blocks of GGUF files
+ * Types. Weights are stored as F32, BF16, in quantised blocks Q8, Q4 (blocks.h), or in the blocks of files
  * (stored_types.h), keys and values as F32, BF16 or bytes that become BF16 ("storage"). Activations that enter a matrix
  * product are F32, BF16 or Q8 ("activation"): with BF16 storage the levels with BF16 instructions multiply BF16 by BF16
  * with f32 accumulation; the levels with dot products of bytes multiply all types of blocks by activations of 8 bits;

@@ -31,6 +31,7 @@ static void list_fields(field_list *l, weight_type storage)
         break;
     default:
         add_fields(l, (size_t)f.minimum + 1, sizeof(uint16_t));
+        add_fields(l, (size_t)f.zero, 1);
         for (int b = 0; b < f.blocks; b++) {
             add_fields(l, stored_scales_bytes(f), 1);
             add_fields(l, (size_t)f.low + (size_t)f.high, sizeof(uint32_t));

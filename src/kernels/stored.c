@@ -1,5 +1,5 @@
-/* stored.c - blocks of a file, taken apart and put into panels (stored_types.h). The layouts of blocks are those of
- * ggml-common.h of llama.cpp. */
+/* stored.c - blocks of a file, taken apart and put into panels (stored_types.h). The layouts of blocks of GGUF files
+ * are those of ggml-common.h of llama.cpp. */
 #include "kernels/stored.h"
 
 const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
@@ -7,6 +7,7 @@ const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 
 /* A block of a file: numbers of binary16, and of the values in their order. */
 typedef struct parts {
     uint16_t d, m;
+    uint8_t zero;
     int8_t scales[2 * STORED_BLOCKS];
     uint8_t minima[STORED_BLOCKS];
     uint8_t q[STORED_LARGE];
@@ -148,6 +149,26 @@ static void take_IQ4_XS(const unsigned char *b, parts *p)
     }
 }
 
+/* ---- Groups of GPTQ and AWQ ------------------------------------------------------------------------------ */
+
+static inline void take_group(const unsigned char *b, int values, parts *p)
+{
+    p->d = half_bits(b);
+    p->zero = b[2];
+    for (int i = 0; i < values; i++)
+        p->q[i] = b[3 + i / 2] >> (i % 2 * 4) & 15;
+}
+
+static void take_G4_32(const unsigned char *b, parts *p)
+{
+    take_group(b, BLOCK, p);
+}
+
+static void take_G4_128(const unsigned char *b, parts *p)
+{
+    take_group(b, 4 * BLOCK, p);
+}
+
 /* ---- Panels ---------------------------------------------------------------------------------------------- */
 
 static inline void put_word(unsigned char *at, size_t nr, size_t word, size_t j, uint32_t value)
@@ -182,7 +203,9 @@ static inline bool put_group(stored_format f, const parts *p, size_t first, size
     memcpy(group + j * sizeof p->d, &p->d, sizeof p->d);
     if (f.minimum)
         memcpy(group + (nr + j) * sizeof p->m, &p->m, sizeof p->m);
-    group += nr * stored_halves_bytes(f);
+    if (f.zero)
+        group[nr * stored_halves_bytes(f) + j] = p->zero;
+    group += nr * stored_head_bytes(f);
     for (size_t b = first; b < first + (size_t)f.blocks; b++, group += nr * stored_block_bytes(f)) {
         for (size_t s = 0; s < (size_t)f.scales; s++)
             memcpy(group + s * nr + j, &p->scales[b * (size_t)f.scales + s], 1);

@@ -6,8 +6,11 @@
 #include "kernels/blocks.h"
 #include "kernels/kernels.h"
 
-/* Values of a type with one d in 256, and of any other. */
+/* Values of the largest block of a file, with one d, and its blocks of 32. */
 enum { STORED_LARGE = 256, STORED_BLOCKS = STORED_LARGE / BLOCK };
+
+/* The most that z can be: zero points of 4 bits which are stored minus 1. */
+enum { STORED_MOST_ZERO = 16 };
 
 extern const int8_t iq4_values[16];
 
@@ -19,6 +22,7 @@ typedef struct stored_format {
     int bias;
     int scales;
     int minimum;
+    int zero;
     const int8_t *levels;
 } stored_format;
 
@@ -39,7 +43,7 @@ static inline __attribute__((always_inline)) stored_format stored_format_of(cons
 /* Values in a block of a file. */
 static inline int stored_file_values(stored_format f)
 {
-    return f.blocks == 1 ? BLOCK : STORED_LARGE;
+    return f.blocks == 1 || f.zero ? BLOCK * f.blocks : STORED_LARGE;
 }
 
 /* Values with one s. */
@@ -48,10 +52,15 @@ static inline int stored_run(stored_format f)
     return f.scales == 2 ? BLOCK / 2 : BLOCK;
 }
 
-/* Bytes of one output: before the blocks of 32, of such a block before its low bits, and in all. */
+/* Bytes of one output: before z, before the blocks of 32, of such a block before its low bits, and in all. */
 static inline size_t stored_halves_bytes(stored_format f)
 {
     return sizeof(uint16_t) * ((size_t)f.minimum + 1);
+}
+
+static inline size_t stored_head_bytes(stored_format f)
+{
+    return stored_halves_bytes(f) + (size_t)f.zero;
 }
 
 static inline size_t stored_scales_bytes(stored_format f)
@@ -66,7 +75,7 @@ static inline size_t stored_block_bytes(stored_format f)
 
 static inline size_t stored_group_bytes(stored_format f)
 {
-    return stored_halves_bytes(f) + (size_t)f.blocks * stored_block_bytes(f);
+    return stored_head_bytes(f) + (size_t)f.blocks * stored_block_bytes(f);
 }
 
 /* The four that i < 32 belongs to, and its byte there. */

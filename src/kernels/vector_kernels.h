@@ -115,11 +115,25 @@ static void expand_q4(size_t k_groups, const void *w, void *panel)
     expand_as(QWEN3_DTYPE_Q4, k_groups, w, panel);
 }
 
-/* Of a stored type: values of LANES outputs in a block of 32, whose d and m are given; words, scales and t are those of
- * the first of these outputs. */
-TEMPLATE void expand_outputs(const stored_format f, vec_levels levels, const unsigned char *block, vec d, vec m,
+/* Of a group: what all its blocks share. */
+typedef struct group_head {
+    vec d, m, zero;
+} group_head;
+
+/* That of vector v of outputs; zero is what is taken off codes. */
+TEMPLATE group_head load_head(const stored_format f, const unsigned char *group, size_t v)
+{
+    const unsigned char *d = group + v * LANES * 2, *zeros = group + NR * stored_halves_bytes(f) + v * LANES;
+    return (group_head){vec_halves(d), f.minimum ? vec_halves(d + NR * 2) : vec_set1(0.0f),
+                        f.zero ? vec_bytes(zeros) : vec_set1((float)f.bias)};
+}
+
+/* Of a stored type: values of LANES outputs in a block of 32; words, scales and t are those of the first of these
+ * outputs. */
+TEMPLATE void expand_outputs(const stored_format f, vec_levels levels, const unsigned char *block, group_head head,
                              size_t v, float *out)
 {
+    vec m = head.m;
     const unsigned char *scales = block + v * LANES, *low = block + NR * stored_scales_bytes(f) + v * LANES * 4;
     const unsigned char *high = low + NR * (size_t)f.low * 4;
     if (f.scales && f.minimum)
@@ -132,15 +146,15 @@ TEMPLATE void expand_outputs(const stored_format f, vec_levels levels, const uns
         if (f.levels)
             q = vec_look_up(levels, word, shift);
         else
-            q = vec_sub(vec_bits(word, shift, (1 << f.low) - 1), vec_set1((float)f.bias));
+            q = vec_sub(vec_bits(word, shift, (1 << f.low) - 1), head.zero);
         if (f.high) {
             const unsigned char *more = high + stored_high_word(f, i) * NR * 4;
             const vec bits = vec_bits(more, (int)stored_high_shift(f, i), (1 << f.high) - 1);
             q = vec_fma(bits, vec_set1((float)(1 << f.low)), q);
         }
-        vec scale = d;
+        vec scale = head.d;
         if (f.scales)
-            scale = vec_mul(d, vec_bytes(scales + i / (size_t)stored_run(f) * NR));
+            scale = vec_mul(head.d, vec_bytes(scales + i / (size_t)stored_run(f) * NR));
         const vec value = vec_mul(scale, q);
         vec_store(out + i * NR + v * LANES, f.minimum ? vec_sub(value, m) : value);
     }
@@ -152,12 +166,11 @@ TEMPLATE void expand_stored(const weight_type type, size_t k_groups, const void 
     const vec_levels levels = vec_levels_load(f.levels ? f.levels : q4_values);
     const unsigned char *group = w;
     for (size_t g = 0; g < k_groups; g++) {
-        const unsigned char *d = group, *m = d + NR * sizeof(uint16_t);
-        group += NR * stored_halves_bytes(f);
+        const unsigned char *head = group;
+        group += NR * stored_head_bytes(f);
         for (int b = 0; b < f.blocks; b++, group += NR * stored_block_bytes(f), panel += BLOCK * NR) {
             for (size_t v = 0; v < VECS; v++)
-                expand_outputs(f, levels, group, vec_halves(d + v * LANES * 2),
-                               f.minimum ? vec_halves(m + v * LANES * 2) : vec_set1(0.0f), v, panel);
+                expand_outputs(f, levels, group, load_head(f, head, v), v, panel);
         }
     }
 }

@@ -65,12 +65,14 @@ int64_t quantised_group(const stored_values *s, const quantization *q, int64_t c
     return q->group_size > 0 ? col / q->group_size : 0;
 }
 
+/* Where AWQ's words hold each of eight rows. */
+static const int row_places[] = {0, 4, 1, 5, 2, 6, 3, 7};
+
 /* The code of a row in a line of words along the rows. */
 static inline int row_code(const quantization *q, const stored_tensor *t, int64_t line, int64_t row)
 {
-    static const int places[] = {0, 4, 1, 5, 2, 6, 3, 7}; /* of AWQ's rows */
     const int per = 32 / q->bits, in_word = (int)(row % per);
-    const int place = q->method == QUANTIZATION_AWQ ? places[in_word] : in_word;
+    const int place = q->method == QUANTIZATION_AWQ ? row_places[in_word] : in_word;
     return (int)(word_at(t, line * t->shape[1] + row / per) >> (q->bits * place) & ((1u << q->bits) - 1));
 }
 
@@ -104,4 +106,89 @@ void expand_groups(const stored_values *s, const quantization *q, const tensor_p
                     (float)(code_at(q, s->values, row + i, part->cols.begin + col) - zeros[i]) * scales[i];
         }
     }
+}
+
+/* ---- Groups as they are ------------------------------------------------------------------------ */
+
+/* Value `at` as binary16; false where that does not have it. */
+static bool half_at(const stored_tensor *t, int64_t at, uint16_t *half)
+{
+    if (t->type != STORED_F16)
+        return f16_of_f32(value_at(t, at), half);
+    memcpy(half, (const unsigned char *)t->data + (size_t)at * sizeof *half, sizeof *half);
+    return true;
+}
+
+weight_type quantised_stored_type(const stored_values *s, const quantization *q, const tensor *t)
+{
+    const int64_t size = q->group_size > 0 ? q->group_size : t->cols;
+    if (q->bits != 4 || size % BLOCK != 0 || t->cols % BLOCK != 0)
+        return QWEN3_DTYPE_F32;
+    for (int64_t col = 0; col < t->cols && s->groups; col++)
+        if (quantised_group(s, q, col) != col / size)
+            return QWEN3_DTYPE_F32;
+    uint16_t half;
+    for (int64_t i = 0; i < s->scales->shape[0] * s->scales->shape[1] && s->scales->type != STORED_F16; i++)
+        if (!half_at(s->scales, i, &half))
+            return QWEN3_DTYPE_F32;
+    return size % (4 * BLOCK) == 0 && t->cols % (4 * BLOCK) == 0 ? WEIGHT_G4_128 : WEIGHT_G4_32;
+}
+
+enum { CODES = 8 }; /* in a word */
+
+/* The codes of 8 columns from `col` on of 8 rows from `row` on, one word for each row, that of the first column lowest;
+ * `row` is a multiple of 8, as is `col`. */
+static void take_codes(const quantization *q, const stored_tensor *t, int64_t row, int64_t col, uint32_t words[CODES])
+{
+    if (q->method == QUANTIZATION_GPTQ) {
+        for (int i = 0; i < CODES; i++)
+            words[i] = word_at(t, col / CODES * t->shape[1] + row + i);
+        return;
+    }
+    for (int i = 0; i < CODES; i++)
+        words[i] = 0;
+    for (int c = 0; c < CODES; c++) {
+        const uint32_t rows = word_at(t, (col + c) * t->shape[1] + row / CODES);
+        for (int i = 0; i < CODES; i++)
+            words[i] |= (rows >> (4 * row_places[i]) & 15) << (4 * c);
+    }
+}
+
+/* d and z of the group of a block. */
+static void pack_head(const stored_values *s, const quantization *q, int64_t row, int64_t group, unsigned char *block)
+{
+    uint16_t d = 0;
+    half_at(s->scales, group * s->scales->shape[1] + row, &d);
+    memcpy(block, &d, sizeof d);
+    block[sizeof d] = (unsigned char)(row_code(q, s->zeros, group, row) + q->zero_offset);
+}
+
+/* The rows [first, first + 8) of the matrix, as far as the part has them. */
+static void pack_eight(const stored_values *s, const quantization *q, const tensor_part *part, stored_format f,
+                       int64_t first, unsigned char *out)
+{
+    const int64_t values = BLOCK * f.blocks, cols = range_size(part->cols), row_bytes = cols / values * f.file_bytes;
+    const int64_t begin = part->rows.begin > first ? part->rows.begin : first;
+    const int64_t end = part->rows.end < first + CODES ? part->rows.end : first + CODES;
+    out += (begin - part->rows.begin) * row_bytes;
+    for (int64_t block = 0; block < cols / values; block++) {
+        const int64_t at = part->cols.begin + block * values;
+        const int64_t group = q->group_size > 0 ? at / q->group_size : 0;
+        unsigned char *to = out + block * f.file_bytes;
+        for (int64_t row = begin; row < end; row++)
+            pack_head(s, q, row, group, to + (row - begin) * row_bytes);
+        for (int64_t col = 0; col < values; col += CODES) {
+            uint32_t words[CODES];
+            take_codes(q, s->values, first, at + col, words);
+            for (int64_t row = begin; row < end; row++)
+                memcpy(to + (row - begin) * row_bytes + 3 + col / 2, &words[row - first], sizeof *words);
+        }
+    }
+}
+
+void pack_groups(const stored_values *s, const quantization *q, const tensor_part *part, weight_type type,
+                 unsigned char *out)
+{
+    for (int64_t first = part->rows.begin / CODES * CODES; first < part->rows.end; first += CODES)
+        pack_eight(s, q, part, stored_format_of(type), first, out);
 }

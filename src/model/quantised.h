@@ -1,5 +1,6 @@
 /* quantised.h - matrices of checkpoints that are quantised: FP8 in blocks, GPTQ and AWQ in groups. All have scales
- * beside them, and are expanded to f32 by definition.
+ * beside them. All can be expanded to f32 by definition; groups of 4 bits become blocks of a stored type too, which are
+ * computed with as they are.
  *
  * FP8 (Micikevicius et al. 2022; DeepSeek-V3): X.weight F8_E4M3 [rows, cols], X.weight_scale_inv [ceil(rows / 128),
  * ceil(cols / 128)], called X.weight_scale by some programs. Each value is multiplied by the scale of its block of
@@ -23,6 +24,7 @@
 
 #include "io/json_section.h"
 #include "io/safetensors.h"
+#include "kernels/stored.h"
 #include "model/declaration.h"
 
 /* Rows and columns of a matrix of type F8 that share a scale. */
@@ -60,6 +62,15 @@ typedef struct stored_values {
 const char *quantization_name(const quantization *q);
 /* The group of a column. */
 int64_t quantised_group(const stored_values *s, const quantization *q, int64_t col);
+
+/* The stored type that has exactly the values of a matrix in groups whose shapes were checked: G4_128 or G4_32; F32
+ * where none has: codes of 8 bits, groups that are not whole blocks of 32 columns in their order, scales that binary16
+ * does not have. */
+weight_type quantised_stored_type(const stored_values *s, const quantization *q, const tensor *t);
+/* A part of such a matrix in blocks of G4_128 or G4_32 (stored_types.h): binary16 d, the scale; a byte z, the zero
+ * point; the codes in their order, low bits first. out [rows of the part, columns] */
+void pack_groups(const stored_values *s, const quantization *q, const tensor_part *part, weight_type type,
+                 unsigned char *out);
 
 /* A part of a matrix of type F8, or in groups. out [rows of the part, columns] */
 void expand_f8(const stored_values *s, const tensor_part *part, float *out);

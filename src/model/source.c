@@ -89,9 +89,11 @@ weight_format source_weight_format(const source *s, const kernels *k, qwen3_dtyp
     return weight_format_of(k, s->format.nr ? s->format.dtype : QWEN3_DTYPE_BF16);
 }
 
-stored_part source_stored_part(const source *s, const tensor_part *part)
+stored_part source_stored_part(const source *s, const tensor_part *part, weight_type type, void *scratch)
 {
     const size_t number = s->tensors[part->tensor].same_as;
+    if (s->backend->blocks)
+        return s->backend->blocks(s, (tensor_part){number, part->rows, part->cols}, type, scratch);
     stored_part found = {
         .n = (size_t)range_size(part->rows), .col = (size_t)part->cols.begin, .k = (size_t)range_size(part->cols)};
     found.data = s->backend->stored(s, number, &found.stride);

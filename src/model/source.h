@@ -58,8 +58,9 @@ packed_matrix source_packed(const source *s, size_t number);
 const weight_type *source_types(const source *s);
 /* The format that a dtype means for a source: AUTO is that of a packed model, or the stored types, or BF16. */
 weight_format source_weight_format(const source *s, const kernels *k, qwen3_dtype dtype);
-/* A part of a tensor in a stored type, of a source that is not packed, as it is in the file. */
-stored_part source_stored_part(const source *s, const tensor_part *part);
+/* A part of a tensor in a stored type, of a source that is not packed: as it is in the file, or in `scratch` as in
+ * source_part. `type` is that of the tensor, or G4_32 where that is G4_128 (weight_format.h). */
+stored_part source_stored_part(const source *s, const tensor_part *part, weight_type type, void *scratch);
 
 /* What one of several ranks does of a task, its threads, and who is told how far it is, or NULL. */
 typedef struct source_share {

@@ -10,6 +10,8 @@ typedef struct source_backend {
     const char *(*stored_type)(const source *s, size_t number);
     /* The values of a tensor in the mapped file; NULL if they are those of another, or in no file. */
     const void *(*stored)(const source *s, size_t number, size_t *bytes);
+    /* As source_stored_part, of a tensor whose blocks are made of several tensors; NULL where those are in place. */
+    stored_part (*blocks)(const source *s, tensor_part part, weight_type type, void *scratch);
     /* As source_file. */
     bool (*file)(const source *s, size_t number, source_file_info *info);
     /* As source_verify; NULL where nothing has checksums. */

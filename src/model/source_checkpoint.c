@@ -287,6 +287,30 @@ static qwen3_status read_packing(checkpoint_source *s, qwen3_error *err)
     return packed_read_types(file, base->tensors, base->n_tensors, base->types, err);
 }
 
+/* The types of matrices, where groups of one are kept. */
+static qwen3_status list_types(checkpoint_source *s, qwen3_error *err)
+{
+    source *base = &s->base;
+    if (s->quantization.method == QUANTIZATION_NONE)
+        return QWEN3_OK;
+    bool any = false;
+    base->types = calloc(base->n_tensors, sizeof *base->types);
+    if (!base->types)
+        return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the types of tensors", s->files.dir);
+    for (size_t i = 0; i < base->n_tensors; i++) {
+        const stored_values *stored = &s->stored[i];
+        base->types[i] = QWEN3_DTYPE_F32;
+        if (stored->zeros && tensor_is_packed(base->tensors[i].kind))
+            base->types[i] = quantised_stored_type(stored, &s->quantization, &base->tensors[i]);
+        any |= base->types[i] >= DTYPE_COUNT;
+    }
+    if (!any) {
+        free(base->types);
+        base->types = NULL;
+    }
+    return QWEN3_OK;
+}
+
 static qwen3_status check_tensors(checkpoint_source *s, qwen3_error *err)
 {
     qwen3_status status = QWEN3_OK;
@@ -298,7 +322,7 @@ static qwen3_status check_tensors(checkpoint_source *s, qwen3_error *err)
             status = check_extra(s, &s->files.files[f].tensors[t], err);
     for (size_t i = 0; i < s->base.n_tensors && !status; i++)
         status = find_tensor(s, i, err);
-    return status;
+    return status ? status : list_types(s, err);
 }
 
 /* ---- Parts ------------------------------------------------------------------------------------- */
@@ -339,6 +363,15 @@ static tensor_view checkpoint_part(const source *base, tensor_part part, void *s
             memcpy((unsigned char *)scratch + row * cols * size, src, cols * size);
     }
     return (tensor_view){scratch, type, cols};
+}
+
+static stored_part checkpoint_blocks(const source *base, tensor_part part, weight_type type, void *scratch)
+{
+    const checkpoint_source *s = (const checkpoint_source *)base;
+    const stored_format f = stored_format_of(type);
+    const size_t n = (size_t)range_size(part.rows), k = (size_t)range_size(part.cols);
+    pack_groups(&s->stored[part.tensor], &s->quantization, &part, type, scratch);
+    return (stored_part){scratch, k / (size_t)stored_file_values(f) * (size_t)f.file_bytes, n, 0, k};
 }
 
 static const char *checkpoint_stored_type(const source *base, size_t number)
@@ -385,8 +418,13 @@ static void checkpoint_source_close(source *base)
 
 qwen3_status source_open_checkpoint(const char *dir, const declaration *d, source **out, qwen3_error *err)
 {
-    static const source_backend backend = {checkpoint_part, checkpoint_stored_type, checkpoint_stored,
-                                           checkpoint_file, checkpoint_verify,      checkpoint_source_close};
+    static const source_backend backend = {.part = checkpoint_part,
+                                           .stored_type = checkpoint_stored_type,
+                                           .stored = checkpoint_stored,
+                                           .blocks = checkpoint_blocks,
+                                           .file = checkpoint_file,
+                                           .verify = checkpoint_verify,
+                                           .close = checkpoint_source_close};
     *out = NULL;
     checkpoint_source *s = calloc(1, sizeof *s);
     if (!s)

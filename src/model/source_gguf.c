@@ -260,8 +260,11 @@ static void gguf_source_close(source *base)
 
 qwen3_status source_open_gguf(const char *path, const declaration *d, source **out, qwen3_error *err)
 {
-    static const source_backend backend = {gguf_part, gguf_stored_type, gguf_stored, gguf_source_file,
-                                           NULL,      gguf_source_close};
+    static const source_backend backend = {.part = gguf_part,
+                                           .stored_type = gguf_stored_type,
+                                           .stored = gguf_stored,
+                                           .file = gguf_source_file,
+                                           .close = gguf_source_close};
     *out = NULL;
     gguf_source *s = calloc(1, sizeof *s);
     if (!s)

@@ -112,8 +112,11 @@ static void synthetic_close(source *base)
 
 qwen3_status source_open_synthetic(uint64_t seed, const declaration *d, source **out, qwen3_error *err)
 {
-    static const source_backend backend = {synthetic_part, synthetic_stored_type, synthetic_stored, synthetic_file,
-                                           NULL,           synthetic_close};
+    static const source_backend backend = {.part = synthetic_part,
+                                           .stored_type = synthetic_stored_type,
+                                           .stored = synthetic_stored,
+                                           .file = synthetic_file,
+                                           .close = synthetic_close};
     synthetic_source *s = malloc(sizeof *s);
     *out = NULL;
     if (!s)

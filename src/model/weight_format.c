@@ -29,12 +29,19 @@ const gemm_kernel *weight_format_plain(const weight_format *f)
     return f->activation == QWEN3_DTYPE_Q8 ? &f->kernels->mixed : &f->kernels->gemm[QWEN3_DTYPE_F32];
 }
 
+/* Groups of 128 that ranks would split are kept as four of 32 each. */
+static weight_type type_of(const weight_format *f, size_t number, int64_t split)
+{
+    const weight_type type = f->types[number];
+    return type == WEIGHT_G4_128 && split % f->kernels->gemm[type].kr != 0 ? WEIGHT_G4_32 : type;
+}
+
 const gemm_kernel *weight_format_gemm(const weight_format *f, size_t number, int64_t split)
 {
     if (!f->types)
         return &f->kernels->gemm[f->dtype];
-    const gemm_kernel *g = &f->kernels->gemm[f->types[number]];
-    return f->types[number] >= DTYPE_COUNT && split % g->kr == 0 ? g : weight_format_plain(f);
+    const gemm_kernel *g = &f->kernels->gemm[type_of(f, number, split)];
+    return g->storage >= DTYPE_COUNT && split % g->kr == 0 ? g : weight_format_plain(f);
 }
 
 const char *weight_type_name(weight_type type)

@@ -210,7 +210,7 @@ static size_t panel_bytes(const pack_job *job)
 
 /* The rows of a panel as they are in a packed model, or in the stored type of a file. Returns false where a value of
  * the latter is not finite. */
-static bool copy_panel(const packer *p, const pack_job *job, size_t row, size_t rows, void *dst)
+static bool copy_panel(const packer *p, const pack_job *job, size_t row, size_t rows, void *dst, void *scratch)
 {
     bool finite = true;
     memset(dst, 0, panel_bytes(job));
@@ -222,7 +222,7 @@ static bool copy_panel(const packer *p, const pack_job *job, size_t row, size_t 
                                       (size_t)part.cols.begin, job->k};
             gemm_repack_rows(job->gemm, &from, dst, at);
         } else {
-            const stored_part from = source_stored_part(p->src, &part);
+            const stored_part from = source_stored_part(p->src, &part, job->gemm->storage, scratch);
             finite &= stored_pack_rows(job->gemm, &from, dst, at);
         }
     }
@@ -246,7 +246,7 @@ static bool pack_panel(const packer *p, const pack_job *job, size_t panel, float
     size_t rows = job->n - row < nr ? job->n - row : nr;
     void *dst = p->base + job->offset + panel * panel_bytes(job);
     if (source_format(p->src) || job->gemm->storage >= DTYPE_COUNT)
-        return copy_panel(p, job, row, rows, dst);
+        return copy_panel(p, job, row, rows, dst, scratch);
     const tensor_part part = part_at(job, row, rows);
     tensor_view v = {scratch, QWEN3_DTYPE_F32, job->k};
     if ((size_t)range_size(part.rows) == rows)
@@ -498,9 +498,11 @@ static qwen3_status check_packed(const source *src, const declaration *d, qwen3_
         const matrix_declaration *m = &d->matrices[i];
         for (int j = 0; j < m->n_parts; j++)
             if (m->gemm[j]->storage != types[m->parts[j].tensor])
-                return fail(err, QWEN3_ERR_UNSUPPORTED,
-                            "tensor %s: these ranks would split blocks of %s; expected the GGUF file, or other ranks",
-                            source_tensor(src, m->parts[j].tensor)->name, weight_type_name(types[m->parts[j].tensor]));
+                return fail(
+                    err, QWEN3_ERR_UNSUPPORTED,
+                    "tensor %s: these ranks would split blocks of %s; expected the file that it was packed from, or "
+                    "other ranks",
+                    source_tensor(src, m->parts[j].tensor)->name, weight_type_name(types[m->parts[j].tensor]));
     }
     return QWEN3_OK;
 }

@@ -1,5 +1,5 @@
-/* test_stored.c - weights in the blocks of GGUF files: every level computes with the values that the format defines,
- * bit for bit, and multiplies them within the bounds of its arithmetic. */
+/* test_stored.c - weights in the blocks of GGUF files, and in groups: every level computes with the values that the
+ * format defines, bit for bit, and multiplies them within the bounds of its arithmetic. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -11,8 +11,32 @@
 #include "support/cases.h"
 #include "support/levels.h"
 
+/* (q - z) d of G4_32 and G4_128 by definition. */
+static void expand_groups(size_t values, const unsigned char *b, size_t blocks, float *out)
+{
+    for (; blocks > 0; blocks--, b += 3 + values / 2)
+        for (size_t i = 0; i < values; i++) {
+            const int q = b[3 + i / 2] >> (i % 2 * 4) & 15;
+            *out++ = (float)(q - b[2]) * f16_to_f32((uint16_t)(b[0] | b[1] << 8));
+        }
+}
+
+static void expand_groups_32(const unsigned char *b, size_t blocks, float *out)
+{
+    expand_groups(32, b, blocks, out);
+}
+
+static void expand_groups_128(const unsigned char *b, size_t blocks, float *out)
+{
+    expand_groups(128, b, blocks, out);
+}
+
 static const gguf_type *type_of_file(weight_type type)
 {
+    static const gguf_type groups[] = {{.name = "G4_32", .block = 32, .bytes = 19, .expand = expand_groups_32},
+                                       {.name = "G4_128", .block = 128, .bytes = 67, .expand = expand_groups_128}};
+    if (type == WEIGHT_G4_32 || type == WEIGHT_G4_128)
+        return &groups[type == WEIGHT_G4_128];
     for (uint32_t id = 0; id < 64; id++) {
         const gguf_type *t = gguf_type_of(id);
         if (t && strcmp(t->name, stored_type_name(type)) == 0)
@@ -50,6 +74,8 @@ static void make_matrix(stored_matrix *m, weight_type type, size_t n, size_t k, 
             half = (half & 0x7c00) == 0x7c00 ? (uint16_t)(half & 0x83ff) : half;
             memcpy(type == WEIGHT_Q6_K ? b + 208 : b + 2 * j, &half, sizeof half);
         }
+        if (stored_format_of(type).zero)
+            b[2] = (unsigned char)random_below(STORED_MOST_ZERO + 1);
     }
     for (size_t r = 0; r < n; r++)
         m->type->expand(data + r * m->stride, blocks, m->values + r * k);

@@ -95,14 +95,15 @@ TEMPLATE uint32_t word_at(const unsigned char *words, size_t word, size_t j)
     return value;
 }
 
-/* Values of output j in a block of 32 at `block`: d s (q - bias) - m t, with one rounding at most. */
-TEMPLATE float stored_value(const stored_format f, const unsigned char *block, float d, float m, size_t i, size_t j)
+/* Value i of output j in a block of 32 at `block`: d s (q - bias - z) - m t, with one rounding at most. */
+TEMPLATE float stored_value(const stored_format f, const unsigned char *block, float d, float m, int z, size_t i,
+                            size_t j)
 {
     const unsigned char *low = block + NR * stored_scales_bytes(f), *high = low + NR * (size_t)f.low * sizeof(uint32_t);
     int q = (int)(word_at(low, stored_low_word(f, i), j) >> stored_low_shift(f, i) & ((1u << f.low) - 1));
     if (f.high)
         q |= (int)(word_at(high, stored_high_word(f, i), j) >> stored_high_shift(f, i) & ((1u << f.high) - 1)) << f.low;
-    q = f.levels ? f.levels[q] : q - f.bias;
+    q = f.levels ? f.levels[q] : q - f.bias - z;
     const float scale = f.scales ? d * (float)(int8_t)block[i / (size_t)stored_run(f) * NR + j] : d;
     if (!f.minimum)
         return scale * (float)q;
@@ -114,8 +115,8 @@ TEMPLATE void expand_stored(const weight_type type, size_t k_groups, const void 
     const stored_format f = stored_format_of(type);
     const unsigned char *group = w;
     for (size_t g = 0; g < k_groups; g++) {
-        const unsigned char *halves = group;
-        group += NR * stored_halves_bytes(f);
+        const unsigned char *halves = group, *zeros = group + NR * stored_halves_bytes(f);
+        group += NR * stored_head_bytes(f);
         for (int b = 0; b < f.blocks; b++, group += NR * stored_block_bytes(f)) {
             for (size_t i = 0; i < BLOCK; i++, out += NR) {
                 for (size_t j = 0; j < NR; j++) {
@@ -123,7 +124,7 @@ TEMPLATE void expand_stored(const weight_type type, size_t k_groups, const void 
                     memcpy(&d, halves + j * sizeof d, sizeof d);
                     if (f.minimum)
                         memcpy(&m, halves + (NR + j) * sizeof m, sizeof m);
-                    out[j] = stored_value(f, group, f16_to_f32(d), f16_to_f32(m), i, j);
+                    out[j] = stored_value(f, group, f16_to_f32(d), f16_to_f32(m), f.zero ? zeros[j] : 0, i, j);
                 }
             }
         }

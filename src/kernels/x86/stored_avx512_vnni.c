@@ -1,7 +1,8 @@
 /* stored_avx512_vnni.c - stored types of weights (stored_types.h) times activations of 8 bits (VPDPBUSD).
  *
  * As in kernels_avx512_vnni.c integers are summed exactly within a block, or half of one where that has a scale of its
- * own, and the unsigned bytes of the instruction are the weights: codes as they are, levels of a table 128 too large.
+ * own, and the unsigned bytes of the instruction are the weights: codes as they are, levels of a table 128 too large,
+ * codes with a zero point 16 too large.
  * What a code is too large by is taken off with the sum of the activations, as is m.
  */
 #include "kernels/x86/vector_avx512.h"
@@ -17,7 +18,7 @@
 
 TEMPLATE int bias_of(const stored_format f)
 {
-    return f.levels ? 128 : f.bias;
+    return f.levels ? 128 : f.zero ? STORED_MOST_ZERO : f.bias;
 }
 
 /* Of four values of each of 16 outputs the high bits, which are in `word`, above four low ones. */
@@ -30,10 +31,18 @@ TEMPLATE __m512i add_high(const stored_format f, __m512i low, const unsigned cha
     return _mm512_ternarylogic_epi32(low, moved, mask, 0xf8); /* low | (moved & mask) */
 }
 
+/* bias_of less the zero points of 16 outputs, in all four bytes of each. */
+TEMPLATE __m512i load_lift(const stored_format f, const unsigned char *zeros)
+{
+    const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)zeros));
+    const __m512i four_times = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+    return _mm512_sub_epi8(_mm512_set1_epi8((char)bias_of(f)), _mm512_shuffle_epi8(wide, four_times));
+}
+
 /* The weights, too large by bias_of, for i = 8 e, ... of vector v of outputs: fours[0] of 0, 4, 1, 5 and fours[1] of 2,
- * 6, 3, 7. low: the low bits of the block. */
+ * 6, 3, 7. low: the low bits of the block; lift: of load_lift. */
 TEMPLATE void load_fours(const stored_format f, __m512i table, const unsigned char *low, const size_t e, size_t v,
-                         __m512i fours[2])
+                         __m512i lift, __m512i fours[2])
 {
     const unsigned char *at = low + v * LANES * 4, *high = at + NR * (size_t)f.low * 4;
     const __m512i code = _mm512_set1_epi8(15);
@@ -52,6 +61,8 @@ TEMPLATE void load_fours(const stored_format f, __m512i table, const unsigned ch
             fours[n] = add_high(f, fours[n], high + four * (size_t)f.high / 8 * NR * 4, four);
         if (f.levels)
             fours[n] = _mm512_shuffle_epi8(table, fours[n]);
+        if (f.zero)
+            fours[n] = _mm512_add_epi8(fours[n], lift);
     }
 }
 
@@ -92,8 +103,8 @@ TEMPLATE __m512i start_at(const stored_format f, const unsigned char *x, const s
 }
 
 /* sums += products of a block of 32: rows of x from x on; the block's scales, t and bits begin at `block`, d and m of
- * the group at `halves`, all those of vector 0 of the outputs; vectors [first, first + vecs) of them. Meanwhile it
- * prefetches step_bytes, or a half of them where that is half of the outputs, line by line: many lines at once delay
+ * the group, and z, at `halves`, all those of vector 0 of the outputs; vectors [first, first + vecs) of them. Meanwhile
+ * it prefetches step_bytes, or a half of them where that is half of the outputs, line by line: many lines at once delay
  * the loads of the tile. */
 TEMPLATE void add_block(const int rows, const int vecs, size_t first, const stored_format f, __m512i table,
                         const unsigned char *x, size_t x_bytes, const unsigned char *halves, const unsigned char *block,
@@ -103,7 +114,11 @@ TEMPLATE void add_block(const int rows, const int vecs, size_t first, const stor
     const size_t run = (size_t)stored_run(f), runs = BLOCK / run, parts = BLOCK / 8 * VECS / 2;
     UNROLL
     for (size_t r0 = 0; r0 < runs; r0++) {
-        __m512i dots[MR][VECS];
+        __m512i dots[MR][VECS], lift[VECS];
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            lift[v] = f.zero ? load_lift(f, halves + NR * stored_halves_bytes(f) + (first + (size_t)v) * LANES)
+                             : _mm512_setzero_si512();
         UNROLL
         for (int r = 0; r < rows; r++) {
             const __m512i start = start_at(f, x + (size_t)r * x_bytes, r0 * run);
@@ -120,7 +135,7 @@ TEMPLATE void add_block(const int rows, const int vecs, size_t first, const stor
                     prefetch_part(prefetch.from, prefetch.step_bytes,
                                   (first * (BLOCK / 8) + e * (size_t)vecs + (size_t)v) / 2, parts, prefetch.level);
                 __asm__ volatile("" : : : "memory"); /* compilers would gather the prefetches */
-                load_fours(f, table, low, e, first + (size_t)v, fours);
+                load_fours(f, table, low, e, first + (size_t)v, lift[v], fours);
                 UNROLL
                 for (size_t n = 0; n < 2; n++) {
                     UNROLL
@@ -176,7 +191,7 @@ TEMPLATE void sum_outputs(const int rows, const int vecs, size_t first, const we
     }
     for (size_t g = 0; g < k_groups; g++) {
         const unsigned char *halves = w;
-        w += NR * stored_halves_bytes(f);
+        w += NR * stored_head_bytes(f);
         for (int b = 0; b < f.blocks; b++) {
             add_block(rows, vecs, first, f, table, x, x_bytes, halves, w, step, sum);
             step.from += step.step_bytes;
