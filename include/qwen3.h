@@ -91,9 +91,9 @@ typedef enum qwen3_mpi_attention_type {
 } qwen3_mpi_attention_type;
 
 typedef enum qwen3_dtype {
-    QWEN3_DTYPE_AUTO = -1, /* of weights in memory: that of a packed model, of a GGUF file with quantised weights the
-                              one that it has each matrix in, otherwise BF16; of keys and values: see
-                              qwen3_model_options */
+    QWEN3_DTYPE_AUTO = -1, /* of weights in memory: that of a packed model, of a GGUF file with quantised weights and of
+                              groups of 4 bits (GPTQ, AWQ) the one that each matrix has there, otherwise BF16; of keys
+                              and values: see qwen3_model_options */
     QWEN3_DTYPE_F32 = 0,
     QWEN3_DTYPE_BF16,
     QWEN3_DTYPE_Q8, /* weights: 8 bits each and a scale for every 32 along the input, 8.5 bits a weight; keys and
@@ -347,8 +347,8 @@ typedef struct qwen3_plan {
     uint64_t owned_bytes;                /* this rank's part of them: shared copies are divided among their users */
     bool weights_shared;                 /* held in memory shared by the ranks of the node */
     char reason[256];                    /* why AUTO chose so, or "given" */
-    bool stored_types;                   /* each matrix has the type that the file has it in (GGUF); dtype is then the
-                                            one of Q8 and Q4 whose size is nearest */
+    bool stored_types;                   /* each matrix has the type that the file has it in (GGUF, GPTQ, AWQ); dtype is
+                                            then the one of Q8 and Q4 whose size is nearest */
     char warning[400];                   /* what speaks against these ranks and what they run on, or "" */
 } qwen3_plan;
 
@@ -372,6 +372,9 @@ typedef struct qwen3_tensor_info {
     bool stored;        /* present in the checkpoint (always true for synthetic models) */
     char dtype[8];      /* as stored: "BF16", "F32", "F16", in a GGUF file also "Q4_K", ...; quantised:
                            "F8_E4M3", "GPTQ-4", "GPTQ-8", "AWQ-4"; packed: "bf16", "q8", ... */
+    char held[8];       /* the type in memory that products read: "bf16", "q8", ...; of a file's quantised matrices
+                           that are computed with as they are "Q4_K", ..., "G4_32" and "G4_128" for groups of GPTQ and
+                           AWQ; "" where products read none of it: vectors, an embedding that is not the output head */
 } qwen3_tensor_info;
 
 /* Writes the model of the directory or GGUF file `spec` as a packed model to the directory `output`, with copies of
@@ -382,15 +385,24 @@ typedef struct qwen3_tensor_info {
 QWEN3_API qwen3_status qwen3_model_pack(qwen3_comm *comm, const char *spec, const qwen3_model_options *options,
                                         const char *output, qwen3_error *err);
 
-/* Lists the tensors of `spec` after checking the checkpoint's headers; *tensors [*n] is allocated, free
- * it with free(). Not collective. */
+/* Lists the tensors of `spec` after checking the checkpoint's headers, held as dtype AUTO does; *tensors [*n] is
+ * allocated, free it with free(). Not collective. */
 QWEN3_API qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, size_t *n, qwen3_error *err);
+
+/* The same of an open model, held as it does; nothing is read. A matrix whose blocks ranks would split may be held as
+ * "f32" nevertheless, or as "G4_32". */
+QWEN3_API qwen3_status qwen3_model_held_tensors(const qwen3_model *model, qwen3_tensor_info **tensors, size_t *n,
+                                                qwen3_error *err);
 
 /* Bytes of packed weights of the fullest rank, of `ranks` (at most 16384) that are in equal blocks on `nodes` nodes; a
  * copy that ranks of a node share is divided among them. dtype AUTO is BF16. 0 where an argument is wrong or the
  * configuration is not that of a model. Pure arithmetic; nothing is loaded. */
 QWEN3_API uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks,
                                          int nodes, qwen3_dtype dtype);
+/* The same of matrices in the types that a list says (qwen3_tensor_info.held): what a GGUF file, or a GPTQ or AWQ
+ * checkpoint, needs as dtype AUTO. 0 also where tensors [n] is not such a list of this configuration. */
+QWEN3_API uint64_t qwen3_memory_estimate_tensors(const qwen3_config *config, const qwen3_tensor_info *tensors, size_t n,
+                                                 qwen3_parallel_strategy strategy, int ranks, int nodes);
 
 /* ---- Session ----------------------------------------------------------------------------------- */
 

@@ -103,7 +103,7 @@ static qwen3_status run_model(benchmark *b, const benchmark_test *first, qwen3_e
     qwen3_status status = load_model(b->world, b->o.spec, &options, &b->model, err);
     if (status == QWEN3_OK && !b->described) {
         b->described = true;
-        model_conversion_note(b->world, b->o.spec, first->dtype);
+        model_conversion_note(b->world, b->o.spec, b->model, first->dtype);
         status = topology_print(b->world, rank_lines(b), b->notes, err);
     }
     if (status == QWEN3_OK)

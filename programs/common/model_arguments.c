@@ -260,55 +260,64 @@ bool model_spec_is_gguf(const char *spec)
     return ends_in(spec, ".gguf") && stat(spec, &info) == 0 && !S_ISDIR(info.st_mode);
 }
 
-enum { MOST_TYPES = 16 };
-
-/* Whether BF16 would round a type: of a checkpoint that of quantised weights, of a GGUF file F16 and F32, where types
- * are mixed. */
-static bool is_rounded(const char *type, bool gguf)
+static bool is_grouped(const char *type)
 {
+    return strncmp(type, "GPTQ", 4) == 0 || strncmp(type, "AWQ", 3) == 0;
+}
+
+/* Whether BF16 rounds a type that it is worth speaking of: of a checkpoint that of quantised weights, of a GGUF file
+ * F16 and F32, where types are mixed. */
+static bool is_rounded(const qwen3_tensor_info *t, bool gguf)
+{
+    if (strcmp(t->held, "bf16") != 0)
+        return false;
     if (gguf)
-        return strcmp(type, "F16") == 0 || strcmp(type, "F32") == 0;
-    return strcmp(type, "F8_E4M3") == 0 || strncmp(type, "GPTQ", 4) == 0 || strncmp(type, "AWQ", 3) == 0;
+        return strcmp(t->dtype, "F16") == 0 || strcmp(t->dtype, "F32") == 0;
+    return strcmp(t->dtype, "F8_E4M3") == 0 || is_grouped(t->dtype);
 }
 
-/* The types of matrices that are rounded to BF16, "F16, F32"; "" where there are none: in a GGUF file with quantised
- * matrices each is computed in its own type. */
-static void list_types(const qwen3_tensor_info *tensors, size_t n, bool gguf, char *text, size_t size)
+/* The types of matrices that are rounded to BF16, "F16, F32"; "" where there are none. */
+static void list_rounded(const qwen3_tensor_info *tensors, size_t n, bool gguf, char *text, size_t size)
 {
-    const char *types[MOST_TYPES];
-    size_t known = 0, used = 0;
+    size_t used = 0;
     text[0] = '\0';
-    for (size_t i = 0; i < n && known < MOST_TYPES; i++) {
-        size_t t = 0;
-        while (t < known && strcmp(types[t], tensors[i].dtype) != 0)
-            t++;
-        if (t < known || tensors[i].cols == 1 || strcmp(tensors[i].dtype, "BF16") == 0)
-            continue;
-        if (!is_rounded(tensors[i].dtype, gguf)) {
-            if (!gguf)
-                continue;
-            text[0] = '\0';
-            return;
-        }
-        types[known++] = tensors[i].dtype;
-        if (used < size)
+    for (size_t i = 0; i < n && used < size; i++)
+        if (is_rounded(&tensors[i], gguf) && !strstr(text, tensors[i].dtype))
             used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", tensors[i].dtype);
-    }
 }
 
-void model_conversion_note(const qwen3_comm *world, const char *spec, qwen3_dtype dtype)
+/* The matrices in groups that are held as f32; *type is that of one of them. */
+static size_t count_expanded(const qwen3_tensor_info *tensors, size_t n, const char **type)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        if (is_grouped(tensors[i].dtype) && strcmp(tensors[i].held, "f32") == 0) {
+            *type = tensors[i].dtype;
+            count++;
+        }
+    return count;
+}
+
+void model_conversion_note(const qwen3_comm *world, const char *spec, const qwen3_model *model, qwen3_dtype dtype)
 {
     qwen3_tensor_info *tensors = NULL;
     size_t n = 0;
     char types[128];
+    const char *type = "";
     if (qwen3_comm_rank(world) != 0 || dtype != QWEN3_DTYPE_AUTO ||
-        qwen3_model_tensors(spec, &tensors, &n, NULL) != QWEN3_OK)
+        (model ? qwen3_model_held_tensors(model, &tensors, &n, NULL) : qwen3_model_tensors(spec, &tensors, &n, NULL)))
         return;
-    list_types(tensors, n, model_spec_is_gguf(spec), types, sizeof types);
+    list_rounded(tensors, n, model_spec_is_gguf(spec), types, sizeof types);
     if (types[0])
         fprintf(stderr,
                 "qwen3: note: %s weights are rounded to bf16; --dtype f32 computes with the file's own values\n",
                 types);
+    const size_t expanded = count_expanded(tensors, n, &type);
+    if (expanded)
+        fprintf(stderr,
+                "qwen3: note: %zu %s matrices are expanded to f32: they have 8 bits, or groups that are no runs of 32, "
+                "64, ... columns, as those in order of activations; --dtype bf16, q8 and q4 need less memory\n",
+                expanded, type);
     free(tensors);
 }
 

@@ -31,8 +31,9 @@ qwen3_status model_spec_check(char *spec, const char *expected, qwen3_error *err
 qwen3_status model_file_check(const char *spec, const char *expected, qwen3_error *err);
 /* Whether --model names a GGUF file. */
 bool model_spec_is_gguf(const char *spec);
-/* Says on standard error, on rank 0, which types of quantised weights AUTO rounds. */
-void model_conversion_note(const qwen3_comm *world, const char *spec, qwen3_dtype dtype);
+/* Says on standard error, on rank 0, which types of weights AUTO rounds or expands. model: opened from spec, or NULL,
+ * where it was packed from it. */
+void model_conversion_note(const qwen3_comm *world, const char *spec, const qwen3_model *model, qwen3_dtype dtype);
 /* Checks the grid against the strategy and the number of ranks, reads --machine, and completes a->model, which then is
  * valid as long as *a is where it is. */
 qwen3_status model_arguments_check(model_arguments *a, const command_line *line, int ranks, qwen3_error *err);

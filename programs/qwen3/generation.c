@@ -144,7 +144,7 @@ qwen3_status generation_open_model(generation *g, qwen3_error *err)
     if (status != QWEN3_OK)
         return status;
     plan_warn(g->world, g->model);
-    model_conversion_note(g->world, g->arguments->model.spec, options.dtype);
+    model_conversion_note(g->world, g->arguments->model.spec, g->model, options.dtype);
     session.max_sequences = 1;
     session.max_tokens = g->context;
     return qwen3_session_open(g->model, &session, &g->session, err);

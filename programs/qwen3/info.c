@@ -70,14 +70,47 @@ static qwen3_dtype packed_type(const qwen3_tensor_info *tensors, size_t n)
     return QWEN3_DTYPE_BF16;
 }
 
-/* Tensors, the types they are stored in, and parameters; a tied output head is not counted twice. */
+enum { MOST_TYPES = 16 };
+
+/* How many tensors have each type, in the order in which types appear. */
+typedef struct type_counts {
+    char names[MOST_TYPES][8];
+    size_t tensors[MOST_TYPES], n;
+} type_counts;
+
+static void count_type(type_counts *c, const char *name)
+{
+    size_t t = 0;
+    while (t < c->n && strcmp(c->names[t], name) != 0)
+        t++;
+    if (t == c->n && c->n < MOST_TYPES)
+        snprintf(c->names[c->n++], sizeof *c->names, "%s", name);
+    if (t < c->n)
+        c->tensors[t]++;
+}
+
+static void print_counts(const type_counts *c)
+{
+    for (size_t t = 0; t < c->n; t++)
+        printf("%s%zu %s", t ? ", " : "", c->tensors[t], c->names[t]);
+    printf("\n");
+}
+
+/* Whether AUTO computes with quantised matrices as the file has them. */
+static bool has_stored_types(const qwen3_tensor_info *tensors, size_t n)
+{
+    qwen3_dtype dtype;
+    for (size_t i = 0; i < n; i++)
+        if (tensors[i].held[0] && !qwen3_dtype_parse(tensors[i].held, &dtype))
+            return true;
+    return false;
+}
+
+/* Tensors, the types they are stored and held in, and parameters; a tied output head is not counted twice. */
 static void print_tensors(const qwen3_config *config, const qwen3_tensor_info *tensors, size_t n, bool full)
 {
-    struct {
-        char name[8];
-        size_t tensors;
-    } types[16] = {{"", 0}};
-    size_t n_types = 0, stored = 0;
+    type_counts stored = {.n = 0}, held = {.n = 0};
+    size_t n_stored = 0;
     int64_t parameters = 0;
 
     for (size_t i = 0; i < n; i++) {
@@ -85,29 +118,22 @@ static void print_tensors(const qwen3_config *config, const qwen3_tensor_info *t
             parameters += tensors[i].rows * tensors[i].cols;
         if (!tensors[i].stored)
             continue;
-        size_t t = 0;
-        while (t < n_types && strcmp(types[t].name, tensors[i].dtype) != 0)
-            t++;
-        if (t == n_types && n_types < sizeof types / sizeof *types)
-            memcpy(types[n_types++].name, tensors[i].dtype, sizeof types->name);
-        if (t < n_types)
-            types[t].tensors++;
-        stored++;
+        count_type(&stored, tensors[i].dtype);
+        if (tensors[i].held[0])
+            count_type(&held, tensors[i].held);
+        n_stored++;
     }
     printf("parameters           %" PRId64 " (%.2f billion)\n", parameters, (double)parameters / 1e9);
-    printf("tensors              %zu stored", stored);
-    for (size_t t = 0; t < n_types; t++)
-        printf("%s%zu %s", t ? ", " : ": ", types[t].tensors, types[t].name);
-    printf("\n");
+    printf("tensors              %zu stored: ", n_stored);
+    print_counts(&stored);
     qwen3_dtype packed;
-    for (size_t t = 0; t < n_types; t++)
-        if (qwen3_dtype_parse(types[t].name, &packed) && strcmp(types[t].name, qwen3_dtype_name(packed)) == 0)
-            printf("packed as            %s\n", types[t].name);
-    bool quantised = false; /* "Q4_K", "IQ4_XS" */
-    for (size_t t = 0; t < n_types; t++)
-        quantised |= types[t].name[0] == 'Q' || types[t].name[0] == 'I';
-    if (quantised)
-        printf("computed as          stored: quantised matrices in these types, others in f32 (--dtype converts)\n");
+    for (size_t t = 0; t < stored.n; t++)
+        if (qwen3_dtype_parse(stored.names[t], &packed) && strcmp(stored.names[t], qwen3_dtype_name(packed)) == 0)
+            printf("packed as            %s\n", stored.names[t]);
+    if (has_stored_types(tensors, n)) {
+        printf("computed as          stored, without --dtype: matrices as ");
+        print_counts(&held);
+    }
     for (size_t i = 0; full && i < n; i++)
         printf("  %-60s %8" PRId64 " x %-8" PRId64 " %s\n", tensors[i].name, tensors[i].rows, tensors[i].cols,
                tensors[i].stored ? tensors[i].dtype : "not stored");
@@ -124,9 +150,11 @@ static int list_counts(int nodes, int counts[MAX_COUNTS])
     return n;
 }
 
-static void print_memory(const qwen3_config *config, int nodes)
+/* dtype AUTO: in the types of `tensors`. */
+static void print_memory(const qwen3_config *config, const qwen3_tensor_info *tensors, size_t n_tensors, int nodes)
 {
-    static const qwen3_dtype dtypes[] = {QWEN3_DTYPE_F32, QWEN3_DTYPE_BF16, QWEN3_DTYPE_Q8, QWEN3_DTYPE_Q4};
+    static const qwen3_dtype dtypes[] = {QWEN3_DTYPE_F32, QWEN3_DTYPE_BF16, QWEN3_DTYPE_Q8, QWEN3_DTYPE_Q4,
+                                         QWEN3_DTYPE_AUTO};
     static const qwen3_parallel_strategy strategies[] = {QWEN3_STRATEGY_HEAD_WISE, QWEN3_STRATEGY_SEQUENCE,
                                                          QWEN3_STRATEGY_HYBRID};
     int counts[MAX_COUNTS];
@@ -137,13 +165,18 @@ static void print_memory(const qwen3_config *config, int nodes)
     for (int i = 0; i < n; i++)
         printf(" %9d", counts[i]);
     printf("\n");
-    for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++) {
+    const size_t n_dtypes = sizeof dtypes / sizeof *dtypes - !has_stored_types(tensors, n_tensors);
+    for (size_t d = 0; d < n_dtypes; d++) {
+        const bool stored = dtypes[d] == QWEN3_DTYPE_AUTO;
         for (size_t s = 0; s < sizeof strategies / sizeof *strategies; s++) {
-            printf("  %-6s %-10s", qwen3_dtype_name(dtypes[d]), qwen3_strategy_name(strategies[s]));
-            for (int i = 0; i < n; i++)
-                printf(" %9.1f", (double)qwen3_memory_estimate(config, strategies[s], counts[i],
-                                                               nodes > 1 ? counts[i] : 1, dtypes[d]) /
-                                     1048576.0);
+            printf("  %-6s %-10s", stored ? "stored" : qwen3_dtype_name(dtypes[d]), qwen3_strategy_name(strategies[s]));
+            for (int i = 0; i < n; i++) {
+                const int on = nodes > 1 ? counts[i] : 1;
+                const uint64_t bytes =
+                    stored ? qwen3_memory_estimate_tensors(config, tensors, n_tensors, strategies[s], counts[i], on)
+                           : qwen3_memory_estimate(config, strategies[s], counts[i], on, dtypes[d]);
+                printf(" %9.1f", (double)bytes / 1048576.0);
+            }
             printf("\n");
         }
     }
@@ -173,7 +206,7 @@ static qwen3_status print_info(info_job *job, qwen3_error *err)
         job->dtype = packed_type(tensors, n);
         print_configuration(job->spec, &job->config);
         print_tensors(&job->config, tensors, n, job->tensors);
-        print_memory(&job->config, job->nodes);
+        print_memory(&job->config, tensors, n, job->nodes);
         free(tensors);
     }
     return status;

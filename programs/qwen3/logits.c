@@ -196,7 +196,7 @@ static qwen3_status run_job(logits_job *job, qwen3_comm *world, qwen3_error *err
     if (status != QWEN3_OK)
         return status;
     plan_warn(world, model);
-    model_conversion_note(world, job->arguments.spec, job->arguments.model.dtype);
+    model_conversion_note(world, job->arguments.spec, model, job->arguments.model.dtype);
     job->model = model;
     status = run_steps(job, world, model, err);
     qwen3_model_close(model);

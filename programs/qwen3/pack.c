@@ -17,7 +17,7 @@ static qwen3_status pack(qwen3_comm *world, const char *spec, const qwen3_model_
     if (status == QWEN3_OK)
         status = convert_model(world, spec, model, directory.name, err);
     if (status == QWEN3_OK)
-        model_conversion_note(world, spec, model->dtype);
+        model_conversion_note(world, spec, NULL, model->dtype);
     bool agreed = status != QWEN3_OK;
     output_file_finish(&directory, status, err);
     return agreed ? status : qwen3_comm_agree(world, err);

@@ -400,36 +400,3 @@ qwen3_status model_source_open(const char *spec, uint64_t seed, source **out, qw
         *config = (qwen3_config){0};
     return status;
 }
-
-/* Those that are stored in the place of another are not listed, nor is an output head that is not there. */
-qwen3_status qwen3_model_tensors(const char *spec, qwen3_tensor_info **tensors, size_t *n, qwen3_error *err)
-{
-    qwen3_error local;
-    err = error_begin(err, &local);
-    if (missing(tensors, "tensors", err) || missing(n, "n", err))
-        return err->status;
-    *tensors = NULL;
-    *n = 0;
-    if (missing(spec, "spec", err))
-        return err->status;
-    source *s;
-    qwen3_config config;
-    qwen3_status status = model_source_open(spec, 0, &s, &config, err);
-    if (status)
-        return status;
-    qwen3_tensor_info *list = calloc(source_tensors(s), sizeof *list);
-    if (!list)
-        status = fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the list of tensors", spec);
-    for (size_t i = 0; list && i < source_tensors(s); i++) {
-        const tensor *t = source_tensor(s, i);
-        if (t->same_as != i || (t->kind == TENSOR_HEAD && config.no_output_head))
-            continue;
-        qwen3_tensor_info *info = &list[(*n)++];
-        *info = (qwen3_tensor_info){.rows = t->rows, .cols = t->cols, .stored = true};
-        snprintf(info->name, sizeof info->name, "%s", t->name);
-        snprintf(info->dtype, sizeof info->dtype, "%s", source_stored_type(s, i));
-    }
-    *tensors = list;
-    source_close(s);
-    return status;
-}

@@ -158,14 +158,9 @@ static qwen3_status make_groups(qwen3_model *m, const grid *g, qwen3_error *err)
     return status;
 }
 
-static grid_place place_of(const grid *g, int rank)
-{
-    return (grid_place){g->s, g->h, rank / g->h, rank % g->h, g->deterministic};
-}
-
 static void fill_plan(qwen3_model *m, const grid *g, const qwen3_rank_info *info)
 {
-    m->place = place_of(g, comm_rank(m->world));
+    m->place = plan_place(g, comm_rank(m->world));
     const head_shard shard = attention_heads(&m->config, m->place);
     m->plan = (qwen3_plan){.strategy = g->strategy,
                            .grid_sequence = g->s,
@@ -391,44 +386,4 @@ void qwen3_model_close(qwen3_model *m)
     comm_free(m->world);
     free(m->spec);
     free(m);
-}
-
-/* Ranks of the sequence group of `rank` that are on its node, which has consecutive ranks. */
-static int sharers_of(const grid *g, int rank, int nodes)
-{
-    const int ranks = g->s * g->h, node = rank * nodes / ranks;
-    int n = 1;
-    for (int r = 0; r < ranks; r++)
-        n += r != rank && r * nodes / ranks == node && r % g->h == rank % g->h;
-    return n;
-}
-
-/* Each of them is looked at. */
-enum { MOST_ESTIMATED_RANKS = 1 << 14 };
-
-uint64_t qwen3_memory_estimate(const qwen3_config *config, qwen3_parallel_strategy strategy, int ranks, int nodes,
-                               qwen3_dtype dtype)
-{
-    qwen3_model_options options = qwen3_model_options_default();
-    options.strategy = strategy;
-    grid g;
-    const kernels *k = kernels_get(QWEN3_ISA_AUTO);
-    if (!k || !config || config_check(config, "config", NULL) || dtype_check(dtype, NULL) || nodes < 1 ||
-        ranks < nodes || ranks > MOST_ESTIMATED_RANKS)
-        return 0;
-    const weight_format format = weight_format_of(k, dtype == QWEN3_DTYPE_AUTO ? QWEN3_DTYPE_BF16 : dtype);
-    if (plan_grid(config, &options, &(plan_ranks){ranks, nodes, NULL}, &g, NULL))
-        return 0;
-    uint64_t most = 0;
-    for (int rank = 0; rank < ranks; rank++) {
-        declaration d;
-        if (model_declare(config, place_of(&g, rank), &format, &d, NULL))
-            return 0;
-        size_t slice, own;
-        weights_bytes(&d, &slice, &own);
-        declaration_free(&d);
-        uint64_t bytes = own + slice / (uint64_t)sharers_of(&g, rank, nodes);
-        most = bytes > most ? bytes : most;
-    }
-    return most;
 }

@@ -3,6 +3,7 @@
 #define QWEN3_ENGINE_PLAN_H
 
 #include "base/status.h"
+#include "model/partition.h"
 
 typedef struct grid {
     qwen3_parallel_strategy strategy; /* never AUTO */
@@ -22,5 +23,10 @@ typedef struct plan_ranks {
  * least predicted time (cost.h; docs/PARALLEL_STRATEGIES.md). */
 qwen3_status plan_grid(const qwen3_config *config, const qwen3_model_options *options, const plan_ranks *ranks,
                        grid *out, qwen3_error *err);
+
+static inline grid_place plan_place(const grid *g, int rank)
+{
+    return (grid_place){g->s, g->h, rank / g->h, rank % g->h, g->deterministic};
+}
 
 #endif

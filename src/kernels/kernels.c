@@ -188,7 +188,9 @@ static void build_tables(void)
                 tables[isa].few[type].policy = &processor->prefetch;
             }
         }
-        tables[isa].bytes.policy = tables[isa].mixed.policy = &processor->prefetch;
+        tables[isa].bytes.policy = &processor->prefetch;
+        for (int type = 0; type < ELEMENT_TYPES; type++)
+            tables[isa].mixed[type].policy = &processor->prefetch;
     }
     best = highest;
     /* From a table and not by timing: the level decides on the type of activations, and so on bits. */

@@ -158,9 +158,9 @@ typedef struct kernels {
     const struct kernels *below;    /* the level that this one is built on; NULL for plain C */
     gemm_kernel gemm[WEIGHT_TYPES]; /* by storage type */
     gemm_kernel few[DTYPE_COUNT];   /* what gemm[type].few points to */
-    /* Panels of F32 times activations of 8 bits, which are widened: for matrices of F32 beside quantised ones, and for
-     * blocks that are expanded where activations have 8 bits. */
-    gemm_kernel mixed;
+    /* Panels of F32 and BF16 times activations of 8 bits, which are widened: for matrices beside quantised ones, and
+     * for blocks that are expanded where activations have 8 bits. */
+    gemm_kernel mixed[ELEMENT_TYPES];
     /* Panels like those of gemm[BF16], but a signed byte, without a scale, in the place of each value. Gives what
      * gemm[BF16] of the level that it comes from gives of bytes_to_bf16, to the last bit. For few rows, which would not
      * pay for expanding; tile is NULL where the level has none. */

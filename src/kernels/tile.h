@@ -74,23 +74,24 @@ TEMPLATE void prefetch_rows(const int rows, const void *x, size_t x_stride, cons
         expand_stored(WEIGHT_##name, k_groups, w, panel);                                                              \
     }
 
-/* The tile of kernels.mixed out of that of F32. */
+/* A tile of kernels.mixed out of that of the same weights and f32 activations. */
 #define MIXED_VALUES 512 /* widened at once, of each row; a multiple of BLOCK */
 
-#define DEFINE_MIXED_TILE(name, tile_f32)                                                                              \
+#define DEFINE_MIXED_TILE(name, storage, tile_of_f32)                                                                  \
     static void name(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,               \
                      size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)                                  \
     {                                                                                                                  \
         _Alignas(64) float wide[MR * MIXED_VALUES];                                                                    \
+        const size_t kr = GROUP_VALUES(storage), most = MIXED_VALUES / kr;                                             \
         size_t done = 0;                                                                                               \
         (void)prefetch;                                                                                                \
         do { /* once at least: an empty sum is 0 */                                                                    \
-            const size_t n = k_groups - done < MIXED_VALUES ? k_groups - done : MIXED_VALUES;                          \
+            const size_t n = k_groups - done < most ? k_groups - done : most;                                          \
             for (size_t r = 0; r < (size_t)rows; r++)                                                                  \
-                activation_widen((const char *)x + activation_bytes(QWEN3_DTYPE_Q8, r * x_stride + done), n,           \
+                activation_widen((const char *)x + activation_bytes(QWEN3_DTYPE_Q8, r * x_stride + done * kr), n * kr, \
                                  wide + r * MIXED_VALUES);                                                             \
-            tile_f32(rows, n, wide, MIXED_VALUES, (const float *)w + done * NR, y, y_stride, accumulate || done > 0,   \
-                     NULL);                                                                                            \
+            tile_of_f32(rows, n, wide, MIXED_VALUES, (const char *)w + done * NR * GROUP_BYTES(storage), y, y_stride,  \
+                        accumulate || done > 0, NULL);                                                                 \
             done += n;                                                                                                 \
         } while (done < k_groups);                                                                                     \
     }

@@ -177,7 +177,8 @@ TEMPLATE void expand_stored(const weight_type type, size_t k_groups, const void 
 
 EACH_STORED_TYPE(DEFINE_EXPAND)
 
-DEFINE_MIXED_TILE(tile_mixed, tile_f32)
+DEFINE_MIXED_TILE(tile_mixed_f32, QWEN3_DTYPE_F32, tile_f32)
+DEFINE_MIXED_TILE(tile_mixed_bf16, QWEN3_DTYPE_BF16, tile_bf16)
 
 /* ---- Element by element ------------------------------------------------------------------------ */
 
@@ -571,7 +572,10 @@ TEMPLATE void vector_kernels_fill(kernels *k)
     k->gemm[WEIGHT_##name] = GEMM_STORED(WEIGHT_##name, QWEN3_DTYPE_F32, MR, .expand = expand_##name,                  \
                                          .expanded = &k->gemm[QWEN3_DTYPE_F32]);
     EACH_STORED_TYPE(FILL_STORED)
-    k->mixed = GEMM_ELEMENTS(QWEN3_DTYPE_F32, QWEN3_DTYPE_Q8, 1, tile_mixed);
+    k->mixed[QWEN3_DTYPE_F32] = GEMM_ELEMENTS(QWEN3_DTYPE_F32, QWEN3_DTYPE_Q8, 1, tile_mixed_f32);
+    k->mixed[QWEN3_DTYPE_BF16] = GEMM_ELEMENTS(QWEN3_DTYPE_BF16, QWEN3_DTYPE_Q8, 2, tile_mixed_bf16);
+    k->mixed[QWEN3_DTYPE_BF16].expand = expand_bf16;
+    k->mixed[QWEN3_DTYPE_BF16].expanded = &k->mixed[QWEN3_DTYPE_F32];
     k->rms_norm = rms_norm;
     k->norm_rope = norm_rope;
     k->silu_mul = silu_mul;

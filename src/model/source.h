@@ -53,8 +53,8 @@ const packed_format *source_format(const source *s);
 /* A whole packed matrix in the mapped file, aligned to PACKED_ALIGNMENT. */
 packed_matrix source_packed(const source *s, size_t number);
 
-/* The type of each tensor that products read, by number, where the source has any in a stored type: that type, or F32;
- * a tensor has that of the one which is stored in its place. NULL where it has none. */
+/* The type of each tensor that products read, by number, where the source has any in a stored type: that type, BF16 or
+ * F32; a tensor has that of the one which is stored in its place. NULL where it has none. */
 const weight_type *source_types(const source *s);
 /* The format that a dtype means for a source: AUTO is that of a packed model, or the stored types, or BF16. */
 weight_format source_weight_format(const source *s, const kernels *k, qwen3_dtype dtype);

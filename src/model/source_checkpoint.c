@@ -298,10 +298,12 @@ static qwen3_status list_types(checkpoint_source *s, qwen3_error *err)
     if (!base->types)
         return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the types of tensors", s->files.dir);
     for (size_t i = 0; i < base->n_tensors; i++) {
-        const stored_values *stored = &s->stored[i];
+        const stored_values *stored = &s->stored[base->tensors[i].same_as];
         base->types[i] = QWEN3_DTYPE_F32;
-        if (stored->zeros && tensor_is_packed(base->tensors[i].kind))
+        if (stored->zeros)
             base->types[i] = quantised_stored_type(stored, &s->quantization, &base->tensors[i]);
+        else if (stored->values && stored->values->type == STORED_BF16)
+            base->types[i] = QWEN3_DTYPE_BF16;
         any |= base->types[i] >= DTYPE_COUNT;
     }
     if (!any) {

@@ -176,7 +176,7 @@ static qwen3_status list_types(gguf_source *s, qwen3_error *err)
         return fail(err, QWEN3_ERR_MEMORY, "%s: no memory for the types of tensors", s->files.files[0].path);
     for (size_t i = 0; i < base->n_tensors; i++) {
         const char *name = s->stored[base->tensors[i].same_as].tensor->type->name;
-        base->types[i] = QWEN3_DTYPE_F32;
+        base->types[i] = strcmp(name, "BF16") == 0 ? QWEN3_DTYPE_BF16 : QWEN3_DTYPE_F32;
         if (tensor_is_packed(base->tensors[i].kind))
             any |= stored_type_parse(name, &base->types[i]);
     }

@@ -14,7 +14,7 @@ weight_format weight_format_stored(const kernels *k, const weight_type *types, s
     weight_format f = {.kernels = k,
                        .dtype = QWEN3_DTYPE_AUTO,
                        .types = types,
-                       .nr = k->mixed.nr,
+                       .nr = k->mixed[QWEN3_DTYPE_F32].nr,
                        .grain = ACTIVATION_PAD,
                        .activation = k->gemm[WEIGHT_Q8_0].activation};
     for (size_t i = 0; i < n; i++) {
@@ -24,24 +24,28 @@ weight_format weight_format_stored(const kernels *k, const weight_type *types, s
     return f;
 }
 
-const gemm_kernel *weight_format_plain(const weight_format *f)
+/* Of values without a scale, beside stored types. */
+static const gemm_kernel *plain_gemm(const weight_format *f, qwen3_dtype type)
 {
-    return f->activation == QWEN3_DTYPE_Q8 ? &f->kernels->mixed : &f->kernels->gemm[QWEN3_DTYPE_F32];
+    return f->activation == QWEN3_DTYPE_Q8 ? &f->kernels->mixed[type] : &f->kernels->gemm[type];
 }
 
-/* Groups of 128 that ranks would split are kept as four of 32 each. */
-static weight_type type_of(const weight_format *f, size_t number, int64_t split)
+const gemm_kernel *weight_format_plain(const weight_format *f)
 {
-    const weight_type type = f->types[number];
-    return type == WEIGHT_G4_128 && split % f->kernels->gemm[type].kr != 0 ? WEIGHT_G4_32 : type;
+    return plain_gemm(f, QWEN3_DTYPE_F32);
 }
 
 const gemm_kernel *weight_format_gemm(const weight_format *f, size_t number, int64_t split)
 {
     if (!f->types)
         return &f->kernels->gemm[f->dtype];
-    const gemm_kernel *g = &f->kernels->gemm[type_of(f, number, split)];
-    return g->storage >= DTYPE_COUNT && split % g->kr == 0 ? g : weight_format_plain(f);
+    const gemm_kernel *gemm_of = f->kernels->gemm;
+    weight_type type = f->types[number];
+    if (type == WEIGHT_G4_128 && split % gemm_of[type].kr != 0)
+        type = WEIGHT_G4_32; /* groups that ranks would split are kept as four of 32 each */
+    if (type < ELEMENT_TYPES || split % gemm_of[type].kr != 0)
+        return plain_gemm(f, type == QWEN3_DTYPE_BF16 && split % 2 == 0 ? QWEN3_DTYPE_BF16 : QWEN3_DTYPE_F32);
+    return &gemm_of[type];
 }
 
 const char *weight_type_name(weight_type type)

@@ -2,8 +2,9 @@
  *
  * Either all matrices have one type, which values are converted to, or each has the one that its file has (stored
  * types, kernels/stored_types.h). One type of activations serves all matrices of a model, since one input is read by
- * several: that of the level for quantised weights. Matrices that a file does not have in a stored type, or whose
- * blocks would be split, are then kept as F32, which is exact, and multiply the same activations.
+ * several: that of the level for quantised weights. Matrices that a file has as BF16 are then kept as that; others that
+ * it does not have in a stored type, or whose blocks would be split, as F32, which is exact. They multiply the same
+ * activations.
  */
 #ifndef QWEN3_MODEL_WEIGHT_FORMAT_H
 #define QWEN3_MODEL_WEIGHT_FORMAT_H
@@ -13,7 +14,7 @@
 typedef struct weight_format {
     const kernels *kernels;
     qwen3_dtype dtype;        /* of all matrices; AUTO: as `types` says */
-    const weight_type *types; /* NULL, or of each tensor by its number: a stored type, otherwise F32 */
+    const weight_type *types; /* NULL, or of each tensor by its number: a stored type, BF16, otherwise F32 */
     int nr;                   /* outputs in a panel of any matrix */
     int grain;                /* outputs that are inputs of another matrix are split over ranks at multiples of it */
     qwen3_dtype activation;   /* of what enters a product */

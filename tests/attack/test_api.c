@@ -208,6 +208,29 @@ static qwen3_config tiny_config(void)
     return config;
 }
 
+/* Estimates of a list of tensors. */
+static void test_tensor_estimate(void)
+{
+    const qwen3_config tiny = tiny_config();
+    qwen3_config overflowing = tiny;
+    qwen3_tensor_info *tensors = NULL;
+    size_t n;
+    overflowing.num_layers = overflowing.num_kv_heads = INT64_MAX;
+    const uint64_t bf16 = qwen3_memory_estimate(&tiny, QWEN3_STRATEGY_SEQUENCE, 2, 1, QWEN3_DTYPE_BF16);
+    HOLDS(qwen3_model_tensors("synthetic:tiny", &tensors, &n, NULL) == QWEN3_OK && n > 3);
+    RETURNS(bf16, qwen3_memory_estimate_tensors, &tiny, tensors, n, QWEN3_STRATEGY_SEQUENCE, 2, 1);
+    RETURNS(0, qwen3_memory_estimate_tensors, NULL, tensors, n, QWEN3_STRATEGY_SEQUENCE, 2, 1);
+    RETURNS(0, qwen3_memory_estimate_tensors, &tiny, NULL, n, QWEN3_STRATEGY_SEQUENCE, 2, 1);
+    RETURNS(0, qwen3_memory_estimate_tensors, &tiny, tensors, n, QWEN3_STRATEGY_SEQUENCE, 0, 1);
+    RETURNS(0, qwen3_memory_estimate_tensors, &tiny, tensors, n, (qwen3_parallel_strategy)99, 2, 1);
+    RETURNS(0, qwen3_memory_estimate_tensors, &overflowing, tensors, n, QWEN3_STRATEGY_SEQUENCE, 2, 1);
+    memcpy(tensors[2].held, "Q9_Z", sizeof "Q9_Z");
+    RETURNS(0, qwen3_memory_estimate_tensors, &tiny, tensors, n, QWEN3_STRATEGY_SEQUENCE, 2, 1);
+    tensors[2].name[0] = 'x';
+    RETURNS(0, qwen3_memory_estimate_tensors, &tiny, tensors, n, QWEN3_STRATEGY_SEQUENCE, 2, 1);
+    free(tensors);
+}
+
 static void test_config(void)
 {
     const qwen3_config tiny = tiny_config(), empty = {0};
@@ -224,6 +247,9 @@ static void test_config(void)
     REFUSED(ARGUMENT, "tensors is NULL", qwen3_model_tensors, "synthetic:tiny", NULL, &n);
     REFUSED(ARGUMENT, "n is NULL", qwen3_model_tensors, "synthetic:tiny", &tensors, NULL);
     HOLDS(tensors == NULL);
+    REFUSED(ARGUMENT, "model is NULL", qwen3_model_held_tensors, NULL, &tensors, &n);
+    REFUSED(ARGUMENT, "tensors is NULL", qwen3_model_held_tensors, NULL, NULL, &n);
+    HOLDS(tensors == NULL && n == 0);
 
     qwen3_config mixture = overflowing;
     mixture.num_experts = 2;
@@ -1200,6 +1226,7 @@ int main(int argc, char **argv)
     test_names();
     test_compare();
     test_ranks();
+    test_tensor_estimate();
     test_config();
     test_predictions();
     test_machines();

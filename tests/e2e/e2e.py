@@ -7,6 +7,7 @@ QWEN3_TEST_SEED, seed of randomised tests; QWEN3_TEST_FULL=1, every combination.
 """
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import re
@@ -133,6 +134,22 @@ LEVELS = ("amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "neon_bf16", "n
 
 
 @functools.lru_cache(maxsize=None)
+def check_memory(checks, model):
+    """What info says that the types of a file need on the fullest rank, beside what ranks hold, in MiB to one digit."""
+    info = run(1, "qwen3", "info", "--model", model, "--no-speed")
+    rows = [line.split() for line in info.out.splitlines() if line.split()[:1] == ["stored"]]
+    said = {row[1]: row[2:] for row in rows}
+    for strategy in ("headwise", "sequence", "hybrid"):
+        for at, ranks in enumerate((1, 2, 4, 8)):
+            if ranks > RANKS[-1] + 1 or (strategy == "hybrid" and ranks < 4):
+                continue
+            outcome = run(ranks, "benchmark_qwen3", "--model", model, "-p", 2, "-n", 0, "-r", 1, "-o", "json",
+                          "--parallel-strategy", strategy)
+            held = f"{json.loads(outcome.out)[0]['weight_bytes'] / 2**20:.1f}" if outcome.ok else ""
+            checks.true(f"{model.name}: memory on {ranks} ranks {strategy}: {held}, {said}",
+                        said.get(strategy) and said[strategy][at] == held, outcome)
+
+
 def best_level():
     """QWEN3_ISA, or the best level of the CPU that the programs run on."""
     wanted = os.environ.get("QWEN3_ISA", "").lower()

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Checkpoints of GPTQ and AWQ: every value is the one that the format defines, so that a checkpoint of these values in
-F32 gives the same bits; beside the float64 reference for types, strategies and ranks whose shares begin inside a group;
-mixtures of experts; packed; what is refused."""
+F32 gives the same bits, expanded or kept in groups; beside the float64 reference for types, strategies and ranks whose
+shares begin inside a group; mixtures of experts; packed; what info says that they need."""
 import json
+import re
 import struct
 
 import numpy as np
 
-from e2e import RANKS, Checks, relative_l2, run, scratch
+from e2e import RANKS, Checks, best_level, check_memory, relative_l2, run, scratch
 
 import make_checkpoint
 import reference
@@ -15,6 +16,10 @@ import reference
 SHAPE = make_checkpoint.Shape(hidden=160, inter=208, layers=2, heads=6, kv_heads=3, head_dim=32, vocab=300, tied=False)
 MOE = make_checkpoint.Shape(hidden=96, inter=104, layers=2, heads=6, kv_heads=3, head_dim=32, vocab=300, tied=False,
                             model_type="qwen3_moe", experts=5, chosen=2, moe_inter=72)
+# Heads of 64: ranks split groups of 128.
+TIED = make_checkpoint.Shape(hidden=256, inter=640, layers=2, heads=6, kv_heads=3, head_dim=64, vocab=300, tied=True)
+WIDE_MOE = make_checkpoint.Shape(hidden=128, inter=128, layers=2, heads=4, kv_heads=2, head_dim=32, vocab=300,
+                                 tied=False, model_type="qwen3_moe", experts=5, chosen=2, moe_inter=192)
 TOKENS = [5, 17, 299, 0, 3, 3, 120, 44, 81]
 LIMITS = {"f32": 2e-5, "bf16": 3e-2, "q8": 5e-2}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 48, "sym": True, "desc_act": False,
@@ -29,7 +34,15 @@ FORMS = {  # name: (quantization_config, type of scales, shape)
     "gptq-moe": (GPTQ, "F16", MOE),
     "awq": (AWQ, "F16", SHAPE),
     "awq-all": ({**AWQ, "group_size": -1}, "BF16", SHAPE),
+    "gptq-128": ({**GPTQ, "group_size": 128}, "F16", TIED),
+    "gptq-64": ({**GPTQ, "group_size": 64, "sym": False}, "F16", WIDE_MOE),
+    "gptq-f32": ({**GPTQ, "group_size": 32}, "F32", SHAPE),  # no scale that F16 has
 }
+# What matrices are held as without --dtype, where groups are kept. Those of 208 columns are no blocks of 32.
+KEPT = {"gptq-all": {"G4_32", "bf16", "f32"}, "awq": {"G4_32", "bf16", "f32"}, "awq-all": {"G4_32", "bf16", "f32"},
+        "gptq-128": {"G4_128", "bf16"}, "gptq-64": {"G4_32", "bf16"}}
+# Rounding the inputs of products to 8 bits; a router may choose another expert where two are nearly equal.
+EIGHT_BITS, OTHER_EXPERTS = 0.04, 0.3
 NUMPY = {"F16": "<f2", "F32": "<f4"}
 
 
@@ -153,7 +166,52 @@ def check_form(checks, directory, name, random):
     outcome = run(1, "qwen3", "info", "--model", model)
     stored = "AWQ-4" if name.startswith("awq") else f"GPTQ-{how['bits']}"
     checks.true(f"{name}: info names the type", f" {stored}" in outcome.out, outcome)
+    if name in KEPT:
+        check_kept(checks, model, plain)
+    else:
+        _, outcome = logits(1, model)
+        checks.true(f"{name}: rounding is said", outcome.ok and f"note: {stored} weights are rounded to bf16" in outcome.err,
+                    outcome)
     return model, expected
+
+
+def held_types(outcome):
+    """Of matrices, as info says."""
+    line = next((line for line in outcome.out.splitlines() if line.startswith("computed as")), "")
+    return set(re.findall(r"\d+ (\w+)", line.partition(":")[2]))
+
+
+def check_kept(checks, model, plain):
+    """Without --dtype: computed with the values of the file, which are those of the twin."""
+    name, kept, head_dim = model.name, KEPT[model.name], FORMS[model.name][2].head_dim
+    outcome = run(1, "qwen3", "info", "--model", model, "--no-speed")
+    checks.true(f"{name}: held as {kept}", held_types(outcome) == kept, outcome)
+    got, outcome = logits(1, model)
+    checks.true(f"{name}: kept, the same bits", got is not None and np.array_equal(got, plain), outcome)
+    checks.true(f"{name}: what is expanded is said", "rounded" not in outcome.err and
+                ("matrices are expanded to f32" in outcome.err) == ("f32" in kept), outcome)
+    if name.endswith("all"):
+        return
+    packed = model.with_name(f"{name}-kept")
+    outcome = run(1, "qwen3", "pack", "--model", model, "--output", packed)
+    checks.true(f"{name}: pack", outcome.ok, outcome)
+    got, outcome = logits(1, packed)
+    # Keys are not quantised: where panels have several heads, they and queries are F32 then, as no packed model is.
+    refused = head_dim % 64 != 0 and "would split blocks" in outcome.err
+    checks.true(f"{name}: packed, the same bits", refused or (got is not None and np.array_equal(got, plain)), outcome)
+    same, outcome = logits(1, model, "--deterministic")
+    for ranks in RANKS[-1:]:
+        got, outcome = logits(ranks, model, "--deterministic")
+        checks.true(f"{name}: deterministic on {ranks} ranks", got is not None and np.array_equal(got, same), outcome)
+        strategy = "headwise" if ranks % 2 else "sequence"
+        for directory in (model, packed):
+            got, outcome = logits(ranks, directory, "--parallel-strategy", strategy)
+            split = directory == packed and head_dim % 128 != 0 and "would split blocks" in outcome.err
+            checks.true(f"{name}: {directory.name} on {ranks} ranks", split or
+                        (got is not None and relative_l2(got, plain) < LIMITS["f32"]), outcome)
+    got, outcome = logits(1, model, "--isa", best_level())
+    limit = OTHER_EXPERTS if "64" in name else EIGHT_BITS
+    checks.true(f"{name}: inputs of 8 bits", got is not None and relative_l2(got, plain) < limit, outcome)
 
 
 def check_packed(checks, model, expected):
@@ -161,8 +219,6 @@ def check_packed(checks, model, expected):
     outcome = run(1, "qwen3", "pack", "--model", model, "--output", packed, "--dtype", "f32")
     got, outcome = logits(1, packed) if outcome.ok else (None, outcome)
     checks.true("packed", got is not None and relative_l2(got, expected) < LIMITS["f32"], outcome)
-    _, outcome = logits(1, model)
-    checks.true("rounding is said", outcome.ok and "note: AWQ-4 weights are rounded to bf16" in outcome.err, outcome)
 
 
 def main():
@@ -172,6 +228,8 @@ def main():
             model, expected = check_form(checks, directory, name, random)
             if name == "awq":
                 check_packed(checks, model, expected)
+            if name == "gptq-128":
+                check_memory(checks, model)
     return checks.finish()
 
 

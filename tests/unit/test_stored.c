@@ -237,33 +237,62 @@ static void test_products(void **state)
     }
 }
 
-/* F32 weights with the activations of quantised ones. */
+/* F32 and BF16 weights with the activations of quantised ones. */
+static void check_mixed(const kernels *k, const gemm_kernel *g, const gemm_kernel *plain)
+{
+    assert_int_equal(g->activation, QWEN3_DTYPE_Q8);
+    const size_t rows = 1 + random_below(30), nr = (size_t)g->nr, n = 1 + random_below(nr);
+    const size_t depth = 32 * random_below(40);
+    float *weights = calloc(nr * depth + 1, sizeof *weights), *values = malloc(rows * depth * sizeof *values + 1);
+    for (size_t i = 0; i < n * depth; i++)
+        weights[i] = random_plain();
+    void *w = calloc(gemm_packed_bytes(g, nr, depth) + 1, 1);
+    assert_true(gemm_pack_panel(g, &(matrix_rows){weights, QWEN3_DTYPE_F32, depth, n, depth}, w));
+    unsigned char *x = make_rows(QWEN3_DTYPE_Q8, rows, depth, values);
+    float *y = malloc(rows * n * sizeof *y), *expected = malloc(rows * n * sizeof *y);
+    const gemm_weights from = {w, n, depth, 0, n, 0, depth, NULL};
+    gemm(g, &from, &(gemm_input){x, rows, depth}, &(gemm_output){y, n, false});
+    gemm(plain, &from, &(gemm_input){values, rows, depth}, &(gemm_output){expected, n, false});
+    if (memcmp(y, expected, rows * n * sizeof *y) != 0)
+        fail_msg("%s, type %d: %zu rows of %zu values differ", k->name, g->storage, rows, depth);
+    free(weights);
+    free(w);
+    free(values);
+    free(x);
+    free(y);
+    free(expected);
+}
+
 static void test_mixed(void **state)
 {
     (void)state;
     FOR_EACH_LEVEL(k)
     {
-        const gemm_kernel *g = &k->mixed, *plain = &k->gemm[QWEN3_DTYPE_F32];
-        assert_int_equal(g->activation, QWEN3_DTYPE_Q8);
-        for (int round = 0; round < 10; round++) {
-            const size_t rows = 1 + random_below(30), nr = (size_t)g->nr, n = 1 + random_below(nr);
-            const size_t depth = 32 * random_below(40);
-            float *w = calloc(nr * depth + 1, sizeof *w), *values = malloc(rows * depth * sizeof *values + 1);
-            for (size_t i = 0; i < nr * depth; i++)
-                w[i] = random_plain();
-            unsigned char *x = make_rows(QWEN3_DTYPE_Q8, rows, depth, values);
-            float *y = malloc(rows * n * sizeof *y), *expected = malloc(rows * n * sizeof *y);
-            const gemm_weights weights = {w, n, depth, 0, n, 0, depth, NULL};
-            gemm(g, &weights, &(gemm_input){x, rows, depth}, &(gemm_output){y, n, false});
-            gemm(plain, &weights, &(gemm_input){values, rows, depth}, &(gemm_output){expected, n, false});
-            assert_memory_equal(y, expected, rows * n * sizeof *y);
-            free(w);
-            free(values);
-            free(x);
-            free(y);
-            free(expected);
-        }
+        const kernels *plain = k; /* the level with the same products of f32 activations */
+        while (plain->gemm[QWEN3_DTYPE_BF16].activation != QWEN3_DTYPE_F32)
+            plain = plain->below;
+        for (int type = QWEN3_DTYPE_F32; type <= QWEN3_DTYPE_BF16; type++)
+            for (int round = 0; round < 10; round++)
+                check_mixed(k, &k->mixed[type], &plain->gemm[type]);
     }
+}
+
+/* Scales that are not stored as binary16 are kept where they are such numbers. */
+static void test_half(void **state)
+{
+    (void)state;
+    for (unsigned h = 0; h <= 0xffff; h++) {
+        const float x = f16_to_f32((uint16_t)h);
+        uint16_t back = 0;
+        assert_true(f16_of_f32(x, &back));
+        assert_true(back == h || !isfinite(x));
+        if (!isfinite(x))
+            assert_int_equal(back & 0x7fff, 0x7c00);
+        else if (f16_of_f32(nextafterf(x, INFINITY), &back))
+            fail_msg("%a is said to be binary16 %#x", (double)nextafterf(x, INFINITY), back);
+    }
+    uint16_t half;
+    assert_false(f16_of_f32(0x1p16f, &half) || f16_of_f32(-1e30f, &half) || f16_of_f32(0x1p-25f, &half));
 }
 
 int main(void)
@@ -274,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_products),
         cmocka_unit_test(test_mixed),
+        cmocka_unit_test(test_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,7 +72,7 @@ static qwen3_status open_engine(serve_job *job, qwen3_error *err)
     if (status != QWEN3_OK)
         return status;
     plan_warn(job->g.world, job->g.model);
-    model_conversion_note(job->g.world, a->spec, a->model.dtype);
+    model_conversion_note(job->g.world, a->spec, job->g.model, a->model.dtype);
     o->max_tokens = job->g.context;
     o->n_tokens = job->g.n_tokens;
     o->session = a->session;

@@ -150,7 +150,7 @@ void kernels_init_neon_dot(kernels *k)
     k->gemm[QWEN3_DTYPE_Q4] = (gemm_kernel)GEMM_DOTS(QWEN3_DTYPE_Q4, Q4_BLOCK_BYTES, WHOLE_ROWS, tile_q4);
     for (weight_type type = DTYPE_COUNT; type < WEIGHT_TYPES; type++) { /* expanded: activations are those of Q8, too */
         k->gemm[type].activation = QWEN3_DTYPE_Q8;
-        k->gemm[type].expanded = &k->mixed;
+        k->gemm[type].expanded = &k->mixed[QWEN3_DTYPE_F32];
     }
     k->multiply_add[QWEN3_DTYPE_Q8] = multiply_add;
     k->multiply_add[QWEN3_DTYPE_Q4] = multiply_add;
