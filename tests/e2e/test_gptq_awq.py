@@ -170,8 +170,8 @@ def check_form(checks, directory, name, random):
         check_kept(checks, model, plain)
     else:
         _, outcome = logits(1, model)
-        checks.true(f"{name}: rounding is said", outcome.ok and f"note: {stored} weights are rounded to bf16" in outcome.err,
-                    outcome)
+        said = f"note: {stored} weights are rounded to bf16" in outcome.err
+        checks.true(f"{name}: rounding is said", outcome.ok and said, outcome)
     return model, expected
 
 

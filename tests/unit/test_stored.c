@@ -299,11 +299,8 @@ int main(void)
 {
     seed_random();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_products),
-        cmocka_unit_test(test_mixed),
-        cmocka_unit_test(test_half),
+        cmocka_unit_test(test_values), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_products),
+        cmocka_unit_test(test_mixed),  cmocka_unit_test(test_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
