@@ -116,6 +116,7 @@ typedef enum qwen3_isa {
     QWEN3_ISA_NEON_DOT,    /* 64-bit Arm: the same with SDOT (Armv8.2), for activations of 8 bits where weights are
                               quantised */
     QWEN3_ISA_NEON_BF16,   /* 64-bit Arm: these and BF16 instructions (Armv8.6) */
+    QWEN3_ISA_NEON_I8MM,   /* 64-bit Arm: these and products of small matrices of bytes (I8MM) and BF16 */
 } qwen3_isa;
 
 /* Names as on the command line: "headwise", "online_softmax", "bf16", "avx512_bf16", ... */

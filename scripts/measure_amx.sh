@@ -47,7 +47,7 @@ has_level() {
 
 if [ -z "${LEVELS:-}" ]; then
     LEVELS=
-    for level in amx avx512_bf16 avx512_vnni avx512 avx2 neon_bf16 neon c; do
+    for level in amx avx512_bf16 avx512_vnni avx512 avx2 neon_i8mm neon_bf16 neon c; do
         [ "$(wc -w <<<"$LEVELS")" -ge 3 ] || ! has_level "$level" || LEVELS="$LEVELS $level"
     done
     [[ $LEVELS == *amx* ]] || echo "This processor, or its system, has no AMX; levels:$LEVELS"

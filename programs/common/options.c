@@ -45,7 +45,7 @@ static const char *accepted(const option *o, char *buffer, size_t size)
     case OPTION_KV_DTYPE:
         return "auto|f32|bf16|q8";
     case OPTION_ISA:
-        return "auto|c|avx2|avx512|avx512_vnni|avx512_bf16|amx|neon|neon_dot|neon_bf16";
+        return "auto|c|avx2|avx512|avx512_vnni|avx512_bf16|amx|neon|neon_dot|neon_bf16|neon_i8mm";
     case OPTION_GRID:
         return "SxH, two positive integers";
     case OPTION_INTS:

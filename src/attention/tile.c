@@ -147,9 +147,12 @@ static float probabilities(const attention_shape *shape, size_t n, const visible
     if (shape->kv_type != QWEN3_DTYPE_Q8)
         return k->exp_sum(n * KV_BLOCK, s, m, p, p_type);
     const float sum = k->exp_sum(n * KV_BLOCK, s, m, s, QWEN3_DTYPE_F32);
-    for (size_t i = 0; i < n; i++)
-        k->multiply(round_up(blocks[i].slots, (size_t)attention_gemm(shape)->kr), s + i * KV_BLOCK, blocks[i].block->v,
-                    (char *)p + i * KV_BLOCK * dtype_size(p_type), p_type);
+    for (size_t i = 0; i < n; i++) {
+        const size_t used = round_up(blocks[i].slots, (size_t)attention_gemm(shape)->kr), size = dtype_size(p_type);
+        char *to = (char *)p + i * KV_BLOCK * size;
+        k->multiply(used, s + i * KV_BLOCK, blocks[i].block->v, to, p_type);
+        memset(to + used * size, 0, (round_up(used, ACTIVATION_PAD) - used) * size); /* kernels read so far */
+    }
     return sum;
 }
 

@@ -286,8 +286,11 @@ void gemm(const gemm_kernel *g, const gemm_weights *w, const gemm_input *x, cons
     }
     const size_t m = x->rows, nr = (size_t)g->nr, group_bytes = nr * (size_t)g->group_bytes;
     const bool expands = g->expand && (!g->tile || m > GEMM_FEW_ROWS);
-    const size_t k_piece = expands ? EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr
-                                   : PIECE_BYTES / group_bytes * (size_t)g->kr;
+    size_t k_piece = PIECE_BYTES / group_bytes * (size_t)g->kr;
+    if (expands) {
+        k_piece = EXPANDED_BYTES / nr / (size_t)g->expanded->group_bytes * (size_t)g->expanded->kr;
+        k_piece -= k_piece % (size_t)g->kr; /* whole groups of both */
+    }
     for (size_t out = w->n0; out < w->n1; out += nr) {
         size_t i = w->k0;
         do { /* once at least: an empty sum is 0 */

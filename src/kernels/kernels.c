@@ -27,6 +27,7 @@ static const char *const isa_names[ISA_COUNT] = {
     [QWEN3_ISA_NEON] = "neon",
     [QWEN3_ISA_NEON_DOT] = "neon_dot",
     [QWEN3_ISA_NEON_BF16] = "neon_bf16",
+    [QWEN3_ISA_NEON_I8MM] = "neon_i8mm",
 };
 
 /* The level that each is built on: smaller than itself, so that all chains end at plain C. */
@@ -39,6 +40,7 @@ static const qwen3_isa below[ISA_COUNT] = {
     [QWEN3_ISA_NEON] = QWEN3_ISA_C,
     [QWEN3_ISA_NEON_DOT] = QWEN3_ISA_NEON,
     [QWEN3_ISA_NEON_BF16] = QWEN3_ISA_NEON_DOT,
+    [QWEN3_ISA_NEON_I8MM] = QWEN3_ISA_NEON_BF16,
 };
 
 /* Those that this CPU has are filled; the others stay without a name. */
@@ -120,6 +122,8 @@ static bool cpu_has(qwen3_isa isa)
         return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
     case QWEN3_ISA_NEON_BF16:
         return getauxval(AT_HWCAP2) & HWCAP2_BF16;
+    case QWEN3_ISA_NEON_I8MM:
+        return getauxval(AT_HWCAP2) & HWCAP2_I8MM;
 #endif
     default:
         return false;
@@ -163,6 +167,7 @@ static void build_tables(void)
         [QWEN3_ISA_NEON] = kernels_init_neon,
         [QWEN3_ISA_NEON_DOT] = kernels_init_neon_dot,
         [QWEN3_ISA_NEON_BF16] = kernels_init_neon_bf16,
+        [QWEN3_ISA_NEON_I8MM] = kernels_init_neon_i8mm,
 #endif
     };
     const qwen3_isa highest = kernels_highest();
@@ -241,7 +246,7 @@ qwen3_status kernels_choose(qwen3_isa isa, const kernels **k, qwen3_error *err)
     if (isa == QWEN3_ISA_AUTO)
         return fail(err, QWEN3_ERR_ARGUMENT, "environment variable QWEN3_ISA: got \"%s\", expected %s",
                     getenv("QWEN3_ISA"),
-                    "auto, c, avx2, avx512, avx512_vnni, avx512_bf16, amx, neon, neon_dot or neon_bf16");
+                    "auto, c, avx2, avx512, avx512_vnni, avx512_bf16, amx, neon, neon_dot, neon_bf16 or neon_i8mm");
     return fail(err, QWEN3_ERR_UNSUPPORTED, "instruction set: got %s, expected one that this CPU has, at best %s",
                 qwen3_isa_name(isa), qwen3_isa_name(kernels_highest()));
 }

@@ -35,7 +35,7 @@ enum { BEFORE_STORED_TYPES = DTYPE_COUNT - 1, EACH_STORED_TYPE(STORED_ENUM) WEIG
 #undef STORED_ENUM
 
 #define ELEMENT_TYPES 2 /* F32 and BF16, without a scale */
-#define ISA_COUNT (QWEN3_ISA_NEON_BF16 + 1)
+#define ISA_COUNT (QWEN3_ISA_NEON_I8MM + 1)
 
 /* Values along k in one step of prefetching (see gemm_prefetch). */
 #define PREFETCH_STEP 32
@@ -129,9 +129,10 @@ typedef struct gemm_kernel {
      * NULL for blocks where the level has no products of bytes for them: gemm expands. */
     void (*tile)(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y, size_t y_stride,
                  bool accumulate, const gemm_prefetch *prefetch);
-    /* NULL, or of storage that must be widened: writes k_groups groups of a panel as a panel of the F32 kernel
-     * `expanded`, of the same activation and nr, exactly (scale * value of Q8 and Q4; the value that the format of a
-     * stored type defines), for products of many rows. Where there is a tile too, both give the same bits. */
+    /* NULL, or of storage that is widened or rearranged for products of many rows: writes k_groups groups of a panel as
+     * a panel of the kernel `expanded`, of the same activation and nr, exactly. Where that is a kernel of F32, its
+     * values are scale * value of Q8 and Q4, and what the format of a stored type defines. Where there is a tile too,
+     * both give the same bits. */
     void (*expand)(size_t k_groups, const void *w, void *panel);
     const struct gemm_kernel *expanded;
     /* NULL, or what `tile` does for all rows of a product of many: weights that are brought near serve all of them. */

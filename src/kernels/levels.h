@@ -33,6 +33,7 @@ extern const gemm_kernel kernels_amx_few_bf16, kernels_vnni_q8, kernels_vnni_q4;
 void kernels_init_neon(kernels *k);
 void kernels_init_neon_dot(kernels *k);
 void kernels_init_neon_bf16(kernels *k);
+void kernels_init_neon_i8mm(kernels *k);
 #endif
 
 #endif

@@ -130,7 +130,8 @@ def has_level(isa):
 # A model of at most 64 MiB keeps activations, keys and values in f32, unless a level is asked for: then it is computed
 # as large ones are.
 PRECISIONS = ("small", "large")
-LEVELS = ("amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "neon_bf16", "neon_dot", "neon", "c")  # the best first
+LEVELS = ("amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "neon_i8mm", "neon_bf16", "neon_dot", "neon",
+          "c")  # the best first
 
 
 @functools.lru_cache(maxsize=None)

@@ -114,6 +114,8 @@ static void test_common_level(void **state)
         {QWEN3_ISA_NEON_DOT, QWEN3_ISA_AVX512_VNNI, QWEN3_ISA_C},
         {QWEN3_ISA_NEON, QWEN3_ISA_AVX512_BF16, QWEN3_ISA_C},
         {QWEN3_ISA_NEON_BF16, QWEN3_ISA_C, QWEN3_ISA_C},
+        {QWEN3_ISA_NEON_I8MM, QWEN3_ISA_NEON_BF16, QWEN3_ISA_NEON_BF16},
+        {QWEN3_ISA_NEON_I8MM, QWEN3_ISA_AMX, QWEN3_ISA_C},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         assert_int_equal(kernels_common(cases[i].a, cases[i].b), cases[i].common);
@@ -135,7 +137,7 @@ static void test_dispatch(void **state)
     const bool passed_over = highest == QWEN3_ISA_AVX512_BF16 && !processor_family_of(vendor, family)->fast_bf16;
     assert_int_equal(best, passed_over ? QWEN3_ISA_AVX512_VNNI : highest);
 #if defined(__aarch64__)
-    const qwen3_isa first = QWEN3_ISA_NEON, last = QWEN3_ISA_NEON_BF16;
+    const qwen3_isa first = QWEN3_ISA_NEON, last = QWEN3_ISA_NEON_I8MM;
     assert_true(best >= first); /* every such CPU has it */
 #else
     const qwen3_isa first = QWEN3_ISA_AVX2, last = QWEN3_ISA_AMX;
