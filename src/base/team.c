@@ -10,21 +10,40 @@
 
 /* Polls before the CPU is yielded: longer than the threads of one operation differ in arrival, short enough not to
  * occupy a CPU that another thread needs. */
-#define SPINS 4000
+#define POLLS 4000
+/* The same where there are more threads than CPUs: one that waits most likely keeps another from arriving. */
+#define POLLS_CROWDED 20
 
+/* Whether this is the last of `of` to arrive. */
+static bool arrives_last(atomic_int *arrived, int of)
+{
+    if (of == 1)
+        return true;
+    if (atomic_fetch_add_explicit(arrived, 1, memory_order_acq_rel) != of - 1)
+        return false;
+    atomic_store_explicit(arrived, 0, memory_order_relaxed);
+    return true;
+}
+
+/* A combining tree of two levels (Yew, Tzeng & Lawrie 1987), so that no line is written to or waited for by more than
+ * about the square root of all threads: the last thread of a group arrives for it, and the last of these lets all
+ * groups go. Nobody waits on the way up. So threads may arrive in any order, as they do where they share CPUs. */
 void team_barrier(team *t)
 {
     team_shared *s = t->shared;
     if (t->size == 1)
         return;
-    unsigned phase = atomic_load_explicit(&s->phase, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&s->arrived, 1, memory_order_acq_rel) == t->size - 1) {
-        atomic_store_explicit(&s->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&s->phase, phase + 1, memory_order_release);
+    const int number = t->tid / s->group_size, groups = (t->size + s->group_size - 1) / s->group_size;
+    const int behind = t->size - number * s->group_size, members = behind < s->group_size ? behind : s->group_size;
+    team_group *group = &s->groups[number];
+    const unsigned phase = ++t->phase;
+    if (arrives_last(&group->arrived, members) && arrives_last(&s->groups_arrived, groups)) {
+        for (int i = 0; i < groups; i++)
+            atomic_store_explicit(&s->groups[i].phase, phase, memory_order_release);
         return;
     }
-    for (int i = 0; atomic_load_explicit(&s->phase, memory_order_acquire) == phase; i++) {
-        if (i < SPINS)
+    for (int i = 0; atomic_load_explicit(&group->phase, memory_order_acquire) != phase; i++) {
+        if (i < s->polls)
             cpu_relax();
         else
             sched_yield();
@@ -49,7 +68,7 @@ void team_part(const team *t, size_t n, size_t grain, size_t *begin, size_t *end
 team_pieces team_pieces_begin(team *t, size_t n, size_t grain)
 {
     team_loop_begin(t);
-    return (team_pieces){n, grain, false};
+    return (team_pieces){n, grain, false, 0};
 }
 
 /* Pieces of the last quarter of a share. */
@@ -61,30 +80,40 @@ static size_t tail_of(size_t begin, size_t end, size_t grain)
     return begin + ((end - begin) / grain * 3 + 3) / 4 * grain;
 }
 
+/* Takes a piece of the tail of thread `owner`; false where there is none left. */
+static bool take_tail(team *t, const team_pieces *p, size_t owner, size_t *begin, size_t *end)
+{
+    atomic_size_t *taken = &t->shared->threads[owner]->tail[t->loop % 4];
+    size_t first, last;
+    part_of(t, owner, p->n, p->grain, &first, &last);
+    first = tail_of(first, last, p->grain);
+    const size_t units = first < last ? (last - first + p->grain - 1) / p->grain : 0;
+    /* Who only looks does not take the line from others. */
+    while (units > 0 && atomic_load_explicit(taken, memory_order_relaxed) < TAIL_PIECES) {
+        const size_t piece = atomic_fetch_add_explicit(taken, 1, memory_order_relaxed);
+        *begin = first + units * piece / TAIL_PIECES * p->grain;
+        *end = first + units * (piece + 1) / TAIL_PIECES * p->grain;
+        *end = *end < last ? *end : last;
+        if (piece < TAIL_PIECES && *begin < *end)
+            return true;
+    }
+    return false;
+}
+
 bool team_pieces_next(team *t, team_pieces *p, size_t *begin, size_t *end)
 {
-    if (!p->own_done) {
-        p->own_done = true;
+    team_progress(t);
+    if (!p->begun) {
+        p->begun = true;
         team_part(t, p->n, p->grain, begin, end);
         const size_t tail = tail_of(*begin, *end, p->grain);
         *end = tail < *end ? tail : *end;
         if (*begin < *end)
             return true;
     }
-    /* Item i is piece i / size of the tail of thread i % size. */
-    for (size_t i; (i = team_loop_next(t)) < TAIL_PIECES * (size_t)t->size;) {
-        size_t first, last;
-        part_of(t, i % (size_t)t->size, p->n, p->grain, &first, &last);
-        first = tail_of(first, last, p->grain);
-        if (first >= last)
-            continue;
-        const size_t units = (last - first + p->grain - 1) / p->grain, piece = i / (size_t)t->size;
-        *begin = first + units * piece / TAIL_PIECES * p->grain;
-        *end = first + units * (piece + 1) / TAIL_PIECES * p->grain;
-        *end = *end < last ? *end : last;
-        if (*begin < *end)
+    for (; p->distance < t->size; p->distance = p->distance ? 2 * p->distance : 1)
+        if (take_tail(t, p, (size_t)(t->tid + p->distance) % (size_t)t->size, begin, end))
             return true;
-    }
     return false;
 }
 
@@ -122,18 +151,37 @@ qwen3_status team_check_stacks(int threads, qwen3_error *err)
                 least / 1024, STACK_LEAST / 1024);
 }
 
+/* Up to this many threads are one group. */
+#define FEW_THREADS 4
+
+static int group_size_of(int threads)
+{
+    if (threads <= FEW_THREADS)
+        return threads;
+    int size = 1;
+    while (size * size < threads)
+        size++;
+    return size;
+}
+
 void team_run(int threads, void (*body)(team *t, void *arg), void *arg)
 {
-    team_shared shared = {.size = threads};
+    team_shared shared = {.size = threads,
+                          .group_size = group_size_of(threads),
+                          .polls = threads > omp_get_num_procs() ? POLLS_CROWDED : POLLS};
     if (threads == 1) {
-        team t = {&shared, 0, 1, 0};
+        team t = {.shared = &shared, .size = 1};
+        shared.threads[0] = &t;
         body(&t, arg);
         return;
     }
 #pragma omp parallel num_threads(threads)
     {
         /* The run-time may grant fewer threads than `threads`. */
-        team t = {&shared, omp_get_thread_num(), omp_get_num_threads(), 0};
+        team t = {.shared = &shared, .tid = omp_get_thread_num(), .size = omp_get_num_threads()};
+        shared.threads[t.tid] = &t;
+        team_barrier(&t);
         body(&t, arg);
+        team_barrier(&t); /* others may still look at what it has */
     }
 }

@@ -722,24 +722,23 @@ static bool begin(team *t, void *state, block_step *b, const block_layer *layer)
     attention_step *s = part_of(state, b);
     const attention_layer a = layer_of(s, b, layer);
     const size_t heads = heads_of(s->of), kv_heads = s->of->shape.kv_heads;
-    bool under_way;
+    const bool sends = s->exchange.movement->start != NULL;
     if (s->projects) {
-        const bool sends = s->exchange.movement->start != NULL;
         project_heads(t, &a, sends ? heads : 0, heads + kv_heads);
-        team_barrier(t);
-        under_way = exchange_start(t, &s->exchange);
-        if (sends)
-            project_heads(t, &a, 0, heads);
     } else {
         project(t, &a);
         team_barrier(t);
         if (s->split_weights)
             exchange_heads(t, &a);
         place_heads(t, &a);
-        team_barrier(t);
-        under_way = exchange_start(t, &s->exchange);
     }
     exchange_clear(t, &s->exchange);
+    team_barrier(t);
+    if (!sends)
+        return false;
+    const bool under_way = exchange_start(t, &s->exchange);
+    if (s->projects)
+        project_heads(t, &a, 0, heads);
     team_barrier(t);
     return under_way;
 }

@@ -7,6 +7,7 @@
  * Every function here is called by all threads with the same arguments, splits its work by thread, and says
  * whether it ends in a barrier. Thread 0 alone communicates.
  */
+#include "base/memory.h"
 #include "blocks/architectures.h"
 #include "blocks/combine.h"
 #include "blocks/linear.h"
@@ -59,6 +60,19 @@ static last_inputs most_inputs(const qwen3_session *s)
     return most;
 }
 
+/* Whether every thread normalises the input of a block for itself: of one row, which one thread would do while the
+ * others wait for it. */
+static bool each_normalises(const block_step *b)
+{
+    return b->rows == 1 && !b->shared;
+}
+
+/* Of the rows of an input, in lines of their own. */
+static size_t own_input_bytes(const block_step *b, const activations *input)
+{
+    return round_up(activations_bytes(input, b->rows), CACHE_LINE);
+}
+
 static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
 {
     const decoder *d = &s->decoder;
@@ -85,7 +99,8 @@ static qwen3_status plan_buffers(qwen3_session *s, int part, qwen3_error *err)
         const session_block *kind = &s->blocks[k];
         const int phase = PHASE_BLOCKS + (int)k * BLOCK_PHASES;
         p->inputs[k] = activations_of(hidden, d->format->activation);
-        memory_plan_add(&p->plan, &p->inputs[k].data, activations_bytes(&p->inputs[k], b->rows), phase + BLOCK_PREPARE,
+        const size_t copies = each_normalises(b) ? (size_t)d->threads : 1;
+        memory_plan_add(&p->plan, &p->inputs[k].data, copies * own_input_bytes(b, &p->inputs[k]), phase + BLOCK_PREPARE,
                         phase + BLOCK_INPUT);
         status = kind->block->plan(kind->state, b, &p->plan, phase, err);
     }
@@ -136,7 +151,7 @@ static void start_rows(team *t, qwen3_session *s, const session_part *p)
 }
 
 /* Waits for what the last block left to other ranks, where it did, and adds it to x; then, where there is a next block,
- * its input = rms_norm(x). Ends in a barrier. */
+ * its input = rms_norm(x). Ends in a barrier, unless each thread has an input of its own. */
 static void finish_and_normalise(team *t, const session_part *p, bool shared, const float *norm,
                                  const activations *input)
 {
@@ -148,8 +163,10 @@ static void finish_and_normalise(team *t, const session_part *p, bool shared, co
             comm_wait(b->among, SLOT_REDUCE + b->part);
         team_barrier(t);
     }
-    size_t begin, end;
-    team_part(t, b->rows, 1, &begin, &end);
+    const bool alone = each_normalises(b) && norm;
+    size_t begin = 0, end = b->rows;
+    if (!alone)
+        team_part(t, b->rows, 1, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         float *x = b->x + i * hidden;
         if (shared)
@@ -159,7 +176,8 @@ static void finish_and_normalise(team *t, const session_part *p, bool shared, co
         d->kernels->rms_norm(hidden, x, norm, (float)d->config->rms_norm_eps, activations_at(input, i, 0), input->type);
         activations_pad(input, i);
     }
-    team_barrier(t);
+    if (!alone)
+        team_barrier(t);
 }
 
 /* ---- The output head --------------------------------------------------------------------------- */
@@ -236,7 +254,10 @@ static bool advance(team *t, qwen3_session *s, int part, walk walks[STEP_PARTS])
         const size_t k = s->layers[w->at].kind;
         const session_block *kind = &s->blocks[k];
         block_layer layer = s->layers[w->at].layer;
-        layer.input = &p->inputs[k];
+        activations input = p->inputs[k];
+        if (each_normalises(&p->run))
+            input.data = (char *)input.data + (size_t)t->tid * own_input_bytes(&p->run, &input);
+        layer.input = &input;
         if (!w->begun) {
             if (!may_begin(w, part > 0 ? &walks[part - 1] : NULL))
                 return true;

@@ -58,8 +58,41 @@ static void test_alone(void **state)
     assert_in_range(d.pieces, 3 * 2, 3 * 5);
 }
 
+/* What each thread writes before a barrier all of them read after it. */
+typedef struct meeting {
+    size_t rounds;
+    size_t written[70]; /* plain: a barrier alone orders them */
+    atomic_size_t wrong;
+} meeting;
+
+static void meet(team *t, void *arg)
+{
+    meeting *m = arg;
+    for (size_t round = 1; round <= m->rounds; round++) {
+        m->written[t->tid] = round;
+        team_barrier(t);
+        for (int i = 0; i < t->size; i++)
+            if (m->written[i] != round)
+                atomic_fetch_add(&m->wrong, 1);
+        team_barrier(t);
+    }
+}
+
+/* Groups of one size and of two, more threads than CPUs. */
+static void test_barrier(void **state)
+{
+    (void)state;
+    static const int threads[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 64, 67};
+    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
+        meeting m = {.rounds = threads[i] <= 4 ? 2000 : 4000 / (size_t)(threads[i] * threads[i]) + 5};
+        team_run(threads[i], meet, &m);
+        assert_int_equal(m.wrong, 0);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pieces), cmocka_unit_test(test_alone)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pieces), cmocka_unit_test(test_alone),
+                                       cmocka_unit_test(test_barrier)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
