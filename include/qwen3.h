@@ -218,6 +218,7 @@ typedef struct qwen3_rank_info {
     int default_threads; /* of a rank that sets none: OMP_NUM_THREADS, otherwise its share of the physical cores or its
                             quota, whichever is less, rounded down; at least 1 */
     int numa_nodes;      /* of the node */
+    int numa_allowed;    /* NUMA nodes that its allowed CPUs belong to; those with the same CPUs are one */
     bool threads_bound;  /* OpenMP keeps each thread where it is (OMP_PROC_BIND) */
     char numa[64];       /* NUMA nodes of the allowed CPUs as a list, "0" */
     char binding[128];   /* allowed CPUs as a list, "0-3,8" */

@@ -132,6 +132,37 @@ bool thread_warning(const rank_threads *ranks, int n, const launch *l, char *tex
     return false;
 }
 
+/* How ranks are started, one for each NUMA node, with `cores` each. */
+static void numa_command(const launch *l, const qwen3_rank_info *info, int cores, char *text, size_t size)
+{
+    if (l->kind == LAUNCHER_HYDRA)
+        snprintf(text, size, "mpiexec -bind-to numa -ppn %d", info->numa_allowed * info->ranks_on_node);
+    else if (l->kind == LAUNCHER_SRUN)
+        snprintf(text, size, "srun --ntasks-per-node=%d --cpus-per-task=%d", info->numa_allowed * info->ranks_on_node,
+                 cores);
+    else
+        snprintf(text, size, "mpirun --map-by ppr:1:numa:PE=%d", cores);
+}
+
+bool numa_note(const rank_threads *ranks, int n, const launch *l, char *text, size_t size)
+{
+    char command[80];
+    text[0] = '\0';
+    for (int i = 0; i < n; i++) {
+        const qwen3_rank_info *info = &ranks[i].info;
+        const int nodes = info->numa_allowed, cores = nodes ? info->cores_allowed / nodes : 0;
+        if (nodes < 2 || cores < 1 || ranks[i].threads <= cores)
+            continue;
+        numa_command(l, info, cores, command, sizeof command);
+        snprintf(text, size,
+                 "rank %d on %s has the cores of %d NUMA nodes, and its threads read memory of all of them%s; one rank "
+                 "for each reads its own: %s, with OMP_PROC_BIND=close OMP_PLACES=cores",
+                 i, info->host, nodes, info->threads_bound ? "" : " and may move between them", command);
+        return true;
+    }
+    return false;
+}
+
 option bind_option(int *bind)
 {
     return (option){.name = "bind",
@@ -189,6 +220,8 @@ qwen3_status threads_settle(qwen3_comm *world, int threads, int bind, qwen3_erro
     }
     if (all && thread_warning(all, ranks, &l, text, sizeof text))
         fprintf(stderr, "qwen3: warning: %s\n", text);
+    else if (all && numa_note(all, ranks, &l, text, sizeof text))
+        fprintf(stderr, "qwen3: note: %s\n", text);
     free(all);
     return status;
 }

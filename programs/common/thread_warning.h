@@ -31,14 +31,19 @@ bool thread_warning(const rank_threads *ranks, int n, const launch *l, char *tex
  * other jobs. */
 bool thread_rebinding(const rank_threads *ranks, int n, const launch *l);
 
+/* The same for a note: the first rank whose threads use the cores of several NUMA nodes, and how to start one for each.
+ */
+bool numa_note(const rank_threads *ranks, int n, const launch *l, char *text, size_t size);
+
 typedef enum bind_choice { BIND_AUTO, BIND_INHERIT } bind_choice;
 
 /* --bind */
 option bind_option(int *bind);
 
 /* Gives the ranks the cores that mpirun left to nobody, unless bind is BIND_INHERIT, and says so; then prints that
- * warning. Rank 0 prints, to stderr, a line each. Fails where a rank has so many threads that they cannot be meant.
- * threads: as in qwen3_model_options. Before the first parallel region. Collective. */
+ * warning, or the note of NUMA nodes where there is none. Rank 0 prints, to stderr, a line each. Fails where a rank has
+ * so many threads that they cannot be meant. threads: as in qwen3_model_options. Before the first parallel region.
+ * Collective. */
 qwen3_status threads_settle(qwen3_comm *world, int threads, int bind, qwen3_error *err);
 
 #endif

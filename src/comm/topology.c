@@ -89,6 +89,19 @@ static void cpu_model(const machine *m, char *text, size_t size)
         text[n - 1] = '\0';
 }
 
+/* Sets of allowed CPUs that have memory near them. Nodes with the same CPUs, one of another kind of memory, are one. */
+static int numa_allowed(const machine *m)
+{
+    int count = 0;
+    for (hwloc_obj_t node = NULL; (node = hwloc_get_next_obj_by_type(m->topology, HWLOC_OBJ_NUMANODE, node));) {
+        bool new = hwloc_bitmap_intersects(node->cpuset, m->allowed);
+        for (hwloc_obj_t other = node->prev_cousin; other && new; other = other->prev_cousin)
+            new = !hwloc_bitmap_isequal(other->cpuset, node->cpuset);
+        count += new;
+    }
+    return count;
+}
+
 enum { CORES_MAX = 4096, CPUS_MAX = 8192 }; /* per node */
 
 /* What a rank tells the others of its node. Bit i is core or logical CPU i of the node in hwloc's order. */
@@ -126,6 +139,7 @@ static void describe_machine(const machine *m, qwen3_rank_info *info, rank_cpus 
         if (hwloc_bitmap_isset(m->allowed, hwloc_get_obj_by_type(m->topology, HWLOC_OBJ_PU, i)->os_index))
             set_bit(own->cpus, i);
     info->numa_nodes = hwloc_get_nbobjs_by_type(m->topology, HWLOC_OBJ_NUMANODE);
+    info->numa_allowed = numa_allowed(m);
     hwloc_bitmap_list_snprintf(info->binding, sizeof info->binding, m->allowed);
     info->threads_bound = omp_get_proc_bind() != omp_proc_bind_false;
     numa_nodes(m, info->numa, sizeof info->numa);

@@ -176,6 +176,13 @@ def check_placement(p):
                       "--output", "json")
         threads.append(outcome.ok and json.loads(outcome.out)[0]["n_threads"])
     p.holds("threads that are bound are as many", threads[0] and threads[0] == threads[1], f"{threads}\n{outcome}")
+    # hwloc describes another machine than this one: two NUMA nodes, then two with a second kind of memory each
+    for machine, noted in (("node:2 core:3 pu:1", True), ("node:1 core:6 pu:1", False),
+                           ("[numa] [numa] core:6 pu:1", False)):
+        outcome = run(1, "/usr/bin/env", "-u", "OMP_NUM_THREADS", f"HWLOC_SYNTHETIC={machine}", BIN / "benchmark_qwen3",
+                      "--model", "synthetic:tiny", "--phase", "prefill", "--prompt-len", 4, "--iters", 1, "--warmup", 0)
+        p.holds(f"of a machine with \"{machine}\" NUMA nodes are {'' if noted else 'not '}noted", outcome.ok and noted ==
+                ("has the cores of 2 NUMA nodes" in outcome.err and "ppr:1:numa:PE=3" in outcome.err), outcome)
 
 
 def check_old_attention(p):

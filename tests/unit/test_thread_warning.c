@@ -161,11 +161,42 @@ static void test_idle_cores(void **state)
                    "could have 8 cores: use srun --cpus-per-task=8");
 }
 
+static void assert_note(const rank_threads *r, launcher_kind kind, const char *expected)
+{
+    char text[400];
+    const bool noted = numa_note(r, 1, &(launch){.kind = kind}, text, sizeof text);
+    if (noted != (expected != NULL) || (expected && !strstr(text, expected)))
+        fail_msg("got \"%s\", expected \"%s\"", text, expected ? expected : "");
+}
+
+static void test_numa(void **state)
+{
+    (void)state;
+    rank_threads r = whole_node();
+    assert_note(&r, LAUNCHER_NONE, NULL); /* nothing is known of NUMA nodes */
+    r.info.numa_allowed = 1;
+    assert_note(&r, LAUNCHER_NONE, NULL);
+    r.info.numa_allowed = 2;
+    assert_note(&r, LAUNCHER_NONE, "rank 0 on n1 has the cores of 2 NUMA nodes");
+    assert_note(&r, LAUNCHER_NONE,
+                "and may move between them; one rank for each reads its own: "
+                "mpirun --map-by ppr:1:numa:PE=8, with");
+    assert_note(&r, LAUNCHER_HYDRA, "mpiexec -bind-to numa -ppn 2, with");
+    assert_note(&r, LAUNCHER_SRUN, "srun --ntasks-per-node=2 --cpus-per-task=8, with");
+    r.info.threads_bound = true;
+    assert_note(&r, LAUNCHER_NONE, "memory of all of them; one rank");
+    r.threads = 8; /* they fit one node */
+    assert_note(&r, LAUNCHER_NONE, NULL);
+    r = bound(2, 1); /* fewer cores than nodes */
+    r.info.numa_allowed = 2;
+    assert_note(&r, LAUNCHER_NONE, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_none),      cmocka_unit_test(test_too_many),   cmocka_unit_test(test_quota),
-        cmocka_unit_test(test_rebinding), cmocka_unit_test(test_idle_cores),
+        cmocka_unit_test(test_rebinding), cmocka_unit_test(test_idle_cores), cmocka_unit_test(test_numa),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
