@@ -53,10 +53,37 @@ check("n, logprobs", sampled.choices.length === 3
   && sampled.choices[0].logprobs.content[0].top_logprobs.length === 2, sampled);
 const vectors = await client.embeddings.create({ model, input: ["a", "b"] }); // the client wants base64, and decodes it
 check("embeddings", vectors.data.length === 2 && vectors.data[0].embedding.length === 128, vectors.usage);
+const response = await client.responses.create({ model, input: messages });
+check("response", response.output_text === text && response.status === "completed"
+  && response.usage.total_tokens === whole.usage.total_tokens, response);
+let pieces = "", last;
+for await (const event of await client.responses.create({ model, input: messages, stream: true })) {
+  if (event.type === "response.output_text.delta") pieces += event.delta;
+  last = event;
+}
+check("response stream", pieces === text && last.type === "response.completed"
+  && last.response.usage.output_tokens === response.usage.output_tokens, last);
+const helped = await client.responses.stream({ model, input: messages, instructions: "Be brief." }).finalResponse();
+check("response stream helper", helped.output_text.length > 3 && helped.output.at(-1).status === "completed", helped);
+const parameters = { type: "object", properties: { a: { type: "integer", minimum: 1, maximum: 9 } }, required: ["a"],
+                     additionalProperties: false };
+const calls = await client.responses.stream({ model, input: messages, tool_choice: "required",
+  parallel_tool_calls: false, tools: [{ type: "function", name: "f", strict: true, parameters }] }).finalResponse();
+const call = calls.output.find((item) => item.type === "function_call");
+check("response calls", call && call.name === "f" && JSON.parse(call.arguments).a > 0, calls);
+const next = await client.responses.create({ model, input: [...messages, ...calls.output,
+  { type: "function_call_output", call_id: call.call_id, output: "4711" }] });
+check("response to a call", next.status === "completed", next);
+const parsed = await client.responses.parse({ model, input: messages,
+  text: { format: { type: "json_schema", name: "a", strict: true, schema: parameters } } });
+check("response format", parsed.output_parsed.a > 0, parsed);
 const raw = await client.completions.create({ model, prompt: "The red", max_tokens: 4 });
 check("completions", raw.choices[0].text.length > 0, raw);
 check("models", (await client.models.list()).data[0].id === model
   && (await client.models.retrieve(model)).id === model);
 const bad = await fails(OpenAI.BadRequestError, { model, messages, response_format: { type: "xml" } });
 check("bad request", bad && bad.param === "response_format", bad);
+let stored = null;
+try { await client.responses.create({ model, input: messages, previous_response_id: "resp_1" }); } catch (e) { stored = e; }
+check("no stored responses", stored instanceof OpenAI.BadRequestError && stored.param === "previous_response_id", stored);
 check("no such model", await fails(OpenAI.NotFoundError, { model: "other", messages }));

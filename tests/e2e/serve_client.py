@@ -3,14 +3,16 @@ import contextlib
 import http.client
 import json
 import os
+import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
 
-from e2e import BIN, EMULATOR, ENVIRONMENT, LAUNCH, MPIEXEC, ROOT
+from e2e import BIN, EMULATOR, ENVIRONMENT, LAUNCH, MPIEXEC, ROOT, Checks
 
 DEMO = ROOT / "models" / "demo"
 FACTS = "The red box holds 4711. Anna lives in Paris. Ben's cat is called Luna."
@@ -25,6 +27,24 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def run_node_suite(suite, package, checks):
+    """A suite for node, where npm packages are in the folder that QWEN3_NODE_MODULES names: prints a line for each of
+    so many checks. Returns an exit status."""
+    folder = pathlib.Path(os.environ.get("QWEN3_NODE_MODULES", ""))
+    if built_without_server() or not shutil.which("node") or not (folder / "node_modules" / package).is_dir():
+        print(f"skipped: needs libmicrohttpd, node, and QWEN3_NODE_MODULES with {package}")
+        return 77
+    c = Checks()
+    with Server() as s:
+        command = ["node", pathlib.Path(__file__).with_name(suite), s.address]
+        outcome = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        lines = outcome.stdout.splitlines()
+        for line in lines:
+            c.true(line.partition(": ")[2], line.startswith("ok: "), line)
+        c.true("the suite ends", outcome.returncode == 0 and len(lines) >= checks, outcome)
+    return c.finish()
 
 
 class UnixConnection(http.client.HTTPConnection):

@@ -31,15 +31,16 @@ static void check_refused(const api_error *e)
     json_decref(json);
 }
 
-static void check_request(fuzz_part body, bool chat, qwen3_chat_thinking thinking)
+static void check_request(fuzz_part body, request_form form, qwen3_chat_thinking thinking)
 {
     const request_defaults defaults = {
         .model = "demo", .sampling = qwen3_sampling_options_default(), .n_tokens = TOKENS, .thinking = thinking};
     generation_request r;
     api_error e = {0};
-    if (request_parse(&r, chat, (const char *)body.data, body.size, &defaults, &e))
+    if (request_parse(&r, form, (const char *)body.data, body.size, &defaults, &e))
         check_accepted(&r);
-    demand(!e.http == (r.body && (chat ? r.messages != NULL : r.prompts != NULL) && !e.message[0]));
+    demand(!e.http == (r.body && (r.chat ? r.messages != NULL : r.prompts != NULL) && !e.message[0]));
+    demand(r.response == NULL || form == REQUEST_RESPONSE);
     if (e.http)
         check_refused(&e);
     request_free(&r);
@@ -76,9 +77,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     fuzz_part rest = {data, size};
     const fuzz_part body = next_part(&rest);
-    check_request(body, true, QWEN3_THINKING_OPTIONAL);
-    check_request(body, true, QWEN3_THINKING_NEVER);
-    check_request(body, false, QWEN3_THINKING_NEVER);
+    check_request(body, REQUEST_CHAT, QWEN3_THINKING_OPTIONAL);
+    check_request(body, REQUEST_RESPONSE, QWEN3_THINKING_NEVER);
+    check_request(body, REQUEST_COMPLETION, QWEN3_THINKING_NEVER);
     if (rest.size > 0 && is_utf8((const char *)rest.data, rest.size))
         check_calls(rest);
     return 0;

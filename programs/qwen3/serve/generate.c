@@ -1,4 +1,4 @@
-/* generate.c - /v1/chat/completions and /v1/completions. */
+/* generate.c - /v1/chat/completions, /v1/completions and /v1/responses. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +8,7 @@
 #include "constraint.h"
 #include "job.h"
 #include "qwen3/prompt.h"
+#include "responses.h"
 
 typedef struct generate_job {
     job j;
@@ -18,6 +19,7 @@ typedef struct generate_job {
     choice *choices;       /* [n_choices] */
     size_t n_choices;
     reply_usage usage;
+    response response;      /* of /v1/responses */
     constraint *constraint; /* NULL = answers are free */
     qwen3_token_filter filter;
 } generate_job;
@@ -33,6 +35,7 @@ static void release(job *j)
     free(g->prompts);
     free(g->echoes);
     constraint_close(g->constraint);
+    response_close(&g->response);
     request_free(&g->request);
 }
 
@@ -88,7 +91,10 @@ static bool make_prompts(generate_job *g, api_error *e)
             return false;
         if ((int64_t)g->prompts[i].n < context)
             continue;
-        api_refuse(e, g->request.chat ? "messages" : "prompt",
+        api_refuse(e,
+                   g->request.response ? "input"
+                   : g->request.chat   ? "messages"
+                                       : "prompt",
                    "the prompt has %zu tokens, the context holds %" PRId64 " with the answer", g->prompts[i].n,
                    context);
         e->code = "context_length_exceeded";
@@ -104,30 +110,65 @@ static const char *echo_of(const generate_job *g, const choice *c)
     return g->echoes ? g->echoes[c->index / g->request.n] : NULL;
 }
 
+static void stream_events(generate_job *g)
+{
+    size_t i;
+    json_t *event, *events = response_events(&g->response);
+    if (!events)
+        http_stream_break(g->j.x);
+    json_array_foreach(events, i, event)
+    {
+        job_stream(&g->j, json_incref(event), true);
+    }
+    json_decref(events);
+}
+
 static void stream_choice(generate_job *g, choice *c)
 {
     bool failed;
+    if (g->request.response) {
+        stream_events(g);
+        return;
+    }
     json_t *chunk = reply_chunk(&g->head, c, echo_of(g, c), g->request.include_usage, &failed);
     job_stream(&g->j, chunk, failed);
+}
+
+static void end_stream(generate_job *g)
+{
+    if (g->request.response) {
+        json_decref(response_end(&g->response, g->choices, &g->usage));
+        stream_events(g);
+        return;
+    }
+    if (g->request.include_usage)
+        job_stream(&g->j, reply_usage_chunk(&g->head, &g->usage), true);
+    http_stream_write(g->j.x, "data: [DONE]\n\n", strlen("data: [DONE]\n\n"));
+}
+
+static void end_response_stream(job *j, const api_error *e)
+{
+    generate_job *g = (generate_job *)j;
+    response_fail(&g->response, e);
+    stream_events(g);
 }
 
 /* All choices have ended. */
 static void finish(generate_job *g)
 {
     service *s = g->j.s;
-    http_exchange *x = g->j.x;
     for (size_t i = 0; i < g->n_choices; i++) {
         g->usage.generated += g->choices[i].generated;
         g->usage.reasoned += g->choices[i].reasoned;
     }
     metrics_add_time(&s->metrics.whole, seconds_now() - g->j.begin);
     if (g->request.stream) {
-        if (g->request.include_usage)
-            job_stream(&g->j, reply_usage_chunk(&g->head, &g->usage), true);
-        http_stream_write(x, "data: [DONE]\n\n", strlen("data: [DONE]\n\n"));
-        http_stream_end(x);
+        end_stream(g);
+        http_stream_end(g->j.x);
     } else {
-        service_reply(s, x, 200, reply_whole(&g->head, g->choices, g->n_choices, g->echoes, &g->usage));
+        service_reply(s, g->j.x, 200,
+                      g->request.response ? response_end(&g->response, g->choices, &g->usage)
+                                          : reply_whole(&g->head, g->choices, g->n_choices, g->echoes, &g->usage));
     }
     job_end(&g->j);
 }
@@ -161,6 +202,8 @@ static void take(job *j, job_part *part, engine_event *event)
     }
     if (event->answer == 0 && c->generated <= 1 && event->token >= 0)
         g->usage.cached += event->cached_tokens;
+    if (g->request.response)
+        response_take(&g->response, c);
     if (g->request.stream)
         stream_choice(g, c);
     if (c->finish && event->finish == QWEN3_FINISH_NONE)
@@ -225,6 +268,13 @@ static bool submit(generate_job *g, api_error *e)
     return true;
 }
 
+static bool open_response(generate_job *g, api_error *e)
+{
+    qwen3_error err = {0};
+    return !g->request.response || response_open(&g->response, &g->head, &g->request, &err) == QWEN3_OK ||
+           api_fail_status(e, NULL, &err);
+}
+
 static bool start(generate_job *g, api_error *e)
 {
     const size_t n = g->j.n_parts;
@@ -232,10 +282,19 @@ static bool start(generate_job *g, api_error *e)
     g->echoes = g->request.echo ? calloc(n, sizeof *g->echoes) : NULL;
     if (!g->prompts || (g->request.echo && !g->echoes))
         return api_fail(e, 503, "out of memory");
-    return make_prompts(g, e) && open_choices(g, e) && open_constraint(g, e) && submit(g, e);
+    return make_prompts(g, e) && open_choices(g, e) && open_response(g, e) && open_constraint(g, e) && submit(g, e);
 }
 
-void generate_begin(service *s, http_exchange *x, bool chat)
+static void begin_stream(generate_job *g)
+{
+    job_stream_begin(&g->j);
+    if (g->request.response)
+        response_begin(&g->response);
+    for (size_t i = 0; g->request.chat && i < g->n_choices; i++)
+        stream_choice(g, &g->choices[i]);
+}
+
+void generate_begin(service *s, http_exchange *x, request_form form)
 {
     size_t n;
     const char *body = http_body(x, &n);
@@ -248,19 +307,17 @@ void generate_begin(service *s, http_exchange *x, bool chat)
     }
     g->j.take = take;
     g->j.release = release;
-    reply_head_make(&g->head, chat, s->defaults.model);
-    const bool good = request_parse(&g->request, chat, body, n, &s->defaults, &e);
+    g->j.fault = form == REQUEST_RESPONSE ? end_response_stream : NULL;
+    reply_head_make(&g->head, form, s->defaults.model);
+    const bool good = request_parse(&g->request, form, body, n, &s->defaults, &e);
     if (s->no_output_head)
         api_refuse(&e, NULL, "this model makes embeddings, and no text");
-    if (!job_open(&g->j, s, x, good && !chat ? json_array_size(g->request.prompts) : 1))
+    if (!job_open(&g->j, s, x, good && !g->request.chat ? json_array_size(g->request.prompts) : 1))
         api_fail(&e, 503, "out of memory");
     if (e.http || !start(g, &e)) {
         job_fail(&g->j, &e);
         return;
     }
-    if (!g->request.stream)
-        return;
-    job_stream_begin(&g->j);
-    for (size_t i = 0; chat && i < g->n_choices; i++)
-        stream_choice(g, &g->choices[i]);
+    if (g->request.stream)
+        begin_stream(g);
 }

@@ -78,7 +78,10 @@ void job_fail(job *j, const api_error *e)
 {
     http_exchange *x = j->x;
     if (x && j->streaming) {
-        job_stream(j, api_error_json(e), false);
+        if (j->fault)
+            j->fault(j, e);
+        else
+            job_stream(j, api_error_json(e), false);
         http_stream_end(x);
     } else if (x) {
         service_refuse(j->s, x, e);
@@ -96,6 +99,12 @@ void job_stream_begin(job *j)
 void job_stream(job *j, json_t *json, bool failed)
 {
     char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    const char *type = json_string_value(json_object_get(json, "type"));
+    if (text && type) {
+        http_stream_write(j->x, "event: ", strlen("event: "));
+        http_stream_write(j->x, type, strlen(type));
+        http_stream_write(j->x, "\n", 1);
+    }
     if (text) {
         http_stream_write(j->x, "data: ", strlen("data: "));
         http_stream_write(j->x, text, strlen(text));

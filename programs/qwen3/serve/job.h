@@ -25,7 +25,8 @@ struct job {
     double begin, last_write;
     bool streaming, first_came;
     void (*take)(job *j, job_part *part, engine_event *event); /* while x is not NULL */
-    void (*release)(job *j);                                   /* frees what the kind has beside the job */
+    void (*fault)(job *j, const api_error *e); /* ends a stream with an error; NULL = by an event with nothing else */
+    void (*release)(job *j);                   /* frees what the kind has beside the job */
 };
 
 /* Takes the exchange over. False = out of memory, and the exchange has been refused. */
@@ -36,7 +37,7 @@ bool job_submit(job *j, size_t part, qwen3_scheduler_request *request, api_error
 void job_end(job *j);
 /* Ends the reply with an error. */
 void job_fail(job *j, const api_error *e);
-/* Begins a stream, and sends an event. */
+/* Begins a stream, and sends an event, which is released. One that has a type is named by it. */
 void job_stream_begin(job *j);
 void job_stream(job *j, json_t *json, bool failed);
 /* Gives an event to the job that it belongs to. */
@@ -46,7 +47,7 @@ void job_dispatch(engine_event *event);
 void job_free(job *j);
 
 /* What starts jobs. */
-void generate_begin(service *s, http_exchange *x, bool chat);
+void generate_begin(service *s, http_exchange *x, request_form form);
 void embed_begin(service *s, http_exchange *x);
 
 #endif

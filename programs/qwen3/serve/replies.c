@@ -20,10 +20,17 @@ static uint64_t random_number(void)
     return number;
 }
 
-void reply_head_make(reply_head *head, bool chat, const char *model)
+void reply_id(char *id, size_t room, const char *prefix)
 {
-    *head = (reply_head){.created = (int64_t)time(NULL), .model = model, .chat = chat};
-    snprintf(head->id, sizeof head->id, "%s-%016" PRIx64, chat ? "chatcmpl" : "cmpl", random_number());
+    snprintf(id, room, "%s%016" PRIx64, prefix, random_number());
+}
+
+void reply_head_make(reply_head *head, request_form form, const char *model)
+{
+    static const char *const prefixes[] = {
+        [REQUEST_CHAT] = "chatcmpl-", [REQUEST_COMPLETION] = "cmpl-", [REQUEST_RESPONSE] = "resp_"};
+    *head = (reply_head){.created = (int64_t)time(NULL), .model = model, .chat = form != REQUEST_COMPLETION};
+    reply_id(head->id, sizeof head->id, prefixes[form]);
 }
 
 static json_t *text_from(const text_buffer *text, size_t begin, size_t end)
@@ -44,7 +51,7 @@ static json_t *call_json(const choice *c, size_t i, int index)
 {
     char id[40];
     const tool_call *call = &c->calls.calls[i];
-    snprintf(id, sizeof id, "call_%016" PRIx64, random_number());
+    reply_id(id, sizeof id, "call_");
     json_t *json = json_pack("{ss,ss,s{ss,ss}}", "id", id, "type", "function", "function", "name", call->name,
                              "arguments", call->arguments);
     if (index >= 0)

@@ -16,7 +16,9 @@ typedef struct reply_usage {
     int64_t prompt, cached, generated, reasoned;
 } reply_usage;
 
-void reply_head_make(reply_head *head, bool chat, const char *model);
+void reply_head_make(reply_head *head, request_form form, const char *model);
+/* A new id: the prefix, and 16 digits. */
+void reply_id(char *id, size_t room, const char *prefix);
 /* The whole reply of a job that does not stream. echoes [n]: the prompts in front of the texts; NULL = none. */
 json_t *reply_whole(const reply_head *head, choice *choices, size_t n, const char *const *echoes,
                     const reply_usage *usage);

@@ -7,6 +7,7 @@
 
 #include "fields.h"
 #include "request_chat.h"
+#include "request_responses.h"
 
 #define COMPLETION_TOKENS 16 /* max_tokens of /v1/completions, as the interface has it */
 
@@ -220,21 +221,38 @@ static bool take_completion(generation_request *r, const request_defaults *defau
     return !e->http;
 }
 
-bool request_parse(generation_request *r, bool chat, const char *text, size_t n, const request_defaults *defaults,
-                   api_error *e)
+static bool take_body(generation_request *r, const request_defaults *defaults, api_error *e)
 {
-    *r = (generation_request){.chat = chat, .sampling = defaults->sampling, .parallel_tool_calls = true};
-    r->body = fields_parse(text, n, e);
-    if (!r->body || !request_check_names(r->body, chat ? chat_names : completion_names, e) ||
+    if (!r->body || !request_check_names(r->body, r->chat ? chat_names : completion_names, e) ||
         !request_check_model(r->body, defaults->model, e) || !take_sampling(r, defaults, e) ||
         !take_bias(r, defaults->n_tokens, e) || !take_limits(r, e))
         return false;
-    return chat ? request_take_chat(r, defaults, e) : take_completion(r, defaults, e);
+    return r->chat ? request_take_chat(r, defaults, e) : take_completion(r, defaults, e);
+}
+
+bool request_parse(generation_request *r, request_form form, const char *text, size_t n,
+                   const request_defaults *defaults, api_error *e)
+{
+    *r = (generation_request){
+        .chat = form != REQUEST_COMPLETION, .sampling = defaults->sampling, .parallel_tool_calls = true};
+    json_t *body = fields_parse(text, n, e);
+    if (form == REQUEST_RESPONSE) {
+        r->response = body;
+        r->body = body ? request_of_responses(body, e) : NULL;
+    } else {
+        r->body = body;
+    }
+    if (take_body(r, defaults, e))
+        return true;
+    if (r->response && r->body)
+        request_rename_fault(e);
+    return false;
 }
 
 void request_free(generation_request *r)
 {
     json_decref(r->body);
+    json_decref(r->response);
     json_decref(r->prompts);
     qwen3_grammar_close(r->content_grammar);
     qwen3_grammar_close(r->call_grammar);

@@ -1,5 +1,6 @@
-/* request.h - what a client wants generated: the body of /v1/chat/completions and /v1/completions, checked. Nothing of
- * it is ignored in silence: a parameter that is not known, or that cannot be met, refuses the request. */
+/* request.h - what a client wants generated: the body of /v1/chat/completions, /v1/completions and /v1/responses,
+ * checked. Nothing of it is ignored in silence: a parameter that is not known, or that cannot be met, refuses the
+ * request. */
 #ifndef REQUEST_H
 #define REQUEST_H
 
@@ -13,6 +14,12 @@ enum {
     REQUEST_MOST_TOP_LOGPROBS = 20,
 };
 
+typedef enum request_form {
+    REQUEST_CHAT,
+    REQUEST_COMPLETION,
+    REQUEST_RESPONSE, /* of /v1/responses: a chat in another form */
+} request_form;
+
 /* What the server brings to a request. */
 typedef struct request_defaults {
     const char *model;               /* its name */
@@ -25,8 +32,9 @@ typedef struct request_defaults {
 
 /* Strings belong to the body. */
 typedef struct generation_request {
-    json_t *body;
-    bool chat;
+    json_t *body;             /* owned; of a response that of the chat that it is */
+    json_t *response;         /* owned; the body of a response as it came; NULL = another form */
+    bool chat;                /* messages, and not a text that goes on */
     json_t *messages, *tools; /* of a chat; tools NULL = none may be called */
     json_t *prompts;          /* otherwise: an array of strings and arrays of ids, owned */
     bool thinking, parallel_tool_calls;
@@ -43,8 +51,8 @@ typedef struct generation_request {
 } generation_request;
 
 /* request_free must follow, also on failure. */
-bool request_parse(generation_request *r, bool chat, const char *text, size_t n, const request_defaults *defaults,
-                   api_error *e);
+bool request_parse(generation_request *r, request_form form, const char *text, size_t n,
+                   const request_defaults *defaults, api_error *e);
 void request_free(generation_request *r);
 /* The model that a request names, if it does, is the one that is served. */
 bool request_check_model(const json_t *body, const char *model, api_error *e);

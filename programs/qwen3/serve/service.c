@@ -43,12 +43,17 @@ void service_refuse(service *s, http_exchange *x, const api_error *e)
 
 static void chat(service *s, http_exchange *x)
 {
-    generate_begin(s, x, true);
+    generate_begin(s, x, REQUEST_CHAT);
 }
 
 static void completion(service *s, http_exchange *x)
 {
-    generate_begin(s, x, false);
+    generate_begin(s, x, REQUEST_COMPLETION);
+}
+
+static void respond(service *s, http_exchange *x)
+{
+    generate_begin(s, x, REQUEST_RESPONSE);
 }
 
 static void models(service *s, http_exchange *x)
@@ -91,6 +96,7 @@ typedef struct route {
 static const route routes[] = {
     {"POST", "/v1/chat/completions", chat, false},
     {"POST", "/v1/completions", completion, false},
+    {"POST", "/v1/responses", respond, false},
     {"POST", "/v1/embeddings", embed_begin, false},
     {"GET", "/v1/models", models, false},
     {"POST", "/tokenize", tokenize_reply, false},
