@@ -233,9 +233,21 @@ TEMPLATE block_form form_of(const stored_format f)
     return f.scales == 2 ? HALVES : f.minimum ? MINIMUM : PLAIN;
 }
 
+/* What is taken off the four values of each output of a vector, whose zero points are at `zeros`. */
+TEMPLATE uint8x16_t load_bias(const stored_format f, const unsigned char *zeros)
+{
+    static const uint8_t fours[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const uint8x16_t bias = vdupq_n_u8((uint8_t)f.bias);
+    if (!f.zero)
+        return bias;
+    uint32_t z;
+    memcpy(&z, zeros, sizeof z);
+    return vaddq_u8(bias, vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(z)), vld1q_u8(fours)));
+}
+
 /* Four values, those with number `four` of a block, of each output of a vector; the block's low and high bits of the
  * vector begin at `low` and `high`. */
-TEMPLATE int8x16_t load_four(const stored_format f, int8x16_t levels, const unsigned char *low,
+TEMPLATE int8x16_t load_four(const stored_format f, int8x16_t levels, uint8x16_t bias, const unsigned char *low,
                              const unsigned char *high, const size_t four)
 {
     uint8x16_t code = vld1q_u8(low + (f.low == 8 ? four : four / 2) * NR * 4);
@@ -247,7 +259,7 @@ TEMPLATE int8x16_t load_four(const stored_format f, int8x16_t levels, const unsi
             vdupq_n_s8((int8_t)(4 - (int)four * f.high % 8)); /* from their place in a byte to bit 4 */
         code = vorrq_u8(code, vandq_u8(vshlq_u8(word, shift), vdupq_n_u8(f.high == 1 ? 0x10 : 0x30)));
     }
-    return f.levels ? vqtbl1q_s8(levels, code) : vreinterpretq_s8_u8(vsubq_u8(code, vdupq_n_u8((uint8_t)f.bias)));
+    return f.levels ? vqtbl1q_s8(levels, code) : vreinterpretq_s8_u8(vsubq_u8(code, bias));
 }
 
 /* d or m of the group at `halves`, times the small integers at `bytes`, or NULL. */
@@ -268,8 +280,8 @@ TEMPLATE void expand_stored(const weight_type type, size_t k_groups, const unsig
     const block_form form = form_of(f);
     const int8x16_t levels = f.levels ? vld1q_s8(f.levels) : vdupq_n_s8(0);
     for (size_t g = 0; g < k_groups; g++) {
-        const unsigned char *d = w;
-        w += NR * stored_halves_bytes(f);
+        const unsigned char *d = w, *zeros = w + NR * stored_halves_bytes(f);
+        w += NR * stored_head_bytes(f);
         for (int b = 0; b < f.blocks; b++, w += NR * stored_block_bytes(f), panel += NR * FORM_BYTES(form)) {
             float *floats = (float *)panel;
             int8_t *q = (int8_t *)(floats + NR * form_floats(form));
@@ -280,10 +292,11 @@ TEMPLATE void expand_stored(const weight_type type, size_t k_groups, const unsig
                 store_floats(floats + NR, d + 2 * NR, f.scales ? w + NR : NULL);
             const unsigned char *low = w + NR * stored_scales_bytes(f), *high = low + NR * (size_t)f.low * 4;
             for (size_t v = 0; v < VECS; v++, low += LANES * 4, high += LANES * 4) {
+                const uint8x16_t bias = load_bias(f, zeros + v * LANES);
                 UNROLL
                 for (size_t e = 0; e < EIGHTS; e++)
-                    store_eight(q, v, e, load_four(f, levels, low, high, 2 * e),
-                                load_four(f, levels, low, high, 2 * e + 1));
+                    store_eight(q, v, e, load_four(f, levels, bias, low, high, 2 * e),
+                                load_four(f, levels, bias, low, high, 2 * e + 1));
             }
         }
     }
