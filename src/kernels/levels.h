@@ -23,6 +23,8 @@ void kernels_init_avx512(kernels *k);
 void kernels_init_avx512_vnni(kernels *k);
 /* The part of it for stored types (stored_avx512_vnni.c). */
 void kernels_stored_vnni(kernels *k);
+/* kernels.silu_mul, for the types that BF16 instructions do not help with. */
+void kernels_avx512_silu_mul(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type);
 void kernels_init_avx512_bf16(kernels *k);
 void kernels_init_amx(kernels *k);
 /* The part of kernels_init_amx that needs vectors (kernels_amx_int8.c), and what few rows are left to

@@ -5,19 +5,37 @@
 
 #include "kernels/exp_constants.h"
 
-/* See exp_constants.h. NaN stays NaN. */
+/* exp(x) = 2^n p; rounded is n + EXP_ROUNDER. */
+typedef struct exp_parts {
+    vec p, n, rounded;
+} exp_parts;
+
+/* Of exp(sign x), for a sign of 1 or -1; see exp_constants.h. NaN stays NaN. */
+TEMPLATE exp_parts vec_exp_parts(vec x, const float sign)
+{
+    exp_parts e;
+    e.rounded = vec_fma(x, vec_set1(sign * EXP_LOG2E), vec_set1(EXP_ROUNDER));
+    e.n = vec_sub(e.rounded, vec_set1(EXP_ROUNDER));
+    const vec r = vec_fnma(e.n, vec_set1(sign * EXP_LN2_LOW), vec_fnma(e.n, vec_set1(sign * EXP_LN2_HIGH), x));
+    e.p = vec_fma(vec_set1(sign * EXP_P3), r, vec_set1(EXP_P2));
+    e.p = vec_fma(e.p, r, vec_set1(sign * EXP_P1));
+    e.p = vec_fma(e.p, r, vec_set1(EXP_P0));
+    e.p = vec_fma(e.p, r, vec_set1(sign));
+    e.p = vec_fma(e.p, r, vec_set1(1.0f));
+    return e;
+}
+
 TEMPLATE vec vec_exp(vec x)
 {
-    const vec clamped = vec_min(vec_set1(EXP_MAX), x);
-    const vec rounded = vec_fma(clamped, vec_set1(EXP_LOG2E), vec_set1(EXP_ROUNDER));
-    const vec n = vec_sub(rounded, vec_set1(EXP_ROUNDER));
-    const vec r = vec_fnma(n, vec_set1(EXP_LN2_LOW), vec_fnma(n, vec_set1(EXP_LN2_HIGH), clamped));
-    vec p = vec_fma(vec_set1(EXP_P4), r, vec_set1(EXP_P3));
-    p = vec_fma(p, r, vec_set1(EXP_P2));
-    p = vec_fma(p, r, vec_set1(EXP_P1));
-    p = vec_fma(p, r, vec_set1(EXP_P0));
-    p = vec_add(vec_set1(1.0f), vec_fma(vec_mul(r, r), p, r));
-    return vec_zero_below(x, vec_set1(EXP_MIN), vec_mul(vec_power_of_2(rounded), p));
+    const exp_parts e = vec_exp_parts(x, 1.0f);
+    return vec_zero_below(x, vec_set1(EXP_MIN), vec_scale(e.p, e.n, e.rounded));
+}
+
+/* g / (1 + exp(-g)). exp is that of the nearest value of which it and 1 / (1 + exp) are normal numbers. */
+TEMPLATE vec vec_silu(vec g)
+{
+    const exp_parts e = vec_exp_parts(vec_limit(g, vec_set1(EXP_NORMAL)), -1.0f);
+    return vec_mul(g, vec_inverse(vec_add(vec_set1(1.0f), vec_scale(e.p, e.n, e.rounded))));
 }
 
 /* How the first n lanes of e become elements i, i + 1, ... of p. */

@@ -287,14 +287,11 @@ static void norm_rope(size_t d, const float *x, const float *w, float eps, const
     BY_TYPE(y_type, norm_rope_as, d, x, w, eps, cosines, sines, scale, y);
 }
 
-/* exp(-|g|) cannot overflow, whichever side of 0 the gate is. */
 TEMPLATE void silu_step(size_t n, size_t i, size_t part, const float *gate, const float *up, void *y,
                         const qwen3_dtype y_type, float *block)
 {
-    const vec zero = vec_set1(0.0f), one = vec_set1(1.0f), g = vec_load_part(gate + i, part, zero);
-    const vec t = vec_exp(vec_negative_abs(g));
-    const vec sigmoid = vec_div(vec_select_negative(g, t, one), vec_add(one, t));
-    store_activation(y, y_type, n, i, part, vec_mul(vec_mul(g, sigmoid), vec_load_part(up + i, part, zero)), block);
+    const vec zero = vec_set1(0.0f), silu = vec_silu(vec_load_part(gate + i, part, zero));
+    store_activation(y, y_type, n, i, part, vec_mul(silu, vec_load_part(up + i, part, zero)), block);
 }
 
 TEMPLATE void silu_mul_as(size_t n, const float *gate, const float *up, void *y, const qwen3_dtype y_type)

@@ -141,9 +141,9 @@ TEMPLATE vec vec_mul(vec a, vec b)
     return vmulq_f32(a, b);
 }
 
-TEMPLATE vec vec_div(vec a, vec b)
+TEMPLATE vec vec_inverse(vec a)
 {
-    return vdivq_f32(a, b);
+    return vdivq_f32(vdupq_n_f32(1.0f), a);
 }
 
 TEMPLATE vec vec_fma(vec a, vec b, vec c)
@@ -162,20 +162,9 @@ TEMPLATE vec vec_max(vec a, vec b)
     return vmaxq_f32(a, b);
 }
 
-TEMPLATE vec vec_min(vec a, vec b)
+TEMPLATE vec vec_limit(vec a, vec limit)
 {
-    return vminq_f32(a, b);
-}
-
-TEMPLATE vec vec_negative_abs(vec a)
-{
-    return vnegq_f32(vabsq_f32(a));
-}
-
-TEMPLATE vec vec_select_negative(vec sign, vec a, vec b)
-{
-    const uint32x4_t negative = vreinterpretq_u32_s32(vshrq_n_s32(vreinterpretq_s32_f32(sign), 31));
-    return vbslq_f32(negative, a, b);
+    return vminq_f32(vmaxq_f32(a, vnegq_f32(limit)), limit);
 }
 
 TEMPLATE vec vec_zero_below(vec x, vec limit, vec v)
@@ -183,10 +172,11 @@ TEMPLATE vec vec_zero_below(vec x, vec limit, vec v)
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(v), vcltq_f32(x, limit)));
 }
 
-TEMPLATE vec vec_power_of_2(vec rounded)
+TEMPLATE vec vec_scale(vec v, vec n, vec rounded)
 {
-    const uint32x4_t n = vshlq_n_u32(vreinterpretq_u32_f32(rounded), 23);
-    return vreinterpretq_f32_u32(vaddq_u32(n, vdupq_n_u32(0x3f800000)));
+    (void)n;
+    const uint32x4_t shifted = vshlq_n_u32(vreinterpretq_u32_f32(rounded), 23);
+    return vmulq_f32(v, vreinterpretq_f32_u32(vaddq_u32(shifted, vdupq_n_u32(0x3f800000))));
 }
 
 TEMPLATE float vec_sum(vec v)

@@ -162,17 +162,16 @@ static inline void store_activation(void *y, qwen3_dtype y_type, size_t n, size_
 /* See exp_constants.h. NaN stays NaN. */
 static inline float exp_f32(float x)
 {
-    const float clamped = x > EXP_MAX ? EXP_MAX : x;
-    const float rounded = clamped * EXP_LOG2E + EXP_ROUNDER;
+    const float rounded = x * EXP_LOG2E + EXP_ROUNDER;
     const float n = rounded - EXP_ROUNDER;
-    const float r = (clamped - n * EXP_LN2_HIGH) - n * EXP_LN2_LOW;
-    const float p = (((EXP_P4 * r + EXP_P3) * r + EXP_P2) * r + EXP_P1) * r + EXP_P0;
+    const float r = (x - n * EXP_LN2_HIGH) - n * EXP_LN2_LOW;
+    const float p = ((EXP_P3 * r + EXP_P2) * r + EXP_P1) * r + EXP_P0;
     uint32_t bits;
     float power;
     memcpy(&bits, &rounded, sizeof bits);
     bits = (bits << 23) + 0x3f800000u;
     memcpy(&power, &bits, sizeof power);
-    return x < EXP_MIN ? 0.0f : power * (1.0f + (r + r * r * p));
+    return x < EXP_MIN ? 0.0f : power * ((p * r + 1.0f) * r + 1.0f);
 }
 
 /* 1 / sqrt(mean(x^2) + eps) */

@@ -3,6 +3,11 @@
 
 #include "kernels/vector_kernels.h"
 
+void kernels_avx512_silu_mul(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type)
+{
+    silu_mul(n, gate, up, y, y_type);
+}
+
 void kernels_init_avx512(kernels *k)
 {
     vector_kernels_fill(k);

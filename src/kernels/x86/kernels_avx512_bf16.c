@@ -36,9 +36,9 @@ TEMPLATE vec vec_add_products(vec c, pairs a, pairs b)
 
 #include "kernels/vector_bf16_kernels.h"
 
-/* ---- Probabilities ----------------------------------------------------------------------------- */
+/* ---- Exponentials ------------------------------------------------------------------------------ */
 
-/* The instruction takes denormal numbers for 0, but exp gives none. */
+/* The instruction takes denormal numbers for 0. exp gives none, and products take those of silu for 0. */
 TEMPLATE void exp_store_bf16(void *p, size_t i, vec e, size_t n)
 {
     _mm256_mask_storeu_epi16((bf16 *)p + i, lane_mask(n), (__m256i)_mm512_cvtneps_pbh(e));
@@ -50,9 +50,25 @@ static float exp_sum(size_t n, const float *s, float m, void *p, qwen3_dtype p_t
                                      : exp_sum_with(n, s, m, p, exp_store_bf16);
 }
 
+static void silu_mul(size_t n, const float *gate, const float *up, void *y, qwen3_dtype y_type)
+{
+    const vec zero = vec_set1(0.0f);
+    size_t i = 0;
+    if (y_type != QWEN3_DTYPE_BF16) {
+        kernels_avx512_silu_mul(n, gate, up, y, y_type);
+        return;
+    }
+    for (; i + LANES <= n; i += LANES)
+        exp_store_bf16(y, i, vec_mul(vec_silu(vec_load(gate + i)), vec_load(up + i)), LANES);
+    if (i < n)
+        exp_store_bf16(
+            y, i, vec_mul(vec_silu(vec_load_part(gate + i, n - i, zero)), vec_load_part(up + i, n - i, zero)), n - i);
+}
+
 /* Quantised weights stay with the VNNI level, whose products are faster than these would be. */
 void kernels_init_avx512_bf16(kernels *k)
 {
     vector_bf16_kernels_fill(k);
     k->exp_sum = exp_sum;
+    k->silu_mul = silu_mul;
 }

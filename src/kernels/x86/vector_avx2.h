@@ -155,9 +155,10 @@ TEMPLATE vec vec_mul(vec a, vec b)
     return _mm256_mul_ps(a, b);
 }
 
-TEMPLATE vec vec_div(vec a, vec b)
+/* 1 / a of a >= 1. */
+TEMPLATE vec vec_inverse(vec a)
 {
-    return _mm256_div_ps(a, b);
+    return _mm256_div_ps(_mm256_set1_ps(1.0f), a);
 }
 
 /* a b + c and c - a b */
@@ -177,20 +178,10 @@ TEMPLATE vec vec_max(vec a, vec b)
     return _mm256_max_ps(a, b);
 }
 
-TEMPLATE vec vec_min(vec a, vec b)
+/* The nearest value to a from -limit to limit; any of them where a is NaN. */
+TEMPLATE vec vec_limit(vec a, vec limit)
 {
-    return _mm256_min_ps(a, b);
-}
-
-TEMPLATE vec vec_negative_abs(vec a)
-{
-    return _mm256_or_ps(a, _mm256_set1_ps(-0.0f));
-}
-
-/* a where the sign of `sign` is set, otherwise b. */
-TEMPLATE vec vec_select_negative(vec sign, vec a, vec b)
-{
-    return _mm256_blendv_ps(b, a, sign);
+    return _mm256_min_ps(_mm256_max_ps(a, _mm256_sub_ps(_mm256_setzero_ps(), limit)), limit);
 }
 
 /* 0 where x < limit, otherwise v. */
@@ -199,11 +190,12 @@ TEMPLATE vec vec_zero_below(vec x, vec limit, vec v)
     return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), v);
 }
 
-/* 2^n from the sum n + EXP_ROUNDER. */
-TEMPLATE vec vec_power_of_2(vec rounded)
+/* 2^n v; rounded is n + EXP_ROUNDER. */
+TEMPLATE vec vec_scale(vec v, vec n, vec rounded)
 {
-    const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(rounded), 23);
-    return _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(0x3f800000)));
+    (void)n;
+    const __m256i shifted = _mm256_slli_epi32(_mm256_castps_si256(rounded), 23);
+    return _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_add_epi32(shifted, _mm256_set1_epi32(0x3f800000))));
 }
 
 TEMPLATE float vec_sum(vec v)

@@ -119,9 +119,12 @@ TEMPLATE vec vec_mul(vec a, vec b)
     return _mm512_mul_ps(a, b);
 }
 
-TEMPLATE vec vec_div(vec a, vec b)
+/* An approximation to 14 bits and a step of Newton's method, for a <= 2^126: relative error 1.2e-7. A division takes as
+ * long as all else that silu does. */
+TEMPLATE vec vec_inverse(vec a)
 {
-    return _mm512_div_ps(a, b);
+    const vec y = _mm512_rcp14_ps(a);
+    return _mm512_fmadd_ps(_mm512_fnmadd_ps(a, y, _mm512_set1_ps(1.0f)), y, y);
 }
 
 TEMPLATE vec vec_fma(vec a, vec b, vec c)
@@ -139,19 +142,9 @@ TEMPLATE vec vec_max(vec a, vec b)
     return _mm512_max_ps(a, b);
 }
 
-TEMPLATE vec vec_min(vec a, vec b)
+TEMPLATE vec vec_limit(vec a, vec limit)
 {
-    return _mm512_min_ps(a, b);
-}
-
-TEMPLATE vec vec_negative_abs(vec a)
-{
-    return _mm512_or_ps(a, _mm512_set1_ps(-0.0f));
-}
-
-TEMPLATE vec vec_select_negative(vec sign, vec a, vec b)
-{
-    return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(sign)), b, a);
+    return _mm512_range_ps(a, limit, 2); /* the smaller magnitude with the sign of a */
 }
 
 TEMPLATE vec vec_zero_below(vec x, vec limit, vec v)
@@ -159,10 +152,10 @@ TEMPLATE vec vec_zero_below(vec x, vec limit, vec v)
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), v);
 }
 
-TEMPLATE vec vec_power_of_2(vec rounded)
+TEMPLATE vec vec_scale(vec v, vec n, vec rounded)
 {
-    const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(rounded), 23);
-    return _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(0x3f800000)));
+    (void)rounded;
+    return _mm512_scalef_ps(v, n);
 }
 
 TEMPLATE float vec_sum(vec v)
