@@ -1,7 +1,8 @@
 /* http.c - see http.h.
  *
- * Connections that wait for tokens are suspended, and libmicrohttpd does not look at them meanwhile. Whether their
- * clients are still there is asked of the sockets, every LOOK_AFTER_MS. */
+ * Connections that wait for tokens are suspended, and libmicrohttpd does not look at them meanwhile. Nor does it notice
+ * a client that closes its connection together with the last bytes that it sends: the event of both is one. So whether
+ * clients are still there is asked of the sockets: every LOOK_AFTER_MS, or LOOK_IDLE_MS between requests. */
 #include "http.h"
 
 #include <errno.h>
@@ -19,10 +20,18 @@
 #include "http_socket.h"
 
 #define LOOK_AFTER_MS 100
+#define LOOK_IDLE_MS 1000
 #define STREAM_BLOCK 16384
 /* A body that nobody wants is read nevertheless: clients that are still sending when a connection is closed do not see
  * the reply. Longer ones are not waited for. */
 #define MOST_DISCARDED (64u << 20)
+
+/* A connection, with or without a request. */
+typedef struct http_link {
+    int socket;
+    bool busy; /* an exchange has begun, and has not been completed */
+    struct http_link *next, **link;
+} http_link;
 
 struct http_server {
     const http_settings *settings;
@@ -32,6 +41,7 @@ struct http_server {
     bool door_closed;
     char address[160];
     http_exchange *open;   /* list of all exchanges */
+    http_link *links;      /* list of all connections */
     struct pollfd *looked; /* [connections] */
 };
 
@@ -50,6 +60,44 @@ struct http_exchange {
     bool streaming, broken;
     text_buffer out; /* of a stream: what has not been sent */
 };
+
+/* ---- Connections -------------------------------------------------------------------------------- */
+
+static http_link *link_of(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+/* Called by libmicrohttpd. A connection without memory for a link is only missed later, or never. */
+static void connection_changed(void *context, struct MHD_Connection *connection, void **state,
+                               enum MHD_ConnectionNotificationCode what)
+{
+    http_server *s = context;
+    http_link *l = what == MHD_CONNECTION_NOTIFY_STARTED ? calloc(1, sizeof *l) : *state;
+    if (!l)
+        return;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        *l = (http_link){.socket = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
+                         .next = s->links,
+                         .link = &s->links};
+        if (l->next)
+            l->next->link = &l->next;
+        s->links = *state = l;
+        return;
+    }
+    *l->link = l->next;
+    if (l->next)
+        l->next->link = l->link;
+    free(l);
+    *state = NULL;
+}
+
+static void set_busy(struct MHD_Connection *connection, bool busy)
+{
+    http_link *l = link_of(connection);
+    if (l)
+        l->busy = busy;
+}
 
 /* ---- Exchanges ---------------------------------------------------------------------------------- */
 
@@ -78,6 +126,7 @@ static http_exchange *begin_exchange(http_server *s, struct MHD_Connection *conn
     if (x->next)
         x->next->link = &x->next;
     s->open = x;
+    set_busy(connection, true);
     return x;
 }
 
@@ -110,9 +159,10 @@ static void complete(void *context, struct MHD_Connection *connection, void **st
                      enum MHD_RequestTerminationCode why)
 {
     http_exchange *x = *state;
-    (void)context, (void)connection, (void)why;
+    (void)context, (void)why;
     if (!x)
         return;
+    set_busy(connection, false);
     end_by_client(x);
     free_exchange(x);
     *state = NULL;
@@ -353,12 +403,13 @@ qwen3_status http_start(http_server *s, const http_handler *handler, qwen3_error
 {
     const http_settings *o = s->settings;
     s->handler = *handler;
-    s->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, access_request, s,
-        MHD_OPTION_EXTERNAL_LOGGER, ignore, NULL, MHD_OPTION_LISTEN_SOCKET, s->listener, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)o->connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->timeout,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, o->header_bytes, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_NOTIFY_COMPLETED, complete, s, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+    s->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+                                 access_request, s, MHD_OPTION_EXTERNAL_LOGGER, ignore, NULL, MHD_OPTION_LISTEN_SOCKET,
+                                 s->listener, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections,
+                                 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->timeout,
+                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, o->header_bytes, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+                                 MHD_OPTION_NOTIFY_COMPLETED, complete, s, MHD_OPTION_NOTIFY_CONNECTION,
+                                 connection_changed, s, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
     if (!s->daemon)
         return set_error(err, QWEN3_ERR_IO, "HTTP server: libmicrohttpd does not start");
     s->epoll = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
@@ -395,6 +446,15 @@ static void look_after(http_server *s)
     }
 }
 
+/* Shuts connections whose clients closed them between two requests: libmicrohttpd then sees it. */
+static void look_after_idle(http_server *s)
+{
+    char byte;
+    for (http_link *l = s->links; l; l = l->next)
+        if (!l->busy && recv(l->socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+            shutdown(l->socket, SHUT_RDWR);
+}
+
 static unsigned connections(const http_server *s)
 {
     return MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections;
@@ -404,7 +464,7 @@ static unsigned connections(const http_server *s)
 static int patience(const http_server *s)
 {
     MHD_UNSIGNED_LONG_LONG ms = 0;
-    const int most = s->open || s->door_closed ? LOOK_AFTER_MS : -1;
+    const int most = s->open || s->door_closed ? LOOK_AFTER_MS : s->links ? LOOK_IDLE_MS : -1;
     if (MHD_get_timeout(s->daemon, &ms) != MHD_YES)
         return most;
     return most >= 0 && ms > (MHD_UNSIGNED_LONG_LONG)most ? most : (int)(ms < 60000 ? ms : 60000);
@@ -426,6 +486,7 @@ void http_run(http_server *s)
             break;
         more = h->woken(h->context);
         look_after(s);
+        look_after_idle(s);
     }
     /* What was said last still has to leave. */
     for (int i = 0; i < 20 && s->open; i++) {
