@@ -264,7 +264,7 @@ class Soak:
                 break
             await asyncio.sleep(0.1)
         client.close()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3)  # the server looks after idle connections every second
 
 
 def resident_bytes(pid):

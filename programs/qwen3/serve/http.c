@@ -28,8 +28,8 @@
 
 /* A connection, with or without a request. */
 typedef struct http_link {
-    int socket;
-    bool busy; /* an exchange has begun, and has not been completed */
+    struct MHD_Connection *connection;
+    bool busy; /* with a reply; otherwise it reads, or waits for a request */
     struct http_link *next, **link;
 } http_link;
 
@@ -77,9 +77,7 @@ static void connection_changed(void *context, struct MHD_Connection *connection,
     if (!l)
         return;
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-        *l = (http_link){.socket = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
-                         .next = s->links,
-                         .link = &s->links};
+        *l = (http_link){.connection = connection, .next = s->links, .link = &s->links};
         if (l->next)
             l->next->link = &l->next;
         s->links = *state = l;
@@ -90,6 +88,11 @@ static void connection_changed(void *context, struct MHD_Connection *connection,
         l->next->link = l->link;
     free(l);
     *state = NULL;
+}
+
+static int socket_of(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 }
 
 static void set_busy(struct MHD_Connection *connection, bool busy)
@@ -126,7 +129,6 @@ static http_exchange *begin_exchange(http_server *s, struct MHD_Connection *conn
     if (x->next)
         x->next->link = &x->next;
     s->open = x;
-    set_busy(connection, true);
     return x;
 }
 
@@ -171,6 +173,7 @@ static void complete(void *context, struct MHD_Connection *connection, void **st
 /* Queues the reply if there is one, and otherwise waits for it. */
 static enum MHD_Result answer(http_exchange *x)
 {
+    set_busy(x->connection, true);
     if (!x->response) {
         if (!x->broken)
             suspend(x);
@@ -430,9 +433,7 @@ static void look_after(http_server *s)
     http_exchange *x, *next;
     for (x = s->open; x && n < (nfds_t)s->settings->connections; x = x->next)
         if (x->suspended)
-            s->looked[n++] = (struct pollfd){
-                .fd = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
-                .events = POLLRDHUP};
+            s->looked[n++] = (struct pollfd){.fd = socket_of(x->connection), .events = POLLRDHUP};
     if (n == 0 || poll(s->looked, n, 0) <= 0)
         return;
     nfds_t i = 0;
@@ -446,13 +447,19 @@ static void look_after(http_server *s)
     }
 }
 
-/* Shuts connections whose clients closed them between two requests: libmicrohttpd then sees it. */
-static void look_after_idle(http_server *s)
+/* Lets libmicrohttpd look at the sockets again whose clients have closed them while they had no reply to wait for. */
+static void look_after_readers(http_server *s)
 {
     char byte;
-    for (http_link *l = s->links; l; l = l->next)
-        if (!l->busy && recv(l->socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
-            shutdown(l->socket, SHUT_RDWR);
+    for (http_link *l = s->links; l; l = l->next) {
+        if (l->busy)
+            continue;
+        const ssize_t n = recv(socket_of(l->connection), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+            continue;
+        MHD_suspend_connection(l->connection);
+        MHD_resume_connection(l->connection);
+    }
 }
 
 static unsigned connections(const http_server *s)
@@ -486,7 +493,7 @@ void http_run(http_server *s)
             break;
         more = h->woken(h->context);
         look_after(s);
-        look_after_idle(s);
+        look_after_readers(s);
     }
     /* What was said last still has to leave. */
     for (int i = 0; i < 20 && s->open; i++) {
