@@ -13,6 +13,7 @@
  * and flushes denormal sums. Tiles are configured for each panel and released at its end: a configuration that is left
  * to the thread would be lost to other code that uses tiles, and saved at every switch of threads.
  */
+#include "base/memory.h"
 #include "kernels/x86/amx_tiles.h"
 
 #define MR GEMM_MOST_ROWS
@@ -77,53 +78,81 @@ static void add_steps(size_t steps, const bf16 *x, size_t x_bytes, const char *w
     amx_store(3, to.at + 3 * to.tile, to.row * sizeof(float));
 }
 
-/* `rows` of x in tiles of `height`, of which they are a multiple: y (+)= x W. */
-static void add_rows(size_t rows, size_t height, const gemm_panel *p, const bf16 *x, float *y, prefetching *prefetch)
+/* Where the chunk of groups that begins at `done` ends. What the whole steps leave is a chunk of one smaller step. */
+static size_t chunk_end(const gemm_panel *p, size_t done)
 {
-    _Alignas(64) float between[SUM_ROWS * NR]; /* [tile of rows][tile of outputs][height][16] */
     const size_t whole = p->k_groups / STEP_GROUPS * STEP_GROUPS;
+    if (done >= whole)
+        return p->k_groups;
+    return done + CHUNK_GROUPS < whole ? done + CHUNK_GROUPS : whole;
+}
+
+/* The weights that come after the chunk that ends at `end`, a share with each of so many steps. */
+static prefetching chunk_after(const gemm_panel *p, size_t end, size_t steps)
+{
+    const bool last = end == p->k_groups;
+    const char *from = last ? p->next : (const char *)p->w + end * GROUP_BYTES;
+    const size_t most = CHUNK_GROUPS * GROUP_BYTES;
+    const size_t bytes = last ? (p->next_bytes < most ? p->next_bytes : most) : (chunk_end(p, end) - end) * GROUP_BYTES;
+    if (!from || steps == 0)
+        return (prefetching){NULL, NULL, 0};
+    return (prefetching){from, from + bytes, round_up((bytes + steps - 1) / steps, 64)};
+}
+
+/* Rows of the last part from `first` on, from its sums [tile of outputs][height][16]. */
+static void store_rows(const float *part, size_t height, size_t first, float *y, size_t y_stride)
+{
+    for (size_t r = first; r < height; r++)
+        for (size_t tile = 0; tile < NR / 16; tile++)
+            memcpy(y + r * y_stride + tile * 16, part + (tile * height + r) * 16, 16 * sizeof *y);
+}
+
+/* At most SUM_ROWS rows: y (+)= x W. They are in parts of equal height, so that all of them pass by a chunk with one
+ * configuration. The last part may begin with rows of the one before, which it computes again and does not store. The
+ * first part reads a chunk, which the hardware follows; the others prefetch the next one. */
+static void add_block(size_t rows, const gemm_panel *p, const bf16 *x, float *y)
+{
+    _Alignas(64) float between[SUM_ROWS * NR]; /* [part][tile of outputs][height][16] */
+    const size_t parts = (rows + AMX_ROWS - 1) / AMX_ROWS, height = (rows + parts - 1) / parts;
+    const size_t repeated = parts * height - rows; /* rows of the last part */
+    const sums none = {NULL, 0, 0};
     size_t done = 0, configured = 0;
     do { /* once at least: an empty sum is 0 */
-        const size_t end = done < whole ? (done + CHUNK_GROUPS < whole ? done + CHUNK_GROUPS : whole) : p->k_groups;
-        const size_t step = end <= whole ? STEP_GROUPS : end - done, steps = end == done ? 0 : (end - done) / step;
+        const size_t end = chunk_end(p, done), groups = end - done;
+        const size_t step = groups > 0 && groups < STEP_GROUPS ? groups : STEP_GROUPS, steps = groups / step;
+        prefetching next = {NULL, NULL, 0};
         if (configured != step)
             configure_tiles(height, step * PAIR_BYTES);
         configured = step;
-        for (size_t r = 0; r < rows; r += height) {
-            const sums passed = {between + r * NR, 16, height * 16}, outputs = {y + r * p->y_stride, p->y_stride, 16};
-            const sums none = {NULL, 0, 0};
-            add_steps(steps, x + r * p->x_stride + 2 * done, p->x_stride * sizeof *x,
+        for (size_t i = 0; i < parts; i++) {
+            const size_t row = i + 1 < parts ? i * height : rows - height;
+            const sums passed = {between + i * height * NR, 16, height * 16};
+            const sums outputs = {y + row * p->y_stride, p->y_stride, 16};
+            const bool to_outputs = end == p->k_groups && (i + 1 < parts || repeated == 0);
+            if (i == 1)
+                next = chunk_after(p, end, (parts - 1) * steps);
+            add_steps(steps, x + row * p->x_stride + 2 * done, p->x_stride * sizeof *x,
                       (const char *)p->w + done * GROUP_BYTES,
                       done > 0        ? passed
                       : p->accumulate ? outputs
                                       : none,
-                      end < p->k_groups ? passed : outputs, prefetch);
+                      to_outputs ? outputs : passed, &next);
         }
         done = end;
     } while (done < p->k_groups);
-}
-
-/* At most SUM_ROWS rows. */
-static void add_block(size_t rows, const gemm_panel *p, const bf16 *x, float *y, prefetching *prefetch)
-{
-    const size_t whole = rows / AMX_ROWS * AMX_ROWS;
-    if (whole > 0)
-        add_rows(whole, AMX_ROWS, p, x, y, prefetch);
-    if (rows > whole)
-        add_rows(rows - whole, rows - whole, p, x + whole * p->x_stride, y + whole * p->y_stride, prefetch);
+    if (repeated > 0)
+        store_rows(between + (parts - 1) * height * NR, height, repeated, y + (rows - height) * p->y_stride,
+                   p->y_stride);
 }
 
 static void panel_bf16(const gemm_panel *p)
 {
-    const size_t steps = (p->rows + AMX_ROWS - 1) / AMX_ROWS * (p->k_groups / STEP_GROUPS + 1);
-    prefetching prefetch = {p->next, p->next ? p->next + p->next_bytes : NULL, 0};
-    prefetch.step_bytes = p->next ? (p->next_bytes / (steps + 1) + 63) / 64 * 64 : 0;
     for (size_t row = 0; row < p->rows; row += SUM_ROWS) {
         const size_t rows = p->rows - row < SUM_ROWS ? p->rows - row : SUM_ROWS;
         const bf16 *x = (const bf16 *)p->x + row * p->x_stride;
         float *y = p->y + row * p->y_stride;
         if (p->cols == NR) {
-            add_block(rows, p, x, y, &prefetch);
+            add_block(rows, p, x, y);
             continue;
         }
         float outputs[SUM_ROWS * NR]; /* the last panel of a matrix computes outputs that y has no room for */
@@ -132,24 +161,19 @@ static void panel_bf16(const gemm_panel *p)
         memset(outputs, 0, rows * NR * sizeof *outputs);
         for (size_t r = 0; r < rows && p->accumulate; r++)
             memcpy(outputs + r * NR, y + r * p->y_stride, p->cols * sizeof *y);
-        add_block(rows, &edge, x, outputs, &prefetch);
+        add_block(rows, &edge, x, outputs);
         for (size_t r = 0; r < rows; r++)
             memcpy(y + r * p->y_stride, outputs + r * NR, p->cols * sizeof *y);
     }
     amx_release();
 }
 
-/* Few enough rows to prefetch what the caller says. */
 static void tile_bf16(int rows, size_t k_groups, const void *x, size_t x_stride, const void *w, float *y,
                       size_t y_stride, bool accumulate, const gemm_prefetch *prefetch)
 {
     const gemm_panel p = {(size_t)rows, k_groups, NR, x, x_stride, w, y, y_stride, accumulate, NULL, 0};
-    prefetching later = {NULL, NULL, 0};
-    if (prefetch && prefetch->step_bytes > 0) {
-        later = (prefetching){prefetch->from, NULL, prefetch->step_bytes};
-        later.end = later.from + k_groups / STEP_GROUPS * later.step_bytes;
-    }
-    add_block((size_t)rows, &p, x, y, &later);
+    (void)prefetch;
+    add_block((size_t)rows, &p, x, y);
     amx_release();
 }
 
