@@ -182,7 +182,8 @@ def check_placement(p):
         outcome = run(1, "/usr/bin/env", "-u", "OMP_NUM_THREADS", f"HWLOC_SYNTHETIC={machine}", BIN / "benchmark_qwen3",
                       "--model", "synthetic:tiny", "--phase", "prefill", "--prompt-len", 4, "--iters", 1, "--warmup", 0)
         found = "has the cores of 2 NUMA nodes" in outcome.err and "ppr:1:numa:PE=3" in outcome.err
-        p.holds(f"the note of several NUMA nodes, on a machine {machine}: {noted}", outcome.ok and found == noted, outcome)
+        p.holds(f"the note of several NUMA nodes, on a machine {machine}: {noted}", outcome.ok and found == noted,
+                outcome)
 
 
 def check_old_attention(p):

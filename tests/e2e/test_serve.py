@@ -198,8 +198,9 @@ def check_tool_choice(c, s):
             good = len(calls) == 1 and calls[0][0] in names and (
                 meets_schema(calls[0][1]) if calls[0][0] == "look"
                 else list(calls[0][1]) == ["a"] and 0 <= calls[0][1]["a"] <= 99)
-            c.true(f"tool_choice {choice}, thinking {thinking}", good and not reply.json["choices"][0]["message"]["content"]
-                   and reply.json["choices"][0]["finish_reason"] == "tool_calls", reply.text)
+            answer = reply.json["choices"][0]
+            c.true(f"tool_choice {choice}, thinking {thinking}", good and not answer["message"]["content"]
+                   and answer["finish_reason"] == "tool_calls", reply.text)
     auto = s.chat(CONVERSATION, tools=[first, second], max_tokens=300)
     c.true("strict tools that need not be called", auto.status == 200, auto.text)
     none = s.chat(CONVERSATION, tools=[first, second], tool_choice="none")
