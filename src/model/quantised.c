@@ -167,7 +167,8 @@ static void pack_head(const stored_values *s, const quantization *q, int64_t row
 static void pack_eight(const stored_values *s, const quantization *q, const tensor_part *part, stored_format f,
                        int64_t first, unsigned char *out)
 {
-    const int64_t values = BLOCK * f.blocks, cols = range_size(part->cols), row_bytes = cols / values * f.file_bytes;
+    const int64_t values = f.blocks > 1 ? 4 * BLOCK : BLOCK, cols = range_size(part->cols);
+    const int64_t row_bytes = cols / values * f.file_bytes;
     const int64_t begin = part->rows.begin > first ? part->rows.begin : first;
     const int64_t end = part->rows.end < first + CODES ? part->rows.end : first + CODES;
     out += (begin - part->rows.begin) * row_bytes;
