@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/program.h"
+#include "common/statistics.h"
 #include "common/text_buffer.h"
 #include "http_socket.h"
 
@@ -43,6 +44,7 @@ struct http_server {
     http_exchange *open;   /* list of all exchanges */
     http_link *links;      /* list of all connections */
     struct pollfd *looked; /* [connections] */
+    double readers_looked; /* seconds_now of the last look_after_readers */
 };
 
 struct http_exchange {
@@ -447,10 +449,15 @@ static void look_after(http_server *s)
     }
 }
 
-/* Lets libmicrohttpd look at the sockets again whose clients have closed them while they had no reply to wait for. */
+/* Lets libmicrohttpd look at the sockets again whose clients have closed them while they had no reply to wait for. Not
+ * more often than every LOOK_IDLE_MS: it is a call for each of them. */
 static void look_after_readers(http_server *s)
 {
     char byte;
+    const double now = seconds_now();
+    if (1e3 * (now - s->readers_looked) < LOOK_IDLE_MS)
+        return;
+    s->readers_looked = now;
     for (http_link *l = s->links; l; l = l->next) {
         if (l->busy)
             continue;
